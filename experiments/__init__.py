@@ -1,0 +1,1 @@
+"""One script per question; they import anything, and nothing imports them."""

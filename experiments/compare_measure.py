@@ -1,0 +1,176 @@
+"""Measure one policy: run its steps, time them, and say what the whole run takes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from multimodal_pad import BucketBatcher, PaddedBatch, PaddingStats, Schedule
+from multimodal_pad.compiling import CompileLog, StepTable
+from multimodal_pad.models import MultimodalTransformer, TransformerConfig
+from multimodal_pad.training import TrainStep, cross_entropy, make_optimizer
+
+LAST_STEPS = 10
+"""``loss_last`` is the mean over so many of the last steps measured."""
+
+ESTIMATES = ("backend_compiles", "compile_seconds", "samples_per_second", "seconds_to_train")
+"""Columns that are estimates where fewer steps were measured than the run has."""
+
+
+@dataclass
+class Measured:
+    """What the steps of one policy took, in the order in which they ran."""
+
+    places: list[int] = field(default_factory=list)  # which steps of the schedules
+    step_seconds: list[float] = field(default_factory=list)
+    wait_seconds: list[float] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+    backend_compiles: list[int] = field(default_factory=list)  # so far, after each step
+    shapes_compiled: int = 0
+    compile_seconds: float = 0.0
+    device_bytes: int | None = None
+
+
+def measure(
+    batcher: BucketBatcher,
+    schedules: list[Schedule],
+    config: TransformerConfig,
+    *,
+    learning_rate: float,
+    seed: int,
+    seconds: float,
+    tick: Callable[[int], None],
+) -> Measured:
+    """Train through the epochs of ``schedules`` in ``seconds``, or as much of them as fits.
+
+    The largest shape is compiled first, for its memory. Once half of the time has gone into compiling,
+    steps of shapes that are not compiled yet are passed over, so that the rest of the time measures steps.
+    """
+    started = time.perf_counter()
+    model = MultimodalTransformer(config, rngs=nnx.Rngs(seed))
+    step = TrainStep(model, make_optimizer(learning_rate), cross_entropy, seed=seed)
+    table = StepTable(step.train_step, donate_state=True)
+    leaves, measured = step.leaves, Measured()
+    shapes = np.concatenate([steps.shapes for steps in schedules])
+    largest = dict(zip(batcher.policy.modalities, shapes[np.argmax(batcher.cost(shapes))].tolist(), strict=True))
+    with CompileLog() as log:
+        table.compile(leaves, _like(next(batcher.epoch(0)), largest))
+        asked = time.perf_counter()
+        for place, batch in enumerate(batch for epoch in range(len(schedules)) for batch in batcher.epoch(epoch)):
+            waited = time.perf_counter() - asked
+            if batch.shape in table.steps or log["train_step"].seconds < seconds / 2 or not measured.losses:
+                executable = table.compile(leaves, batch)
+                begun = time.perf_counter()
+                leaves, metrics = executable.call(leaves, batch)
+                measured.losses.append(float(metrics.loss))  # waits for the step
+                measured.step_seconds.append(time.perf_counter() - begun)
+                measured.wait_seconds.append(waited)
+                measured.places.append(place)
+                measured.backend_compiles.append(log["train_step"].backend_compiles)
+                tick(len(measured.losses))
+            asked = time.perf_counter()
+            if asked > started + seconds:
+                break
+    measured.shapes_compiled = len(table)
+    measured.compile_seconds = log["train_step"].seconds
+    known = [step.device_bytes for step in table.steps.values() if step.device_bytes is not None]
+    measured.device_bytes = max(known, default=None)
+    return measured
+
+
+def summarise(policy: str, batcher: BucketBatcher, schedules: list[Schedule], measured: Measured) -> dict[str, Any]:
+    """The row of ``results.json``: the whole run, measured or (named in ``estimated``) estimated."""
+    stats = PaddingStats(batcher.policy.modalities, batcher.cost)
+    for schedule in schedules:
+        stats.record(schedule, batcher.lengths)
+    shapes = np.concatenate([schedule.shapes for schedule in schedules])
+    done = len(measured.losses)
+    step_seconds = np.asarray(measured.step_seconds)
+    rest = np.setdiff1d(np.arange(len(shapes)), measured.places)
+    costs = batcher.cost(shapes)
+    stepping = step_seconds.sum() + predict_seconds(costs[measured.places], step_seconds, costs[rest]).sum()
+    waiting = np.mean(measured.wait_seconds) * len(shapes)
+    whole = len(stats.shapes) / measured.shapes_compiled
+    compile_seconds = measured.compile_seconds * whole
+    return {
+        "policy": policy,
+        "grouping": batcher.grouping,
+        "shapes": len(stats.shapes),
+        "backend_compiles": round(measured.backend_compiles[-1] * whole),
+        "compile_seconds": compile_seconds,
+        "position_efficiency": stats.position_efficiency,
+        "cost_efficiency": stats.cost_efficiency,
+        "batch_bytes_mean": _batch_bytes(batcher, shapes),
+        "device_bytes_max": measured.device_bytes,
+        "step_ms_median": 1e3 * float(np.median(step_seconds)),
+        "samples_per_second": stats.samples / (stepping + waiting),
+        "seconds_to_train": compile_seconds + stepping + waiting,
+        "loss_first": measured.losses[0],
+        "loss_last": float(np.mean(measured.losses[-LAST_STEPS:])),
+        "steps": len(shapes),
+        "steps_measured": done,
+        "estimated": list(ESTIMATES) if done < len(shapes) else [],
+        "shapes_used": [{"lengths": list(shape), "steps": count} for shape, count in sorted(stats.shapes.items())],
+        "shapes_so_far": _distinct_so_far(shapes),
+        "measured": {
+            "places": measured.places,
+            "step_seconds": measured.step_seconds,
+            "wait_seconds": measured.wait_seconds,
+            "losses": measured.losses,
+            "backend_compiles": measured.backend_compiles,
+            "compile_seconds": measured.compile_seconds,
+        },
+    }
+
+
+def predict_seconds(costs: np.ndarray, seconds: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Seconds of steps of the costs ``wanted``, from steps measured.
+
+    A least-squares line through the median of each cost, weighted by its steps; where it says that
+    dearer steps are not slower, or starts below zero, a proportion instead.
+
+    >>> predict_seconds(np.array([1.0, 3.0]), np.array([2.0, 4.0]), np.array([2.0])).round(6).tolist()
+    [3.0]
+    """
+    distinct, counts = np.unique(costs, return_counts=True)
+    medians = [np.median(seconds[costs == cost]) for cost in distinct]
+    if len(distinct) > 1:
+        slope, start = np.polyfit(distinct / distinct.max(), medians, 1, w=np.sqrt(counts))
+        if slope > 0 and start >= 0:
+            return start + slope * wanted / distinct.max()
+    return counts @ medians / (counts @ distinct) * wanted
+
+
+def _distinct_so_far(shapes: np.ndarray) -> list[int]:
+    """How many distinct rows there are up to each row."""
+    _, first = np.unique(shapes, axis=0, return_index=True)
+    new = np.zeros(len(shapes), int)
+    new[first] = 1
+    return np.cumsum(new).tolist()
+
+
+def _batch_bytes(batcher: BucketBatcher, shapes: np.ndarray) -> float:
+    """Mean bytes of a batch over all steps: the widths of one batch, the lengths of each."""
+    batch = next(batcher.epoch(0))
+    positions = np.array([batch.masks[m].size for m in batcher.policy.modalities])
+    widths = np.array([batch.features[m].nbytes + batch.masks[m].nbytes for m in batcher.policy.modalities]) / positions
+    constant = batch.nbytes - float(widths @ positions)
+    return constant + batcher.batch_size * float((shapes @ widths).mean())
+
+
+def _like(batch: PaddedBatch, lengths: dict[str, int]) -> Any:
+    """The shapes and dtypes of ``batch`` at other padded lengths."""
+
+    def stretched(x: np.ndarray, length: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((x.shape[0], length, *x.shape[2:]), x.dtype)
+
+    return batch._replace(
+        features={m: stretched(x, lengths[m]) for m, x in batch.features.items()},  # type: ignore[dict-item]
+        masks={m: stretched(x, lengths[m]) for m, x in batch.masks.items()},  # type: ignore[dict-item]
+    )

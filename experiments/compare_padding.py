@@ -1,0 +1,230 @@
+"""What does padding cost? Fixed, exact and bucketed padding, side by side on the same samples.
+
+Every policy trains the same model from the same parameters on the same samples, with the same seed and
+batch size. A policy is measured for its share of --max-minutes; where that ends before its epochs do,
+what the whole run would take is estimated from the steps measured and marked with "~". Numbers of shapes
+and padding efficiency never need an estimate: they follow from the lengths.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any, get_args
+
+import jax
+import numpy as np
+from flax import nnx
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from experiments.compare_measure import measure, summarise
+from experiments.compare_report import comparison_table, write_report
+from experiments.provenance import provenance
+from multimodal_pad import BucketBatcher, Exact, Fixed, Ladder, LengthTable, PaddingError, Policy
+from multimodal_pad.models import ModalityConfig, MultimodalTransformer, TransformerConfig
+from multimodal_pad.schedule import Grouping
+from multimodal_pad.sources import Meld, Synthetic
+
+POLICIES: dict[str, Callable[[LengthTable], Policy]] = {
+    "fixed": Fixed.longest,
+    "exact": lambda lengths: Exact(lengths.modalities),
+    "powers_of_two": lambda lengths: Ladder.powers_of_two(lengths, smallest=8),
+    "multiples_of_64": lambda lengths: Ladder.multiples_of(lengths, 64),
+    "quantiles_4": lambda lengths: Ladder.quantiles(lengths, 4),
+}
+KERNEL_SIZES = {"audio": 3, "visual": 3}  # MulT's, where a modality is features; 1 elsewhere
+
+
+@dataclass(frozen=True)
+class Config:
+    """One comparison; every default is here."""
+
+    source: str = "synthetic"
+    data_dir: str | None = None
+    modalities: tuple[str, ...] | None = None
+    policies: tuple[str, ...] = ("fixed", "exact", "powers_of_two/length", "multiples_of_64/length")
+    samples: int | None = None
+    epochs: int = 10
+    batch_size: int = 32
+    max_minutes: float = 4.0
+    seed: int = 0
+    d_model: int = 40
+    num_heads: int = 8
+    layers: int = 1
+    learning_rate: float = 1e-3
+
+
+QUICK = {"modalities": ("text", "audio"), "samples": 64, "epochs": 1, "batch_size": 16, "max_minutes": 0.4}
+"""What --quick changes: a look at whether everything works, not at what padding costs."""
+
+
+def compare(config: Config, progress: Progress) -> dict[str, Any]:
+    """Measure every policy: what ``results.json`` holds beside where it comes from."""
+    samples, lengths, model_config, left_out = load(config, progress)
+    jax.block_until_ready(jax.jit(lambda x: x + 1)(np.zeros(8)))  # the backend's start is nobody's cost
+    deadline = time.perf_counter() + 60 * config.max_minutes
+    rows = []
+    for place, spec in enumerate(config.policies):
+        name, grouping = parse_policy(spec)
+        batcher = BucketBatcher(
+            samples,
+            POLICIES[name](lengths),
+            batch_size=config.batch_size,
+            lengths=lengths,
+            grouping=grouping,
+            seed=config.seed,
+            cost=model_config.cost,
+        )
+        schedules = [batcher.schedule(epoch) for epoch in range(config.epochs)]
+        task = progress.add_task(f"{name}/{grouping}", total=sum(len(steps.ids) for steps in schedules))
+        measured = measure(
+            batcher,
+            schedules,
+            model_config,
+            learning_rate=config.learning_rate,
+            seed=config.seed,
+            seconds=(deadline - time.perf_counter()) / (len(config.policies) - place),
+            tick=lambda done, task=task: progress.update(task, completed=done),
+        )
+        progress.stop_task(task)
+        rows.append(summarise(name, batcher, schedules, measured))
+        jax.clear_caches()
+        gc.collect()
+    model = MultimodalTransformer(model_config, rngs=nnx.Rngs(config.seed))
+    return {
+        "config": asdict(config),
+        "parameters": sum(x.size for x in jax.tree.leaves(nnx.state(model, nnx.Param))),
+        "modalities": list(lengths.modalities),
+        "samples": len(lengths),
+        "left_out": left_out,
+        "lengths": lengths.values[:: 1 + len(lengths) // 2000].tolist(),
+        "rows": rows,
+    }
+
+
+def load(
+    config: Config, progress: Progress
+) -> tuple[list[dict[str, Any]], LengthTable, TransformerConfig, list[dict[str, Any]]]:
+    """The samples in memory, their lengths, the model for them, and the rows left out."""
+    vocabulary_sizes: dict[str, int] = {}
+    left_out = []
+    if config.source == "meld":
+        if config.data_dir is None:
+            raise PaddingError("--source meld needs --data-dir, the folder of MELD's three CSV files")
+        source = Meld(config.data_dir, "train", seed=config.seed)
+        classes, vocabulary_sizes["text"] = 7, len(source.vocabulary) + 2
+        left_out = [row._asdict() for row in source.left_out]
+    else:
+        source, classes = Synthetic(config.samples or 2000, seed=config.seed), 3
+    chosen = np.random.default_rng(config.seed).permutation(len(source))[: config.samples]
+    samples = [source[int(index)] for index in progress.track(chosen, description="reading")]
+    lengths = LengthTable(source.lengths.modalities, source.lengths.values[chosen])
+    lengths = lengths.select(config.modalities or lengths.modalities)
+    modalities = {}
+    for name in lengths.modalities:
+        if name in vocabulary_sizes:
+            modalities[name] = ModalityConfig(vocabulary_size=vocabulary_sizes[name])
+        else:
+            width = samples[0][name].shape[1]
+            modalities[name] = ModalityConfig(feature_width=width, kernel_size=KERNEL_SIZES.get(name, 1))
+    model_config = TransformerConfig(
+        modalities,
+        classes,
+        d_model=config.d_model,
+        num_heads=config.num_heads,
+        crossmodal_layers=config.layers,
+        memory_layers=config.layers,
+        dropout_rate=0.0,  # so that the first loss is the same under every policy of one grouping
+    )
+    return samples, lengths, model_config, left_out
+
+
+def parse_policy(spec: str) -> tuple[str, Grouping]:
+    """``"fixed"`` or ``"powers_of_two/length"`` to a policy's name and the grouping.
+
+    >>> parse_policy("exact"), parse_policy("powers_of_two/length")
+    (('exact', 'random'), ('powers_of_two', 'length'))
+    """
+    name, _, grouping = spec.partition("/")
+    for choice in get_args(Grouping):
+        if name in POLICIES and (grouping or "random") == choice:
+            return name, choice
+    raise PaddingError(
+        f"got the policy {spec!r}; choose one of {list(POLICIES)}, with /random (the default) or /length behind it"
+    )
+
+
+def parse_arguments(arguments: list[str]) -> tuple[Config, Path]:
+    """The configuration, and the folder to write."""
+    default = Config()
+    parser = argparse.ArgumentParser(
+        prog="make compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--source", choices=["synthetic", "meld"], help="synthetic follows MELD's lengths (default)")
+    parser.add_argument("--data-dir", metavar="DIR", help="folder of the corpus, for --source meld")
+    parser.add_argument(
+        "--modalities", nargs="+", metavar="NAME", help="of text, audio, visual (default: all of the source)"
+    )
+    parser.add_argument(
+        "--policies",
+        nargs="+",
+        metavar="POLICY",
+        help=f"of {', '.join(POLICIES)}; each with /random or /length behind it "
+        f"(default: {' '.join(default.policies)})",
+    )
+    parser.add_argument("--samples", type=int, metavar="N", help="2000 synthetic ones, or all of a corpus")
+    parser.add_argument("--epochs", type=int, metavar="N", help=f"of the run to judge (default: {default.epochs})")
+    parser.add_argument("--batch-size", type=int, metavar="N", help=f"default: {default.batch_size}")
+    parser.add_argument(
+        "--max-minutes", type=float, metavar="M", help=f"for all policies together (default: {default.max_minutes})"
+    )
+    parser.add_argument("--seed", type=int, metavar="N", help=f"default: {default.seed}")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="default: results/compare_padding/<time>")
+    parser.add_argument("--quick", action="store_true", help="a tiny run, to see that everything works")
+    given = vars(parser.parse_args(arguments))
+    out = given.pop("out") or Path("results", "compare_padding", datetime.now().strftime("%Y-%m-%dT%H-%M-%S"))
+    quick = QUICK if given.pop("quick") else {}
+    given = {name: value for name, value in given.items() if value is not None}
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    config = replace(default, **{**quick, **given})
+    for spec in config.policies:
+        parse_policy(spec)
+    for name in ("samples", "epochs", "max_minutes"):
+        value = getattr(config, name)
+        if value is not None and value <= 0:
+            raise PaddingError(f"got --{name.replace('_', '-')} {value}; it must be above 0")
+    if out.exists():
+        raise PaddingError(f"{out} exists; name another folder with --out, so that nothing is overwritten")
+    return config, out
+
+
+def main(arguments: list[str]) -> int:
+    """Run the comparison; the exit status."""
+    console = Console()
+    columns = [TextColumn("{task.description:>23}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]
+    try:
+        config, out = parse_arguments(arguments)
+        origin = provenance("experiments.compare_padding", arguments)
+        with Progress(*columns, console=console) as progress:
+            results = {**origin, **compare(config, progress)}
+        console.print(comparison_table(results))
+        write_report(results, out)
+        console.print(f"Written: {out / 'results.json'} and {out / 'report.html'}", soft_wrap=True)
+    except (PaddingError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; nothing was written", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

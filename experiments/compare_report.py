@@ -1,0 +1,217 @@
+"""What compare_padding shows: the table on the terminal and in the README, and report.html.
+
+python -m experiments.compare_report RESULTS.json     the table in Markdown
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from experiments.compare_figures import figures, label
+from experiments.output import write_folder
+
+Row = dict[str, Any]
+
+SEED_CLAIMS = (
+    "The document that this project started from expects padding to the batch's own maximum to take "
+    "60 to 80 % less memory than fixed padding and to train 15 to 25 % faster."
+)
+
+
+def _seconds(value: float) -> str:
+    return f"{value:,.1f} s" if value < 100 else f"{value:,.0f} s"
+
+
+def _megabytes(value: float | None) -> str:
+    return "not told" if value is None else f"{value / 1e6:,.1f} MB"
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+def columns(modalities: list[str]) -> dict[str, Callable[[Row], str]]:
+    """The figures of a policy, in the order in which people ask for them."""
+
+    def position(name: str) -> Callable[[Row], str]:
+        return lambda row: _percent(row["position_efficiency"][name])
+
+    return {
+        "batch shapes": lambda row: f"{row['shapes']:,}",
+        "compilations": lambda row: _maybe(row, "backend_compiles", "{:,}".format),
+        "compiling": lambda row: _maybe(row, "compile_seconds", _seconds),
+        **{f"real {name}": position(name) for name in modalities},
+        "real positions": position("total"),
+        "real cost": lambda row: _percent(row["cost_efficiency"]),
+        "batch memory": lambda row: _megabytes(row["batch_bytes_mean"]),
+        "device memory": lambda row: _megabytes(row["device_bytes_max"]),
+        "median step": lambda row: f"{row['step_ms_median']:,.1f} ms",
+        "samples/s": lambda row: _maybe(row, "samples_per_second", "{:,.1f}".format),
+        "time to train": lambda row: _maybe(row, "seconds_to_train", _seconds),
+        "first loss": lambda row: f"{row['loss_first']:.4f}",
+        "last loss": lambda row: f"{row['loss_last']:.4f}",
+        "steps measured": lambda row: f"{row['steps_measured']:,} of {row['steps']:,}",
+    }
+
+
+def _maybe(row: Row, key: str, text: Callable[[Any], str]) -> str:
+    return ("~" if key in row["estimated"] else "") + text(row[key])
+
+
+def cells(results: dict[str, Any]) -> list[list[str]]:
+    """The table: a heading row, then a row per figure with a cell per policy."""
+    shown = columns(results["modalities"]).items()
+    heading = ["", *map(label, results["rows"])]
+    return [heading, *([name, *map(text, results["rows"])] for name, text in shown)]
+
+
+def against_fixed(results: dict[str, Any]) -> list[str]:
+    """A sentence per policy: its memory and time against fixed padding; none without a fixed row."""
+    fixed = next((row for row in results["rows"] if row["policy"] == "fixed"), None)
+    if fixed is None:
+        return []
+    sentences = []
+    for row in results["rows"]:
+        if row is fixed:
+            continue
+        memory = "device memory not told"
+        if row["device_bytes_max"] and fixed["device_bytes_max"]:
+            memory = f"{row['device_bytes_max'] / fixed['device_bytes_max']:.2f} of the device memory"
+        rate = row["samples_per_second"] / fixed["samples_per_second"]
+        sentences.append(
+            f"{label(row)}, against fixed padding: {row['batch_bytes_mean'] / fixed['batch_bytes_mean']:.2f} of the "
+            f"batch bytes, {memory}, {rate:.1f} times the samples per second once compiled, "
+            f"{row['seconds_to_train'] / fixed['seconds_to_train']:.2f} of the time to train."
+        )
+    return sentences
+
+
+def notes(results: dict[str, Any]) -> list[str]:
+    """What a reader must know to read the table."""
+    config = results["config"]
+    texts = [
+        f"{results['samples']:,} samples ({config['source']}), batch size {config['batch_size']}, "
+        f"{config['epochs']} epochs, {results['parameters']:,} parameters.",
+        "Real: the share of padded positions, and of their cost in FLOPs, that belongs to samples. Batch memory: mean "
+        "bytes of a batch. Device memory: bytes that the step of the largest shape holds. Samples/s: once compiled.",
+    ]
+    if any(row["estimated"] for row in results["rows"]):
+        texts.append(
+            '"~": fewer steps were measured than the run has; the figure for the whole run is estimated from '
+            "them (raise --max-minutes to measure more)."
+        )
+    if results["left_out"]:
+        names = ", ".join(f"{row['utterance']} ({row['reason']})" for row in results["left_out"])
+        texts.append(f"Left out: {names}.")
+    return texts
+
+
+def comparison_table(results: dict[str, Any]) -> Table:
+    """The table for the terminal."""
+    heading, *rows = cells(results)
+    table = Table(title="What padding costs", caption="\n".join([*notes(results), *against_fixed(results)]))
+    table.caption_justify = "left"
+    table.add_column(heading[0], no_wrap=True)
+    for name in heading[1:]:
+        table.add_column(name.replace(", ", "\n"), justify="right")
+    for name, *values in rows:
+        table.add_row(name, *values)
+    return table
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """The table, what to know of it, and where it comes from, for the README."""
+    heading, *rows = cells(results)
+    lines = ["| " + " | ".join(row) + " |" for row in (heading, *rows)]
+    lines.insert(1, "|---|" + "---:|" * (len(heading) - 1))
+    return "\n".join([*lines, "", " ".join([*notes(results), origin(results)])])
+
+
+def origin(results: dict[str, Any]) -> str:
+    """Hardware, versions, commit and command, in a sentence."""
+    device, versions = results["device"], results["versions"]
+    where = f"{device['count']} x {device['kind']}" if device["platform"] != "cpu" else "CPU only"
+    return (
+        f"{device['cpu']}, {device['cores']} cores, {device['memory_gib']} GiB, {where}; Python {results['python']}, "
+        f"jax {versions['jax']}, flax {versions['flax']}; commit {(results['commit'] or 'unknown')[:10]}; "
+        f"`{results['command']}`."
+    )
+
+
+def report_html(results: dict[str, Any]) -> str:
+    """The report: one file, with its figures inside and nothing to fetch."""
+    heading, *rows = cells(results)
+    head = "".join(f"<th scope=col>{html.escape(cell)}</th>" for cell in heading)
+    body = "".join(
+        f"<tr><th scope=row>{html.escape(name)}</th>{''.join(f'<td>{html.escape(v)}</td>' for v in values)}</tr>"
+        for name, *values in rows
+    )
+    said = "".join(f"<li>{html.escape(text)}</li>" for text in [*against_fixed(results), SEED_CLAIMS])
+    drawn = "".join(
+        f"<figure>{svg}<figcaption>{html.escape(caption)}</figcaption></figure>" for caption, svg in figures(results)
+    )
+    return _PAGE.format(
+        notes=html.escape(" ".join(notes(results))),
+        head=head,
+        body=body,
+        said=said,
+        drawn=drawn,
+        origin=html.escape(origin(results).replace("`", "")),
+        config=html.escape(json.dumps(results["config"], indent=2)),
+    )
+
+
+def write_report(results: dict[str, Any], out: Path) -> None:
+    """``results.json`` and ``report.html`` in a new folder, which appears when it is whole."""
+    with write_folder(out) as folder:
+        (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        (folder / "report.html").write_text(report_html(results), encoding="utf-8")
+
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>What padding costs</title>
+<style>
+  body {{ font: 16px/1.5 system-ui, sans-serif; color: #1d2733; background: #fff; max-width: 1080px;
+         margin: 0 auto; padding: 1.5rem 1rem 4rem; }}
+  h1 {{ font-size: 1.7rem; margin-bottom: .25rem; }}
+  h2 {{ font-size: 1.2rem; margin-top: 2.5rem; }}
+  .scroll {{ overflow-x: auto; }}
+  table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .92rem; }}
+  th, td {{ padding: .3rem .9rem .3rem 0; border-bottom: 1px solid #dde3ea; text-align: right; white-space: nowrap; }}
+  th[scope=row], th:first-child {{ text-align: left; font-weight: 500; }}
+  figure {{ margin: 2rem 0; overflow-x: auto; }}
+  figure svg {{ width: 100%; min-width: 560px; height: auto; }}
+  figcaption {{ color: #55606d; font-size: .92rem; max-width: 72ch; }}
+  p, li {{ max-width: 72ch; }}
+  pre, .origin {{ color: #55606d; font-size: .85rem; overflow-x: auto; }}
+</style>
+</head>
+<body>
+<h1>What padding costs</h1>
+<p>{notes}</p>
+<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>
+<h2>Against fixed padding</h2>
+<ul>{said}</ul>
+<h2>Where the work goes</h2>
+{drawn}
+<h2>How it was measured</h2>
+<p class="origin">{origin}</p>
+<pre>{config}</pre>
+</body>
+</html>
+"""
+
+
+if __name__ == "__main__":
+    print(markdown(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))))

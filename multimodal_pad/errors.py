@@ -1,0 +1,25 @@
+"""What goes wrong, by kind. Each message says what was got, what is allowed, and what to do."""
+
+
+class PaddingError(ValueError):
+    """Base of every error that this package raises about its input."""
+
+
+class LengthError(PaddingError):
+    """A length table or an edge list is not usable: empty, negative, not whole, misnamed."""
+
+
+class UncoveredLengthError(LengthError):
+    """A sample is longer than every bucket of the policy."""
+
+
+class SampleError(PaddingError):
+    """A sample does not fit the others: a missing modality key, another width, rank or dtype."""
+
+
+class SourceError(PaddingError):
+    """A dataset on disk is not what its format promises (names the file and the line)."""
+
+
+class TrainingError(PaddingError):
+    """Training cannot go on: the loss stopped being a number, or an option makes no sense."""

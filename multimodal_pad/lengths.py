@@ -1,0 +1,184 @@
+"""The length table: how many positions each sample has in each modality."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from multimodal_pad.errors import LengthError, SampleError
+
+TARGETS = "targets"
+"""The key of a sample that holds its targets; every other key is a modality."""
+
+Sample = Mapping[str, Any]
+"""``{modality: array (length, *feature_shape), ..., "targets": array (...)}``."""
+
+
+class Source(Protocol):
+    """Anything with ``len()`` and ``[i]`` that yields samples: a list of dicts is enough.
+
+    A source that has a ``lengths`` attribute (a :class:`LengthTable`) is never read only to be
+    measured.
+    """
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> Sample: ...
+
+
+@dataclass(frozen=True, eq=False)
+class LengthTable:
+    """Lengths of N samples in M named modalities.
+
+    Attributes:
+        modalities: the M names, in the order of the columns.
+        values: int64 array ``(N, M)``, read-only; positions (tokens, frames), 0 = missing.
+
+    Raises:
+        LengthError: no samples, no modalities, a column count that does not match the names, a
+            repeated name, or a length that is negative or not a whole number.
+
+    >>> table = LengthTable(("text", "audio"), np.array([[3, 40], [5, 0]]))
+    >>> len(table), table.maxima
+    (2, {'text': 5, 'audio': 40})
+    """
+
+    modalities: tuple[str, ...]
+    values: np.ndarray
+
+    def __post_init__(self) -> None:
+        names = check_names(self.modalities)
+        values = np.asarray(self.values)
+        if values.ndim != 2 or values.shape[1] != len(names):
+            raise LengthError(
+                f"got a length table of shape {values.shape} for {len(names)} modalities "
+                f"{list(names)}; it must be (samples, {len(names)}), one column per modality"
+            )
+        if not len(values):
+            raise LengthError("got no samples; a length table needs at least one row")
+        object.__setattr__(self, "modalities", names)
+        object.__setattr__(self, "values", _whole_lengths(names, values))
+
+    @classmethod
+    def from_columns(cls, columns: Mapping[str, Any]) -> LengthTable:
+        """A table from one sequence of N lengths per modality.
+
+        >>> LengthTable.from_columns({"text": [3, 5], "audio": [40, 0]}).values.tolist()
+        [[3, 40], [5, 0]]
+        """
+        sizes = {name: len(column) for name, column in columns.items()}
+        if len(set(sizes.values())) > 1:
+            raise LengthError(f"the columns must have one length per sample each, got {sizes}")
+        stacked = [np.asarray(column) for column in columns.values()]
+        return cls(tuple(columns), np.stack(stacked, axis=1) if stacked else np.empty((0, 0)))
+
+    @classmethod
+    def measure(cls, source: Source, modalities: Sequence[str] | None = None) -> LengthTable:
+        """Read every sample of ``source`` once, or take its own ``lengths`` where it has them.
+
+        Args:
+            source: indexable samples.
+            modalities: which modalities, in which order; by default every key of the first
+                sample except ``"targets"``.
+
+        Raises:
+            LengthError: there are no samples.
+            SampleError: a sample lacks a modality, or holds a scalar for it.
+        """
+        known = getattr(source, "lengths", None)
+        if isinstance(known, cls):
+            return known if modalities is None else known.select(modalities)
+        if not len(source):
+            raise LengthError("got no samples; give at least one")
+        names = check_names(modality_names(source[0]) if modalities is None else modalities)
+        rows = np.empty((len(source), len(names)), np.int64)
+        for index in range(len(source)):
+            sample = source[index]
+            rows[index] = [len(modality_array(sample, name, index)) for name in names]
+        return cls(names, rows)
+
+    def select(self, modalities: Sequence[str]) -> LengthTable:
+        """The same samples with the columns named, in the order named.
+
+        Raises:
+            LengthError: a name that the table does not have.
+        """
+        if tuple(modalities) == self.modalities:
+            return self
+        absent = [name for name in modalities if name not in self.modalities]
+        if absent:
+            raise LengthError(
+                f"the length table has the modalities {list(self.modalities)}, not {absent}; "
+                "name the same modalities in the table and in the policy"
+            )
+        columns = [self.modalities.index(name) for name in modalities]
+        return LengthTable(tuple(modalities), self.values[:, columns])
+
+    @property
+    def maxima(self) -> dict[str, int]:
+        """The longest length of each modality."""
+        return dict(zip(self.modalities, self.values.max(axis=0).tolist(), strict=True))
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+def check_names(names: Sequence[str]) -> tuple[str, ...]:
+    """The modality names as a tuple; at least one, no repeats, none called ``targets``."""
+    if isinstance(names, str):
+        raise LengthError(f"got the string {names!r} for the modalities; give a sequence of names")
+    checked = tuple(names)
+    if not checked or len(set(checked)) < len(checked) or TARGETS in checked:
+        raise LengthError(
+            f"got the modalities {list(checked)}; give at least one name, each once, "
+            f"and none of them {TARGETS!r}, which is the key of the targets"
+        )
+    return checked
+
+
+def modality_names(sample: Sample) -> Iterator[str]:
+    """Every key of a sample that is a modality, in the sample's order."""
+    return (name for name in sample if name != TARGETS)
+
+
+def modality_array(sample: Sample, name: str, index: int) -> np.ndarray:
+    """The array of one modality of sample number ``index``, rank 1 or more.
+
+    Raises:
+        SampleError: the key is missing, or its value is a scalar or not numeric.
+    """
+    try:
+        array = np.asarray(sample[name])
+    except KeyError:
+        raise SampleError(
+            f"sample {index} has no {name!r}, only {sorted(sample)}; a modality that is missing "
+            "in a sample is an array of length 0, with the width and dtype of the others"
+        ) from None
+    except ValueError as error:
+        raise SampleError(f"sample {index}, {name!r}: not an array of one shape ({error})") from None
+    if array.ndim == 0 or not (array.dtype.kind in "biuf" or array.dtype.name == "bfloat16"):
+        raise SampleError(
+            f"sample {index}, {name!r}: got shape {array.shape} and dtype {array.dtype}; "
+            "a modality is a numeric array (length, *feature_shape) or token ids (length,)"
+        )
+    return array
+
+
+def _whole_lengths(names: tuple[str, ...], values: np.ndarray) -> np.ndarray:
+    """The lengths as a read-only int64 array, or a LengthError that names the first bad one."""
+    if values.dtype.kind not in "iuf":
+        raise LengthError(f"lengths are whole numbers of positions, got dtype {values.dtype}")
+    bad = values < 0
+    if values.dtype.kind == "f":
+        bad |= ~np.isfinite(values) | (values != np.trunc(values))
+    if bad.any():
+        row, column = np.argwhere(bad)[0].tolist()
+        raise LengthError(
+            f"sample {row}, {names[column]!r}: got the length {values[row, column]}; lengths are "
+            "whole numbers of positions, 0 (missing) or more"
+        )
+    whole = values.astype(np.int64)
+    whole.flags.writeable = False
+    return whole

@@ -1,0 +1,188 @@
+"""The parts of the transformer: positions, input embedding, pre-LN encoder with scanned layers."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from multimodal_pad.models.attention import Implementation, masked_attention
+
+
+def sinusoidal_positions(length: int, width: int) -> np.ndarray:
+    """``(length, width)`` float32: sine and cosine of the position (Vaswani et al. 2017, section 3.5).
+
+    The first half holds the sines, the second the cosines. Position 0 is a sample's first real
+    position, so that padding on the right never moves it.
+
+    >>> sinusoidal_positions(2, 4).round(3).tolist()
+    [[0.0, 0.0, 1.0, 1.0], [0.8410000205039978, 0.009999999776482582, 0.5400000214576721, 1.0]]
+    """
+    half = (width + 1) // 2
+    angles = np.arange(length)[:, None] / 10_000 ** (np.arange(half) / max(1, half))
+    table = np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
+    return table[:, :width].astype(np.float32)
+
+
+def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
+    """Inverted dropout; the identity without a key or a rate."""
+    if key is None or rate == 0:
+        return x
+    return jnp.where(jax.random.bernoulli(key, 1 - rate, x.shape), x / (1 - rate), 0)
+
+
+class InputEmbedding(nnx.Module):
+    """Features or token ids of one modality to width ``d_model``, with positions.
+
+    Features pass a convolution of odd ``kernel_size`` that keeps the length and sees zeros beyond a
+    sample's end, whatever the array holds there; token ids are looked up. The result is scaled by
+    sqrt(d_model) before positions are added, as in MulT.
+
+    Args:
+        feature_width: features per position, or None for token ids.
+        vocabulary_size: token ids run from 0 to vocabulary_size - 1; None for features.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        *,
+        feature_width: int | None,
+        vocabulary_size: int | None,
+        kernel_size: int,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
+    ) -> None:
+        self.d_model = d_model
+        self.is_tokens = vocabulary_size is not None
+        if vocabulary_size is not None:
+            self.project = nnx.Embed(vocabulary_size, d_model, dtype=dtype, rngs=rngs)
+        else:
+            # Neighbouring positions side by side: one matrix product instead of a convolution.
+            self.kernel_size = kernel_size
+            width = kernel_size * (feature_width or 0)
+            self.project = nnx.Linear(width, d_model, use_bias=False, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: jax.Array, mask: jax.Array) -> jax.Array:
+        """``(B, L, F)`` or ``(B, L)`` and mask ``(B, L)`` to ``(B, L, d_model)``, 0 at padding."""
+        real = mask[..., None]
+        if self.is_tokens:
+            x = jnp.where(mask, x, 0)
+        else:
+            x = _neighbours(jnp.where(real, x.reshape(*mask.shape, -1), 0), self.kernel_size)
+        x = self.project(x) * np.sqrt(self.d_model).astype(np.float32)
+        x = x + sinusoidal_positions(x.shape[1], self.d_model).astype(x.dtype)[None]
+        return jnp.where(real, x, 0).astype(self.project.dtype)
+
+
+def _neighbours(x: jax.Array, kernel_size: int) -> jax.Array:
+    """``(B, L, F)`` to ``(B, L, kernel_size * F)``: each position with those around it, 0 outside."""
+    if kernel_size == 1:
+        return x
+    reach, length = kernel_size // 2, x.shape[1]
+    x = jnp.pad(x, ((0, 0), (reach, reach), (0, 0)))
+    return jnp.concatenate([x[:, i : i + length] for i in range(kernel_size)], axis=-1)
+
+
+class EncoderLayer(nnx.Module):
+    """A pre-LN layer: attention and residual, then a ReLU feed-forward part of width 4d and residual.
+
+    One layer norm serves target and source, and attention without a real key adds exactly zero.
+    """
+
+    def __init__(self, width: int, num_heads: int, *, dropout_rate: float, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
+        self.num_heads, self.dropout_rate = num_heads, dropout_rate
+        self.attention_norm = nnx.LayerNorm(width, dtype=dtype, rngs=rngs)
+        self.query = nnx.Linear(width, width, dtype=dtype, rngs=rngs)
+        self.key_value = nnx.Linear(width, 2 * width, dtype=dtype, rngs=rngs)
+        self.output = nnx.Linear(width, width, dtype=dtype, rngs=rngs)
+        self.feed_forward_norm = nnx.LayerNorm(width, dtype=dtype, rngs=rngs)
+        self.expand = nnx.Linear(width, 4 * width, dtype=dtype, rngs=rngs)
+        self.contract = nnx.Linear(4 * width, width, dtype=dtype, rngs=rngs)
+
+    def __call__(
+        self,
+        x: jax.Array,
+        source: jax.Array | None,
+        lengths: jax.Array,
+        source_lengths: jax.Array,
+        implementation: Implementation | None,
+        dropout_key: jax.Array | None,
+    ) -> jax.Array:
+        """``x (B, T, d)`` attends to ``source (B, S, d)``, or to itself where that is None."""
+        keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
+        normed = self.attention_norm(x)
+        normed_source = normed if source is None else self.attention_norm(source)
+        key, value = jnp.split(self._heads(self.key_value(normed_source), 2 * self.num_heads), 2, axis=2)
+        attended = masked_attention(
+            self._heads(self.query(normed), self.num_heads),
+            key,
+            value,
+            query_lengths=lengths,
+            key_lengths=source_lengths,
+            implementation=implementation,
+        )
+        attended = self.output(attended.reshape(x.shape))
+        attended = jnp.where((source_lengths > 0)[:, None, None], attended, 0)
+        x = x + dropout(attended, self.dropout_rate, keys[0])
+        hidden = self.contract(jax.nn.relu(self.expand(self.feed_forward_norm(x))))
+        return x + dropout(hidden, self.dropout_rate, keys[1])
+
+    @staticmethod
+    def _heads(x: jax.Array, count: int) -> jax.Array:
+        return x.reshape(*x.shape[:2], count, -1)
+
+
+class Encoder(nnx.Module):
+    """``num_layers`` encoder layers and a final layer norm; the layers are scanned.
+
+    XLA compiles one layer whatever their number, so compile time does not grow with depth; one or
+    two layers compile faster unrolled. The parameters of the layers are stacked along their first axis.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        num_heads: int,
+        num_layers: int,
+        *,
+        dropout_rate: float,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
+    ) -> None:
+        self.num_layers = num_layers
+
+        @nnx.split_rngs(splits=num_layers)
+        @nnx.vmap(in_axes=0, out_axes=0)
+        def create(rngs: nnx.Rngs) -> EncoderLayer:
+            return EncoderLayer(width, num_heads, dropout_rate=dropout_rate, dtype=dtype, rngs=rngs)
+
+        self.layers = create(rngs)
+        self.norm = nnx.LayerNorm(width, dtype=dtype, rngs=rngs)
+
+    def __call__(
+        self,
+        x: jax.Array,
+        source: jax.Array | None = None,
+        *,
+        lengths: jax.Array,
+        source_lengths: jax.Array | None = None,
+        implementation: Implementation | None = None,
+        dropout_key: jax.Array | None = None,
+    ) -> jax.Array:
+        """Encode ``x (B, T, d)``: attention to ``source (B, S, d)``, or to ``x`` itself.
+
+        ``lengths`` and ``source_lengths`` are ``(B,)``. What is at padding positions of the result
+        is finite and of no meaning.
+        """
+        source_lengths = lengths if source_lengths is None else source_lengths
+        graphdef, stacked = nnx.split(self.layers)
+        keys = None if dropout_key is None else jax.random.split(dropout_key, self.num_layers)
+
+        def body(x: jax.Array, each: tuple[nnx.State, jax.Array | None]) -> tuple[jax.Array, None]:
+            layer = nnx.merge(graphdef, each[0])
+            return layer(x, source, lengths, source_lengths, implementation, each[1]), None
+
+        x, _ = jax.lax.scan(body, x, (stacked, keys), unroll=self.num_layers if self.num_layers <= 2 else 1)
+        return self.norm(x)

@@ -1,0 +1,232 @@
+"""The masked multimodal transformer: MulT's crossmodal design for any number of modalities."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import permutations
+from typing import get_args
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from multimodal_pad.cost import TransformerCost
+from multimodal_pad.errors import PaddingError
+from multimodal_pad.lengths import check_names
+from multimodal_pad.models.attention import Implementation
+from multimodal_pad.models.encoder import Encoder, InputEmbedding, dropout
+
+
+@dataclass(frozen=True)
+class ModalityConfig:
+    """What one modality feeds the model: exactly one of the two sizes, and a kernel.
+
+    Attributes:
+        feature_width: features per position, for arrays ``(B, L, F)``; for features of more
+            axes their product.
+        vocabulary_size: number of token ids, for arrays ``(B, L)`` of ints.
+        kernel_size: positions that the input convolution sees; odd. Features only.
+    """
+
+    feature_width: int | None = None
+    vocabulary_size: int | None = None
+    kernel_size: int = 1
+
+    def __post_init__(self) -> None:
+        sizes = (self.feature_width, self.vocabulary_size)
+        if (sizes[0] is None) == (sizes[1] is None) or min(n for n in sizes if n is not None) < 1:
+            raise PaddingError(
+                f"got feature_width={sizes[0]} and vocabulary_size={sizes[1]}; give exactly one of them, at least 1"
+            )
+        if self.kernel_size < 1 or self.kernel_size % 2 == 0:
+            raise PaddingError(f"got kernel_size={self.kernel_size}; it must be odd, so that the length is kept")
+        if self.vocabulary_size is not None and self.kernel_size != 1:
+            raise PaddingError(f"got kernel_size={self.kernel_size} for token ids; a kernel is for features")
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """Every choice of the model, with its defaults.
+
+    Attributes:
+        modalities: what each modality feeds in, by name; at least one.
+        num_outputs: classes, or 1 for regression.
+        d_model: width of the crossmodal encoders.
+        num_heads: attention heads; divides ``d_model``.
+        crossmodal_layers: layers of each crossmodal encoder.
+        memory_layers: layers of each memory; by default ``max(crossmodal_layers, 3)`` as in MulT.
+        dropout_rate: on embeddings, residual branches and the head, in training.
+        dtype: compute dtype, ``"float32"`` or ``"bfloat16"``; parameters, softmax statistics and
+            the head stay in float32.
+        attention: an implementation by name; by default the one meant for the backend.
+    """
+
+    modalities: Mapping[str, ModalityConfig]
+    num_outputs: int
+    d_model: int = 40
+    num_heads: int = 8
+    crossmodal_layers: int = 4
+    memory_layers: int | None = None
+    dropout_rate: float = 0.1
+    dtype: str = "float32"
+    attention: Implementation | None = None
+
+    def __post_init__(self) -> None:
+        check_names(tuple(self.modalities))
+        for name in ("num_outputs", "d_model", "num_heads", "crossmodal_layers"):
+            if getattr(self, name) < 1:
+                raise PaddingError(f"got {name}={getattr(self, name)}; it must be at least 1")
+        if self.memory_layers is None:
+            object.__setattr__(self, "memory_layers", max(self.crossmodal_layers, 3))
+        elif self.memory_layers < 1:
+            raise PaddingError(f"got memory_layers={self.memory_layers}; it must be at least 1")
+        if self.d_model % self.num_heads:
+            raise PaddingError(f"got d_model={self.d_model} and num_heads={self.num_heads}; heads must divide it")
+        if not 0 <= self.dropout_rate < 1:
+            raise PaddingError(f"got dropout_rate={self.dropout_rate}; it must be in [0, 1)")
+        if self.dtype not in ("float32", "bfloat16"):
+            raise PaddingError(f"got dtype={self.dtype!r}; choose 'float32' or 'bfloat16'")
+        if self.attention is not None and self.attention not in get_args(Implementation):
+            raise PaddingError(f"got attention={self.attention!r}; choose one of {list(get_args(Implementation))}")
+
+    @property
+    def memory_width(self) -> int:
+        """Width of the memories: the crossmodal results for one target, side by side."""
+        return self.d_model * max(1, len(self.modalities) - 1)
+
+    @property
+    def cost(self) -> TransformerCost:
+        """The cost model of this transformer; columns in the order of ``modalities``.
+
+        Needs no device: where no attention is named, scores are taken not to be kept.
+        """
+        return TransformerCost(
+            tuple(self.modalities),
+            d_model=self.d_model,
+            crossmodal_layers=self.crossmodal_layers,
+            memory_layers=self.memory_layers or 1,
+            feature_widths={m: c.feature_width or 0 for m, c in self.modalities.items()},
+            kernel_sizes={m: c.kernel_size for m, c in self.modalities.items()},
+            num_heads=self.num_heads,
+            keeps_scores=self.attention == "xla",
+            itemsize=jnp.dtype(self.dtype).itemsize,
+        )
+
+
+class MultimodalTransformer(nnx.Module):
+    """MulT (Tsai et al., ACL 2019) for M modalities, masked so that padding changes nothing.
+
+    Each modality is embedded to ``d_model``. For each ordered pair (target, source) a crossmodal
+    encoder lets the target attend to the source's embedding. The results for one target are
+    concatenated and pass a self-attention memory; with one modality the memory reads the
+    embedding. The mean of each memory over real positions is read out, and a residual two-layer
+    head maps them to the outputs.
+
+    Unlike MulT, no mask is causal, padding is masked everywhere, and the readout is a masked mean.
+    Outputs and gradients of a sample depend neither on how far it was padded, nor on what stands in
+    the padding, nor on other rows. A missing modality contributes exactly zero and gets exactly zero
+    gradient.
+
+    >>> import numpy as np
+    >>> config = TransformerConfig({"text": ModalityConfig(vocabulary_size=9)}, num_outputs=3, d_model=8)
+    >>> model = MultimodalTransformer(config, rngs=nnx.Rngs(0))
+    >>> model({"text": np.array([[1, 2, 0]])}, {"text": np.array([[True, True, False]])}).shape
+    (1, 3)
+    """
+
+    def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs) -> None:
+        self.config = config
+        names = tuple(config.modalities)
+        dtype = jnp.dtype(config.dtype)
+        shared = {"dropout_rate": config.dropout_rate, "dtype": dtype, "rngs": rngs}
+        self.embed = nnx.Dict(
+            {
+                name: InputEmbedding(
+                    config.d_model,
+                    feature_width=modality.feature_width,
+                    vocabulary_size=modality.vocabulary_size,
+                    kernel_size=modality.kernel_size,
+                    dtype=dtype,
+                    rngs=rngs,
+                )
+                for name, modality in config.modalities.items()
+            }
+        )
+        self.crossmodal = nnx.Dict(
+            {
+                _pair(target, source): Encoder(config.d_model, config.num_heads, config.crossmodal_layers, **shared)
+                for target, source in permutations(names, 2)
+            }
+        )
+        width, layers = config.memory_width, config.memory_layers or 1
+        self.memory = nnx.Dict({name: Encoder(width, config.num_heads, layers, **shared) for name in names})
+        readout = width * len(names)
+        self.head_expand = nnx.Linear(readout, readout, rngs=rngs)
+        self.head_contract = nnx.Linear(readout, readout, rngs=rngs)
+        self.head_output = nnx.Linear(readout, config.num_outputs, rngs=rngs)
+
+    def __call__(
+        self,
+        features: Mapping[str, jax.Array],
+        masks: Mapping[str, jax.Array],
+        *,
+        dropout_key: jax.Array | None = None,
+    ) -> jax.Array:
+        """Outputs ``(B, num_outputs)`` float32.
+
+        Args:
+            features: ``{m: (B, L_m, *F_m)}``, or ``(B, L_m)`` ints for token ids.
+            masks: ``{m: (B, L_m)}`` bool; real positions come first.
+            dropout_key: a PRNG key turns dropout on.
+        """
+        names = tuple(self.config.modalities)
+        rate, implementation = self.config.dropout_rate, self.config.attention
+        keys = _Keys(dropout_key if rate else None)
+        lengths = {name: masks[name].sum(axis=1) for name in names}
+        embedded = {name: dropout(self.embed[name](features[name], masks[name]), rate, keys.next()) for name in names}
+        readouts = []
+        for target in names:
+            crossed = [
+                self.crossmodal[_pair(target, source)](
+                    embedded[target],
+                    embedded[source],
+                    lengths=lengths[target],
+                    source_lengths=lengths[source],
+                    implementation=implementation,
+                    dropout_key=keys.next(),
+                )
+                for source in names
+                if source != target
+            ]
+            memory = self.memory[target](
+                jnp.concatenate(crossed, axis=-1) if crossed else embedded[target],
+                lengths=lengths[target],
+                implementation=implementation,
+                dropout_key=keys.next(),
+            )
+            readouts.append(masked_mean(memory, masks[target]))
+        readout = jnp.concatenate(readouts, axis=-1)
+        hidden = dropout(jax.nn.relu(self.head_expand(readout)), rate, keys.next())
+        return self.head_output(readout + self.head_contract(hidden))
+
+
+def masked_mean(x: jax.Array, mask: jax.Array) -> jax.Array:
+    """Mean of ``x (B, L, d)`` over real positions in float32, ``(B, d)``; 0 where there are none."""
+    total = jnp.where(mask[..., None], x, 0).sum(axis=1, dtype=jnp.float32)
+    return total / jnp.maximum(mask.sum(axis=1), 1)[:, None]
+
+
+def _pair(target: str, source: str) -> str:
+    return f"{target}_from_{source}"
+
+
+class _Keys:
+    """PRNG keys in a fixed order, or None for each where dropout is off."""
+
+    def __init__(self, key: jax.Array | None) -> None:
+        self._key, self._count = key, 0
+
+    def next(self) -> jax.Array | None:
+        self._count += 1
+        return None if self._key is None else jax.random.fold_in(self._key, self._count)

@@ -1,0 +1,197 @@
+"""Policies: the rule that takes the lengths of a batch to its padded lengths.
+
+A policy works on integer arrays ``(n, M)`` whose columns follow ``policy.modalities``; a row is a
+sample, or the per-modality maxima of a batch. Padded lengths are at least 1, so that a modality
+that is missing in a whole batch still has a static shape.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from multimodal_pad.errors import LengthError, UncoveredLengthError
+from multimodal_pad.lengths import LengthTable, check_names
+
+
+class Policy(ABC):
+    """What every policy offers.
+
+    Attributes:
+        modalities: names of the M columns.
+    """
+
+    modalities: tuple[str, ...]
+
+    @abstractmethod
+    def round_up(self, lengths: np.ndarray) -> np.ndarray:
+        """Padded lengths ``(n, M)`` for each row of ``lengths (n, M)``.
+
+        Raises:
+            UncoveredLengthError: a row is longer than every bucket; names row, modality, limit.
+        """
+
+    @abstractmethod
+    def shapes(self) -> np.ndarray | None:
+        """Every row that ``round_up`` can answer with, ``(k, M)``, or None where unbounded."""
+
+    @abstractmethod
+    def truncate(self, lengths: np.ndarray) -> np.ndarray:
+        """The longest lengths ``(n, M)``, at most those given, that the policy covers."""
+
+    def covers(self, lengths: np.ndarray) -> np.ndarray:
+        """Bool ``(n,)``: which rows fit a bucket."""
+        return (self.truncate(lengths) == lengths).all(axis=1)
+
+
+class Exact(Policy):
+    """Each batch padded to its own maxima: Algorithm 1 as it stands, one XLA program per shape.
+
+    >>> Exact(["text", "audio"]).round_up(np.array([[3, 0]])).tolist()
+    [[3, 1]]
+    """
+
+    def __init__(self, modalities: Sequence[str]) -> None:
+        self.modalities = check_names(modalities)
+
+    def round_up(self, lengths: np.ndarray) -> np.ndarray:
+        """The lengths themselves, at least 1."""
+        return np.maximum(lengths, 1)
+
+    def shapes(self) -> None:
+        """None: there is no bound on what it may answer."""
+        return
+
+    def truncate(self, lengths: np.ndarray) -> np.ndarray:
+        """The lengths themselves: nothing is too long."""
+        return lengths
+
+    def __repr__(self) -> str:
+        return f"Exact({list(self.modalities)})"
+
+
+class Ladder(Policy):
+    """Each modality rounded up to the next of its own edges; the batch shapes are the product.
+
+    Args:
+        edges: for each modality its bucket lengths, strictly increasing, the first at least 1.
+
+    Raises:
+        LengthError: no edges, or edges that are not whole, not increasing, or below 1.
+
+    >>> ladder = Ladder({"text": [8, 16], "audio": [64]})
+    >>> ladder.round_up(np.array([[3, 40], [9, 0]])).tolist()
+    [[8, 64], [16, 64]]
+    >>> ladder.shapes().tolist()
+    [[8, 64], [16, 64]]
+    """
+
+    def __init__(self, edges: Mapping[str, Any]) -> None:
+        self.modalities = check_names(tuple(edges))
+        self.edges = tuple(_check_edges(name, column) for name, column in edges.items())
+
+    @classmethod
+    def powers_of_two(cls, lengths: LengthTable, smallest: int = 1) -> Ladder:
+        """Edges ``smallest * 2**i``, up to the first that holds the longest length."""
+        if smallest < 1:
+            raise LengthError(f"got smallest={smallest}; the first edge must be at least 1")
+        edges = {}
+        for name, longest in lengths.maxima.items():
+            edges[name] = [smallest]
+            while edges[name][-1] < longest:
+                edges[name].append(2 * edges[name][-1])
+        return cls(edges)
+
+    @classmethod
+    def multiples_of(cls, lengths: LengthTable, multiple: int | Mapping[str, int]) -> Ladder:
+        """Edges at every multiple (one for all, or per modality) up to the longest length."""
+        steps = multiple if isinstance(multiple, Mapping) else dict.fromkeys(lengths.modalities, multiple)
+        _check_steps(lengths, steps)
+        return cls({m: range(steps[m], max(1, n) + steps[m], steps[m]) for m, n in lengths.maxima.items()})
+
+    @classmethod
+    def quantiles(cls, lengths: LengthTable, count: int) -> Ladder:
+        """At most ``count`` edges per modality, at the 1/count, 2/count, ... 1 quantiles of the lengths.
+
+        Fewer where quantiles coincide. The quantile is the smallest length with at least that share
+        of the samples at or below it (NumPy's ``inverted_cdf``).
+        """
+        if count < 1:
+            raise LengthError(f"got count={count}; a ladder needs at least one edge per modality")
+        levels = np.arange(1, count + 1) / count
+        values = np.maximum(lengths.values, 1)
+        columns = [np.quantile(column, levels, method="inverted_cdf") for column in values.T]
+        return cls(dict(zip(lengths.modalities, map(np.unique, columns), strict=True)))
+
+    def round_up(self, lengths: np.ndarray) -> np.ndarray:
+        """Each length rounded up to the next edge of its modality."""
+        lengths = np.asarray(lengths)
+        padded = np.empty(lengths.shape, np.int64)
+        for column, (name, edges) in enumerate(zip(self.modalities, self.edges, strict=True)):
+            places = np.searchsorted(edges, lengths[:, column])
+            if (places == len(edges)).any():
+                row = int(np.argmax(places == len(edges)))
+                raise UncoveredLengthError(
+                    f"row {row}: {name!r} has {lengths[row, column]} positions and the longest bucket is "
+                    f"{edges[-1]}; add a longer bucket, or truncate or drop long samples on purpose"
+                )
+            padded[:, column] = edges[places]
+        return padded
+
+    def shapes(self) -> np.ndarray:
+        """The product of the edges."""
+        return np.stack(np.meshgrid(*self.edges, indexing="ij"), axis=-1).reshape(-1, len(self.edges))
+
+    def truncate(self, lengths: np.ndarray) -> np.ndarray:
+        """Lengths cut to the last edges."""
+        return np.minimum(lengths, [edges[-1] for edges in self.edges])
+
+    def __repr__(self) -> str:
+        edges = {m: e.tolist() for m, e in zip(self.modalities, self.edges, strict=True)}
+        return f"{type(self).__name__}({edges})"
+
+
+class Fixed(Ladder):
+    """One length per modality for every batch: one XLA program, and the most padding.
+
+    >>> Fixed.longest(LengthTable(("text",), np.array([[3], [9]]))).shapes().tolist()
+    [[9]]
+    """
+
+    def __init__(self, lengths: Mapping[str, int]) -> None:
+        super().__init__({name: [length] for name, length in lengths.items()})
+
+    @classmethod
+    def longest(cls, lengths: LengthTable) -> Fixed:
+        """Fixed padding to the longest sample of the table (at least 1)."""
+        return cls({name: max(1, length) for name, length in lengths.maxima.items()})
+
+    def __repr__(self) -> str:
+        return f"Fixed({ {m: int(e[0]) for m, e in zip(self.modalities, self.edges, strict=True)} })"
+
+
+def _check_edges(name: str, column: Any) -> np.ndarray:
+    try:
+        edges = np.asarray(list(column))
+    except TypeError:
+        raise LengthError(f"{name!r}: got the edges {column!r}; give a list of bucket lengths") from None
+    if edges.ndim != 1 or not edges.size:
+        raise LengthError(f"{name!r}: got the edges {column!r}; give at least one bucket length")
+    whole = edges.dtype.kind in "iu"
+    if not whole or edges[0] < 1 or (np.diff(edges) <= 0).any():
+        raise LengthError(
+            f"{name!r}: got the edges {edges.tolist()}; they must be whole numbers of positions, at least 1, "
+            "each larger than the one before"
+        )
+    return edges.astype(np.int64)
+
+
+def _check_steps(lengths: LengthTable, steps: Mapping[str, int]) -> None:
+    if set(steps) != set(lengths.modalities):
+        raise LengthError(f"got multiples for {sorted(steps)}; give one for each of {sorted(lengths.modalities)}")
+    for name, step in steps.items():
+        if step != int(step) or step < 1:
+            raise LengthError(f"{name!r}: got a multiple of {step}; it must be a whole number, at least 1")

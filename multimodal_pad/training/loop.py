@@ -1,0 +1,196 @@
+"""A training loop: progress bar, evaluation, early stopping."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from flax import nnx
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from multimodal_pad.batcher import BucketBatcher
+from multimodal_pad.compiling import StepTable
+from multimodal_pad.errors import TrainingError
+from multimodal_pad.training.loss import Loss, cross_entropy
+from multimodal_pad.training.metrics import classification_metrics, regression_metrics
+from multimodal_pad.training.step import TrainStep
+
+_IN_FLIGHT = 4
+"""Steps dispatched ahead of the device: each holds its batch in host memory until it has run."""
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One epoch of training.
+
+    Attributes:
+        epoch: its number, from 0.
+        train_loss: mean over the samples, while the parameters moved.
+        seconds: wall time of the epoch, compiling and evaluation included.
+        evaluation: loss and metrics on the evaluation set; empty where there is none.
+    """
+
+    epoch: int
+    train_loss: float
+    seconds: float
+    evaluation: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What :func:`fit` returns.
+
+    Attributes:
+        model: with the parameters of the best epoch, or of the last where nothing was evaluated.
+        history: a record per epoch.
+        best_epoch: the epoch that ``model`` is of.
+    """
+
+    model: Any
+    history: list[EpochRecord]
+    best_epoch: int
+
+
+def make_optimizer(
+    learning_rate: float = 1e-3,
+    *,
+    warmup_steps: int = 0,
+    clip: float = 0.8,
+    weight_decay: float = 1e-2,
+) -> optax.GradientTransformation:
+    """AdamW with linear warm-up and clipping by global norm (0.8 is MulT's)."""
+    if not learning_rate > 0 or warmup_steps < 0 or not clip > 0:
+        raise TrainingError(
+            f"got learning_rate={learning_rate}, warmup_steps={warmup_steps}, clip={clip}; learning_rate and "
+            "clip must be above 0, warmup_steps at least 0"
+        )
+    rate = optax.linear_schedule(0.0, learning_rate, warmup_steps) if warmup_steps else learning_rate
+    return optax.chain(optax.clip_by_global_norm(clip), optax.adamw(rate, weight_decay=weight_decay))
+
+
+def fit(
+    model: nnx.Module,
+    batcher: BucketBatcher,
+    *,
+    epochs: int,
+    loss: Loss = cross_entropy,
+    optimizer: optax.GradientTransformation | None = None,
+    evaluate_on: BucketBatcher | None = None,
+    patience: int | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> FitResult:
+    """Train, evaluate after each epoch, and stop when evaluation no longer gets better.
+
+    Args:
+        model: takes ``(features, masks, dropout_key=...)``; left as it is.
+        batcher: the training batches; epoch e is ``batcher.epoch(e)``.
+        epochs: the most epochs to train.
+        loss: weighted by ``sample_mask``.
+        optimizer: of one flat vector (see :class:`TrainStep`); by default ``make_optimizer()``.
+        evaluate_on: batches whose loss decides which epoch is the best.
+        patience: stop after so many epochs without a lower evaluation loss; by default never.
+        seed: of dropout.
+        progress: show a bar.
+
+    Raises:
+        TrainingError: fewer than 1 epoch, patience without evaluation, or a loss that is not finite
+            (named by epoch and step).
+    """
+    if epochs < 1 or (patience is not None and (patience < 1 or evaluate_on is None)):
+        raise TrainingError(
+            f"got epochs={epochs} and patience={patience}; epochs must be at least 1, and patience at least 1 "
+            "with evaluate_on given"
+        )
+    step = TrainStep(model, optimizer or make_optimizer(), loss, seed=seed)
+    train_table = StepTable(step.train_step, donate_state=True)
+    eval_table = StepTable(step.eval_step)
+    leaves, history = step.leaves, []
+    best_epoch, best_loss, best_leaves = 0, math.inf, leaves
+    with _bar(progress) as show:
+        for epoch in range(epochs):
+            started = time.perf_counter()
+            leaves, train_loss = _train_epoch(train_table, leaves, batcher, epoch, show)
+            evaluation = {} if evaluate_on is None else evaluate(eval_table, leaves, evaluate_on)
+            history.append(EpochRecord(epoch, train_loss, time.perf_counter() - started, evaluation))
+            if evaluate_on is None or evaluation["loss"] < best_loss:
+                best_epoch, best_loss = epoch, evaluation.get("loss", math.inf)
+                # The next step donates the state, so the best one must be a copy.
+                best_leaves = leaves if evaluate_on is None else jax.tree.map(lambda x: x.copy(), leaves)
+            elif patience is not None and epoch - best_epoch >= patience:
+                break
+    return FitResult(step.model(best_leaves), history, best_epoch)
+
+
+def evaluate(table: StepTable, leaves: list[jax.Array], batcher: BucketBatcher) -> dict[str, float]:
+    """Loss and metrics over every sample of a batcher once.
+
+    ``table`` holds :meth:`TrainStep.eval_step`. Integer targets are classes (accuracy, weighted
+    F1); others are regressed (mean absolute error).
+    """
+    total, outputs, targets = 0.0, [], []
+    for batch in batcher.epoch(0):
+        if batch.targets is None:
+            raise TrainingError("the batches have no targets to evaluate on; give every sample its targets")
+        predicted, loss = table(leaves, batch)
+        real = batch.sample_mask
+        total += float(loss) * int(real.sum())
+        outputs.append(np.asarray(predicted)[real])
+        targets.append(batch.targets[real])
+    predicted, wanted = np.concatenate(outputs), np.concatenate(targets)
+    metrics = classification_metrics if wanted.dtype.kind in "iu" else regression_metrics
+    return {"loss": total / len(wanted), **metrics(predicted, wanted)}
+
+
+def _train_epoch(
+    table: StepTable,
+    leaves: list[jax.Array],
+    batcher: BucketBatcher,
+    epoch: int,
+    show: Callable[[int, int, int, float], None],
+) -> tuple[list[jax.Array], float]:
+    steps = len(batcher.schedule(epoch).ids)
+    in_flight: deque = deque()
+    total, samples = 0.0, 0
+
+    def settle(step: int, metrics: Any) -> None:
+        nonlocal total, samples
+        loss = float(metrics.loss)
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"epoch {epoch}, step {step}: the loss is {loss}; lower the learning rate, or look for NaN and "
+                "inf in the features with check_finite=True"
+            )
+        total += loss * int(metrics.samples)
+        samples += int(metrics.samples)
+        show(epoch, step + 1, steps, total / max(1, samples))
+
+    for number, batch in enumerate(batcher.epoch(epoch)):
+        leaves, metrics = table(leaves, batch)
+        in_flight.append((number, metrics))
+        if len(in_flight) > _IN_FLIGHT:
+            settle(*in_flight.popleft())
+    while in_flight:
+        settle(*in_flight.popleft())
+    return leaves, total / max(1, samples)
+
+
+@contextmanager
+def _bar(shown: bool) -> Iterator[Callable[[int, int, int, float], None]]:
+    """A bar for the steps of the current epoch, with the mean loss so far."""
+    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
+    with Progress(*columns, disable=not shown) as bar:
+        task = bar.add_task("training", total=None)
+
+        def show(epoch: int, step: int, steps: int, loss: float) -> None:
+            bar.update(task, description=f"epoch {epoch}  loss {loss:.4f}", completed=step, total=steps)
+
+        yield show

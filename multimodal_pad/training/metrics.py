@@ -1,0 +1,36 @@
+"""Metrics over the real samples of a split (scikit-learn, imported when it is needed)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from multimodal_pad.errors import TrainingError
+
+
+def classification_metrics(outputs: np.ndarray, targets: np.ndarray) -> dict[str, float]:
+    """Accuracy and weighted F1 of logits ``(N, K)`` against class numbers ``(N,)``.
+
+    >>> classification_metrics(np.eye(3)[[0, 1, 1, 2]], np.array([0, 1, 2, 2]))
+    {'accuracy': 0.75, 'weighted_f1': 0.75}
+    """
+    try:
+        from sklearn.metrics import accuracy_score, f1_score
+    except ModuleNotFoundError:
+        raise TrainingError(
+            "the metrics need scikit-learn; install it with pip install 'multimodal-pad[experiments]'"
+        ) from None
+    predicted = np.asarray(outputs).argmax(axis=1)
+    return {
+        "accuracy": float(accuracy_score(targets, predicted)),
+        "weighted_f1": float(f1_score(targets, predicted, average="weighted", zero_division=0)),
+    }
+
+
+def regression_metrics(outputs: np.ndarray, targets: np.ndarray) -> dict[str, float]:
+    """Mean absolute error of ``(N, K)`` against targets of as many values.
+
+    >>> regression_metrics(np.array([[1.0], [2.0]]), np.array([1.0, 4.0]))
+    {'mae': 1.0}
+    """
+    outputs = np.asarray(outputs)
+    return {"mae": float(np.abs(outputs - np.asarray(targets).reshape(outputs.shape)).mean())}

@@ -1,0 +1,128 @@
+import logging
+
+import numpy as np
+import pytest
+
+from multimodal_pad import PaddingError
+from multimodal_pad.errors import SourceError
+from multimodal_pad.sources import Meld
+from multimodal_pad.sources.meld import EMOTIONS, UNKNOWN_ID
+
+HEADER = "Sr No.,Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID,Season,Episode,StartTime,EndTime"
+
+
+def row(text="Hello there", emotion="joy", start="00:00:01,000", end="00:00:03,500", dialogue=0, utterance=0):
+    return f'1,"{text}",Ross,{emotion},positive,{dialogue},{utterance},1,1,"{start}","{end}"'
+
+
+@pytest.fixture
+def folder(tmp_path):
+    def write(header=HEADER, **splits):
+        for name in ("train", "dev", "test"):
+            path = tmp_path / f"{name}_sent_emo.csv"
+            path.write_text("\n".join([header, *splits.get(name, [row()])]) + "\n", encoding="utf-8")
+        return tmp_path
+
+    return write
+
+
+def test_tokens_lengths_and_labels(folder):
+    data = folder(train=[row("It's. It\u2019s!", "anger"), row("Hello, hello", end="1:00:01.25", start="01:00:00,000")])
+    source = Meld(data)
+    assert set(source.vocabulary) == {"it's", ".", "it\u2019s", "!", "hello", ","}
+    assert min(source.vocabulary.values()) == 2
+    assert source.lengths.modalities == ("text", "audio", "visual")
+    assert source.lengths.values.tolist() == [[4, 50, 38], [3, 25, 19]]
+    assert [EMOTIONS[t] for t in source.targets] == ["anger", "joy"]
+    sample = source[1]
+    assert sample["text"].dtype == np.int32
+    assert sample["text"][0] == sample["text"][2]
+    assert sample["audio"].shape == (25, 74)
+    assert sample["visual"].shape == (19, 35)
+
+
+def test_words_that_train_lacks_are_unknown(folder):
+    source = Meld(folder(train=[row("known")], test=[row("known new")]), "test")
+    assert source[0]["text"].tolist() == [2, UNKNOWN_ID]
+
+
+def test_text_alone(folder):
+    source = Meld(folder(), payload="none")
+    assert source.lengths.modalities == ("text",)
+    assert set(source[0]) == {"text", "targets"}
+
+
+def test_faulty_times_are_left_out_and_reported(folder, caplog):
+    rows = [row(), row(end="00:00:01,000", dialogue=7, utterance=3), row(end="00:05:00,000", dialogue=8)]
+    with caplog.at_level(logging.WARNING):
+        source = Meld(folder(train=rows))
+    assert len(source) == 1
+    assert [(r.line, r.utterance) for r in source.left_out] == [(3, "dia7_utt3"), (4, "dia8_utt0")]
+    assert "dia8_utt0: lasts 299.0 s" in caplog.text
+
+
+def test_the_payload_follows_from_the_seed(folder):
+    data = folder()
+    np.testing.assert_array_equal(Meld(data, seed=3)[0]["audio"], Meld(data, seed=3)[0]["audio"])
+    assert (Meld(data, seed=3)[0]["audio"] != Meld(data, seed=4)[0]["audio"]).any()
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([row(), '2,"cut off",Ross'], "train_sent_emo.csv, line 3: more or fewer fields"),
+        ([row() + ",extra"], "line 2: more or fewer fields"),
+        ([row(emotion="bored")], "line 2: got the emotion 'bored'; known are"),
+        ([row(start="soon")], "line 2: got StartTime 'soon'; times are written h:mm:ss,ms"),
+        ([row(end="00:99:00,000")], "line 2: got EndTime"),
+        ([row(end="00:00:01,000")], "no usable row"),
+        ([], "no usable row"),
+        (['1,"open quote'], "not a CSV file"),
+    ],
+)
+def test_broken_tables_are_named_by_file_and_line(folder, rows, message):
+    with pytest.raises(SourceError, match=message):
+        Meld(folder(train=rows))
+
+
+def test_a_broken_row_after_a_quoted_line_break_is_named_by_its_own_line(folder):
+    with pytest.raises(SourceError, match="line 4: got the emotion"):
+        Meld(folder(train=[row("two\nlines"), row(emotion="bored")]))
+
+
+def test_a_missing_column(folder):
+    with pytest.raises(SourceError, match=r"line 1: no column \['Emotion'\]"):
+        Meld(folder(header=HEADER.replace("Emotion", "Mood")))
+
+
+def test_missing_files(tmp_path):
+    with pytest.raises(SourceError, match=r"train_sent_emo\.csv: no such file; give the folder"):
+        Meld(tmp_path)
+
+
+def test_not_utf8(folder):
+    data = folder()
+    (data / "dev_sent_emo.csv").write_bytes(HEADER.encode() + b"\n\xff\xfe\n")
+    with pytest.raises(SourceError, match=r"dev_sent_emo\.csv: not UTF-8"):
+        Meld(data, "dev")
+
+
+@pytest.mark.parametrize("options", [{"split": "valid"}, {"payload": "real"}])
+def test_bad_options(folder, options):
+    with pytest.raises(PaddingError, match=f"got {next(iter(options))}="):
+        Meld(folder(), **options)
+
+
+@pytest.mark.parametrize(
+    ("split", "count", "left_out"),
+    [
+        ("train", 9988, ["dia309_utt0"]),
+        ("dev", 1109, []),
+        ("test", 2607, ["dia38_utt4", "dia155_utt3", "dia220_utt0"]),
+    ],
+)
+def test_the_real_tables(meld_dir, split, count, left_out):
+    source = Meld(meld_dir, split)
+    assert len(source) == count
+    assert [row.utterance for row in source.left_out] == left_out
+    assert len(source[0]["text"]) == source.lengths.values[0, 0]

@@ -1,0 +1,46 @@
+"""Hypothesis strategies for length tables, samples and policies."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+
+from multimodal_pad import Exact, Fixed, Ladder, LengthTable, Policy
+
+WIDTHS = {"text": (), "audio": (3,), "visual": (2, 2)}  # token ids, features, features of two axes
+
+
+@st.composite
+def length_tables(draw: st.DrawFn, max_samples: int = 40, max_length: int = 30) -> LengthTable:
+    """1 to ``max_samples`` samples of 1 to 3 modalities; length 0 included."""
+    names = tuple(WIDTHS)[: draw(st.integers(1, len(WIDTHS)))]
+    rows = st.lists(st.integers(0, max_length), min_size=len(names), max_size=len(names))
+    return LengthTable(names, np.array(draw(st.lists(rows, min_size=1, max_size=max_samples))))
+
+
+@st.composite
+def policies(draw: st.DrawFn, table: LengthTable) -> Policy:
+    """A policy of each family that covers the table."""
+    multiples = st.integers(1, 12).map(lambda n: Ladder.multiples_of(table, n))
+    powers = st.integers(1, 8).map(lambda n: Ladder.powers_of_two(table, n))
+    quantiles = st.integers(1, 5).map(lambda n: Ladder.quantiles(table, n))
+    return draw(
+        st.one_of(st.just(Fixed.longest(table)), st.just(Exact(table.modalities)), multiples, powers, quantiles)
+    )
+
+
+def make_samples(table: LengthTable, seed: int = 0) -> list[dict[str, Any]]:
+    """Samples with the lengths of the table; each sample's number is in its targets."""
+    rng = np.random.default_rng(seed)
+    samples = []
+    for index, row in enumerate(table.values.tolist()):
+        sample: dict[str, Any] = {"targets": np.int32(index)}
+        for name, length in zip(table.modalities, row, strict=True):
+            if name == "text":
+                sample[name] = rng.integers(1, 100, length).astype(np.int32)
+            else:
+                sample[name] = rng.standard_normal((length, *WIDTHS[name])).astype(np.float32)
+        samples.append(sample)
+    return samples

@@ -1,0 +1,88 @@
+import gc
+import threading
+import time
+
+import pytest
+
+from multimodal_pad.prefetch import Prefetch
+
+
+def prefetch_threads():
+    return [thread for thread in threading.enumerate() if thread.name == "prefetch"]
+
+
+def wait_until(condition):
+    for _ in range(500):
+        if condition():
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def test_items_come_in_order_and_the_thread_ends():
+    with Prefetch(iter(range(100)), depth=3) as items:
+        assert list(items) == list(range(100))
+    assert not prefetch_threads()
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+def test_it_stays_no_further_ahead_than_depth(depth):
+    made = []
+
+    def items():
+        for number in range(20):
+            made.append(number)
+            yield number
+
+    with Prefetch(items(), depth) as ahead:
+        assert wait_until(lambda: len(made) == depth)
+        time.sleep(0.05)
+        assert len(made) == depth
+        next(ahead)
+        assert wait_until(lambda: len(made) == depth + 1)
+
+
+def test_an_exception_arrives_after_the_items_before_it():
+    def items():
+        yield 1
+        raise KeyError("sample 17")
+
+    ahead = Prefetch(items(), depth=4)
+    assert next(ahead) == 1
+    with pytest.raises(KeyError, match="sample 17") as caught:
+        next(ahead)
+    assert any(entry.name == "items" for entry in caught.traceback), "the traceback shows where it was raised"
+    with pytest.raises(StopIteration):
+        next(ahead)
+    assert not prefetch_threads()
+
+
+def test_closing_early_stops_the_thread():
+    ahead = Prefetch(iter(range(10**9)), depth=2)
+    assert next(ahead) == 0
+    ahead.close()
+    assert not prefetch_threads()
+    with pytest.raises(StopIteration):
+        next(ahead)
+
+
+def test_an_iterator_that_is_dropped_stops_the_thread():
+    ahead = Prefetch(iter(range(10**9)), depth=2)
+    assert next(ahead) == 0
+    del ahead
+    gc.collect()
+    assert wait_until(lambda: not prefetch_threads())
+
+
+def test_making_items_overlaps_with_using_them():
+    using = threading.Event()
+
+    def items():
+        yield 0
+        assert using.wait(5), "the second item is made while the first is in use"
+        yield 1
+
+    with Prefetch(items(), depth=1) as ahead:
+        next(ahead)
+        using.set()
+        assert next(ahead) == 1

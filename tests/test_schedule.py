@@ -1,0 +1,142 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from multimodal_pad import Exact, Fixed, Ladder, LengthTable, PaddingError, make_schedule
+from multimodal_pad.errors import UncoveredLengthError
+from multimodal_pad.schedule import EMPTY
+from multimodal_pad.sources import Synthetic
+from tests.strategies import length_tables, policies
+
+
+@given(
+    st.data(),
+    length_tables(),
+    st.integers(1, 9),
+    st.sampled_from(["random", "length"]),
+    st.integers(1, 4),
+    st.integers(0, 3),
+)
+def test_nothing_lost_nothing_doubled_and_every_batch_fits_its_shape(data, table, batch_size, grouping, window, epoch):
+    policy = data.draw(policies(table))
+    schedule = make_schedule(
+        table, policy, batch_size=batch_size, grouping=grouping, window=window, seed=1, epoch=epoch
+    )
+    real = schedule.ids != EMPTY
+    assert sorted(schedule.ids[real].tolist()) == list(range(len(table)))
+    assert schedule.ids.shape[1] == batch_size
+    assert real.any(axis=1).all(), "no step is empty"
+    shapes = policy.shapes()
+    for padded, ids in zip(schedule.shapes, schedule.ids, strict=True):
+        assert (table.values[ids[ids != EMPTY]] <= padded).all()
+        assert shapes is None or padded.tolist() in shapes.tolist()
+
+
+@pytest.mark.parametrize("grouping", ["random", "length"])
+def test_the_same_arguments_give_the_same_schedule(grouping):
+    table = Synthetic(500).lengths
+    policy = Ladder.powers_of_two(table)
+
+    def schedule(seed, epoch):
+        return make_schedule(table, policy, batch_size=8, grouping=grouping, seed=seed, epoch=epoch)
+
+    one, again, other_epoch, other_seed = schedule(0, 0), schedule(0, 0), schedule(0, 1), schedule(1, 0)
+    np.testing.assert_array_equal(one.ids, again.ids)
+    np.testing.assert_array_equal(one.shapes, again.shapes)
+    assert (one.ids[:10] != other_epoch.ids[:10]).any()
+    assert (one.ids[:10] != other_seed.ids[:10]).any()
+
+
+def test_random_draws_first_and_rounds_the_maxima_up():
+    table = Synthetic(100).lengths
+    schedule = make_schedule(table, Exact(table.modalities), batch_size=7, grouping="random")
+    for padded, ids in zip(schedule.shapes, schedule.ids, strict=True):
+        assert padded.tolist() == table.values[ids[ids != EMPTY]].max(axis=0).tolist()
+    assert (schedule.ids == EMPTY).any(axis=1).sum() == 1
+
+
+def test_leftovers_go_up_to_the_next_larger_shape():
+    table = LengthTable(("text",), np.array([[3]] * 5 + [[7]] * 3 + [[15]] * 4))
+    schedule = make_schedule(table, Ladder({"text": [4, 8, 16]}), batch_size=4)
+    assert sorted(schedule.shapes[:, 0].tolist()) == [4, 8, 16]
+    assert (schedule.ids != EMPTY).all(), "the fifth short sample fills up the batch of 8"
+
+
+def test_leftovers_that_no_larger_shape_holds_end_in_a_short_batch():
+    table = LengthTable(("text", "audio"), np.array([[3, 30]] * 3 + [[30, 3]] * 3))
+    schedule = make_schedule(table, Ladder({"text": [4, 32], "audio": [4, 32]}), batch_size=4)
+    assert sorted(map(tuple, schedule.shapes.tolist())) == [(4, 32), (32, 4)]
+    assert (schedule.ids == EMPTY).sum(axis=1).tolist() == [1, 1]
+
+
+def test_what_a_window_leaves_is_carried_to_the_next():
+    table = LengthTable(("text", "audio"), np.array([[3, 30], [30, 3]] * 40))
+    schedule = make_schedule(table, Ladder({"text": [4, 32], "audio": [4, 32]}), batch_size=8, window=1)
+    assert (schedule.ids == EMPTY).any(axis=1).sum() == 0
+
+
+def test_a_wider_window_leaves_less_padding():
+    source = Synthetic(4000)
+    policy = Ladder.powers_of_two(source.lengths, 8)
+    padded = [
+        make_schedule(source.lengths, policy, batch_size=32, window=window).shapes.sum() for window in (1, 8, 1024)
+    ]
+    assert padded[0] > padded[1] > padded[2]
+
+
+def test_only_the_samples_kept_are_dealt():
+    table = LengthTable(("text",), np.arange(10)[:, None])
+    schedule = make_schedule(table, Fixed({"text": 10}), batch_size=4, keep=np.arange(10) % 2 == 0)
+    assert sorted(schedule.ids[schedule.ids != EMPTY].tolist()) == [0, 2, 4, 6, 8]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"batch_size": 2.5}, "batch_size=2.5"),
+        ({"batch_size": True}, "batch_size=True"),
+        ({"batch_size": 2, "window": 0}, "window=0"),
+        ({"batch_size": 2, "grouping": "alphabet"}, r"grouping='alphabet'; choose one of \['random', 'length'\]"),
+        ({"batch_size": 2, "keep": np.zeros(3, bool)}, "no samples are left"),
+    ],
+)
+def test_bad_options(options, message):
+    with pytest.raises(PaddingError, match=message):
+        make_schedule(LengthTable(("text",), np.ones((3, 1), int)), Fixed({"text": 1}), **options)
+
+
+@pytest.mark.parametrize("grouping", ["random", "length"])
+def test_a_sample_longer_than_every_bucket(grouping):
+    with pytest.raises(UncoveredLengthError, match="'text' has 9 positions"):
+        make_schedule(LengthTable(("text",), np.array([[9]])), Fixed({"text": 8}), batch_size=1, grouping=grouping)
+
+
+def test_meld_keeps_what_the_reference_figures_say(meld_dir):
+    """Cost efficiency on MELD train at batch 32, with the cost that the reference figures use."""
+    from multimodal_pad.sources import Meld
+
+    table = Meld(meld_dir).lengths
+    assert len(table) == 9988
+
+    def cost(lengths):
+        lengths = np.asarray(lengths, float)
+        total, squares = lengths.sum(axis=1), (lengths**2).sum(axis=1)
+        return 36 * 40**2 * total + 4 * 40 * squares + 2 * 40 * (total**2 - squares)
+
+    def efficiency(policy, grouping):
+        shapes = make_schedule(table, policy, batch_size=32, grouping=grouping, cost=cost).shapes
+        return cost(table.values).sum() / (32 * cost(shapes).sum()), len(np.unique(shapes, axis=0))
+
+    assert efficiency(Fixed.longest(table), "random") == (pytest.approx(0.056, abs=0.001), 1)
+    exact, programs = efficiency(Exact(table.modalities), "random")
+    assert exact == pytest.approx(0.227, abs=0.01)
+    assert programs > 280
+    assert efficiency(Ladder.powers_of_two(table), "random") == (
+        pytest.approx(0.132, abs=0.01),
+        pytest.approx(12, abs=3),
+    )
+    ladder, programs = efficiency(Ladder.powers_of_two(table), "length")
+    assert ladder > 0.5
+    assert programs < 50
