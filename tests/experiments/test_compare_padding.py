@@ -1,0 +1,165 @@
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from experiments.compare_measure import predict_seconds
+from experiments.compare_padding import main, parse_arguments, parse_policy
+from experiments.compare_report import markdown
+from experiments.output import write_folder
+from multimodal_pad import PaddingError
+
+ROW_KEYS = {
+    "policy",
+    "grouping",
+    "shapes",
+    "backend_compiles",
+    "compile_seconds",
+    "position_efficiency",
+    "cost_efficiency",
+    "batch_bytes_mean",
+    "device_bytes_max",
+    "step_ms_median",
+    "samples_per_second",
+    "seconds_to_train",
+    "loss_first",
+    "loss_last",
+}
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory):
+    out = tmp_path_factory.mktemp("compare") / "run"
+    arguments = ["--quick", "--modalities", "text", "--policies", "fixed", "exact", "multiples_of_64/length"]
+    assert main([*arguments, "--max-minutes", "9", "--out", str(out)]) == 0
+    return out
+
+
+def test_the_results_say_everything(quick):
+    results = json.loads((quick / "results.json").read_text(encoding="utf-8"))
+    assert [row["policy"] for row in results["rows"]] == ["fixed", "exact", "multiples_of_64"]
+    for row in results["rows"]:
+        assert set(row) >= ROW_KEYS
+        assert set(row["position_efficiency"]) == {"text", "total"}
+        assert row["steps_measured"] == row["steps"], "the quick run is measured whole"
+        assert row["estimated"] == []
+        assert row["backend_compiles"] == row["shapes"] == row["shapes_so_far"][-1]
+        assert len(row["measured"]["losses"]) == row["steps"] == 4
+        assert row["seconds_to_train"] > row["compile_seconds"] > 0
+    fixed, exact, _ = results["rows"]
+    assert fixed["loss_first"] == pytest.approx(exact["loss_first"], abs=1e-5), "same samples, same model"
+    assert fixed["loss_last"] == pytest.approx(exact["loss_last"], rel=1e-3)
+    assert fixed["position_efficiency"]["text"] < exact["position_efficiency"]["text"]
+    assert fixed["batch_bytes_mean"] > exact["batch_bytes_mean"]
+    assert {"command", "commit", "versions", "device", "config", "started"} <= set(results)
+
+
+def test_the_report_needs_nothing_else(quick):
+    page = (quick / "report.html").read_text(encoding="utf-8")
+    assert page.count("<svg") == 4
+    assert "multiples of 64, length" in page
+    assert not re.search(r"""(src|href)=["'](?!#)""", page), "nothing is fetched"
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    clips = [name for name in ids if name.startswith("p")]
+    assert len(clips) == len(set(clips)), "the figures' clip paths do not collide"
+
+
+def test_the_table_is_one_row_per_figure(quick):
+    results = json.loads((quick / "results.json").read_text(encoding="utf-8"))
+    lines = markdown(results).splitlines()
+    assert lines[0] == "|  | fixed, random | exact, random | multiples of 64, length |"
+    assert lines[2] == f"| batch shapes | 1 | {results['rows'][1]['shapes']} | 2 |"
+    assert "~" not in "".join(lines[:20])
+
+
+def test_a_run_cut_short_says_so(tmp_path):
+    arguments = ["--quick", "--modalities", "text", "--policies", "exact", "--max-minutes", "0.0001"]
+    assert main([*arguments, "--out", str(tmp_path / "run")]) == 0
+    row = json.loads((tmp_path / "run" / "results.json").read_text(encoding="utf-8"))["rows"][0]
+    assert row["steps_measured"] == 1 < row["steps"]
+    assert "seconds_to_train" in row["estimated"]
+    assert row["backend_compiles"] == row["shapes"] == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--policies", "shortest"], "got the policy 'shortest'; choose one of"),
+        (["--policies", "fixed/size"], "got the policy 'fixed/size'"),
+        (["--source", "meld"], "--source meld needs --data-dir"),
+        (["--source", "meld", "--data-dir", "nowhere"], "train_sent_emo.csv: no such file"),
+        (["--batch-size", "0"], "batch_size=0"),
+        (["--epochs", "0"], "got --epochs 0"),
+        (["--max-minutes", "-1"], "got --max-minutes -1"),
+        (["--modalities", "smell"], "not ['smell']"),
+        (["--out", "."], ". exists; name another folder"),
+    ],
+)
+def test_bad_arguments_are_one_line(arguments, message, capsys, tmp_path):
+    if "--out" not in arguments:
+        arguments = [*arguments, "--out", str(tmp_path / "run")]
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert message in error
+    assert len(error.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_that_cannot_be_written(tmp_path, capsys):
+    (tmp_path / "file").write_text("in the way")
+    arguments = ["--quick", "--modalities", "text", "--policies", "fixed", "--out", str(tmp_path / "file" / "run")]
+    assert main(arguments) == 2
+    assert "error: " in capsys.readouterr().err
+
+
+def test_help_names_every_policy():
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.compare_padding", "--help"], capture_output=True, text=True, check=True
+    )
+    for word in ("fixed", "exact", "powers_of_two", "--max-minutes", "--quick", "~"):
+        assert word in done.stdout
+
+
+def test_quick_gives_way_to_what_is_given():
+    config, _ = parse_arguments(["--quick", "--epochs", "3"])
+    assert (config.epochs, config.samples) == (3, 64)
+
+
+def test_policies_and_groupings():
+    assert parse_policy("powers_of_two/length") == ("powers_of_two", "length")
+    with pytest.raises(PaddingError, match="/random"):
+        parse_policy("powers_of_two/size")
+
+
+@pytest.mark.parametrize(
+    ("costs", "seconds", "asked", "wanted"),
+    [
+        ([1, 2, 4], [3, 5, 9], [0, 1, 3], [1, 3, 7]),  # a line: 1 + 2 c
+        ([1, 1, 1, 2], [3, 3, 90, 5], [4], [9]),  # an outlier does not bend it
+        ([2, 2], [4, 6], [2, 4], [5, 10]),  # one cost alone: in proportion
+        ([1, 4], [4, 1], [1, 2], [1, 2]),  # dearer is not slower: in proportion to the totals
+    ],
+)
+def test_predicted_seconds(costs, seconds, asked, wanted):
+    got = predict_seconds(*(np.array(x, float) for x in (costs, seconds, asked)))
+    np.testing.assert_allclose(got, wanted)
+
+
+def test_a_folder_is_whole_or_not_there(tmp_path):
+    def interrupted():
+        with write_folder(tmp_path / "run") as folder:
+            (folder / "half").write_text("")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert list(tmp_path.iterdir()) == []
+    with write_folder(tmp_path / "run") as folder:
+        (folder / "whole").write_text("")
+    assert [path.name for path in tmp_path.rglob("*")] == ["run", "whole"]
+    with pytest.raises(FileExistsError, match="name another folder"), write_folder(tmp_path / "run"):
+        pass

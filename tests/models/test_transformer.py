@@ -1,0 +1,261 @@
+"""Padding changes nothing: alone, padded far, among other rows, with garbage in the padding."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from multimodal_pad import PaddingError, pad_samples
+from multimodal_pad.models import ModalityConfig, MultimodalTransformer, TransformerConfig
+from multimodal_pad.models.encoder import Encoder, InputEmbedding, sinusoidal_positions
+from multimodal_pad.training import cross_entropy
+
+CONFIG = TransformerConfig(
+    {"text": ModalityConfig(vocabulary_size=50), "audio": ModalityConfig(feature_width=5, kernel_size=3)},
+    num_outputs=3,
+    d_model=8,
+    num_heads=2,
+    crossmodal_layers=1,
+    memory_layers=1,
+    dropout_rate=0.0,
+)
+MODEL = MultimodalTransformer(CONFIG, rngs=nnx.Rngs(0))
+GRAPHDEF, PARAMETERS = nnx.split(MODEL, nnx.Param)
+FAR = {"text": 19, "audio": 33}
+
+
+def sample(text, audio, target=1, seed=0):
+    rng = np.random.default_rng([seed, text, audio])
+    return {
+        "text": rng.integers(1, 50, text).astype(np.int32),
+        "audio": rng.standard_normal((audio, 5)).astype(np.float32),
+        "targets": np.int32(target),
+    }
+
+
+@jax.jit
+def everything(parameters, batch):
+    """Outputs, loss, and the gradients of the loss in the parameters and the float features."""
+
+    def objective(parameters, audio):
+        model = nnx.merge(GRAPHDEF, parameters)
+        outputs = model({**batch.features, "audio": audio}, batch.masks)
+        return cross_entropy(outputs, batch.targets, batch.sample_mask), outputs
+
+    audio = jnp.asarray(batch.features["audio"])
+    gradient = jax.value_and_grad(objective, argnums=(0, 1), has_aux=True)
+    (loss, outputs), (by_parameters, by_audio) = gradient(parameters, audio)
+    return outputs, loss, jax.tree.leaves(by_parameters), by_audio
+
+
+def run(samples, **options):
+    counted = options.pop("counted", None)
+    batch = pad_samples(samples, **options)
+    if counted is not None:
+        batch = batch._replace(sample_mask=batch.sample_mask & np.array(counted))
+    outputs, loss, by_parameters, by_audio = everything(PARAMETERS, batch)
+    return np.asarray(outputs), float(loss), by_parameters, np.asarray(by_audio), batch
+
+
+def assert_close(one, other):
+    """The honest tolerances: outputs 1e-5 absolute, gradients 1e-5 of the global norm."""
+    np.testing.assert_allclose(one[0][0], other[0][0], atol=1e-5)
+    assert one[1] == pytest.approx(other[1], abs=1e-5)
+    norm = np.sqrt(sum(float((g**2).sum()) for g in other[2]))
+    difference = np.sqrt(sum(float(((a - b) ** 2).sum()) for a, b in zip(one[2], other[2], strict=True)))
+    assert difference <= 1e-5 * norm
+    length = min(one[3].shape[1], other[3].shape[1])
+    np.testing.assert_allclose(one[3][0, :length], other[3][0, :length], atol=1e-5 * norm)
+
+
+@pytest.fixture(scope="module")
+def alone():
+    return run([sample(5, 11)])
+
+
+def test_padded_far_is_alone(alone):
+    assert_close(run([sample(5, 11)], pad_to=FAR), alone)
+
+
+def test_among_other_rows_is_alone(alone):
+    rows = [sample(5, 11), sample(2, 30), sample(0, 3), sample(17, 0)]
+    assert_close(run(rows, batch_size=5, counted=[True, False, False, False, False]), alone)
+
+
+def test_a_fully_padded_row_changes_no_loss_and_no_gradient():
+    rows = [sample(5, 11), sample(2, 30, target=0), sample(9, 4, target=2)]
+    one, other = run(rows), run(rows, batch_size=5)
+    assert_close(one, other)
+    assert (other[3][3:] == 0).all()
+    assert np.isfinite(other[0]).all()
+
+
+@pytest.mark.parametrize("garbage", [np.nan, np.inf, -1e30])
+def test_garbage_in_the_padding_changes_nothing_exactly(garbage):
+    rows = [sample(5, 11), sample(2, 30), sample(0, 3), sample(17, 0)]
+    clean = pad_samples(rows, pad_to=FAR, batch_size=5)
+    dirty = {m: np.array(x) for m, x in clean.features.items()}
+    dirty["text"][~clean.masks["text"]] = 2**30
+    dirty["audio"][~clean.masks["audio"]] = garbage
+    targets = np.array(clean.targets)
+    targets[~clean.sample_mask] = 99
+    for one, other in zip(
+        jax.tree.leaves(everything(PARAMETERS, clean._replace(features=dirty, targets=targets))),
+        jax.tree.leaves(everything(PARAMETERS, clean)),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_missing_modality_contributes_and_gets_exactly_zero():
+    rows = [sample(5, 0), sample(9, 0, target=0)]
+    batch = pad_samples(rows, pad_to=FAR)
+    outputs, loss, by_parameters, by_audio = everything(PARAMETERS, batch)
+    assert np.isfinite(outputs).all()
+    assert np.isfinite(loss)
+    assert all(np.isfinite(g).all() for g in by_parameters)
+    assert (np.asarray(by_audio) == 0).all()
+    gradient = jax.tree.unflatten(jax.tree.structure(PARAMETERS), by_parameters)
+    for part in (gradient["embed"]["audio"], gradient["crossmodal"]["audio_from_text"], gradient["memory"]["audio"]):
+        assert all((np.asarray(g) == 0).all() for g in jax.tree.leaves(part))
+
+    # Nor does it matter what the parameters of the missing modality are.
+    moved = []
+
+    def move(path, leaf):
+        names = jax.tree_util.keystr(path)
+        if "['audio']" in names and ("embed" in names or "memory" in names):
+            moved.append(names)
+            return leaf + 7.0
+        return leaf
+
+    changed = jax.tree_util.tree_map_with_path(move, PARAMETERS)
+    assert len(moved) > 10
+    np.testing.assert_array_equal(everything(changed, batch)[0], outputs)
+
+
+def test_a_sample_missing_everything_is_finite():
+    outputs, loss, by_parameters, _, _ = run([sample(0, 0), sample(3, 3)])
+    assert np.isfinite(outputs).all()
+    assert np.isfinite(loss)
+    assert all(np.isfinite(g).all() for g in by_parameters)
+
+
+def test_a_mask_that_is_ignored_would_be_seen(alone):
+    """The tests above can fail: with padding declared real, the outputs move."""
+    batch = pad_samples([sample(5, 11)], pad_to=FAR)
+    all_real = {m: np.ones_like(mask) for m, mask in batch.masks.items()}
+    outputs = np.asarray(everything(PARAMETERS, batch._replace(masks=all_real))[0])
+    assert np.abs(outputs[0] - alone[0][0]).max() > 1e-3
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_any_number_of_modalities(count):
+    names = [f"stream{i}" for i in range(count)]
+    config = TransformerConfig(dict.fromkeys(names, ModalityConfig(feature_width=3)), 2, d_model=8, num_heads=2)
+    model = MultimodalTransformer(config, rngs=nnx.Rngs(0))
+    assert len(model.crossmodal) == count * (count - 1)
+    features = {name: jnp.ones((4, 5 + i, 3)) for i, name in enumerate(names)}
+    masks = {name: jnp.ones(x.shape[:2], bool) for name, x in features.items()}
+    outputs = jax.eval_shape(model, features, masks)
+    assert outputs.shape == (4, 2)
+    assert outputs.dtype == jnp.float32
+
+
+def test_bfloat16_is_near_float32():
+    batch = pad_samples([sample(5, 11), sample(2, 8)])
+    config = TransformerConfig(**{**vars(CONFIG), "dtype": "bfloat16"})
+    model = nnx.merge(nnx.split(MultimodalTransformer(config, rngs=nnx.Rngs(0)))[0], nnx.split(MODEL)[1])
+    outputs = jax.jit(lambda features, masks: model(features, masks))(batch.features, batch.masks)
+    assert outputs.dtype == jnp.float32
+    np.testing.assert_allclose(outputs, MODEL(batch.features, batch.masks), atol=0.05)
+    assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(nnx.state(model)))
+
+
+def test_dropout_follows_the_key():
+    config = TransformerConfig(**{**vars(CONFIG), "dropout_rate": 0.3})
+    model = nnx.merge(nnx.split(MultimodalTransformer(config, rngs=nnx.Rngs(0)))[0], nnx.split(MODEL)[1])
+    batch = pad_samples([sample(5, 11)])
+
+    @jax.jit
+    def apply(key):
+        return model(batch.features, batch.masks, dropout_key=key)
+
+    one, again, other = (apply(jax.random.key(seed)) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(one, again)
+    assert (one != other).any()
+    np.testing.assert_allclose(model(batch.features, batch.masks), MODEL(batch.features, batch.masks), atol=1e-6)
+
+
+def program_size(layers):
+    encoder = Encoder(8, 2, layers, dropout_rate=0.0, dtype=jnp.dtype("float32"), rngs=nnx.Rngs(0))
+    x, lengths = jnp.ones((2, 5, 8)), jnp.array([5, 3])
+    graphdef, state = nnx.split(encoder)
+
+    def loss(state):
+        return nnx.merge(graphdef, state)(x, lengths=lengths).sum()
+
+    return len(jax.jit(jax.grad(loss)).lower(state).as_text().splitlines())
+
+
+def test_the_program_does_not_grow_with_depth():
+    assert program_size(4) == program_size(12)
+
+
+def test_the_convolution_equals_one_over_zeros_beyond_the_end():
+    rng = np.random.default_rng(0)
+    embedding = InputEmbedding(
+        4, feature_width=3, vocabulary_size=None, kernel_size=5, dtype=jnp.dtype("float32"), rngs=nnx.Rngs(1)
+    )
+    x = rng.standard_normal((2, 9, 3)).astype(np.float32)
+    mask = np.arange(9)[None, :] < np.array([[9], [6]])
+    x[~mask] = np.nan
+    kernel = np.asarray(embedding.project.kernel[...]).reshape(5, 3, 4)
+    got = np.asarray(embedding(jnp.asarray(x), jnp.asarray(mask)))
+    for row, length in ((0, 9), (1, 6)):
+        inside = np.pad(np.where(mask[row][:, None], x[row], 0), ((2, 2), (0, 0)))
+        wanted = np.stack([np.einsum("kf,kfd->d", inside[t : t + 5], kernel) for t in range(9)])
+        wanted = 2 * wanted + sinusoidal_positions(9, 4)
+        np.testing.assert_allclose(got[row, :length], wanted[:length], atol=1e-5)
+        assert (got[row, length:] == 0).all()
+
+
+@pytest.mark.parametrize("width", [4, 5])
+def test_positions_tell_places_apart(width):
+    table = sinusoidal_positions(40, width)
+    assert table.shape == (40, width)
+    assert len(np.unique(table.round(6), axis=0)) == 40
+    np.testing.assert_array_equal(sinusoidal_positions(12, width), table[:12])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "give exactly one of them"),
+        ({"feature_width": 3, "vocabulary_size": 3}, "give exactly one of them"),
+        ({"feature_width": 0}, "at least 1"),
+        ({"feature_width": 3, "kernel_size": 2}, "kernel_size=2; it must be odd"),
+        ({"vocabulary_size": 3, "kernel_size": 3}, "a kernel is for features"),
+    ],
+)
+def test_bad_modalities(options, message):
+    with pytest.raises(PaddingError, match=message):
+        ModalityConfig(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"modalities": {}}, "at least one name"),
+        ({"num_heads": 3}, "heads must divide"),
+        ({"num_outputs": 0}, "num_outputs=0"),
+        ({"memory_layers": 0}, "memory_layers=0"),
+        ({"dropout_rate": 1.0}, "dropout_rate=1.0"),
+        ({"dtype": "float16"}, "dtype='float16'"),
+        ({"attention": "flash"}, "attention='flash'"),
+    ],
+)
+def test_bad_configurations(options, message):
+    with pytest.raises(PaddingError, match=message):
+        TransformerConfig(**{**vars(CONFIG), **options})

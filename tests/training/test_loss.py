@@ -1,0 +1,48 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from multimodal_pad.training import cross_entropy, l1
+
+RNG = np.random.default_rng(0)
+OUTPUTS = jnp.asarray(RNG.standard_normal((6, 4)), jnp.float32)
+CLASSES = jnp.asarray(RNG.integers(0, 4, 6))
+VALUES = jnp.asarray(RNG.standard_normal((6, 4)), jnp.float32)
+
+
+@given(st.lists(st.booleans(), min_size=6, max_size=6))
+def test_masked_equals_sliced(mask):
+    kept = np.array(mask)
+    if not kept.any():
+        return
+    for loss, targets in ((cross_entropy, CLASSES), (l1, VALUES)):
+        whole = loss(OUTPUTS, targets, jnp.asarray(kept))
+        sliced = loss(OUTPUTS[kept], targets[kept], jnp.ones(int(kept.sum()), bool))
+        assert float(whole) == pytest.approx(float(sliced), abs=1e-6)
+
+
+def test_equals_optax():
+    wanted = optax.softmax_cross_entropy_with_integer_labels(OUTPUTS, CLASSES).mean()
+    assert float(cross_entropy(OUTPUTS, CLASSES, jnp.ones(6, bool))) == pytest.approx(float(wanted), abs=1e-6)
+    assert float(l1(OUTPUTS, VALUES, jnp.ones(6, bool))) == pytest.approx(float(jnp.abs(OUTPUTS - VALUES).mean()))
+
+
+@pytest.mark.parametrize(("loss", "targets"), [(cross_entropy, CLASSES), (l1, VALUES)])
+def test_masked_rows_get_no_gradient_whatever_their_targets(loss, targets):
+    mask = jnp.array([True, True, False, True, False, False])
+    garbage = jnp.where(mask.reshape(-1, *[1] * (targets.ndim - 1)), targets, 10**6 if targets.ndim == 1 else jnp.nan)
+    value, gradient = jax.value_and_grad(loss)(OUTPUTS, garbage, mask)
+    assert float(value) == float(loss(OUTPUTS, targets, mask))
+    assert (np.asarray(gradient)[~np.asarray(mask)] == 0).all()
+    assert np.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize(("loss", "targets"), [(cross_entropy, CLASSES), (l1, VALUES)])
+def test_no_real_row_is_zero_with_zero_gradient(loss, targets):
+    value, gradient = jax.value_and_grad(loss)(OUTPUTS, targets, jnp.zeros(6, bool))
+    assert float(value) == 0
+    assert (np.asarray(gradient) == 0).all()

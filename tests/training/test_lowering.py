@@ -1,0 +1,53 @@
+"""The train step lowers for GPU and TPU on a machine that has neither."""
+
+import jax
+import jax._src.cudnn.fused_attention_stablehlo as cudnn
+import jax.export
+import numpy as np
+from flax import nnx
+
+from multimodal_pad import pad_samples
+from multimodal_pad.models import ModalityConfig, MultimodalTransformer, TransformerConfig, select_implementation
+from multimodal_pad.training import TrainStep, cross_entropy, make_optimizer
+
+D_MODEL, NUM_HEADS = 16, 2  # a head of 8, which cuDNN takes
+
+
+def lowered_for(platform):
+    """The text of the train step for a platform, with the attention meant for it."""
+    implementation = select_implementation(platform, np.dtype("bfloat16"), D_MODEL // NUM_HEADS)
+    config = TransformerConfig(
+        {"text": ModalityConfig(vocabulary_size=20), "audio": ModalityConfig(feature_width=4, kernel_size=3)},
+        num_outputs=3,
+        d_model=D_MODEL,
+        num_heads=NUM_HEADS,
+        crossmodal_layers=3,
+        dtype="bfloat16",
+        attention=implementation,
+    )
+    step = TrainStep(MultimodalTransformer(config, rngs=nnx.Rngs(0)), make_optimizer(), cross_entropy)
+    samples = [{"text": np.ones(4, np.int32), "audio": np.ones((9, 4), np.float32), "targets": np.int32(0)}] * 4
+    checks = [
+        jax.export.DisabledSafetyCheck.custom_call(name)
+        for name in ("__cudnn$fmhaSoftmax", "__cudnn$fmhaSoftmaxBackward")
+    ]
+    exported = jax.export.export(jax.jit(step.train_step), platforms=[platform], disabled_checks=checks)(
+        step.leaves, pad_samples(samples, pad_to={"text": 8, "audio": 16})
+    )
+    assert exported.platforms == (platform,)
+    return implementation, exported.mlir_module()
+
+
+def test_for_tpu():
+    implementation, text = lowered_for("tpu")
+    assert implementation == "xla"
+    assert "cudnn" not in text
+
+
+def test_for_cuda(monkeypatch):
+    # cuDNN's version is asked of the driver while tracing; a machine without one has none to tell.
+    monkeypatch.setattr(cudnn, "check_cudnn_version", lambda: 91000)
+    implementation, text = lowered_for("cuda")
+    assert implementation == "cudnn"
+    assert "__cudnn$fmhaSoftmax" in text
+    assert "__cudnn$fmhaSoftmaxBackward" in text
