@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from matplotlib.ticker import NullFormatter, ScalarFormatter
 
 COLOURS = ("#4269d0", "#efb118", "#3ca951", "#ff725c", "#9c6b4e", "#a463f2", "#6cc5b0", "#97bbf5")
 INK, FAINT = "#1d2733", "#b9c2cc"
-_STYLE = {
+_STYLE: Any = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
     "font.size": 10,
@@ -54,11 +55,13 @@ def figures(results: dict[str, Any]) -> Iterator[tuple[str, str]]:
         ),
     )
     with mpl.rc_context(_STYLE):
-        for draw, caption in drawings:
+        for place, (draw, caption) in enumerate(drawings):
             figure = draw(results)
             text = io.StringIO()
             figure.savefig(text, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
-            yield caption, text.getvalue()[text.getvalue().index("<svg") :]
+            svg = text.getvalue()[text.getvalue().index("<svg") :]
+            # One page holds all figures, so each gets identifiers of its own.
+            yield caption, re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>figure{place}-", svg)
 
 
 def label(row: dict[str, Any]) -> str:

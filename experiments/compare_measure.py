@@ -109,6 +109,7 @@ def summarise(policy: str, batcher: BucketBatcher, schedules: list[Schedule], me
         "batch_bytes_mean": _batch_bytes(batcher, shapes),
         "device_bytes_max": measured.device_bytes,
         "step_ms_median": 1e3 * float(np.median(step_seconds)),
+        "step_ms_quartiles": (1e3 * np.quantile(step_seconds, [0.25, 0.75])).tolist(),
         "samples_per_second": stats.samples / (stepping + waiting),
         "seconds_to_train": compile_seconds + stepping + waiting,
         "loss_first": measured.losses[0],

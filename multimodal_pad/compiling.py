@@ -125,7 +125,7 @@ class _Listeners:
         if event == _CACHE_HIT:
             self._thread.hits = getattr(self._thread, "hits", 0) + 1
 
-    def _on_duration(self, event: str, duration: float, **metadata: Any) -> None:
+    def _on_duration(self, event: str, duration_secs: float, **metadata: Any) -> None:
         if event not in _DURATIONS:
             return
         count, seconds = _DURATIONS[event]
@@ -135,7 +135,7 @@ class _Listeners:
         function = str(metadata.get("fun_name", "")).removeprefix("jit(").removesuffix(")")
         with self.lock:
             for log in self.open_logs:
-                log._add(function, count, seconds, duration, hits)
+                log._add(function, count, seconds, duration_secs, hits)
 
 
 _listeners = _Listeners()

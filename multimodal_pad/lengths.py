@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -138,9 +138,9 @@ def check_names(names: Sequence[str]) -> tuple[str, ...]:
     return checked
 
 
-def modality_names(sample: Sample) -> Iterator[str]:
+def modality_names(sample: Sample) -> tuple[str, ...]:
     """Every key of a sample that is a modality, in the sample's order."""
-    return (name for name in sample if name != TARGETS)
+    return tuple(name for name in sample if name != TARGETS)
 
 
 def modality_array(sample: Sample, name: str, index: int) -> np.ndarray:

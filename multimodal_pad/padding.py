@@ -100,7 +100,7 @@ def pad_samples(
             f"got {len(samples)} samples for a batch of {rows} rows; give a batch_size of "
             "at least the number of samples, or fewer samples"
         )
-    names = check_names(tuple(modality_names(samples[0])) if modalities is None else modalities)
+    names = check_names(modality_names(samples[0]) if modalities is None else modalities)
     ids = range(len(samples)) if ids is None else ids
     features, masks = {}, {}
     for name in names:

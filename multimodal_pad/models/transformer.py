@@ -10,6 +10,7 @@ from typing import get_args
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import ArrayLike
 
 from multimodal_pad.cost import TransformerCost
 from multimodal_pad.errors import PaddingError
@@ -168,8 +169,8 @@ class MultimodalTransformer(nnx.Module):
 
     def __call__(
         self,
-        features: Mapping[str, jax.Array],
-        masks: Mapping[str, jax.Array],
+        features: Mapping[str, ArrayLike],
+        masks: Mapping[str, ArrayLike],
         *,
         dropout_key: jax.Array | None = None,
     ) -> jax.Array:
@@ -183,8 +184,12 @@ class MultimodalTransformer(nnx.Module):
         names = tuple(self.config.modalities)
         rate, implementation = self.config.dropout_rate, self.config.attention
         keys = _Keys(dropout_key if rate else None)
-        lengths = {name: masks[name].sum(axis=1) for name in names}
-        embedded = {name: dropout(self.embed[name](features[name], masks[name]), rate, keys.next()) for name in names}
+        real = {name: jnp.asarray(masks[name]) for name in names}
+        lengths = {name: mask.sum(axis=1) for name, mask in real.items()}
+        embedded = {
+            name: dropout(self.embed[name](jnp.asarray(features[name]), mask), rate, keys.next())
+            for name, mask in real.items()
+        }
         readouts = []
         for target in names:
             crossed = [
@@ -205,7 +210,7 @@ class MultimodalTransformer(nnx.Module):
                 implementation=implementation,
                 dropout_key=keys.next(),
             )
-            readouts.append(masked_mean(memory, masks[target]))
+            readouts.append(masked_mean(memory, real[target]))
         readout = jnp.concatenate(readouts, axis=-1)
         hidden = dropout(jax.nn.relu(self.head_expand(readout)), rate, keys.next())
         return self.head_output(readout + self.head_contract(hidden))

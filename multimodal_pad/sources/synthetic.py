@@ -51,7 +51,7 @@ class Synthetic:
 
     >>> source = Synthetic(100)
     >>> {m: x.shape for m, x in source[0].items()}
-    {'text': (7, 300), 'audio': (61, 74), 'visual': (46, 35), 'targets': ()}
+    {'text': (7, 300), 'audio': (65, 74), 'visual': (49, 35), 'targets': ()}
     """
 
     def __init__(self, num_samples: int = 2000, *, num_classes: int = 3, missing: float = 0.0, seed: int = 0) -> None:

@@ -138,13 +138,11 @@ def evaluate(table: StepTable, leaves: list[jax.Array], batcher: BucketBatcher) 
     """
     total, outputs, targets = 0.0, [], []
     for batch in batcher.epoch(0):
-        if batch.targets is None:
-            raise TrainingError("the batches have no targets to evaluate on; give every sample its targets")
         predicted, loss = table(leaves, batch)
         real = batch.sample_mask
         total += float(loss) * int(real.sum())
         outputs.append(np.asarray(predicted)[real])
-        targets.append(batch.targets[real])
+        targets.append(np.asarray(batch.targets)[real])
     predicted, wanted = np.concatenate(outputs), np.concatenate(targets)
     metrics = classification_metrics if wanted.dtype.kind in "iu" else regression_metrics
     return {"loss": total / len(wanted), **metrics(predicted, wanted)}

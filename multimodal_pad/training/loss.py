@@ -7,12 +7,13 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
 
-Loss = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+Loss = Callable[[jax.Array, ArrayLike, ArrayLike], jax.Array]
 """``(outputs (B, K), targets (B, ...), sample_mask (B,)) -> scalar``."""
 
 
-def cross_entropy(outputs: jax.Array, targets: jax.Array, sample_mask: jax.Array) -> jax.Array:
+def cross_entropy(outputs: jax.Array, targets: ArrayLike, sample_mask: ArrayLike) -> jax.Array:
     """Mean softmax cross-entropy of logits ``(B, K)`` against class numbers ``(B,)``.
 
     >>> float(cross_entropy(jnp.zeros((2, 4)), jnp.array([1, 3]), jnp.array([True, False])).round(3))
@@ -22,18 +23,18 @@ def cross_entropy(outputs: jax.Array, targets: jax.Array, sample_mask: jax.Array
     return _mean(optax.softmax_cross_entropy_with_integer_labels(outputs, targets), sample_mask)
 
 
-def l1(outputs: jax.Array, targets: jax.Array, sample_mask: jax.Array) -> jax.Array:
+def l1(outputs: jax.Array, targets: ArrayLike, sample_mask: ArrayLike) -> jax.Array:
     """Mean absolute error of ``(B, K)`` against ``(B, K)``, or against ``(B,)`` where K is 1.
 
     >>> float(l1(jnp.array([[1.0], [9.0]]), jnp.array([3.0, 0.0]), jnp.array([True, False])))
     2.0
     """
-    targets = targets.reshape(outputs.shape)
-    errors = jnp.abs(outputs - jnp.where(sample_mask[:, None], targets, 0))
+    real = jnp.asarray(sample_mask)[:, None]
+    errors = jnp.abs(outputs - jnp.where(real, jnp.asarray(targets).reshape(outputs.shape), 0))
     return _mean(errors.mean(axis=1), sample_mask)
 
 
-def _mean(losses: jax.Array, sample_mask: jax.Array) -> jax.Array:
+def _mean(losses: jax.Array, sample_mask: ArrayLike) -> jax.Array:
     """Mean over real rows; 0, with zero gradient, where there are none."""
     total = jnp.where(sample_mask, losses, 0).sum(dtype=jnp.float32)
-    return total / jnp.maximum(sample_mask.sum(), 1)
+    return total / jnp.maximum(jnp.sum(sample_mask), 1)

@@ -22,7 +22,7 @@ def classification_metrics(outputs: np.ndarray, targets: np.ndarray) -> dict[str
     predicted = np.asarray(outputs).argmax(axis=1)
     return {
         "accuracy": float(accuracy_score(targets, predicted)),
-        "weighted_f1": float(f1_score(targets, predicted, average="weighted", zero_division=0)),
+        "weighted_f1": float(f1_score(targets, predicted, average="weighted")),
     }
 
 

@@ -10,6 +10,8 @@ import optax
 from flax import nnx
 from jax.flatten_util import ravel_pytree
 
+from multimodal_pad.errors import TrainingError
+from multimodal_pad.lengths import TARGETS
 from multimodal_pad.padding import PaddedBatch
 from multimodal_pad.training.loss import Loss
 
@@ -65,7 +67,7 @@ class TrainStep:
         def objective(vector: jax.Array) -> jax.Array:
             model = self._merge(vector, rest)
             outputs = model(batch.features, batch.masks, dropout_key=key)
-            return self._loss(outputs, batch.targets, batch.sample_mask)
+            return self._batch_loss(outputs, batch)
 
         loss, gradient = jax.value_and_grad(objective)(vector)
         updates, opt_state = self._optimizer.update(gradient, opt_state, vector)
@@ -76,12 +78,17 @@ class TrainStep:
     def eval_step(self, leaves: list[jax.Array], batch: PaddedBatch) -> tuple[jax.Array, jax.Array]:
         """Outputs ``(B, K)`` and the loss, without dropout."""
         outputs = self.model(leaves)(batch.features, batch.masks)
-        return outputs, self._loss(outputs, batch.targets, batch.sample_mask)
+        return outputs, self._batch_loss(outputs, batch)
 
     def model(self, leaves: list[jax.Array]) -> Any:
         """The model with the parameters in ``leaves``: to evaluate, inspect or save."""
         vector, rest, _, _ = self._unflatten(leaves)
         return self._merge(vector, rest)
+
+    def _batch_loss(self, outputs: jax.Array, batch: PaddedBatch) -> jax.Array:
+        if batch.targets is None:
+            raise TrainingError(f"the batches have no targets; give every sample its {TARGETS!r}")
+        return self._loss(outputs, batch.targets, batch.sample_mask)
 
     def _unflatten(self, leaves: list[jax.Array]) -> tuple[jax.Array, Any, Any, jax.Array]:
         return jax.tree.unflatten(self._structure, leaves)
