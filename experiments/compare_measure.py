@@ -10,8 +10,9 @@ from typing import Any
 import jax
 import numpy as np
 from flax import nnx
+from scipy.optimize import nnls
 
-from multimodal_pad import BucketBatcher, PaddedBatch, PaddingStats, Schedule
+from multimodal_pad import BucketBatcher, PaddedBatch, PaddingStats, Schedule, TransformerCost
 from multimodal_pad.compiling import CompileLog, StepTable
 from multimodal_pad.models import MultimodalTransformer, TransformerConfig
 from multimodal_pad.training import TrainStep, cross_entropy, make_optimizer
@@ -84,17 +85,19 @@ def measure(
     return measured
 
 
-def summarise(policy: str, batcher: BucketBatcher, schedules: list[Schedule], measured: Measured) -> dict[str, Any]:
+def summarise(
+    policy: str, batcher: BucketBatcher, schedules: list[Schedule], cost: TransformerCost, measured: Measured
+) -> dict[str, Any]:
     """The row of ``results.json``: the whole run, measured or (named in ``estimated``) estimated."""
-    stats = PaddingStats(batcher.policy.modalities, batcher.cost)
+    stats = PaddingStats(batcher.policy.modalities, cost)
     for schedule in schedules:
         stats.record(schedule, batcher.lengths)
     shapes = np.concatenate([schedule.shapes for schedule in schedules])
     done = len(measured.losses)
     step_seconds = np.asarray(measured.step_seconds)
     rest = np.setdiff1d(np.arange(len(shapes)), measured.places)
-    costs = batcher.cost(shapes)
-    stepping = step_seconds.sum() + predict_seconds(costs[measured.places], step_seconds, costs[rest]).sum()
+    work = _work(cost, shapes)
+    stepping = step_seconds.sum() + predict_seconds(work[measured.places], step_seconds, work[rest]).sum()
     waiting = np.mean(measured.wait_seconds) * len(shapes)
     whole = len(stats.shapes) / measured.shapes_compiled
     compile_seconds = measured.compile_seconds * whole
@@ -130,22 +133,26 @@ def summarise(policy: str, batcher: BucketBatcher, schedules: list[Schedule], me
     }
 
 
-def predict_seconds(costs: np.ndarray, seconds: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Seconds of steps of the costs ``wanted``, from steps measured.
+def predict_seconds(work: np.ndarray, seconds: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Seconds of steps of the ``wanted (k, w)`` amounts of work, from ``seconds (n,)`` of ``work (n, w)``.
 
-    A least-squares line through the median of each cost, weighted by its steps; where it says that
-    dearer steps are not slower, or starts below zero, a proportion instead.
+    Non-negative least squares of relative errors through the median of each distinct amount.
 
-    >>> predict_seconds(np.array([1.0, 3.0]), np.array([2.0, 4.0]), np.array([2.0])).round(6).tolist()
-    [3.0]
+    >>> predict_seconds(np.array([[1.0, 1], [1, 3]]), np.array([3.0, 5]), np.array([[1.0, 2]])).round(6).tolist()
+    [4.0]
     """
-    distinct, counts = np.unique(costs, return_counts=True)
-    medians = [np.median(seconds[costs == cost]) for cost in distinct]
-    if len(distinct) > 1:
-        slope, start = np.polyfit(distinct / distinct.max(), medians, 1, w=np.sqrt(counts))
-        if slope > 0 and start >= 0:
-            return start + slope * wanted / distinct.max()
-    return counts @ medians / (counts @ distinct) * wanted
+    distinct, kind, counts = np.unique(work, axis=0, return_inverse=True, return_counts=True)
+    medians = np.array([np.median(seconds[kind.ravel() == i]) for i in range(len(distinct))])
+    scale = distinct.max(axis=0)
+    weights = np.sqrt(counts) / medians
+    rates, _ = nnls(weights[:, None] * (distinct / scale), weights * medians)
+    return wanted / scale @ rates
+
+
+def _work(cost: TransformerCost, shapes: np.ndarray) -> np.ndarray:
+    """What a step's time may grow with, ``(steps, 3)``: nothing, linear FLOPs, quadratic FLOPs."""
+    linear = shapes @ cost.linear
+    return np.stack([np.ones(len(shapes)), linear, cost.forward(shapes) - linear], axis=1)
 
 
 def _distinct_so_far(shapes: np.ndarray) -> list[int]:

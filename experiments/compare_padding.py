@@ -26,6 +26,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from experiments.compare_measure import measure, summarise
 from experiments.compare_report import comparison_table, write_report
+from experiments.output import write_folder
 from experiments.provenance import provenance
 from multimodal_pad import BucketBatcher, Exact, Fixed, Ladder, LengthTable, PaddingError, Policy
 from multimodal_pad.models import ModalityConfig, MultimodalTransformer, TransformerConfig
@@ -94,7 +95,7 @@ def compare(config: Config, progress: Progress) -> dict[str, Any]:
             tick=lambda done, task=task: progress.update(task, completed=done),
         )
         progress.stop_task(task)
-        rows.append(summarise(name, batcher, schedules, measured))
+        rows.append(summarise(name, batcher, schedules, model_config.cost, measured))
         jax.clear_caches()
         gc.collect()
     model = MultimodalTransformer(model_config, rngs=nnx.Rngs(config.seed))
@@ -200,8 +201,6 @@ def parse_arguments(arguments: list[str]) -> tuple[Config, Path]:
         value = getattr(config, name)
         if value is not None and value <= 0:
             raise PaddingError(f"got --{name.replace('_', '-')} {value}; it must be above 0")
-    if out.exists():
-        raise PaddingError(f"{out} exists; name another folder with --out, so that nothing is overwritten")
     return config, out
 
 
@@ -212,10 +211,11 @@ def main(arguments: list[str]) -> int:
     try:
         config, out = parse_arguments(arguments)
         origin = provenance("experiments.compare_padding", arguments)
-        with Progress(*columns, console=console) as progress:
-            results = {**origin, **compare(config, progress)}
+        with write_folder(out) as folder:  # at once: not to find out at the end that it can't be written
+            with Progress(*columns, console=console) as progress:
+                results = {**origin, **compare(config, progress)}
+            write_report(results, folder)
         console.print(comparison_table(results))
-        write_report(results, out)
         console.print(f"Written: {out / 'results.json'} and {out / 'report.html'}", soft_wrap=True)
     except (PaddingError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -18,7 +18,7 @@ def write_folder(out: Path) -> Iterator[Path]:
         OSError: it cannot be written.
     """
     if out.exists():
-        raise FileExistsError(f"{out} exists; name another folder")
+        raise FileExistsError(f"{out} exists; name another folder, so that nothing is overwritten")
     out.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:

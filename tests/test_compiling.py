@@ -169,3 +169,12 @@ def test_device_bytes_where_the_backend_tells_none():
             return None
 
     assert device_bytes(Silent()) is None
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="host and device share memory on CPU alone")
+def test_the_cpu_backend_takes_a_batch_without_a_copy():
+    """This is why every batch gets buffers of its own: JAX goes on reading from them."""
+    batch = a_batch()
+    on_device = jax.device_put(batch)
+    for host, device in zip(jax.tree.leaves(batch), jax.tree.leaves(on_device), strict=True):
+        assert device.unsafe_buffer_pointer() == host.ctypes.data

@@ -49,13 +49,13 @@ def everything(parameters, batch):
     return outputs, loss, jax.tree.leaves(by_parameters), by_audio
 
 
-def run(samples, **options):
-    counted = options.pop("counted", None)
-    batch = pad_samples(samples, **options)
+def run(samples, *, counted=None, pad_to=FAR, batch_size=5):
+    """Padded far among empty rows, unless told otherwise; ``counted`` says which rows the loss is of."""
+    batch = pad_samples(samples, pad_to=pad_to, batch_size=batch_size)
     if counted is not None:
         batch = batch._replace(sample_mask=batch.sample_mask & np.array(counted))
     outputs, loss, by_parameters, by_audio = everything(PARAMETERS, batch)
-    return np.asarray(outputs), float(loss), by_parameters, np.asarray(by_audio), batch
+    return np.asarray(outputs), float(loss), by_parameters, np.asarray(by_audio)
 
 
 def assert_close(one, other):
@@ -71,21 +71,21 @@ def assert_close(one, other):
 
 @pytest.fixture(scope="module")
 def alone():
-    return run([sample(5, 11)])
+    return run([sample(5, 11)], pad_to={"text": 5, "audio": 11}, batch_size=1)
 
 
 def test_padded_far_is_alone(alone):
-    assert_close(run([sample(5, 11)], pad_to=FAR), alone)
+    assert_close(run([sample(5, 11)]), alone)
 
 
 def test_among_other_rows_is_alone(alone):
     rows = [sample(5, 11), sample(2, 30), sample(0, 3), sample(17, 0)]
-    assert_close(run(rows, batch_size=5, counted=[True, False, False, False, False]), alone)
+    assert_close(run(rows, counted=[True, False, False, False, False]), alone)
 
 
 def test_a_fully_padded_row_changes_no_loss_and_no_gradient():
     rows = [sample(5, 11), sample(2, 30, target=0), sample(9, 4, target=2)]
-    one, other = run(rows), run(rows, batch_size=5)
+    one, other = run(rows, batch_size=3), run(rows)
     assert_close(one, other)
     assert (other[3][3:] == 0).all()
     assert np.isfinite(other[0]).all()
@@ -110,7 +110,7 @@ def test_garbage_in_the_padding_changes_nothing_exactly(garbage):
 
 def test_a_missing_modality_contributes_and_gets_exactly_zero():
     rows = [sample(5, 0), sample(9, 0, target=0)]
-    batch = pad_samples(rows, pad_to=FAR)
+    batch = pad_samples(rows, pad_to=FAR, batch_size=5)
     outputs, loss, by_parameters, by_audio = everything(PARAMETERS, batch)
     assert np.isfinite(outputs).all()
     assert np.isfinite(loss)
@@ -136,7 +136,7 @@ def test_a_missing_modality_contributes_and_gets_exactly_zero():
 
 
 def test_a_sample_missing_everything_is_finite():
-    outputs, loss, by_parameters, _, _ = run([sample(0, 0), sample(3, 3)])
+    outputs, loss, by_parameters, _ = run([sample(0, 0), sample(3, 3)])
     assert np.isfinite(outputs).all()
     assert np.isfinite(loss)
     assert all(np.isfinite(g).all() for g in by_parameters)
@@ -144,7 +144,7 @@ def test_a_sample_missing_everything_is_finite():
 
 def test_a_mask_that_is_ignored_would_be_seen(alone):
     """The tests above can fail: with padding declared real, the outputs move."""
-    batch = pad_samples([sample(5, 11)], pad_to=FAR)
+    batch = pad_samples([sample(5, 11)], pad_to=FAR, batch_size=5)
     all_real = {m: np.ones_like(mask) for m, mask in batch.masks.items()}
     outputs = np.asarray(everything(PARAMETERS, batch._replace(masks=all_real))[0])
     assert np.abs(outputs[0] - alone[0][0]).max() > 1e-3
@@ -154,38 +154,47 @@ def test_a_mask_that_is_ignored_would_be_seen(alone):
 def test_any_number_of_modalities(count):
     names = [f"stream{i}" for i in range(count)]
     config = TransformerConfig(dict.fromkeys(names, ModalityConfig(feature_width=3)), 2, d_model=8, num_heads=2)
-    model = MultimodalTransformer(config, rngs=nnx.Rngs(0))
-    assert len(model.crossmodal) == count * (count - 1)
     features = {name: jnp.ones((4, 5 + i, 3)) for i, name in enumerate(names)}
     masks = {name: jnp.ones(x.shape[:2], bool) for name, x in features.items()}
-    outputs = jax.eval_shape(model, features, masks)
+
+    def build_and_apply():
+        model = MultimodalTransformer(config, rngs=nnx.Rngs(0))
+        assert len(model.crossmodal) == count * (count - 1)
+        return model(features, masks)
+
+    outputs = nnx.eval_shape(build_and_apply)
     assert outputs.shape == (4, 2)
     assert outputs.dtype == jnp.float32
 
 
+def with_options(**options):
+    """The same parameters under another configuration, as a compiled function of batch and dropout key."""
+    config = TransformerConfig(**{**vars(CONFIG), **options})
+    graphdef = nnx.split(nnx.eval_shape(lambda: MultimodalTransformer(config, rngs=nnx.Rngs(0))))[0]
+
+    @jax.jit
+    def apply(batch, key=None):
+        return nnx.merge(graphdef, PARAMETERS)(batch.features, batch.masks, dropout_key=key)
+
+    return apply
+
+
 def test_bfloat16_is_near_float32():
-    batch = pad_samples([sample(5, 11), sample(2, 8)])
-    config = TransformerConfig(**{**vars(CONFIG), "dtype": "bfloat16"})
-    model = nnx.merge(nnx.split(MultimodalTransformer(config, rngs=nnx.Rngs(0)))[0], nnx.split(MODEL)[1])
-    outputs = jax.jit(lambda features, masks: model(features, masks))(batch.features, batch.masks)
+    rows = [sample(5, 11), sample(2, 8)]
+    outputs = with_options(dtype="bfloat16")(pad_samples(rows, pad_to=FAR, batch_size=5))
     assert outputs.dtype == jnp.float32
-    np.testing.assert_allclose(outputs, MODEL(batch.features, batch.masks), atol=0.05)
-    assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(nnx.state(model)))
+    wanted = run(rows)[0]
+    np.testing.assert_allclose(outputs, wanted, atol=0.05)
+    assert (np.asarray(outputs) != wanted).any(), "it did compute in another dtype"
 
 
 def test_dropout_follows_the_key():
-    config = TransformerConfig(**{**vars(CONFIG), "dropout_rate": 0.3})
-    model = nnx.merge(nnx.split(MultimodalTransformer(config, rngs=nnx.Rngs(0)))[0], nnx.split(MODEL)[1])
-    batch = pad_samples([sample(5, 11)])
-
-    @jax.jit
-    def apply(key):
-        return model(batch.features, batch.masks, dropout_key=key)
-
-    one, again, other = (apply(jax.random.key(seed)) for seed in (1, 1, 2))
+    apply = with_options(dropout_rate=0.3)
+    batch = pad_samples([sample(5, 11)], pad_to=FAR, batch_size=5)
+    one, again, other = (apply(batch, jax.random.key(seed)) for seed in (1, 1, 2))
     np.testing.assert_array_equal(one, again)
-    assert (one != other).any()
-    np.testing.assert_allclose(model(batch.features, batch.masks), MODEL(batch.features, batch.masks), atol=1e-6)
+    assert (one[0] != other[0]).any()
+    np.testing.assert_allclose(apply(batch)[0], run([sample(5, 11)])[0][0], atol=1e-6)
 
 
 def program_size(layers):

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from multimodal_pad.training import cross_entropy, l1
@@ -14,11 +14,10 @@ CLASSES = jnp.asarray(RNG.integers(0, 4, 6))
 VALUES = jnp.asarray(RNG.standard_normal((6, 4)), jnp.float32)
 
 
-@given(st.lists(st.booleans(), min_size=6, max_size=6))
-def test_masked_equals_sliced(mask):
-    kept = np.array(mask)
-    if not kept.any():
-        return
+@settings(max_examples=25)
+@given(st.sets(st.integers(0, 5), min_size=1))
+def test_masked_equals_sliced(rows):
+    kept = np.isin(np.arange(6), list(rows))
     for loss, targets in ((cross_entropy, CLASSES), (l1, VALUES)):
         whole = loss(OUTPUTS, targets, jnp.asarray(kept))
         sliced = loss(OUTPUTS[kept], targets[kept], jnp.ones(int(kept.sum()), bool))
