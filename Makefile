@@ -24,7 +24,7 @@ check: $(VENV)/installed-$(VERSION)-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
-	$(BIN)/python -m pytest -q --doctest-modules multimodal_pad
+	$(BIN)/python -m pytest -q --doctest-modules multimodal_pad experiments
 
 format: $(VENV)/installed-$(VERSION)-dev
 	$(BIN)/ruff format .

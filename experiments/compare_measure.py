@@ -20,9 +20,6 @@ from multimodal_pad.training import TrainStep, cross_entropy, make_optimizer
 LAST_STEPS = 10
 """``loss_last`` is the mean over so many of the last steps measured."""
 
-ESTIMATES = ("backend_compiles", "compile_seconds", "samples_per_second", "seconds_to_train")
-"""Columns that are estimates where fewer steps were measured than the run has."""
-
 
 @dataclass
 class Measured:
@@ -101,6 +98,8 @@ def summarise(
     waiting = np.mean(measured.wait_seconds) * len(shapes)
     whole = len(stats.shapes) / measured.shapes_compiled
     compile_seconds = measured.compile_seconds * whole
+    estimated = ["samples_per_second", "seconds_to_train"] if done < len(shapes) else []
+    estimated += ["backend_compiles", "compile_seconds"] if whole > 1 else []
     return {
         "policy": policy,
         "grouping": batcher.grouping,
@@ -119,7 +118,7 @@ def summarise(
         "loss_last": float(np.mean(measured.losses[-LAST_STEPS:])),
         "steps": len(shapes),
         "steps_measured": done,
-        "estimated": list(ESTIMATES) if done < len(shapes) else [],
+        "estimated": estimated,
         "shapes_used": [{"lengths": list(shape), "steps": count} for shape, count in sorted(stats.shapes.items())],
         "shapes_so_far": _distinct_so_far(shapes),
         "measured": {

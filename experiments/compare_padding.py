@@ -201,6 +201,8 @@ def parse_arguments(arguments: list[str]) -> tuple[Config, Path]:
         value = getattr(config, name)
         if value is not None and value <= 0:
             raise PaddingError(f"got --{name.replace('_', '-')} {value}; it must be above 0")
+    if config.seed < 0:
+        raise PaddingError(f"got --seed {config.seed}; it must be 0 or more")
     return config, out
 
 

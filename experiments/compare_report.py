@@ -56,8 +56,8 @@ def columns(modalities: list[str]) -> dict[str, Callable[[Row], str]]:
         "samples/s": lambda row: _maybe(row, "samples_per_second", "{:,.1f}".format),
         "time to train": lambda row: _maybe(row, "seconds_to_train", _seconds),
         "first loss": lambda row: f"{row['loss_first']:.4f}",
-        "last loss": lambda row: f"{row['loss_last']:.4f}",
         "steps measured": lambda row: f"{row['steps_measured']:,} of {row['steps']:,}",
+        "loss after them": lambda row: f"{row['loss_last']:.4f}",
     }
 
 
@@ -129,11 +129,12 @@ def comparison_table(results: dict[str, Any]) -> Table:
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """The table, what to know of it, and where it comes from, for the README."""
+    """The table, the comparison with fixed padding, and where it comes from, for the README."""
     heading, *rows = cells(results)
     lines = ["| " + " | ".join(row) + " |" for row in (heading, *rows)]
     lines.insert(1, "|---|" + "---:|" * (len(heading) - 1))
-    return "\n".join([*lines, "", " ".join([*notes(results), origin(results)])])
+    sentences = [f"- {sentence}" for sentence in against_fixed(results)]
+    return "\n".join([*lines, "", *sentences, "", " ".join([*notes(results), origin(results)])])
 
 
 def origin(results: dict[str, Any]) -> str:
@@ -142,9 +143,14 @@ def origin(results: dict[str, Any]) -> str:
     where = f"{device['count']} x {device['kind']}" if device["platform"] != "cpu" else "CPU only"
     return (
         f"{device['cpu']}, {device['cores']} cores, {device['memory_gib']} GiB, {where}; Python {results['python']}, "
-        f"jax {versions['jax']}, flax {versions['flax']}; commit {(results['commit'] or 'unknown')[:10]}; "
+        f"jax {versions['jax']}, flax {versions['flax']}; commit {_short(results['commit'])}; "
         f"`{results['command']}`."
     )
+
+
+def _short(commit: str | None) -> str:
+    """Ten digits of the commit, and the mark of a changed tree."""
+    return "unknown" if commit is None else commit[:10] + commit[40:].replace("+", " + ")
 
 
 def report_html(results: dict[str, Any]) -> str:
@@ -172,7 +178,7 @@ def report_html(results: dict[str, Any]) -> str:
 
 def write_report(results: dict[str, Any], folder: Path) -> None:
     """``results.json`` and ``report.html``."""
-    (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    (folder / "results.json").write_text(json.dumps(results) + "\n", encoding="utf-8")
     (folder / "report.html").write_text(report_html(results), encoding="utf-8")
 
 

@@ -8,12 +8,12 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from multimodal_pad.cost import Cost, position_count
-from multimodal_pad.errors import PaddingError, UncoveredLengthError
-from multimodal_pad.lengths import TARGETS, LengthTable, Source
+from multimodal_pad.errors import LengthError, PaddingError, SampleError
+from multimodal_pad.lengths import TARGETS, LengthTable, Source, modality_array
 from multimodal_pad.padding import PaddedBatch, pad_samples
-from multimodal_pad.policies import Policy
+from multimodal_pad.policies import Policy, check_covered
 from multimodal_pad.prefetch import Prefetch
-from multimodal_pad.schedule import EMPTY, Grouping, Schedule, check_batching, make_schedule
+from multimodal_pad.schedule import EMPTY, Grouping, Schedule, check_batching, check_whole, make_schedule
 from multimodal_pad.stats import PaddingStats
 
 LongSamples = Literal["error", "truncate", "drop"]
@@ -45,10 +45,11 @@ class BucketBatcher:
         stats: the ledger of the batches consumed so far.
 
     Raises:
-        PaddingError: an option out of range.
+        PaddingError: an option out of range, or a cost of other modalities than the policy's.
         LengthError: a source without samples, or a table that does not match it.
         UncoveredLengthError: a sample is longer than every bucket and ``long_samples="error"``.
-        SampleError: a sample that does not fit the others (raised where the batch is consumed).
+        SampleError: a sample that does not fit the others, or is not as long as the table says
+            (raised where the batch is consumed).
 
     >>> from multimodal_pad import Ladder
     >>> samples = [{"text": np.arange(n), "targets": n % 2} for n in (3, 5, 12)]
@@ -73,46 +74,56 @@ class BucketBatcher:
         cost: Cost = position_count,
         prefetch: int = 2,
     ) -> None:
-        check_batching(batch_size, grouping, window)
-        if prefetch < 0:
-            raise PaddingError(f"got prefetch={prefetch}; give the number of batches made ahead, 0 for none")
+        check_batching(batch_size, grouping, window, seed)
+        check_whole("prefetch", prefetch, 0)
         if long_samples not in get_args(LongSamples):
             raise PaddingError(f"got long_samples={long_samples!r}; choose one of {list(get_args(LongSamples))}")
         self.source, self.policy, self.batch_size = source, policy, batch_size
         self.grouping: Grouping = grouping
         self.window, self.seed, self.cost, self.prefetch = window, seed, cost, prefetch
         self.pad_value, self.check_finite = pad_value, check_finite
+        priced = tuple(getattr(cost, "modalities", policy.modalities))
+        if priced != policy.modalities:
+            raise PaddingError(
+                f"got a cost of the modalities {list(priced)} for a policy of {list(policy.modalities)}; give both the "
+                "same names in the same order"
+            )
         table = LengthTable.measure(source, policy.modalities) if lengths is None else lengths
         if len(table) != len(source):
-            raise PaddingError(
-                f"got a length table of {len(table)} rows for a source of {len(source)} samples; "
-                "give one row per sample"
+            raise LengthError(
+                f"got a length table of {len(table)} rows for a source of {len(source)} samples; give one row per "
+                "sample"
             )
-        table = table.select(policy.modalities)
-        short = policy.covers(table.values)
-        if long_samples == "error" and not short.all():
-            _raise_uncovered(table, policy, int(np.argmin(short)))
+        self._measured = self.lengths = table.select(policy.modalities)
+        short = policy.covers(self.lengths.values)
         self._keep = short if long_samples == "drop" else np.ones(len(table), bool)
-        self.lengths = table
         if long_samples == "truncate":
-            self.lengths = LengthTable(table.modalities, policy.truncate(table.values))
-        self._lost = {"dropped": int((~self._keep).sum())}
-        self._lost["truncated"] = 0 if long_samples != "truncate" else int((~short).sum())
+            self.lengths = LengthTable(policy.modalities, policy.truncate(self.lengths.values))
+        check_covered(self.lengths, policy, self._keep)
+        self._lost = {
+            "dropped": int((~self._keep).sum()),
+            "truncated": int((self.lengths.values < self._measured.values).any(axis=1).sum()),
+        }
+        self._kinds: dict[str, tuple[int, Any]] = {}
+        self._schedule: tuple[int, Schedule] | None = None
         self.stats = self._new_stats()
 
     def schedule(self, epoch: int) -> Schedule:
         """The steps of an epoch: padded lengths and sample numbers. Reads no sample."""
-        return make_schedule(
-            self.lengths,
-            self.policy,
-            batch_size=self.batch_size,
-            grouping=self.grouping,
-            window=self.window,
-            seed=self.seed,
-            epoch=epoch,
-            cost=self.cost,
-            keep=self._keep,
-        )
+        if self._schedule is None or self._schedule[0] != epoch:
+            steps = make_schedule(
+                self.lengths,
+                self.policy,
+                batch_size=self.batch_size,
+                grouping=self.grouping,
+                window=self.window,
+                seed=self.seed,
+                epoch=epoch,
+                cost=self.cost,
+                keep=self._keep,
+            )
+            self._schedule = (epoch, steps)
+        return self._schedule[1]
 
     def forecast(self, epoch: int = 0) -> PaddingStats:
         """The ledger that the epoch will leave, from the lengths alone."""
@@ -141,34 +152,44 @@ class BucketBatcher:
 
     def _pad(self, padded: np.ndarray, ids: np.ndarray) -> PaddedBatch:
         names = self.policy.modalities
-        real = ids[ids != EMPTY]
-        return pad_samples(
-            [self._sample(int(index)) for index in real],
+        real = ids[ids != EMPTY].tolist()
+        batch = pad_samples(
+            [self._sample(index) for index in real],
             pad_to=dict(zip(names, padded.tolist(), strict=True)),
             batch_size=self.batch_size,
             modalities=names,
             pad_value=self.pad_value,
             check_finite=self.check_finite,
-            ids=real.tolist(),
+            ids=real,
         )
+        self._check_alike(batch, real[0])
+        return batch
 
     def _sample(self, index: int) -> Mapping[str, Any]:
+        """Sample ``index``, as long as the length table says, cut where it is to be truncated."""
         sample = self.source[index]
-        if not self._lost["truncated"]:
-            return sample
-        limits = zip(self.lengths.modalities, self.lengths.values[index].tolist(), strict=True)
-        cut = {name: sample[name][:limit] for name, limit in limits}
+        cut = {}
+        columns = zip(self.policy.modalities, self._measured.values[index], self.lengths.values[index], strict=True)
+        for name, measured, limit in columns:
+            array = modality_array(sample, name, index)
+            if len(array) != measured:
+                raise SampleError(
+                    f"sample {index}, {name!r}: got {len(array)} positions and the length table says {measured}; "
+                    "measure the source again (LengthTable.measure)"
+                )
+            cut[name] = array[:limit]
         return {**cut, TARGETS: sample[TARGETS]} if TARGETS in sample else cut
+
+    def _check_alike(self, batch: PaddedBatch, index: int) -> None:
+        """Within a batch samples are alike; here a batch is held against those before it."""
+        for name, features in batch.features.items():
+            kind = (features.shape[2:], features.dtype)
+            first, wanted = self._kinds.setdefault(name, (index, kind))
+            if kind != wanted:
+                raise SampleError(
+                    f"sample {index}, {name!r}: got feature shape {kind[0]} and dtype {kind[1]}, but sample {first} "
+                    f"has {wanted[0]} and {wanted[1]}; give every sample the same"
+                )
 
     def _new_stats(self) -> PaddingStats:
         return PaddingStats(self.policy.modalities, self.cost, **self._lost)
-
-
-def _raise_uncovered(table: LengthTable, policy: Policy, row: int) -> None:
-    got = table.values[row]
-    limits = policy.truncate(got[None])[0]
-    column = int(np.argmax(got > limits))
-    raise UncoveredLengthError(
-        f"sample {row}: {table.modalities[column]!r} has {got[column]} positions and the longest bucket that "
-        f'holds it has {limits[column]}; add a longer bucket, or pass long_samples="truncate" or "drop"'
-    )

@@ -19,6 +19,7 @@ _DURATIONS = {
     "/jax/core/compile/backend_compile_duration": ("backend_compiles", "backend_seconds"),
 }
 _CACHE_HIT = "/jax/compilation_cache/cache_hits"
+_CACHE_RETRIEVAL = "/jax/compilation_cache/cache_retrieval_time_sec"
 
 
 @dataclass
@@ -33,7 +34,8 @@ class CompileCounts:
         cache_hits: how many of the backend compiles were read from the persistent cache.
         trace_seconds: seconds spent tracing; those of inner functions are part of it.
         lowering_seconds: seconds spent lowering.
-        backend_seconds: seconds in the backend.
+        backend_seconds: seconds in the backend, reading from the cache included.
+        cache_seconds: how many of those went into reading from the persistent cache.
     """
 
     traces: int = 0
@@ -43,6 +45,7 @@ class CompileCounts:
     trace_seconds: float = 0.0
     lowering_seconds: float = 0.0
     backend_seconds: float = 0.0
+    cache_seconds: float = 0.0
 
     @property
     def seconds(self) -> float:
@@ -96,21 +99,35 @@ class CompileLog:
         sums = {f.name: sum(getattr(counts, f.name) for counts in values) for f in fields(CompileCounts)}
         return CompileCounts(**sums)
 
-    def _add(self, function: str, count: str, seconds: str, duration: float, hits: int) -> None:
+    def _add(self, function: str, count: str, seconds: str, duration: float, hits: int, cache_seconds: float) -> None:
         counts = self._counts.setdefault(function, CompileCounts())
         setattr(counts, count, getattr(counts, count) + 1)
         setattr(counts, seconds, getattr(counts, seconds) + duration)
         counts.cache_hits += hits
+        counts.cache_seconds += cache_seconds
+
+
+class _CacheReads(threading.local):
+    """What this thread read from the persistent cache since its last backend event.
+
+    These events carry no function name; the backend event that ends next in their thread does.
+    """
+
+    hits = 0
+    seconds = 0.0
 
 
 class _Listeners:
-    """The listeners that JAX calls: registered once, because JAX has no way to take them back."""
+    """The listeners that JAX calls: registered once and kept.
+
+    Taking a listener back while another thread compiles would make JAX skip one in its list.
+    """
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.open_logs: list[CompileLog] = []
         self._registered = False
-        self._thread = threading.local()
+        self._cache = _CacheReads()
 
     def register(self) -> None:
         with self.lock:
@@ -121,21 +138,23 @@ class _Listeners:
         jax.monitoring.register_event_duration_secs_listener(self._on_duration)
 
     def _on_event(self, event: str, **_: Any) -> None:
-        # A hit carries no function name; the backend event that ends next in its thread does.
         if event == _CACHE_HIT:
-            self._thread.hits = getattr(self._thread, "hits", 0) + 1
+            self._cache.hits += 1
 
     def _on_duration(self, event: str, duration_secs: float, **metadata: Any) -> None:
+        if event == _CACHE_RETRIEVAL:
+            self._cache.seconds += duration_secs
         if event not in _DURATIONS:
             return
         count, seconds = _DURATIONS[event]
-        hits = 0
+        hits, cache_seconds = 0, 0.0
         if count == "backend_compiles":
-            hits, self._thread.hits = getattr(self._thread, "hits", 0), 0
+            hits, cache_seconds = self._cache.hits, self._cache.seconds
+            self._cache.hits, self._cache.seconds = 0, 0.0
         function = str(metadata.get("fun_name", "")).removeprefix("jit(").removesuffix(")")
         with self.lock:
             for log in self.open_logs:
-                log._add(function, count, seconds, duration_secs, hits)
+                log._add(function, count, seconds, duration_secs, hits, cache_seconds)
 
 
 _listeners = _Listeners()

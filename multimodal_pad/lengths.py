@@ -85,7 +85,8 @@ class LengthTable:
 
         Raises:
             LengthError: there are no samples.
-            SampleError: a sample lacks a modality, or holds a scalar for it.
+            SampleError: a sample lacks a modality, holds a scalar for it, or has one that the first
+                sample lacks while ``modalities`` is not given.
         """
         known = getattr(source, "lengths", None)
         if isinstance(known, cls):
@@ -96,6 +97,8 @@ class LengthTable:
         rows = np.empty((len(source), len(names)), np.int64)
         for index in range(len(source)):
             sample = source[index]
+            if modalities is None:
+                check_same_modalities(sample, names, index)
             rows[index] = [len(modality_array(sample, name, index)) for name in names]
         return cls(names, rows)
 
@@ -141,6 +144,16 @@ def check_names(names: Sequence[str]) -> tuple[str, ...]:
 def modality_names(sample: Sample) -> tuple[str, ...]:
     """Every key of a sample that is a modality, in the sample's order."""
     return tuple(name for name in sample if name != TARGETS)
+
+
+def check_same_modalities(sample: Sample, names: tuple[str, ...], index: int) -> None:
+    """Raise a SampleError where a sample has a modality that the first one lacks."""
+    extra = [name for name in modality_names(sample) if name not in names]
+    if extra:
+        raise SampleError(
+            f"sample {index} has {extra}, which the first sample lacks (it has {list(names)}); a modality that is "
+            "missing in a sample is an array of length 0, or name the modalities that you want"
+        )
 
 
 def modality_array(sample: Sample, name: str, index: int) -> np.ndarray:

@@ -8,7 +8,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from multimodal_pad.errors import SampleError
-from multimodal_pad.lengths import TARGETS, Sample, check_names, modality_array, modality_names
+from multimodal_pad.lengths import (
+    TARGETS,
+    Sample,
+    check_names,
+    check_same_modalities,
+    modality_array,
+    modality_names,
+)
 
 _ALIGNMENT = 64  # bytes: what the CPU backend of JAX asks for to take a NumPy buffer without a copy
 
@@ -86,7 +93,8 @@ def pad_samples(
     Raises:
         SampleError: no samples, more samples than rows, a missing modality, a width, rank or dtype
             that differs between samples, a sample longer than ``pad_to``, a pad value that the
-            dtype cannot hold, targets in only some samples, or NaN or inf with ``check_finite``.
+            dtype cannot hold or for an unknown modality, targets in only some samples, or NaN or
+            inf with ``check_finite``.
 
     >>> batch = pad_samples([{"text": [5, 6, 7]}, {"text": [8]}])
     >>> batch.features["text"].tolist(), batch.masks["text"].sum(axis=1).tolist()
@@ -102,6 +110,10 @@ def pad_samples(
         )
     names = check_names(modality_names(samples[0]) if modalities is None else modalities)
     ids = range(len(samples)) if ids is None else ids
+    if modalities is None:
+        for sample, index in zip(samples, ids, strict=True):
+            check_same_modalities(sample, names, index)
+    pad_values = _pad_values(pad_value, names)
     features, masks = {}, {}
     for name in names:
         arrays = [modality_array(sample, name, i) for sample, i in zip(samples, ids, strict=True)]
@@ -111,8 +123,7 @@ def pad_samples(
         lengths = np.zeros(rows, np.int64)
         lengths[: len(arrays)] = [len(array) for array in arrays]
         padded = _padded_length(lengths, name, pad_to, ids)
-        value = pad_value.get(name, 0) if isinstance(pad_value, Mapping) else pad_value
-        features[name] = _pad(arrays, rows, padded, _as_dtype(value, arrays[0].dtype, name))
+        features[name] = _pad(arrays, rows, padded, _as_dtype(pad_values[name], arrays[0].dtype, name))
         masks[name] = aligned_empty((rows, padded), np.dtype(bool))
         np.less(np.arange(padded)[None, :], lengths[:, None], out=masks[name])
     sample_mask = aligned_empty((rows,), np.dtype(bool))
@@ -204,11 +215,20 @@ def _padded_length(lengths: np.ndarray, name: str, pad_to: Mapping[str, int] | N
     return int(pad_to[name])
 
 
+def _pad_values(pad_value: float | Mapping[str, float], names: tuple[str, ...]) -> dict[str, float]:
+    if not isinstance(pad_value, Mapping):
+        return dict.fromkeys(names, pad_value)
+    unknown = [name for name in pad_value if name not in names]
+    if unknown:
+        raise SampleError(f"got pad values for {unknown}; the modalities are {list(names)}")
+    return {name: pad_value.get(name, 0) for name in names}
+
+
 def _as_dtype(value: float, dtype: np.dtype, name: str) -> Any:
     with np.errstate(all="ignore"):
         cast = np.asarray(value).astype(dtype)
-    exact = dtype.kind not in "biu" or (np.isfinite(value) and cast == value)
-    if not exact:
+    fits = np.isfinite(value) and cast == value if dtype.kind in "biu" else np.isfinite(cast) == np.isfinite(value)
+    if not fits:
         raise SampleError(f"{name!r}: the pad value {value} is not a value of dtype {dtype}")
     return cast
 

@@ -96,8 +96,7 @@ class Ladder(Policy):
     @classmethod
     def powers_of_two(cls, lengths: LengthTable, smallest: int = 1) -> Ladder:
         """Edges ``smallest * 2**i``, up to the first that holds the longest length."""
-        if smallest < 1:
-            raise LengthError(f"got smallest={smallest}; the first edge must be at least 1")
+        _check_whole("smallest", smallest)
         edges = {}
         for name, longest in lengths.maxima.items():
             edges[name] = [smallest]
@@ -119,8 +118,7 @@ class Ladder(Policy):
         Fewer where quantiles coincide. The quantile is the smallest length with at least that share
         of the samples at or below it (NumPy's ``inverted_cdf``).
         """
-        if count < 1:
-            raise LengthError(f"got count={count}; a ladder needs at least one edge per modality")
+        _check_whole("count", count)
         levels = np.arange(1, count + 1) / count
         values = np.maximum(lengths.values, 1)
         columns = [np.quantile(column, levels, method="inverted_cdf") for column in values.T]
@@ -181,7 +179,7 @@ def _check_edges(name: str, column: Any) -> np.ndarray:
     if edges.ndim != 1 or not edges.size:
         raise LengthError(f"{name!r}: got the edges {column!r}; give at least one bucket length")
     whole = edges.dtype.kind in "iu"
-    if not whole or edges[0] < 1 or (np.diff(edges) <= 0).any():
+    if not whole or edges[0] < 1 or (np.diff(edges.astype(np.int64)) <= 0).any():
         raise LengthError(
             f"{name!r}: got the edges {edges.tolist()}; they must be whole numbers of positions, at least 1, "
             "each larger than the one before"
@@ -189,9 +187,27 @@ def _check_edges(name: str, column: Any) -> np.ndarray:
     return edges.astype(np.int64)
 
 
+def check_covered(lengths: LengthTable, policy: Policy, keep: np.ndarray | None = None) -> None:
+    """Raise an UncoveredLengthError that names the first sample (of those kept) that no bucket holds."""
+    values = lengths.select(policy.modalities).values
+    long = ~policy.covers(values) if keep is None else ~policy.covers(values) & keep
+    if long.any():
+        row = int(np.argmax(long))
+        limits = policy.truncate(values[row : row + 1])[0]
+        column = int(np.argmax(values[row] > limits))
+        raise UncoveredLengthError(
+            f"sample {row}: {policy.modalities[column]!r} has {values[row, column]} positions and the longest bucket "
+            f'has {limits[column]}; add a longer bucket, or pass long_samples="truncate" or "drop" to the batcher'
+        )
+
+
+def _check_whole(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise LengthError(f"got {value!r} for {name}; it must be a whole number, at least 1")
+
+
 def _check_steps(lengths: LengthTable, steps: Mapping[str, int]) -> None:
     if set(steps) != set(lengths.modalities):
         raise LengthError(f"got multiples for {sorted(steps)}; give one for each of {sorted(lengths.modalities)}")
     for name, step in steps.items():
-        if step != int(step) or step < 1:
-            raise LengthError(f"{name!r}: got a multiple of {step}; it must be a whole number, at least 1")
+        _check_whole(f"the multiple of {name!r}", step)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import queue
 import threading
+import weakref
 from collections.abc import Iterable, Iterator
 from typing import Generic, TypeVar
+
+from multimodal_pad.errors import PaddingError
 
 T = TypeVar("T")
 
@@ -25,6 +28,8 @@ class Prefetch(Iterator[T], Generic[T]):
     """
 
     def __init__(self, items: Iterable[T], depth: int) -> None:
+        if depth < 1:
+            raise PaddingError(f"got depth={depth}; a prefetch needs room for at least one item")
         self._ready: queue.SimpleQueue = queue.SimpleQueue()
         self._room = threading.Semaphore(depth)
         self._stop = threading.Event()
@@ -32,6 +37,7 @@ class Prefetch(Iterator[T], Generic[T]):
         arguments = (items, self._ready, self._room, self._stop)
         self._thread = threading.Thread(target=_work, args=arguments, name="prefetch", daemon=True)
         self._thread.start()
+        weakref.finalize(self, _halt, self._stop, self._room)
 
     def __next__(self) -> T:
         if self._stop.is_set():
@@ -47,8 +53,7 @@ class Prefetch(Iterator[T], Generic[T]):
 
     def close(self) -> None:
         """Stop the thread, wait for the item in its hands, and drop what is not consumed."""
-        self._stop.set()
-        self._room.release()
+        _halt(self._stop, self._room)
         if self._thread is not threading.current_thread():
             self._thread.join()
 
@@ -58,9 +63,10 @@ class Prefetch(Iterator[T], Generic[T]):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def __del__(self) -> None:
-        self._stop.set()
-        self._room.release()
+
+def _halt(stop: threading.Event, room: threading.Semaphore) -> None:
+    stop.set()
+    room.release()  # wakes the thread where it waits for room
 
 
 def _work(items: Iterable[T], ready: queue.SimpleQueue, room: threading.Semaphore, stop: threading.Event) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from multimodal_pad.cost import Cost, position_count
 from multimodal_pad.errors import PaddingError
 from multimodal_pad.lengths import LengthTable
-from multimodal_pad.policies import Policy
+from multimodal_pad.policies import Policy, check_covered
 
 Grouping = Literal["random", "length"]
 
@@ -47,7 +47,7 @@ def make_schedule(
     them. ``length``: within each window of the random order, samples are dealt to the cheapest
     shape that holds them; what does not fill a batch goes up to the next larger shape among those in
     the window, and from the largest on to the next window. The steps of a window are in random order.
-    Each sample appears once; only at the end of the epoch are batches filled up with empty rows.
+    Each sample appears once; only in the last window are batches filled up with empty rows.
 
     The result depends on the arguments and NumPy's generator alone, so every host computes the same.
 
@@ -63,10 +63,12 @@ def make_schedule(
         keep: bool ``(N,)``, the samples to deal; by default all.
 
     Raises:
-        PaddingError: a batch size or window below 1, an unknown grouping, no samples kept.
+        PaddingError: a batch size or window below 1, a negative seed, an unknown grouping, no
+            samples kept.
         UncoveredLengthError: a sample is longer than every bucket.
     """
-    check_batching(batch_size, grouping, window)
+    check_batching(batch_size, grouping, window, seed)
+    check_covered(lengths, policy, keep)
     ids = np.arange(len(lengths)) if keep is None else np.flatnonzero(keep)
     if not len(ids):
         raise PaddingError("no samples are left to deal: every one of them is longer than every bucket")
@@ -81,13 +83,19 @@ def make_schedule(
     return Schedule(policy.round_up(_batch_maxima(batches, values)), batches)
 
 
-def check_batching(batch_size: int, grouping: str, window: int) -> None:
-    """Raise a PaddingError for a batch size or window below 1 or an unknown grouping."""
-    for name, value in (("batch_size", batch_size), ("window", window)):
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-            raise PaddingError(f"got {name}={value!r}; it must be a whole number, at least 1")
+def check_batching(batch_size: int, grouping: str, window: int, seed: int) -> None:
+    """Raise a PaddingError for a number out of range or an unknown grouping."""
+    check_whole("batch_size", batch_size, 1)
+    check_whole("window", window, 1)
+    check_whole("seed", seed, 0)
     if grouping not in get_args(Grouping):
         raise PaddingError(f"got grouping={grouping!r}; choose one of {list(get_args(Grouping))}")
+
+
+def check_whole(name: str, value: object, least: int) -> None:
+    """Raise a PaddingError unless ``value`` is a whole number of at least ``least``."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise PaddingError(f"got {name}={value!r}; it must be a whole number, at least {least}")
 
 
 def _chunk(order: np.ndarray, batch_size: int) -> np.ndarray:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multimodal_pad import BucketBatcher, Exact, Fixed, Ladder, LengthTable, PaddingError, unpad
+from multimodal_pad import BucketBatcher, Exact, Fixed, Ladder, LengthTable, PaddingError, TransformerCost, unpad
 from multimodal_pad.errors import LengthError, SampleError, UncoveredLengthError
 from multimodal_pad.sources import Synthetic
 from tests.strategies import length_tables, make_samples, policies
@@ -74,7 +74,9 @@ LONG = [{"text": np.arange(n), "targets": n} for n in (3, 9, 4, 20)]
 
 
 def test_a_long_sample_is_an_error_by_default():
-    with pytest.raises(UncoveredLengthError, match=r"sample 1: 'text' has 9 positions.*longest bucket.*8.*truncate"):
+    with pytest.raises(
+        UncoveredLengthError, match=r"sample 1: 'text' has 9 positions and the longest bucket has 8; .*truncate"
+    ):
         BucketBatcher(LONG, Ladder({"text": [4, 8]}), batch_size=2)
 
 
@@ -127,8 +129,40 @@ def test_what_the_source_raises_reaches_the_consumer(prefetch):
 def test_a_sample_that_does_not_fit_is_named_by_its_number():
     samples = [{"audio": np.ones((2, 3 + (i == 6)), np.float32)} for i in range(10)]
     batcher = BucketBatcher(samples, Fixed({"audio": 4}), batch_size=5)
-    with pytest.raises(SampleError, match=r"'audio': got feature shape .*give every sample the same"):
+    with pytest.raises(
+        SampleError, match=r"sample \d, 'audio': got feature shape .*give every sample the same"
+    ) as caught:
         list(batcher.epoch(0))
+    assert "sample 6" in str(caught.value)
+
+
+@pytest.mark.parametrize("odd", [np.ones((2, 4), np.float32), np.ones((2, 3)), np.ones((2, 3, 1), np.float32)])
+def test_a_batch_that_does_not_fit_those_before_it(odd):
+    """With one sample to a batch, no batch is at odds with itself."""
+    samples = [{"audio": odd if i == 6 else np.ones((2, 3), np.float32)} for i in range(10)]
+    batcher = BucketBatcher(samples, Fixed({"audio": 4}), batch_size=1)
+    with pytest.raises(SampleError, match=r"sample \d, 'audio': got feature shape .* but sample \d has") as caught:
+        list(batcher.epoch(0))
+    assert "sample 6" in str(caught.value)
+
+
+@pytest.mark.parametrize("long_samples", ["error", "truncate"])
+def test_a_table_that_does_not_say_how_long_a_sample_is(long_samples):
+    table = LengthTable(("text",), np.array([[3], [9], [4], [20]]) - np.array([[0], [0], [1], [0]]))
+    batcher = BucketBatcher(
+        LONG,
+        Ladder({"text": [4, 32 if long_samples == "error" else 8]}),
+        batch_size=2,
+        lengths=table,
+        long_samples=long_samples,
+    )
+    with pytest.raises(SampleError, match="sample 2, 'text': got 4 positions and the length table says 3"):
+        list(batcher.epoch(0))
+
+
+def test_a_cost_of_other_modalities():
+    with pytest.raises(PaddingError, match="cost of the modalities"):
+        BucketBatcher(LONG, Exact(["text"]), batch_size=2, cost=TransformerCost(("audio", "text")))
 
 
 def test_check_finite_names_the_sample():
@@ -145,8 +179,10 @@ def test_check_finite_names_the_sample():
         (LONG, {"batch_size": 0}, PaddingError, "batch_size=0"),
         (LONG, {"grouping": "size"}, PaddingError, "grouping='size'"),
         (LONG, {"prefetch": -1}, PaddingError, "prefetch=-1"),
+        (LONG, {"prefetch": 1.5}, PaddingError, r"prefetch=1\.5"),
+        (LONG, {"seed": -1}, PaddingError, "seed=-1"),
         (LONG, {"long_samples": "keep"}, PaddingError, "long_samples='keep'"),
-        (LONG, {"lengths": LengthTable(("text",), np.ones((3, 1), int))}, PaddingError, "3 rows for a source of 4"),
+        (LONG, {"lengths": LengthTable(("text",), np.ones((3, 1), int))}, LengthError, "3 rows for a source of 4"),
         (LONG, {"lengths": LengthTable(("audio",), np.ones((4, 1), int))}, LengthError, r"not \['text'\]"),
         ([*LONG, {"targets": 1}], {}, SampleError, "sample 4 has no 'text'"),
     ],

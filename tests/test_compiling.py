@@ -115,6 +115,8 @@ def test_cache_hits_are_told_from_compiles(tmp_path):
         compilation_cache.reset_cache()
     assert (cold["cached_step"].backend_compiles, cold["cached_step"].cache_hits) == (1, 0)
     assert (warm["cached_step"].backend_compiles, warm["cached_step"].cache_hits) == (1, 1)
+    assert cold["cached_step"].cache_seconds == 0
+    assert 0 < warm["cached_step"].cache_seconds <= warm["cached_step"].backend_seconds
 
 
 def test_the_table_runs_what_it_compiled():

@@ -67,6 +67,13 @@ def test_measure_names_the_sample_that_lacks_a_modality():
         LengthTable.measure([{"text": [1], "audio": [1]}, {"text": [1]}])
 
 
+def test_measure_names_the_sample_that_has_more_than_the_first():
+    samples = [{"text": [1]}, {"text": [1], "audio": [1]}]
+    with pytest.raises(SampleError, match=r"sample 1 has \['audio'\], which the first sample lacks"):
+        LengthTable.measure(samples)
+    assert LengthTable.measure(samples, ["text"]).values.tolist() == [[1], [1]]
+
+
 @pytest.mark.parametrize("value", [3, "words", ["a", "b"], [[1], [2, 3]]])
 def test_measure_refuses_what_is_not_a_sequence_of_numbers(value):
     with pytest.raises(SampleError, match="sample 0, 'text'"):

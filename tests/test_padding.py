@@ -96,6 +96,11 @@ def test_the_shape_names_the_modalities_in_order():
     assert pad_samples(TWO, modalities=["text", "audio"]).shape == pad_samples(TWO).shape
 
 
+def test_nan_is_a_pad_value_for_floats():
+    batch = pad_samples(TWO, modalities=["audio"], pad_value=float("nan"))
+    assert np.isnan(batch.features["audio"][1]).all()
+
+
 def test_a_pad_value_per_modality():
     batch = pad_samples(TWO, pad_value={"text": 9})
     assert batch.features["text"][1].tolist() == [5, 9]
@@ -111,6 +116,7 @@ def changed(**changes):
     [
         ([], {}, "no samples"),
         ([TWO[0], {"text": TWO[1]["text"]}], {}, "sample 1 has no 'audio'.*array of length 0"),
+        ([{"text": TWO[1]["text"]}, TWO[0]], {}, r"sample 1 has \['audio'\], which the first sample lacks"),
         (changed(audio=np.ones((2, 5), np.float32)), {}, r"sample 1, 'audio': got feature shape \(5,\), but sample 0"),
         (changed(audio=np.ones(2, np.float32)), {}, "sample 1, 'audio': got rank 1, but sample 0 has 2"),
         (changed(audio=np.ones((2, 4))), {}, "sample 1, 'audio': got dtype float64, but sample 0 has float32"),
@@ -122,6 +128,12 @@ def changed(**changes):
         (TWO, {"pad_to": {"text": 8}}, "pad_to has no 'audio'"),
         (TWO, {"pad_value": 0.5}, "'text': the pad value 0.5 is not a value of dtype int32"),
         (TWO, {"pad_value": float("nan"), "modalities": ["text"]}, "the pad value nan"),
+        (TWO, {"pad_value": {"txt": 9}}, r"pad values for \['txt'\]; the modalities are"),
+        (
+            [{"audio": np.ones(3, np.float16)}],
+            {"pad_value": 1e6},
+            "the pad value 1000000.0 is not a value of dtype float16",
+        ),
         (TWO, {"ids": [40, 41], "pad_to": {"text": 1, "audio": 9}}, "sample 40, 'text'"),
     ],
 )

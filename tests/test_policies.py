@@ -84,7 +84,7 @@ def test_covers_and_truncate():
     assert ladder.truncate(TABLE.values).tolist() == [[3, 40], [9, 0], [1, 64]]
 
 
-@pytest.mark.parametrize("edges", [[], [0, 4], [4, 4], [8, 4], [-1], [1.5, 3], 7, [[1, 2]]])
+@pytest.mark.parametrize("edges", [[], np.array([8, 4], np.uint8), [0, 4], [4, 4], [8, 4], [-1], [1.5, 3], 7, [[1, 2]]])
 def test_bad_edges(edges):
     with pytest.raises(LengthError, match="'text': got the edges"):
         Ladder({"text": edges})
@@ -93,10 +93,12 @@ def test_bad_edges(edges):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Ladder.powers_of_two(TABLE, 0), "smallest=0"),
-        (lambda: Ladder.multiples_of(TABLE, 0), "'text': got a multiple of 0"),
+        (lambda: Ladder.powers_of_two(TABLE, 0), "got 0 for smallest"),
+        (lambda: Ladder.multiples_of(TABLE, 0), "got 0 for the multiple of 'text'"),
+        (lambda: Ladder.multiples_of(TABLE, 64.0), r"got 64\.0 for the multiple of 'text'"),
+        (lambda: Ladder.quantiles(TABLE, 2.5), r"got 2\.5 for count"),
         (lambda: Ladder.multiples_of(TABLE, {"text": 4}), r"multiples for \['text'\]"),
-        (lambda: Ladder.quantiles(TABLE, 0), "count=0"),
+        (lambda: Ladder.quantiles(TABLE, 0), "got 0 for count"),
         (lambda: Ladder({}), "at least one name"),
     ],
 )

@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from multimodal_pad import PaddingError
 from multimodal_pad.prefetch import Prefetch
 
 
@@ -72,6 +73,11 @@ def test_an_iterator_that_is_dropped_stops_the_thread():
     del ahead
     gc.collect()
     assert wait_until(lambda: not prefetch_threads())
+
+
+def test_no_room_is_refused():
+    with pytest.raises(PaddingError, match="depth=0"):
+        Prefetch(iter(()), 0)
 
 
 def test_making_items_overlaps_with_using_them():

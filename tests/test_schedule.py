@@ -98,6 +98,7 @@ def test_only_the_samples_kept_are_dealt():
         ({"batch_size": 2.5}, "batch_size=2.5"),
         ({"batch_size": True}, "batch_size=True"),
         ({"batch_size": 2, "window": 0}, "window=0"),
+        ({"batch_size": 2, "seed": -1}, "seed=-1"),
         ({"batch_size": 2, "grouping": "alphabet"}, r"grouping='alphabet'; choose one of \['random', 'length'\]"),
         ({"batch_size": 2, "keep": np.zeros(3, bool)}, "no samples are left"),
     ],
@@ -109,8 +110,9 @@ def test_bad_options(options, message):
 
 @pytest.mark.parametrize("grouping", ["random", "length"])
 def test_a_sample_longer_than_every_bucket(grouping):
-    with pytest.raises(UncoveredLengthError, match="'text' has 9 positions"):
-        make_schedule(LengthTable(("text",), np.array([[9]])), Fixed({"text": 8}), batch_size=1, grouping=grouping)
+    table = LengthTable(("text",), np.array([[3]] * 20 + [[9]] + [[3]] * 20))
+    with pytest.raises(UncoveredLengthError, match="sample 20: 'text' has 9 positions"):
+        make_schedule(table, Fixed({"text": 8}), batch_size=4, grouping=grouping)
 
 
 def test_meld_keeps_what_the_reference_figures_say(meld_dir):

@@ -91,6 +91,10 @@ class TransformerConfig:
         if self.attention is not None and self.attention not in get_args(Implementation):
             raise PaddingError(f"got attention={self.attention!r}; choose one of {list(get_args(Implementation))}")
 
+    def __hash__(self) -> int:
+        values = {**vars(self), "modalities": tuple(self.modalities.items())}
+        return hash(tuple(values.items()))
+
     @property
     def memory_width(self) -> int:
         """Width of the memories: the crossmodal results for one target, side by side."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import logging
 import re
 from collections import Counter
@@ -137,18 +138,23 @@ def _table(data_dir: str | Path, split: str) -> Path:
 
 def _read(path: Path) -> Iterator[_Row]:
     """The rows of a table, each checked; raises a SourceError that names file and line."""
+    data = path.read_bytes()
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            absent = [name for name in _COLUMNS if name not in (reader.fieldnames or ())]
-            if absent:
-                raise SourceError(f"{path}, line 1: no column {absent}; MELD's tables have {list(_COLUMNS)}")
-            for record in reader:
-                yield _parse(record, path, reader.line_num)
+        text = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise SourceError(f"{path}: not UTF-8 at byte {error.start}; convert the file to UTF-8") from None
+        line = data.count(b"\n", 0, error.start) + 1
+        raise SourceError(f"{path}, line {line}: not UTF-8; convert the file to UTF-8") from None
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    try:
+        absent = [name for name in _COLUMNS if name not in (reader.fieldnames or ())]
+        if absent:
+            raise SourceError(f"{path}, line 1: no column {absent}; MELD's tables have {list(_COLUMNS)}")
+        for record in reader:
+            yield _parse(record, path, reader.line_num)
     except csv.Error as error:
-        raise SourceError(f"{path}: not a CSV file: {error}") from None
+        raise SourceError(
+            f"{path}, line {reader.reader.line_num}: not a row of a CSV file: {error}; mend the row"
+        ) from None
 
 
 def _parse(record: dict[str, Any], path: Path, line: int) -> _Row:

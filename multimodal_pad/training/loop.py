@@ -20,7 +20,7 @@ from multimodal_pad.batcher import BucketBatcher
 from multimodal_pad.compiling import StepTable
 from multimodal_pad.errors import TrainingError
 from multimodal_pad.training.loss import Loss, cross_entropy
-from multimodal_pad.training.metrics import classification_metrics, regression_metrics
+from multimodal_pad.training.metrics import classification_metrics, regression_metrics, require_scikit_learn
 from multimodal_pad.training.step import TrainStep
 
 _IN_FLIGHT = 4
@@ -102,14 +102,16 @@ def fit(
         progress: show a bar.
 
     Raises:
-        TrainingError: fewer than 1 epoch, patience without evaluation, or a loss that is not finite
-            (named by epoch and step).
+        TrainingError: fewer than 1 epoch, patience without evaluation, a loss that is not finite
+            (named by epoch and step), or classes to evaluate without scikit-learn.
     """
     if epochs < 1 or (patience is not None and (patience < 1 or evaluate_on is None)):
         raise TrainingError(
             f"got epochs={epochs} and patience={patience}; epochs must be at least 1, and patience at least 1 "
             "with evaluate_on given"
         )
+    if evaluate_on is not None and loss is cross_entropy:
+        require_scikit_learn()  # now, and not after the first epoch
     step = TrainStep(model, optimizer or make_optimizer(), loss, seed=seed)
     train_table = StepTable(step.train_step, donate_state=True)
     eval_table = StepTable(step.eval_step)
@@ -120,6 +122,8 @@ def fit(
             started = time.perf_counter()
             leaves, train_loss = _train_epoch(train_table, leaves, batcher, epoch, show)
             evaluation = {} if evaluate_on is None else evaluate(eval_table, leaves, evaluate_on)
+            if not math.isfinite(evaluation.get("loss", 0.0)):
+                raise _not_finite(f"epoch {epoch}, evaluation", evaluation["loss"])
             history.append(EpochRecord(epoch, train_loss, time.perf_counter() - started, evaluation))
             if evaluate_on is None or evaluation["loss"] < best_loss:
                 best_epoch, best_loss = epoch, evaluation.get("loss", math.inf)
@@ -133,8 +137,8 @@ def fit(
 def evaluate(table: StepTable, leaves: list[jax.Array], batcher: BucketBatcher) -> dict[str, float]:
     """Loss and metrics over every sample of a batcher once.
 
-    ``table`` holds :meth:`TrainStep.eval_step`. Integer targets are classes (accuracy, weighted
-    F1); others are regressed (mean absolute error).
+    ``table`` holds :meth:`TrainStep.eval_step`. One integer target for several outputs is a class
+    (accuracy, weighted F1); everything else is regressed (mean absolute error).
     """
     total, outputs, targets = 0.0, [], []
     for batch in batcher.epoch(0):
@@ -144,7 +148,8 @@ def evaluate(table: StepTable, leaves: list[jax.Array], batcher: BucketBatcher) 
         outputs.append(np.asarray(predicted)[real])
         targets.append(np.asarray(batch.targets)[real])
     predicted, wanted = np.concatenate(outputs), np.concatenate(targets)
-    metrics = classification_metrics if wanted.dtype.kind in "iu" else regression_metrics
+    classes = predicted.shape[1] > 1 and wanted.ndim == 1 and wanted.dtype.kind in "iu"
+    metrics = classification_metrics if classes else regression_metrics
     return {"loss": total / len(wanted), **metrics(predicted, wanted)}
 
 
@@ -163,10 +168,7 @@ def _train_epoch(
         nonlocal total, samples
         loss = float(metrics.loss)
         if not math.isfinite(loss):
-            raise TrainingError(
-                f"epoch {epoch}, step {step}: the loss is {loss}; lower the learning rate, or look for NaN and "
-                "inf in the features with check_finite=True"
-            )
+            raise _not_finite(f"epoch {epoch}, step {step}", loss)
         total += loss * int(metrics.samples)
         samples += int(metrics.samples)
         show(epoch, step + 1, steps, total / max(1, samples))
@@ -179,6 +181,13 @@ def _train_epoch(
     while in_flight:
         settle(*in_flight.popleft())
     return leaves, total / max(1, samples)
+
+
+def _not_finite(where: str, loss: float) -> TrainingError:
+    return TrainingError(
+        f"{where}: the loss is {loss}; lower the learning rate, look for NaN and inf in the features with "
+        "check_finite=True, and for token ids outside 0 to vocabulary_size - 1"
+    )
 
 
 @contextmanager

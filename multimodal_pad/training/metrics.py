@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import numpy as np
 
 from multimodal_pad.errors import TrainingError
+
+
+def require_scikit_learn() -> None:
+    """Raise a TrainingError that says how to install scikit-learn, where it is absent."""
+    if find_spec("sklearn") is None:
+        raise TrainingError(
+            "accuracy and F1 need scikit-learn; install it with pip install 'multimodal-pad[experiments]'"
+        )
 
 
 def classification_metrics(outputs: np.ndarray, targets: np.ndarray) -> dict[str, float]:
@@ -13,12 +23,9 @@ def classification_metrics(outputs: np.ndarray, targets: np.ndarray) -> dict[str
     >>> classification_metrics(np.eye(3)[[0, 1, 1, 2]], np.array([0, 1, 2, 2]))
     {'accuracy': 0.75, 'weighted_f1': 0.75}
     """
-    try:
-        from sklearn.metrics import accuracy_score, f1_score
-    except ModuleNotFoundError:
-        raise TrainingError(
-            "the metrics need scikit-learn; install it with pip install 'multimodal-pad[experiments]'"
-        ) from None
+    require_scikit_learn()
+    from sklearn.metrics import accuracy_score, f1_score
+
     predicted = np.asarray(outputs).argmax(axis=1)
     return {
         "accuracy": float(accuracy_score(targets, predicted)),

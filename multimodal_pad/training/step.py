@@ -46,14 +46,23 @@ class TrainStep:
 
     Attributes:
         leaves: the initial state.
+
+    Raises:
+        TrainingError: the model holds state other than parameters, or the batches have no targets.
     """
 
     def __init__(
         self, model: nnx.Module, optimizer: optax.GradientTransformation, loss: Loss, *, seed: int = 0
     ) -> None:
         self._graphdef, parameters, rest = nnx.split(model, nnx.Param, ...)
+        if jax.tree.leaves(rest):
+            raise TrainingError(
+                "the model holds state other than parameters, which a step would not update; keep statistics and "
+                f"random streams out of it (dropout keys come with each call): {list(nnx.to_flat_state(rest).paths)}"
+            )
+        self._rest = rest
         vector, self._unravel = ravel_pytree(parameters)
-        state = (vector, rest, optimizer.init(vector), jnp.zeros((), jnp.int32))
+        state = (vector, optimizer.init(vector), jnp.zeros((), jnp.int32))
         self._optimizer, self._loss, self._seed = optimizer, loss, seed
         leaves, self._structure = jax.tree.flatten(state)
         # Copies, so that donating the state does not take the arrays of the caller's model away.
@@ -61,19 +70,18 @@ class TrainStep:
 
     def train_step(self, leaves: list[jax.Array], batch: PaddedBatch) -> tuple[list[jax.Array], StepMetrics]:
         """One update; donate ``leaves``."""
-        vector, rest, opt_state, count = self._unflatten(leaves)
+        vector, opt_state, count = jax.tree.unflatten(self._structure, leaves)
         key = jax.random.fold_in(jax.random.key(self._seed), count)
 
         def objective(vector: jax.Array) -> jax.Array:
-            model = self._merge(vector, rest)
-            outputs = model(batch.features, batch.masks, dropout_key=key)
+            outputs = self._merge(vector)(batch.features, batch.masks, dropout_key=key)
             return self._batch_loss(outputs, batch)
 
         loss, gradient = jax.value_and_grad(objective)(vector)
         updates, opt_state = self._optimizer.update(gradient, opt_state, vector)
         metrics = StepMetrics(loss, jnp.linalg.norm(gradient), batch.sample_mask.sum())
         vector = optax.apply_updates(vector, updates)
-        return jax.tree.leaves((vector, rest, opt_state, count + 1)), metrics
+        return jax.tree.leaves((vector, opt_state, count + 1)), metrics
 
     def eval_step(self, leaves: list[jax.Array], batch: PaddedBatch) -> tuple[jax.Array, jax.Array]:
         """Outputs ``(B, K)`` and the loss, without dropout."""
@@ -82,16 +90,12 @@ class TrainStep:
 
     def model(self, leaves: list[jax.Array]) -> Any:
         """The model with the parameters in ``leaves``: to evaluate, inspect or save."""
-        vector, rest, _, _ = self._unflatten(leaves)
-        return self._merge(vector, rest)
+        return self._merge(jax.tree.unflatten(self._structure, leaves)[0])
 
     def _batch_loss(self, outputs: jax.Array, batch: PaddedBatch) -> jax.Array:
         if batch.targets is None:
             raise TrainingError(f"the batches have no targets; give every sample its {TARGETS!r}")
         return self._loss(outputs, batch.targets, batch.sample_mask)
 
-    def _unflatten(self, leaves: list[jax.Array]) -> tuple[jax.Array, Any, Any, jax.Array]:
-        return jax.tree.unflatten(self._structure, leaves)
-
-    def _merge(self, vector: jax.Array, rest: Any) -> Any:
-        return nnx.merge(self._graphdef, self._unravel(vector), rest)
+    def _merge(self, vector: jax.Array) -> Any:
+        return nnx.merge(self._graphdef, self._unravel(vector), self._rest)

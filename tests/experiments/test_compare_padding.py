@@ -94,6 +94,7 @@ def test_a_run_cut_short_says_so(tmp_path):
         (["--batch-size", "0"], "batch_size=0"),
         (["--epochs", "0"], "got --epochs 0"),
         (["--max-minutes", "-1"], "got --max-minutes -1"),
+        (["--seed", "-1"], "got --seed -1"),
         (["--modalities", "smell"], "not ['smell']"),
         (["--out", "tests"], "tests exists; name another folder"),
     ],

@@ -197,6 +197,10 @@ def test_dropout_follows_the_key():
     np.testing.assert_allclose(apply(batch)[0], run([sample(5, 11)])[0][0], atol=1e-6)
 
 
+def test_the_model_goes_through_nnx_jit():
+    assert hash(nnx.graphdef(MODEL)) == hash(nnx.graphdef(MultimodalTransformer(CONFIG, rngs=nnx.Rngs(1))))
+
+
 def program_size(layers):
     encoder = Encoder(8, 2, layers, dropout_rate=0.0, dtype=jnp.dtype("float32"), rngs=nnx.Rngs(0))
     x, lengths = jnp.ones((2, 5, 8)), jnp.array([5, 3])

@@ -77,7 +77,8 @@ def test_the_payload_follows_from_the_seed(folder):
         ([row(end="00:99:00,000")], "line 2: got EndTime"),
         ([row(end="00:00:01,000")], "no usable row"),
         ([], "no usable row"),
-        (['1,"open quote'], "not a CSV file"),
+        ([row(), '1,"open quote'], "line 3: not a row of a CSV file"),
+        ([row(), row('a "quote" inside')], "line 3: not a row of a CSV file"),
     ],
 )
 def test_broken_tables_are_named_by_file_and_line(folder, rows, message):
@@ -102,8 +103,8 @@ def test_missing_files(tmp_path):
 
 def test_not_utf8(folder):
     data = folder()
-    (data / "dev_sent_emo.csv").write_bytes(HEADER.encode() + b"\n\xff\xfe\n")
-    with pytest.raises(SourceError, match=r"dev_sent_emo\.csv: not UTF-8"):
+    (data / "dev_sent_emo.csv").write_bytes(HEADER.encode() + b"\n" + row().encode() + b"\n\xff\xfe\n")
+    with pytest.raises(SourceError, match=r"dev_sent_emo\.csv, line 3: not UTF-8"):
         Meld(data, "dev")
 
 

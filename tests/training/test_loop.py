@@ -149,6 +149,36 @@ def test_a_loss_that_is_not_finite_is_named():
         fit(MeanModel(), make_batcher(samples), epochs=1, progress=False)
 
 
+def test_an_evaluation_loss_that_is_not_finite_is_named():
+    samples = make_samples()
+    samples[5]["audio"][0] = np.inf
+    with pytest.raises(TrainingError, match=r"epoch 0, evaluation: the loss is nan"):
+        fit(MeanModel(), make_batcher(), epochs=2, evaluate_on=make_batcher(samples), progress=False)
+
+
+def test_whole_numbers_can_be_regressed():
+    result = fit(MeanModel(1), make_batcher(), epochs=1, loss=l1, evaluate_on=make_batcher(), progress=False)
+    assert set(result.history[0].evaluation) == {"loss", "mae"}
+
+
+def test_state_that_a_step_would_not_update_is_refused():
+    class WithStatistics(MeanModel):
+        def __init__(self):
+            super().__init__()
+            self.norm = nnx.BatchNorm(2, rngs=nnx.Rngs(0))
+
+    with pytest.raises(TrainingError, match=r"state other than parameters.*norm"):
+        TrainStep(WithStatistics(), optax.sgd(0.1), cross_entropy)
+
+
+def test_scikit_learn_is_asked_for_before_the_first_epoch(monkeypatch):
+    monkeypatch.setattr("multimodal_pad.training.metrics.find_spec", lambda _: None)
+    batcher = make_batcher()
+    with pytest.raises(TrainingError, match="need scikit-learn; install it with"):
+        fit(MeanModel(), batcher, epochs=1, evaluate_on=make_batcher(), progress=False)
+    assert batcher.stats.steps == 0
+
+
 def test_evaluation_without_targets():
     batcher = make_batcher([{"audio": s["audio"]} for s in make_samples()])
     step = TrainStep(MeanModel(), optax.sgd(0.1), cross_entropy)
