@@ -58,7 +58,7 @@ def figures(results: dict[str, Any]) -> Iterator[tuple[str, str]]:
         for place, (draw, caption) in enumerate(drawings):
             figure = draw(results)
             text = io.StringIO()
-            figure.savefig(text, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
+            figure.savefig(text, format="svg", dpi=200, bbox_inches="tight", metadata={"Date": None, "Creator": None})
             svg = text.getvalue()[text.getvalue().index("<svg") :]
             # One page holds all figures, so each gets identifiers of its own.
             yield caption, re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>figure{place}-", svg)
@@ -99,7 +99,7 @@ def _shapes(results: dict[str, Any]) -> Figure:
             axes.set_visible(False)
             continue
         row = rows[place]
-        axes.scatter(lengths[:, across], lengths[:, up], s=2, color=FAINT, rasterized=False, linewidths=0)
+        axes.scatter(lengths[:, across], lengths[:, up], s=2, color=FAINT, rasterized=True, linewidths=0)
         shapes = np.array([shape["lengths"] for shape in row["shapes_used"]])
         steps = np.array([shape["steps"] for shape in row["shapes_used"]])
         areas = 12 + 160 * steps / steps.max() if len(steps) < 200 else 6
@@ -114,6 +114,7 @@ def _shapes(results: dict[str, Any]) -> Figure:
         )
         axes.set_title(f"{label(row)}\n{row['shapes']:,} {'shape' if row['shapes'] == 1 else 'shapes'}", fontsize=9)
         axes.set_xlabel(f"{names[across]}, positions")
+        axes.tick_params(labelbottom=True, labelleft=True)
     panels[0, 0].set_ylabel(f"{names[up]}, positions")
     return figure
 
