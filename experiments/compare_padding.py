@@ -4,6 +4,8 @@ Every policy trains the same model from the same parameters on the same samples,
 batch size. A policy is measured for its share of --max-minutes; where that ends before its epochs do,
 what the whole run would take is estimated from the steps measured and marked with "~". Numbers of shapes
 and padding efficiency never need an estimate: they follow from the lengths.
+
+With make: make compare ARGS="--source meld --data-dir DIR"
 """
 
 from __future__ import annotations
@@ -166,7 +168,9 @@ def parse_arguments(arguments: list[str]) -> tuple[Config, Path]:
     """The configuration, and the folder to write."""
     default = Config()
     parser = argparse.ArgumentParser(
-        prog="make compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m experiments.compare_padding",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--source", choices=["synthetic", "meld"], help="synthetic follows MELD's lengths (default)")
     parser.add_argument("--data-dir", metavar="DIR", help="folder of the corpus, for --source meld")

@@ -66,6 +66,12 @@ def make_schedule(
         PaddingError: a batch size or window below 1, a negative seed, an unknown grouping, no
             samples kept.
         UncoveredLengthError: a sample is longer than every bucket.
+
+    >>> from multimodal_pad import Ladder
+    >>> table = LengthTable(("text",), np.array([[3], [12], [4], [9]]))
+    >>> schedule = make_schedule(table, Ladder({"text": [4, 16]}), batch_size=2)
+    >>> sorted((int(length), sorted(ids.tolist())) for (length,), ids in zip(*schedule))
+    [(4, [0, 2]), (16, [1, 3])]
     """
     check_batching(batch_size, grouping, window, seed)
     check_covered(lengths, policy, keep)

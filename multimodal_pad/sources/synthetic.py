@@ -32,8 +32,9 @@ class Synthetic:
     utterance, so that padding costs here what it costs on the corpus.
 
     Text carries one hidden class and audio another, each planted as a direction of its own on every
-    position; the target is their sum modulo ``num_classes``. Each hidden class is independent of the target, so that
-    either modality alone says nothing about it and the two together say everything. Visual is noise.
+    position; the target is their sum modulo ``num_classes``. Each hidden class is independent of the
+    target, so that either modality alone says nothing about it and the two together say everything.
+    Visual is noise.
 
     Args:
         num_samples: how many.
@@ -60,7 +61,7 @@ class Synthetic:
         if not 0 <= missing <= 1:
             raise PaddingError(f"got missing={missing}; it is a share of the samples, from 0 to 1")
         rng = np.random.default_rng(seed)
-        self._seed, self._num_classes = seed, num_classes
+        self._seed = seed
         values = _joint_lengths(num_samples, rng)
         absent = rng.permutation(num_samples)[: round(missing * num_samples)]
         values[absent, rng.integers(0, len(WIDTHS), len(absent))] = 0

@@ -66,7 +66,10 @@ def make_optimizer(
     clip: float = 0.8,
     weight_decay: float = 1e-2,
 ) -> optax.GradientTransformation:
-    """AdamW with linear warm-up and clipping by global norm (0.8 is MulT's)."""
+    """AdamW with linear warm-up and clipping by global norm (0.8 is MulT's).
+
+    >>> optimizer = make_optimizer(2e-3, warmup_steps=100)
+    """
     if not learning_rate > 0 or warmup_steps < 0 or not clip > 0:
         raise TrainingError(
             f"got learning_rate={learning_rate}, warmup_steps={warmup_steps}, clip={clip}; learning_rate and "
@@ -104,6 +107,15 @@ def fit(
     Raises:
         TrainingError: fewer than 1 epoch, patience without evaluation, a loss that is not finite
             (named by epoch and step), or classes to evaluate without scikit-learn.
+
+    >>> from multimodal_pad import Ladder
+    >>> from multimodal_pad.models import ModalityConfig, MultimodalTransformer, TransformerConfig
+    >>> samples = [{"text": np.arange(1 + i % 3), "targets": i % 2} for i in range(8)]
+    >>> config = TransformerConfig({"text": ModalityConfig(vocabulary_size=3)}, num_outputs=2, d_model=8)
+    >>> model = MultimodalTransformer(config, rngs=nnx.Rngs(0))
+    >>> result = fit(model, BucketBatcher(samples, Ladder({"text": [4]}), batch_size=4), epochs=2, progress=False)
+    >>> [record.epoch for record in result.history]
+    [0, 1]
     """
     if epochs < 1 or (patience is not None and (patience < 1 or evaluate_on is None)):
         raise TrainingError(
