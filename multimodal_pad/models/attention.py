@@ -6,6 +6,7 @@ from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
+from jax.extend.backend import get_backend
 
 from multimodal_pad.errors import PaddingError
 
@@ -64,7 +65,7 @@ def masked_attention(
     [1.0, 0.0]
     """
     if implementation is None:
-        implementation = select_implementation(jax.default_backend(), query.dtype, query.shape[-1])
+        implementation = select_implementation(_platform(), query.dtype, query.shape[-1])
     if implementation not in get_args(Implementation):
         raise PaddingError(f"got implementation={implementation!r}; choose one of {list(get_args(Implementation))}")
     query_lengths, key_lengths = query_lengths.astype(jnp.int32), key_lengths.astype(jnp.int32)
@@ -89,6 +90,12 @@ def masked_attention(
             implementation=implementation,
         )
     return jnp.where(query_real & (key_lengths > 0)[:, None, None, None], out, 0)
+
+
+def _platform() -> str:
+    """JAX's default backend, with AMD's GPUs told from NVIDIA's (JAX calls both ``gpu``)."""
+    name = jax.default_backend()
+    return "rocm" if name == "gpu" and "rocm" in get_backend().platform_version.lower() else name
 
 
 def _real(x: jax.Array, lengths: jax.Array) -> jax.Array:

@@ -1,10 +1,12 @@
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from multimodal_pad import PaddingError
-from multimodal_pad.models import masked_attention, select_implementation
+from multimodal_pad.models import attention, masked_attention, select_implementation
 
 IMPLEMENTATIONS = [
     "mapped",
@@ -149,6 +151,13 @@ def test_bfloat16(implementation):
 )
 def test_the_implementation_meant_for_a_backend(platform, dtype, head_dim, wanted):
     assert select_implementation(platform, jnp.dtype(dtype), head_dim) == wanted
+
+
+@pytest.mark.parametrize(("version", "wanted"), [("rocm 60200", "rocm"), ("cuda 12090", "gpu")])
+def test_the_gpus_of_two_makers_are_told_apart(monkeypatch, version, wanted):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(attention, "get_backend", lambda: SimpleNamespace(platform_version=version))
+    assert attention._platform() == wanted
 
 
 def test_an_unknown_implementation():
