@@ -212,6 +212,21 @@ def program_size(layers):
     return len(jax.jit(jax.grad(loss)).lower(state).as_text().splitlines())
 
 
+def test_scanned_layers_are_layers_of_their_own_one_after_the_other():
+    encoder = Encoder(8, 2, 3, dropout_rate=0.0, dtype=jnp.dtype("float32"), rngs=nnx.Rngs(0))
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 5, 8)), jnp.float32)
+    source, lengths, source_lengths = x[:, ::-1][:, :4], jnp.array([5, 3]), jnp.array([4, 0])
+    graphdef, stacked = nnx.split(encoder.layers)
+    kernels = np.asarray(encoder.layers.query.kernel[...])
+    assert len(np.unique(kernels.reshape(3, -1), axis=0)) == 3
+    wanted = x
+    for i in range(3):
+        layer = nnx.merge(graphdef, jax.tree.map(lambda p, i=i: p[i], stacked))
+        wanted = layer(wanted, source, lengths, source_lengths, None, None)
+    got = encoder(x, source, lengths=lengths, source_lengths=source_lengths)
+    np.testing.assert_allclose(got, encoder.norm(wanted), atol=1e-5)
+
+
 def test_the_program_does_not_grow_with_depth():
     assert program_size(4) == program_size(12)
 
