@@ -9,11 +9,11 @@ import numpy as np
 
 from multimodal_pad.cost import Cost, position_count
 from multimodal_pad.errors import LengthError, PaddingError, SampleError
-from multimodal_pad.lengths import TARGETS, LengthTable, Source, modality_array
+from multimodal_pad.lengths import TARGETS, LengthTable, Source, check_whole, modality_array
 from multimodal_pad.padding import PaddedBatch, pad_samples
 from multimodal_pad.policies import Policy, check_covered
 from multimodal_pad.prefetch import Prefetch
-from multimodal_pad.schedule import EMPTY, Grouping, Schedule, check_batching, check_whole, make_schedule
+from multimodal_pad.schedule import EMPTY, Grouping, Schedule, check_batching, make_schedule
 from multimodal_pad.stats import PaddingStats
 
 LongSamples = Literal["error", "truncate", "drop"]

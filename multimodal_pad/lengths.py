@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from multimodal_pad.errors import LengthError, SampleError
+from multimodal_pad.errors import LengthError, PaddingError, SampleError
 
 TARGETS = "targets"
 """The key of a sample that holds its targets; every other key is a modality."""
@@ -139,6 +139,12 @@ def check_names(names: Sequence[str]) -> tuple[str, ...]:
             f"and none of them {TARGETS!r}, which is the key of the targets"
         )
     return checked
+
+
+def check_whole(name: str, value: object, least: int, error: type[PaddingError] = PaddingError) -> None:
+    """Raise ``error`` unless ``value`` is a whole number of at least ``least``."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise error(f"got {name}={value!r}; it must be a whole number, at least {least}")
 
 
 def modality_names(sample: Sample) -> tuple[str, ...]:

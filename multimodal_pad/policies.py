@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from multimodal_pad.errors import LengthError, UncoveredLengthError
-from multimodal_pad.lengths import LengthTable, check_names
+from multimodal_pad.lengths import LengthTable, check_names, check_whole
 
 
 class Policy(ABC):
@@ -96,7 +96,7 @@ class Ladder(Policy):
     @classmethod
     def powers_of_two(cls, lengths: LengthTable, smallest: int = 1) -> Ladder:
         """Edges ``smallest * 2**i``, up to the first that holds the longest length."""
-        _check_whole("smallest", smallest)
+        check_whole("smallest", smallest, 1, LengthError)
         edges = {}
         for name, longest in lengths.maxima.items():
             edges[name] = [smallest]
@@ -118,7 +118,7 @@ class Ladder(Policy):
         Fewer where quantiles coincide. The quantile is the smallest length with at least that share
         of the samples at or below it (NumPy's ``inverted_cdf``).
         """
-        _check_whole("count", count)
+        check_whole("count", count, 1, LengthError)
         levels = np.arange(1, count + 1) / count
         values = np.maximum(lengths.values, 1)
         columns = [np.quantile(column, levels, method="inverted_cdf") for column in values.T]
@@ -201,13 +201,8 @@ def check_covered(lengths: LengthTable, policy: Policy, keep: np.ndarray | None 
         )
 
 
-def _check_whole(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise LengthError(f"got {value!r} for {name}; it must be a whole number, at least 1")
-
-
 def _check_steps(lengths: LengthTable, steps: Mapping[str, int]) -> None:
     if set(steps) != set(lengths.modalities):
         raise LengthError(f"got multiples for {sorted(steps)}; give one for each of {sorted(lengths.modalities)}")
     for name, step in steps.items():
-        _check_whole(f"the multiple of {name!r}", step)
+        check_whole(f"multiple[{name!r}]", step, 1, LengthError)

@@ -8,7 +8,7 @@ import numpy as np
 
 from multimodal_pad.cost import Cost, position_count
 from multimodal_pad.errors import PaddingError
-from multimodal_pad.lengths import LengthTable
+from multimodal_pad.lengths import LengthTable, check_whole
 from multimodal_pad.policies import Policy, check_covered
 
 Grouping = Literal["random", "length"]
@@ -63,8 +63,8 @@ def make_schedule(
         keep: bool ``(N,)``, the samples to deal; by default all.
 
     Raises:
-        PaddingError: a batch size or window below 1, a negative seed, an unknown grouping, no
-            samples kept.
+        PaddingError: a batch size or window below 1, a negative seed or epoch, an unknown grouping,
+            no samples kept.
         UncoveredLengthError: a sample is longer than every bucket.
 
     >>> from multimodal_pad import Ladder
@@ -74,6 +74,7 @@ def make_schedule(
     [(4, [0, 2]), (16, [1, 3])]
     """
     check_batching(batch_size, grouping, window, seed)
+    check_whole("epoch", epoch, 0)
     check_covered(lengths, policy, keep)
     ids = np.arange(len(lengths)) if keep is None else np.flatnonzero(keep)
     if not len(ids):
@@ -96,12 +97,6 @@ def check_batching(batch_size: int, grouping: str, window: int, seed: int) -> No
     check_whole("seed", seed, 0)
     if grouping not in get_args(Grouping):
         raise PaddingError(f"got grouping={grouping!r}; choose one of {list(get_args(Grouping))}")
-
-
-def check_whole(name: str, value: object, least: int) -> None:
-    """Raise a PaddingError unless ``value`` is a whole number of at least ``least``."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise PaddingError(f"got {name}={value!r}; it must be a whole number, at least {least}")
 
 
 def _chunk(order: np.ndarray, batch_size: int) -> np.ndarray:

@@ -93,12 +93,12 @@ def test_bad_edges(edges):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Ladder.powers_of_two(TABLE, 0), "got 0 for smallest"),
-        (lambda: Ladder.multiples_of(TABLE, 0), "got 0 for the multiple of 'text'"),
-        (lambda: Ladder.multiples_of(TABLE, 64.0), r"got 64\.0 for the multiple of 'text'"),
-        (lambda: Ladder.quantiles(TABLE, 2.5), r"got 2\.5 for count"),
+        (lambda: Ladder.powers_of_two(TABLE, 0), "got smallest=0"),
+        (lambda: Ladder.multiples_of(TABLE, 0), r"got multiple\['text'\]=0"),
+        (lambda: Ladder.multiples_of(TABLE, 64.0), r"got multiple\['text'\]=64\.0"),
+        (lambda: Ladder.quantiles(TABLE, 2.5), r"got count=2\.5"),
         (lambda: Ladder.multiples_of(TABLE, {"text": 4}), r"multiples for \['text'\]"),
-        (lambda: Ladder.quantiles(TABLE, 0), "got 0 for count"),
+        (lambda: Ladder.quantiles(TABLE, 0), "got count=0"),
         (lambda: Ladder({}), "at least one name"),
     ],
 )

@@ -99,6 +99,7 @@ def test_only_the_samples_kept_are_dealt():
         ({"batch_size": True}, "batch_size=True"),
         ({"batch_size": 2, "window": 0}, "window=0"),
         ({"batch_size": 2, "seed": -1}, "seed=-1"),
+        ({"batch_size": 2, "epoch": -1}, "epoch=-1"),
         ({"batch_size": 2, "grouping": "alphabet"}, r"grouping='alphabet'; choose one of \['random', 'length'\]"),
         ({"batch_size": 2, "keep": np.zeros(3, bool)}, "no samples are left"),
     ],

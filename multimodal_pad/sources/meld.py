@@ -21,7 +21,7 @@ Split = Literal["train", "dev", "test"]
 Payload = Literal["synthetic", "none"]
 
 EMOTIONS = ("neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger")
-PADDING_ID, UNKNOWN_ID = 0, 1
+UNKNOWN_ID = 1  # and 0 is what stands in the padding
 MAX_SECONDS = 40.0
 """Longer than any scene's utterance: durations beyond it are faults of the time stamps."""
 
