@@ -90,10 +90,11 @@ def summarise(
     for schedule in schedules:
         stats.record(schedule, batcher.lengths)
     shapes = np.concatenate([schedule.shapes for schedule in schedules])
+    batch_sizes = np.concatenate([schedule.batch_sizes for schedule in schedules])
     done = len(measured.losses)
     step_seconds = np.asarray(measured.step_seconds)
     rest = np.setdiff1d(np.arange(len(shapes)), measured.places)
-    work = _work(cost, shapes)
+    work = _work(cost, shapes, batch_sizes)
     stepping = step_seconds.sum() + predict_seconds(work[measured.places], step_seconds, work[rest]).sum()
     waiting = np.mean(measured.wait_seconds) * len(shapes)
     whole = len(stats.shapes) / measured.shapes_compiled
@@ -108,7 +109,7 @@ def summarise(
         "compile_seconds": compile_seconds,
         "position_efficiency": stats.position_efficiency,
         "cost_efficiency": stats.cost_efficiency,
-        "batch_bytes_mean": _batch_bytes(batcher, shapes),
+        "batch_bytes_mean": _batch_bytes(batcher, shapes, batch_sizes),
         "device_bytes_max": measured.device_bytes,
         "step_ms_median": 1e3 * float(np.median(step_seconds)),
         "step_ms_quartiles": (1e3 * np.quantile(step_seconds, [0.25, 0.75])).tolist(),
@@ -148,10 +149,10 @@ def predict_seconds(work: np.ndarray, seconds: np.ndarray, wanted: np.ndarray) -
     return wanted / scale @ rates
 
 
-def _work(cost: TransformerCost, shapes: np.ndarray) -> np.ndarray:
+def _work(cost: TransformerCost, shapes: np.ndarray, batch_sizes: np.ndarray) -> np.ndarray:
     """What a step's time may grow with, ``(steps, 3)``: nothing, linear FLOPs, quadratic FLOPs."""
-    linear = shapes @ cost.linear
-    return np.stack([np.ones(len(shapes)), linear, cost.forward(shapes) - linear], axis=1)
+    linear = batch_sizes * (shapes @ cost.linear)
+    return np.stack([np.ones(len(shapes)), linear, batch_sizes * cost.forward(shapes) - linear], axis=1)
 
 
 def _distinct_so_far(shapes: np.ndarray) -> list[int]:
@@ -162,13 +163,13 @@ def _distinct_so_far(shapes: np.ndarray) -> list[int]:
     return np.cumsum(new).tolist()
 
 
-def _batch_bytes(batcher: BucketBatcher, shapes: np.ndarray) -> float:
-    """Mean bytes of a batch over all steps: the widths of one batch, the lengths of each."""
+def _batch_bytes(batcher: BucketBatcher, shapes: np.ndarray, batch_sizes: np.ndarray) -> float:
+    """Mean bytes of a batch over all steps: the widths of one batch, the lengths and rows of each."""
     batch = next(batcher.epoch(0))
     positions = np.array([batch.masks[m].size for m in batcher.policy.modalities])
     widths = np.array([batch.features[m].nbytes + batch.masks[m].nbytes for m in batcher.policy.modalities]) / positions
-    constant = batch.nbytes - float(widths @ positions)
-    return constant + batcher.batch_size * float((shapes @ widths).mean())
+    per_row = (batch.nbytes - float(widths @ positions)) / len(batch.sample_mask)
+    return float((batch_sizes * (per_row + shapes @ widths)).mean())
 
 
 def _like(batch: PaddedBatch, lengths: dict[str, int]) -> Any:

@@ -86,7 +86,7 @@ def compare(config: Config, progress: Progress) -> dict[str, Any]:
             cost=model_config.cost,
         )
         schedules = [batcher.schedule(epoch) for epoch in range(config.epochs)]
-        task = progress.add_task(f"{name}/{grouping}", total=sum(len(steps.ids) for steps in schedules))
+        task = progress.add_task(f"{name}/{grouping}", total=sum(map(len, schedules)))
         measured = measure(
             batcher,
             schedules,

@@ -5,17 +5,20 @@ imported from here.
 """
 
 from multimodal_pad.batcher import BucketBatcher
-from multimodal_pad.cost import TransformerCost
-from multimodal_pad.errors import PaddingError
+from multimodal_pad.cost import BatchBudget, TransformerCost, attention_area, position_count
+from multimodal_pad.errors import PaddingError, PlanWarning
 from multimodal_pad.lengths import LengthTable
 from multimodal_pad.padding import BatchShape, PaddedBatch, pad_samples, unpad
-from multimodal_pad.policies import Exact, Fixed, Ladder, Policy
+from multimodal_pad.plan import ShapePlan
+from multimodal_pad.planner import RunTime, plan_shapes
+from multimodal_pad.policies import Exact, Fixed, Ladder, Planned, Policy
 from multimodal_pad.schedule import Schedule, make_schedule
 from multimodal_pad.stats import PaddingStats
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "BatchBudget",
     "BatchShape",
     "BucketBatcher",
     "Exact",
@@ -25,10 +28,17 @@ __all__ = [
     "PaddedBatch",
     "PaddingError",
     "PaddingStats",
+    "PlanWarning",
+    "Planned",
     "Policy",
+    "RunTime",
     "Schedule",
+    "ShapePlan",
     "TransformerCost",
+    "attention_area",
     "make_schedule",
     "pad_samples",
+    "plan_shapes",
+    "position_count",
     "unpad",
 ]

@@ -11,7 +11,8 @@ from multimodal_pad.cost import Cost, position_count
 from multimodal_pad.errors import LengthError, PaddingError, SampleError
 from multimodal_pad.lengths import TARGETS, LengthTable, Source, check_whole, modality_array
 from multimodal_pad.padding import PaddedBatch, pad_samples
-from multimodal_pad.policies import Policy, check_covered
+from multimodal_pad.planner import check_served
+from multimodal_pad.policies import Planned, Policy, check_covered
 from multimodal_pad.prefetch import Prefetch
 from multimodal_pad.schedule import EMPTY, Grouping, Schedule, check_batching, make_schedule
 from multimodal_pad.stats import PaddingStats
@@ -26,7 +27,8 @@ class BucketBatcher:
         source: ``len(source)`` and ``source[i] -> {modality: (length, *feature_shape),
             "targets": ...}``; a list of dicts is enough. Read in a background thread.
         policy: rounds lengths up to buckets; its modalities are the ones that are padded.
-        batch_size: rows of every batch; a short last batch is filled up with empty rows.
+        batch_size: rows of every batch; by default what the policy's plan says. A short last batch is
+            filled up with empty rows.
         lengths: the length table of the source; by default the source's own ``lengths``, or else
             every sample is read once to be measured.
         grouping: ``"length"`` puts samples of like shape together, ``"random"`` draws the batch
@@ -47,9 +49,13 @@ class BucketBatcher:
     Raises:
         PaddingError: an option out of range, or a cost of other modalities than the policy's.
         LengthError: a source without samples, or a table that does not match it.
-        UncoveredLengthError: a sample is longer than every bucket and ``long_samples="error"``.
+        UncoveredLengthError: a sample is longer than every bucket and ``long_samples="error"``, or a
+            random batch might be.
         SampleError: a sample that does not fit the others, or is not as long as the table says
             (raised where the batch is consumed).
+
+    Warns:
+        PlanWarning: the plan was made for other lengths, and these are padded over 10 % less efficiently.
 
     >>> from multimodal_pad import Ladder
     >>> samples = [{"text": np.arange(n), "targets": n % 2} for n in (3, 5, 12)]
@@ -63,7 +69,7 @@ class BucketBatcher:
         source: Source,
         policy: Policy,
         *,
-        batch_size: int,
+        batch_size: int | None = None,
         lengths: LengthTable | None = None,
         grouping: Grouping = "length",
         window: int = 1024,
@@ -74,7 +80,7 @@ class BucketBatcher:
         cost: Cost = position_count,
         prefetch: int = 2,
     ) -> None:
-        check_batching(batch_size, grouping, window, seed)
+        check_batching(policy, batch_size, grouping, window, seed)
         check_whole("prefetch", prefetch, 0)
         if long_samples not in get_args(LongSamples):
             raise PaddingError(f"got long_samples={long_samples!r}; choose one of {list(get_args(LongSamples))}")
@@ -100,6 +106,8 @@ class BucketBatcher:
         if long_samples == "truncate":
             self.lengths = LengthTable(policy.modalities, policy.truncate(self.lengths.values))
         check_covered(self.lengths, policy, self._keep)
+        if isinstance(policy, Planned):
+            check_served(policy.plan, self.lengths, self._keep)
         self._lost = {
             "dropped": int((~self._keep).sum()),
             "truncated": int((self.lengths.values < self._measured.values).any(axis=1).sum()),
@@ -138,7 +146,7 @@ class BucketBatcher:
         reaches the consumer at the batch that it spoilt.
         """
         steps = self.schedule(epoch)
-        batches = (self._pad(row, ids) for row, ids in zip(*steps, strict=True))
+        batches = (self._pad(row, ids) for row, ids in steps)
         if not self.prefetch:
             yield from self._recorded(batches, steps)
             return
@@ -147,7 +155,7 @@ class BucketBatcher:
 
     def _recorded(self, batches: Iterator[PaddedBatch], steps: Schedule) -> Iterator[PaddedBatch]:
         for step, batch in enumerate(batches):
-            self.stats.record(Schedule(*(x[step : step + 1] for x in steps)), self.lengths)
+            self.stats.record(steps.part(step, step + 1), self.lengths)
             yield batch
 
     def _pad(self, padded: np.ndarray, ids: np.ndarray) -> PaddedBatch:
@@ -156,7 +164,7 @@ class BucketBatcher:
         batch = pad_samples(
             [self._sample(index) for index in real],
             pad_to=dict(zip(names, padded.tolist(), strict=True)),
-            batch_size=self.batch_size,
+            batch_size=len(ids),
             modalities=names,
             pad_value=self.pad_value,
             check_finite=self.check_finite,

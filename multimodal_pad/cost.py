@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from multimodal_pad.errors import PaddingError
+from multimodal_pad.lengths import check_whole
 
 Cost = Callable[[np.ndarray], np.ndarray]
 """``(n, M)`` lengths to ``(n,)`` costs per sample, in any unit, not below 0."""
@@ -20,6 +21,52 @@ Cost = Callable[[np.ndarray], np.ndarray]
 def position_count(lengths: np.ndarray) -> np.ndarray:
     """The plainest cost: positions, summed over the modalities; ``(n, M) -> (n,)``."""
     return np.asarray(lengths).sum(axis=1)
+
+
+def attention_area(lengths: np.ndarray) -> np.ndarray:
+    """Query-key pairs where every modality attends to all, itself included; ``(n, M) -> (n,)`` float64."""
+    return np.asarray(lengths, np.float64).sum(axis=1) ** 2
+
+
+@dataclass(frozen=True)
+class BatchBudget:
+    """As many rows per batch as fit a limit, for each batch shape.
+
+    A batch shape gets ``limit / measure(lengths)`` rows, rounded down to a multiple, at most ``largest``.
+    The padded lengths decide, not the samples in it, so that no batch of the shape can exceed the limit.
+
+    Attributes:
+        limit: for a whole batch, in the unit of ``measure``.
+        measure: per row of padded lengths, ``(n, M) -> (n,)``: positions (the default), any cost, or
+            bytes (:meth:`TransformerCost.activation_bytes`).
+        multiple: rows are a multiple of it: 8 for tensor cores, or the number of devices.
+        largest: the most rows of a batch, or None.
+
+    Raises:
+        PaddingError: a limit that is not above 0, a multiple below 1, ``largest`` below ``multiple``.
+
+    >>> BatchBudget(1000, multiple=8, largest=64).sizes(np.array([[3, 4], [20, 40]])).tolist()
+    [64, 16]
+    """
+
+    limit: float
+    measure: Cost = position_count
+    multiple: int = 1
+    largest: int | None = None
+
+    def __post_init__(self) -> None:
+        check_whole("multiple", self.multiple, 1)
+        if not 0 < self.limit < np.inf:
+            raise PaddingError(f"got limit={self.limit!r}; a batch budget must be a finite number above 0")
+        if self.largest is not None:
+            check_whole("largest", self.largest, self.multiple)
+
+    def sizes(self, shapes: np.ndarray) -> np.ndarray:
+        """Rows of each shape, ``(k, M) -> (k,)`` int64; 0 where not even ``multiple`` rows fit."""
+        measured = np.maximum(np.asarray(self.measure(shapes), np.float64), np.finfo(float).tiny)
+        most = np.inf if self.largest is None else self.largest
+        rows = np.minimum(np.floor(self.limit / measured), most)
+        return np.minimum(rows, 2**31).astype(np.int64) // self.multiple * self.multiple
 
 
 @dataclass(frozen=True)
@@ -55,6 +102,8 @@ class TransformerCost:
         keeps_scores: whether attention keeps its score matrices for the backward pass, as the
             ``xla`` implementation does and ``mapped`` and ``cudnn`` don't.
         itemsize: bytes of one activation (4 for float32, 2 for bfloat16).
+        memory_weight: FLOPs that a byte of :meth:`activation_bytes` counts for, so that a step that is
+            bound by memory can be priced as such; 0 counts FLOPs alone.
 
     >>> cost = TransformerCost(("text", "audio"), d_model=8, crossmodal_layers=1, memory_layers=1)
     >>> cost(np.array([[1, 1], [2, 2]])).tolist()
@@ -70,11 +119,14 @@ class TransformerCost:
     num_heads: int = 8
     keeps_scores: bool = False
     itemsize: int = 4
+    memory_weight: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("d_model", "crossmodal_layers", "memory_layers", "num_heads", "itemsize"):
             if getattr(self, name) < 1:
                 raise PaddingError(f"got {name}={getattr(self, name)}; it must be at least 1")
+        if not 0 <= self.memory_weight < np.inf:
+            raise PaddingError(f"got memory_weight={self.memory_weight}; it must be a finite number, 0 or more")
 
     @property
     def _memory_width(self) -> int:
@@ -101,8 +153,9 @@ class TransformerCost:
         return np.full((count, count), crossmodal) + np.eye(count) * (memory - crossmodal)
 
     def __call__(self, lengths: np.ndarray) -> np.ndarray:
-        """FLOPs per sample of a training step, ``(n, M) -> (n,)`` float64."""
-        return 3.0 * self.forward(lengths)
+        """FLOPs per sample of a training step (and its weighted bytes), ``(n, M) -> (n,)`` float64."""
+        flops = 3.0 * self.forward(lengths)
+        return flops + self.memory_weight * self.activation_bytes(lengths) if self.memory_weight else flops
 
     def forward(self, lengths: np.ndarray) -> np.ndarray:
         """FLOPs per sample of a forward pass, ``(n, M) -> (n,)`` float64."""

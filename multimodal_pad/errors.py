@@ -23,3 +23,11 @@ class SourceError(PaddingError):
 
 class TrainingError(PaddingError):
     """Training cannot go on: the loss stopped being a number, or an option makes no sense."""
+
+
+class PlanError(PaddingError):
+    """A shape plan cannot be made, or a plan file is not one that this version reads."""
+
+
+class PlanWarning(UserWarning):
+    """A shape plan serves other lengths than those it was made for, and serves them much worse."""

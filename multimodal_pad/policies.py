@@ -15,6 +15,7 @@ import numpy as np
 
 from multimodal_pad.errors import LengthError, UncoveredLengthError
 from multimodal_pad.lengths import LengthTable, check_names, check_whole
+from multimodal_pad.plan import ShapePlan
 
 
 class Policy(ABC):
@@ -45,6 +46,28 @@ class Policy(ABC):
     def covers(self, lengths: np.ndarray) -> np.ndarray:
         """Bool ``(n,)``: which rows fit a bucket."""
         return (self.truncate(lengths) == lengths).all(axis=1)
+
+    def batch_sizes(self, padded: np.ndarray) -> np.ndarray | None:
+        """Rows per batch ``(n,)`` at each of the padded lengths; None where the policy leaves them open."""
+        del padded
+        return None
+
+    def why_not(self, lengths: np.ndarray) -> str:
+        """What keeps a row of lengths ``(M,)``, which is not covered, out of every bucket."""
+        limits = self.truncate(lengths[None])[0]
+        column = int(np.argmax(lengths > limits))
+        return (
+            f"{self.modalities[column]!r} has {lengths[column]} positions and the longest bucket has {limits[column]}"
+        )
+
+    def _check_rows(self, lengths: np.ndarray, held: np.ndarray) -> None:
+        """Raise an UncoveredLengthError that names the first row that is not held."""
+        if not held.all():
+            row = int(np.argmin(held))
+            raise UncoveredLengthError(
+                f"row {row}: {self.why_not(lengths[row])}; add a longer bucket, or truncate or drop long samples on "
+                "purpose"
+            )
 
 
 class Exact(Policy):
@@ -127,17 +150,10 @@ class Ladder(Policy):
     def round_up(self, lengths: np.ndarray) -> np.ndarray:
         """Each length rounded up to the next edge of its modality."""
         lengths = np.asarray(lengths)
-        padded = np.empty(lengths.shape, np.int64)
-        for column, (name, edges) in enumerate(zip(self.modalities, self.edges, strict=True)):
-            places = np.searchsorted(edges, lengths[:, column])
-            if (places == len(edges)).any():
-                row = int(np.argmax(places == len(edges)))
-                raise UncoveredLengthError(
-                    f"row {row}: {name!r} has {lengths[row, column]} positions and the longest bucket is "
-                    f"{edges[-1]}; add a longer bucket, or truncate or drop long samples on purpose"
-                )
-            padded[:, column] = edges[places]
-        return padded
+        last = np.array([edges[-1] for edges in self.edges])
+        self._check_rows(lengths, np.all(lengths <= last, axis=1))
+        columns = [edges[np.searchsorted(edges, column)] for edges, column in zip(self.edges, lengths.T, strict=True)]
+        return np.stack(columns, axis=1)
 
     def shapes(self) -> np.ndarray:
         """The product of the edges."""
@@ -171,6 +187,59 @@ class Fixed(Ladder):
         return f"Fixed({ {m: int(e[0]) for m, e in zip(self.modalities, self.edges, strict=True)} })"
 
 
+class Planned(Policy):
+    """Each row padded to the cheapest shape of a plan that holds it.
+
+    >>> from multimodal_pad import plan_shapes
+    >>> table = LengthTable(("text", "audio"), np.array([[3, 9], [9, 3], [2, 8]]))
+    >>> Planned(plan_shapes(table, max_shapes=2)).round_up(table.values).tolist()
+    [[3, 9], [9, 3], [3, 9]]
+    """
+
+    def __init__(self, plan: ShapePlan) -> None:
+        self.plan, self.modalities = plan, plan.modalities
+
+    def round_up(self, lengths: np.ndarray) -> np.ndarray:
+        """The cheapest planned shape that holds each row."""
+        lengths = np.asarray(lengths)
+        places = self.plan.place(lengths)
+        self._check_rows(lengths, places >= 0)
+        return self.plan.shapes[places]
+
+    def shapes(self) -> np.ndarray:
+        """The plan's shapes, cheapest first."""
+        return self.plan.shapes
+
+    def truncate(self, lengths: np.ndarray) -> np.ndarray:
+        """Lengths that fit; what does not is cut to the shape that keeps most of its positions."""
+        lengths = np.asarray(lengths)
+        cut = lengths.copy()
+        for row in np.flatnonzero(self.plan.place(lengths) < 0):
+            kept = np.minimum(lengths[row], self.plan.shapes)
+            cut[row] = kept[np.argmax(kept.sum(axis=1))]
+        return cut
+
+    def covers(self, lengths: np.ndarray) -> np.ndarray:
+        """Bool ``(n,)``: which rows fit a planned shape."""
+        return self.plan.place(lengths) >= 0
+
+    def batch_sizes(self, padded: np.ndarray) -> np.ndarray:
+        """The plan's rows per batch at each of its shapes."""
+        return self.plan.batch_sizes[self.plan.place(padded)]
+
+    def why_not(self, lengths: np.ndarray) -> str:
+        """Names the shape that would keep most of the row, and what of the row is too long for it."""
+        nearest = self.plan.shapes[np.argmax(np.minimum(lengths, self.plan.shapes).sum(axis=1))]
+        column = int(np.argmax(lengths > nearest))
+        listed = ", ".join(f"{name} {length}" for name, length in zip(self.modalities, nearest, strict=True))
+        return (
+            f"{self.modalities[column]!r} has {lengths[column]} positions and the nearest planned shape is ({listed})"
+        )
+
+    def __repr__(self) -> str:
+        return f"Planned({len(self.plan)} shapes, {self.plan.fingerprint[:8]})"
+
+
 def _check_edges(name: str, column: Any) -> np.ndarray:
     try:
         edges = np.asarray(list(column))
@@ -193,11 +262,9 @@ def check_covered(lengths: LengthTable, policy: Policy, keep: np.ndarray | None 
     long = ~policy.covers(values) if keep is None else ~policy.covers(values) & keep
     if long.any():
         row = int(np.argmax(long))
-        limits = policy.truncate(values[row : row + 1])[0]
-        column = int(np.argmax(values[row] > limits))
         raise UncoveredLengthError(
-            f"sample {row}: {policy.modalities[column]!r} has {values[row, column]} positions and the longest bucket "
-            f'has {limits[column]}; add a longer bucket, or pass long_samples="truncate" or "drop" to the batcher'
+            f"sample {row}: {policy.why_not(values[row])}; add a longer bucket, or pass "
+            'long_samples="truncate" or "drop" to the batcher'
         )
 
 

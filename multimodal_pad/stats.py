@@ -30,7 +30,7 @@ class PaddingStats:
 
     >>> stats = PaddingStats(("text",))
     >>> table = LengthTable(("text",), np.array([[2], [4]]))
-    >>> stats.record(Schedule(np.array([[4]]), np.array([[0, 1]])), table)
+    >>> stats.record(Schedule(np.array([[4]]), np.array([0, 2]), np.array([0, 1])), table)
     >>> stats.position_efficiency
     {'text': 0.75, 'total': 0.75}
     """
@@ -55,14 +55,13 @@ class PaddingStats:
     def record(self, steps: Schedule, lengths: LengthTable) -> None:
         """Add steps, whose samples have the lengths given, to the ledger."""
         real = lengths.select(self.modalities).values[steps.ids[steps.ids != EMPTY]]
-        batch_size = steps.ids.shape[1]
         self.real += real.sum(axis=0)
-        self.padded += batch_size * steps.shapes.sum(axis=0)
+        self.padded += steps.batch_sizes @ steps.shapes
         self.missing += (real == 0).sum(axis=0)
         self.real_cost += float(self.cost(real).sum())
-        self.padded_cost += batch_size * float(self.cost(steps.shapes).sum())
+        self.padded_cost += float(steps.batch_sizes @ self.cost(steps.shapes))
         self.samples += len(real)
-        self.steps += len(steps.ids)
+        self.steps += len(steps)
         self.shapes.update(map(tuple, steps.shapes.tolist()))
 
     @property

@@ -74,7 +74,7 @@ def test_fixed_is_one_shape():
 
 
 def test_too_long_is_named():
-    with pytest.raises(UncoveredLengthError, match="row 2: 'audio' has 100 positions and the longest bucket is 64"):
+    with pytest.raises(UncoveredLengthError, match="row 2: 'audio' has 100 positions and the longest bucket has 64"):
         Ladder({"text": [16], "audio": [32, 64]}).round_up(TABLE.values)
 
 

@@ -7,7 +7,7 @@ from multimodal_pad import Exact, LengthTable, PaddingStats, Schedule, make_sche
 from tests.strategies import length_tables, policies
 
 TABLE = LengthTable(("text", "audio"), np.array([[2, 10], [4, 0], [1, 5]]))
-STEPS = Schedule(np.array([[4, 16], [1, 8]]), np.array([[0, 1], [2, -1]]))
+STEPS = Schedule(np.array([[4, 16], [1, 8]]), np.array([0, 2, 4]), np.array([0, 1, 2, -1]))
 
 
 def test_a_hand_counted_ledger():
@@ -27,8 +27,8 @@ def test_step_by_step_is_all_at_once(data, table, batch_size):
     steps = make_schedule(table, data.draw(policies(table)), batch_size=batch_size)
     whole, parts = PaddingStats(table.modalities), PaddingStats(table.modalities)
     whole.record(steps, table)
-    for i in range(len(steps.ids)):
-        parts.record(Schedule(steps.shapes[i : i + 1], steps.ids[i : i + 1]), table)
+    for i in range(len(steps)):
+        parts.record(steps.part(i, i + 1), table)
     assert str(whole) == str(parts)
     assert whole.shapes == parts.shapes
     assert 0 <= whole.cost_efficiency <= 1

@@ -172,7 +172,7 @@ def _train_epoch(
     epoch: int,
     show: Callable[[int, int, int, float], None],
 ) -> tuple[list[jax.Array], float]:
-    steps = len(batcher.schedule(epoch).ids)
+    steps = len(batcher.schedule(epoch))
     in_flight: deque = deque()
     total, samples = 0.0, 0
 

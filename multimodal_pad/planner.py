@@ -1,0 +1,335 @@
+"""Plan the batch shapes: jointly over all modalities, under a compile budget, with a bound."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import Literal
+
+import numpy as np
+
+from multimodal_pad.cost import BatchBudget, Cost, position_count
+from multimodal_pad.errors import PaddingError, PlanError, PlanWarning
+from multimodal_pad.lengths import LengthTable, check_whole
+from multimodal_pad.partition import ENUMERATED, enumerate_shapes, optimal_runs
+from multimodal_pad.plan import ShapePlan, TailSaving
+from multimodal_pad.planning_task import PlanningTask
+from multimodal_pad.policies import Exact, Planned, check_covered
+from multimodal_pad.schedule import Grouping, check_joint_maxima, make_schedule
+from multimodal_pad.search import ShapeSearch
+
+MOST_SHAPES = 128
+"""``max_shapes="auto"`` looks no further."""
+
+SEARCHED_ROWS = 8192
+"""More distinct lengths than these are rounded up to fewer for the search; its shapes are tightened after it."""
+
+TAIL_SHARES = (0.001, 0.01)
+"""Of the samples: what dropping or truncating so many would save."""
+
+WORSE = 0.9
+"""A plan that keeps less than this part of its efficiency on other lengths is worth a warning."""
+
+
+@dataclass(frozen=True)
+class RunTime:
+    """What a run takes beside its padding; ``max_shapes="auto"`` weighs one against the other.
+
+    Attributes:
+        epochs: of the run.
+        compile_seconds: to compile one batch shape.
+        seconds_per_cost: of a step, for each unit of the cost of its rows together.
+
+    Raises:
+        PaddingError: a figure that is negative or not finite.
+    """
+
+    epochs: float
+    compile_seconds: float
+    seconds_per_cost: float
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "compile_seconds", "seconds_per_cost"):
+            if not 0 <= getattr(self, name) < np.inf:
+                raise PaddingError(f"got {name}={getattr(self, name)!r}; it must be a finite number, 0 or more")
+
+    def seconds(self, shapes: int, cost: float) -> float:
+        """Of a run that compiles so many shapes and pays ``cost`` in each epoch."""
+        return shapes * self.compile_seconds + self.epochs * cost * self.seconds_per_cost
+
+
+def plan_shapes(
+    lengths: LengthTable,
+    *,
+    max_shapes: int | Literal["auto"],
+    cost: Cost = position_count,
+    alignment: int | Mapping[str, int] = 1,
+    grouping: Grouping = "length",
+    batch_size: int | BatchBudget = 32,
+    batch_overhead: float = 0.0,
+    run_time: RunTime | None = None,
+    seed: int = 0,
+    effort: float = 1.0,
+    progress: Callable[[int], None] | None = None,
+) -> ShapePlan:
+    """Choose at most ``max_shapes`` batch shapes that hold every sample, for the least padded cost.
+
+    In ``"length"`` grouping each sample pays the cost of the cheapest shape that holds it. In
+    ``"random"`` grouping each row of a batch pays the cost of the cheapest shape that holds the
+    batch's maxima, over batches drawn by the schedule; the longest lengths of all modalities together
+    are always held, because a batch may have them.
+
+    One modality is solved exactly by dynamic programming, and so is every table of at most 8 distinct
+    aligned lengths by enumeration. Several modalities are searched, see
+    :class:`~multimodal_pad.search.ShapeSearch`; more shapes are never worse. The bound is the optimal
+    partition of the sorted sample costs (:func:`~multimodal_pad.partition.optimal_runs`), so that
+    ``plan.gap`` is what is left to gain at most. The order of samples and of modalities changes nothing.
+
+    Args:
+        lengths: the length table ``(N, M)``.
+        max_shapes: the compile budget, or ``"auto"``: as many as take least time in all, by ``run_time``.
+        cost: per row, of padded lengths ``(n, M) -> (n,)``; not below 0, and never falling as lengths
+            grow. Its columns follow ``lengths.modalities``.
+        alignment: padded lengths are multiples of it; one for all modalities, or per modality (1 where
+            a modality is not named).
+        grouping: how batches will be made, see :func:`~multimodal_pad.schedule.make_schedule`.
+        batch_size: rows per batch, or a :class:`~multimodal_pad.cost.BatchBudget` for each shape.
+        batch_overhead: what a batch costs beside its rows, in the unit of ``cost``.
+        run_time: for ``"auto"``; :func:`multimodal_pad.calibration.calibrate` measures it.
+        seed: of the search, and of the batches drawn.
+        effort: how many times as many random restarts as usual; 10 gain some tenths of a percent.
+        progress: called with 1, 2, ... as plans with so many shapes are found.
+
+    Raises:
+        LengthError: an alignment below 1, or of a modality that the table lacks.
+        PaddingError: an option out of range, or a cost that is NaN, negative or falling (named).
+        PlanError: a sample, or a shape that is needed to stay within ``max_shapes``, exceeds the batch budget.
+
+    >>> table = LengthTable(("text", "audio"), np.array([[3, 30], [4, 36], [20, 31], [4, 33]]))
+    >>> print(plan_shapes(table, max_shapes=2, alignment={"audio": 8}, batch_size=2))
+    2 batch shapes for 4 samples, length grouping
+    text  audio  rows  samples  efficiency
+       4     40     2        3       0.833
+      20     32     2        1       0.981
+    padding efficiency: cost 0.875; positions text 0.969, audio 0.855, total 0.875
+    bound: 0.875 with any 2; a better plan saves at most 0.0%
+    """
+    if max_shapes != "auto":
+        check_whole("max_shapes", max_shapes, 1)
+    elif run_time is None:
+        raise PaddingError('max_shapes="auto" needs run_time=RunTime(epochs, compile_seconds, seconds_per_cost)')
+    check_whole("seed", seed, 0)
+    if not 0 <= effort < np.inf:
+        raise PaddingError(f"got effort={effort!r}; it must be a finite number, 0 or more")
+    task = PlanningTask(
+        lengths,
+        cost,
+        alignment=alignment,
+        grouping=grouping,
+        batch_size=batch_size,
+        batch_overhead=batch_overhead,
+        seed=seed,
+    )
+    most = min(MOST_SHAPES if max_shapes == "auto" else int(max_shapes), len(task.rows))
+    bounds = list(islice(lower_bounds(task), most))
+    found: list[tuple[float, np.ndarray]] = []
+    for shapes in _grow(task, seed, effort):
+        candidate = task.settle(shapes)
+        found.append(min(candidate, found[-1], key=lambda pair: pair[0]) if found else candidate)
+        if progress is not None:
+            progress(len(found))
+        if len(found) == most or (max_shapes == "auto" and run_time and _is_enough(run_time, task, found, bounds)):
+            break
+    if max_shapes == "auto" and run_time:
+        seconds = [run_time.seconds(k, total / task.epochs) for k, (total, _) in enumerate(found, 1)]
+        del found[int(np.argmin(seconds)) + 1 :]
+    else:
+        found += [found[-1]] * (most - len(found))
+    return _assemble(task, found, bounds[: len(found)])
+
+
+def lower_bounds(task: PlanningTask) -> Iterator[float]:
+    """For k = 1, 2, ...: what the padded cost of any plan with k shapes is at least."""
+    costs = task.price(task.rows)
+    order = np.argsort(costs, kind="stable")
+    costs, weights = costs[order], task.weights[order]
+    starts = np.unique(np.linspace(0, len(costs), 2**16, endpoint=False).astype(np.int64))
+    # Beyond 65,536 costs, neighbours are charged the cheapest of them, which keeps it a bound.
+    for total, _ in optimal_runs(costs[starts], np.add.reduceat(weights, starts)):
+        yield total
+
+
+def _grow(task: PlanningTask, seed: int, effort: float) -> Iterator[np.ndarray]:
+    """Shapes ``(k, M)`` for k = 1, 2, ..., as good as we can find them."""
+    rows, weights = task.rows, task.weights
+    if rows.shape[1] == 1:
+        for _, ends in islice(optimal_runs(task.price(rows), weights), len(rows)):
+            yield rows[ends]
+    elif len(rows) <= ENUMERATED:
+        yield from enumerate_shapes(rows, weights, task.price)
+    else:
+        rows, weights = _coarsen(rows, weights, task.price(rows))
+        yield from ShapeSearch(rows, weights, task.price, seed=seed, effort=effort).grow()
+
+
+def _coarsen(rows: np.ndarray, weights: np.ndarray, costs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """At most :data:`SEARCHED_ROWS` rows: neighbours are held together, as one row that is as long as each.
+
+    Neighbours are the leaves of a k-d tree, which halves the cost along the modality that varies most.
+    """
+    if len(rows) <= SEARCHED_ROWS:
+        return rows, weights
+    order, starts = np.arange(len(rows)), np.array([0])
+    logs, mass = np.log(rows), weights * costs + np.finfo(float).tiny
+    while 2 * len(starts) <= SEARCHED_ROWS:
+        sizes = np.diff(starts, append=len(rows))
+        leaf = np.repeat(np.arange(len(starts)), sizes)
+        spread = np.maximum.reduceat(logs[order], starts) - np.minimum.reduceat(logs[order], starts)
+        order = order[np.lexsort((rows[order, spread.argmax(axis=1)[leaf]], leaf))]
+        running = np.cumsum(mass[order])
+        before = np.append(0, running)[starts]
+        middle = np.searchsorted(running, (before + running[starts + sizes - 1]) / 2) + 1
+        middle = np.minimum(middle, starts + sizes - 1)
+        starts = np.union1d(starts, middle[sizes > 1])
+    return np.maximum.reduceat(rows[order], starts), np.add.reduceat(weights[order], starts)
+
+
+def _is_enough(
+    run_time: RunTime, task: PlanningTask, found: list[tuple[float, np.ndarray]], bounds: list[float]
+) -> bool:
+    """Whether no larger number of shapes can take less time than the best so far, by the bound."""
+    best = min(run_time.seconds(k, total / task.epochs) for k, (total, _) in enumerate(found, 1))
+    later = [run_time.seconds(k, total / task.epochs) for k, total in enumerate(bounds, 1)][len(found) :]
+    return not later or min(later) >= best
+
+
+def _assemble(task: PlanningTask, found: list[tuple[float, np.ndarray]], bounds: list[float]) -> ShapePlan:
+    total, shapes = found[-1]
+    costs, ledger = task.price(shapes), task.tally(shapes)
+    padded = ledger.rows @ shapes
+    real = task.real_positions
+    shares = np.append(_shares(real, padded), _shares(real.sum(), padded.sum()))
+    real_cost = ledger.real_costs.sum()
+    return ShapePlan(
+        modalities=task.given,
+        shapes=task.restore(shapes),
+        batch_sizes=_planned_rows(task, shapes),
+        costs=costs,
+        samples=ledger.samples / task.epochs,
+        shape_efficiency=_shares(ledger.real_costs, ledger.rows * costs),
+        efficiency=float(_shares(real_cost, np.array(total))),
+        position_efficiency={name: float(shares[task.names.index(name)]) for name in task.given}
+        | {"total": float(shares[-1])},
+        efficiencies=_shares(real_cost, np.array([total for total, _ in found])),
+        bounds=_shares(real_cost, np.array(bounds)),
+        savings=tuple(_savings(task, total, shapes)),
+        alignment=task.alignment,
+        grouping=task.grouping,
+        fingerprint=task.fingerprint,
+        cost=task.cost,
+        cost_name=getattr(task.cost, "__qualname__", type(task.cost).__name__),
+    )
+
+
+def _planned_rows(task: PlanningTask, shapes: np.ndarray) -> np.ndarray:
+    """Rows per batch of each shape; each has some."""
+    sizes = task.batch_sizes(shapes)
+    if (sizes < 1).any():
+        raise PlanError(
+            f"each sample fits the batch budget, but {len(shapes)} shapes that do and hold all of them were not found; "
+            "raise max_shapes or the budget"
+        )
+    return sizes
+
+
+def _savings(task: PlanningTask, total: float, shapes: np.ndarray) -> Iterator[TailSaving]:
+    """What the longest samples cost everybody: the padded cost without them, and with them cut to the rest."""
+    for share in TAIL_SHARES:
+        for_all = {}
+        count = 0
+        for cut in ("dropping", "truncating"):
+            shorter, count = task.without_tail(share, truncate=cut == "truncating")
+            if not count:
+                break
+            for_all[cut] = max(0.0, 1 - _improve(shorter, shapes) / total) if total else 0.0
+        if count:
+            yield TailSaving(share, count, **for_all)
+
+
+def _improve(task: PlanningTask, shapes: np.ndarray) -> float:
+    """The padded cost with as many shapes, which start from these."""
+    if task.rows.shape[1] == 1:
+        return next(islice(optimal_runs(task.price(task.rows), task.weights), len(shapes) - 1, None))[0]
+    total, shapes = task.settle(np.minimum(shapes, task.rows.max(axis=0)))
+    if len(task.rows) > SEARCHED_ROWS:
+        return total
+    search = ShapeSearch(task.rows, task.weights, task.price)
+    search.reset(shapes)
+    search.descend()
+    return min(total, search.total)
+
+
+def _shares(real: np.ndarray, padded: np.ndarray) -> np.ndarray:
+    """Real / padded, and 1 where nothing is padded."""
+    real, padded = np.asarray(real, np.float64), np.asarray(padded, np.float64)
+    return np.divide(real, padded, out=np.ones_like(padded), where=padded > 0)
+
+
+def plan_efficiency(plan: ShapePlan, lengths: LengthTable) -> float:
+    """Real / padded cost of a plan on the lengths given, or positions where the plan has no cost function.
+
+    Raises:
+        UncoveredLengthError: a sample (in ``"random"`` grouping a batch) that no planned shape holds.
+
+    >>> table = LengthTable(("text",), np.array([[4], [6], [8]]))
+    >>> plan = plan_shapes(table, max_shapes=2)
+    >>> plan.efficiency, plan_efficiency(plan, LengthTable(("text",), np.array([[2], [8]])))
+    (0.9, 0.8333333333333334)
+    """
+    values = lengths.select(plan.modalities).values
+    policy = Planned(plan)
+    check_covered(lengths, policy)
+    if plan.grouping == "length":
+        rows, per_row = values, 1
+    else:
+        check_joint_maxima(policy, values.max(axis=0))
+        per_row = int(plan.batch_sizes[0])
+        rows = make_schedule(lengths, Exact(plan.modalities), batch_size=per_row, grouping="random").shapes
+    places = plan.place(rows)
+    if plan.cost is None:
+        return float(values.sum() / (per_row * plan.shapes[places].sum()))
+    return float(_shares(plan.cost(values).sum(), np.array(per_row * plan.costs[places].sum())))
+
+
+def check_served(plan: ShapePlan, lengths: LengthTable, keep: np.ndarray | None = None) -> None:
+    """Warn where a plan that was made for other lengths serves these much worse.
+
+    Compared in the plan's cost, or in positions where a plan file could not hold the cost function.
+
+    Args:
+        plan: the plan.
+        lengths: lengths that it covers.
+        keep: bool ``(N,)``, the samples that count; by default all.
+
+    Warns:
+        PlanWarning: these lengths keep less than 0.9 of the efficiency that the plan has on its own.
+    """
+    if lengths.fingerprint == plan.fingerprint:
+        return
+    values = lengths.select(plan.modalities).values if keep is None else lengths.select(plan.modalities).values[keep]
+    if not len(values):
+        return  # every sample is dropped
+    unit = "positions" if plan.cost is None else "cost"
+    if plan.grouping == "random" and not Planned(plan).covers(values.max(axis=0)[None])[0]:
+        return  # random batches of these are refused; others have nothing to be compared with
+    theirs = plan.position_efficiency["total"] if plan.cost is None else plan.efficiency
+    ours = plan_efficiency(plan, LengthTable(plan.modalities, values))
+    if ours < WORSE * theirs:
+        warnings.warn(
+            f"the shape plan keeps {ours:.3f} of the padded {unit} real on these {len(values):,} samples, and "
+            f"{theirs:.3f} on those it was made for; plan the shapes for these lengths",
+            PlanWarning,
+            stacklevel=3,
+        )
