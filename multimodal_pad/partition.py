@@ -13,6 +13,9 @@ import numpy as np
 
 from multimodal_pad.cost import Cost
 
+PIECES = 48
+"""Where :func:`joint_runs` may cut."""
+
 ENUMERATED = 8
 """Up to so many distinct rows every partition is tried: 4,140 of them (the 8th Bell number)."""
 
@@ -79,6 +82,36 @@ def _cheapest_start(
     least = np.minimum.reduceat(tried, starts)
     hits = np.flatnonzero(tried == least[owner])
     return i[hits[np.searchsorted(owner[hits], np.arange(len(js)))]], least
+
+
+def joint_runs(rows: np.ndarray, weights: np.ndarray, cost: Cost) -> Iterator[np.ndarray]:
+    """For k = 1, 2, ...: the shapes of the best k runs of rows in the order given, cut at few places.
+
+    A start for the search: along one modality, say, where two run in opposite order.
+
+    Args:
+        rows: ``(M, n)`` lengths.
+        weights: ``(n,)``, samples at each.
+        cost: per sample, of lengths ``(n, M)``.
+    """
+    n = rows.shape[1]
+    firsts = np.unique(np.linspace(0, n, PIECES, endpoint=False).astype(np.int64))
+    longest = np.maximum.reduceat(rows, firsts, axis=1)
+    running = np.append(0, np.cumsum(weights))[np.append(firsts, n)]
+    count = len(firsts)
+    charges = np.full((count, count), np.inf)  # of a run, by its first and its last piece
+    for first in range(count):
+        joins = np.maximum.accumulate(longest[:, first:], axis=1)
+        charges[first, first:] = cost(joins.T) * (running[first + 1 :] - running[first])
+    totals, layers = charges[0], []
+    while True:
+        starts = [count]
+        for layer in reversed(layers):
+            starts.append(int(layer[max(starts[-1], 1) - 1]))
+        yield np.maximum.reduceat(longest, np.unique([0, *starts[1:]]), axis=1).T
+        tried = np.append(np.inf, totals[:-1])[:, None] + charges
+        layers.append(tried.argmin(axis=0))
+        totals = tried.min(axis=0)
 
 
 def enumerate_shapes(rows: np.ndarray, weights: np.ndarray, cost: Cost) -> Iterator[np.ndarray]:

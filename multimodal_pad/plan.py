@@ -89,7 +89,7 @@ class ShapePlan:
     @property
     def gap(self) -> float:
         """The share of the padded cost that a better plan with so many shapes could save, at most."""
-        return max(0.0, 1 - self.efficiency / self.bound)
+        return max(0.0, 1 - self.efficiency / self.bound) if self.bound else 0.0
 
     def __len__(self) -> int:
         return len(self.shapes)

@@ -211,7 +211,6 @@ def _assemble(task: PlanningTask, found: list[tuple[float, np.ndarray]], bounds:
     padded = ledger.rows @ shapes
     real = task.real_positions
     shares = np.append(_shares(real, padded), _shares(real.sum(), padded.sum()))
-    real_cost = ledger.real_costs.sum()
     return ShapePlan(
         modalities=task.given,
         shapes=task.restore(shapes),
@@ -219,11 +218,11 @@ def _assemble(task: PlanningTask, found: list[tuple[float, np.ndarray]], bounds:
         costs=costs,
         samples=ledger.samples / task.epochs,
         shape_efficiency=_shares(ledger.real_costs, ledger.rows * costs),
-        efficiency=float(_shares(real_cost, np.array(total))),
+        efficiency=float(_shares(task.real_cost, np.array(total))),
         position_efficiency={name: float(shares[task.names.index(name)]) for name in task.given}
         | {"total": float(shares[-1])},
-        efficiencies=_shares(real_cost, np.array([total for total, _ in found])),
-        bounds=_shares(real_cost, np.array(bounds)),
+        efficiencies=_shares(task.real_cost, np.array([total for total, _ in found])),
+        bounds=_shares(task.real_cost, np.array(bounds)),
         savings=tuple(_savings(task, total, shapes)),
         alignment=task.alignment,
         grouping=task.grouping,
@@ -260,21 +259,22 @@ def _savings(task: PlanningTask, total: float, shapes: np.ndarray) -> Iterator[T
 
 def _improve(task: PlanningTask, shapes: np.ndarray) -> float:
     """The padded cost with as many shapes, which start from these."""
+    count = len(shapes)
     if task.rows.shape[1] == 1:
-        return next(islice(optimal_runs(task.price(task.rows), task.weights), len(shapes) - 1, None))[0]
+        return next(islice(optimal_runs(task.price(task.rows), task.weights), count - 1, None))[0]
     total, shapes = task.settle(np.minimum(shapes, task.rows.max(axis=0)))
     if len(task.rows) > SEARCHED_ROWS:
         return total
     search = ShapeSearch(task.rows, task.weights, task.price)
     search.reset(shapes)
-    search.descend()
+    search.complete(count)
     return min(total, search.total)
 
 
-def _shares(real: np.ndarray, padded: np.ndarray) -> np.ndarray:
+def _shares(real: float | np.ndarray, padded: float | np.ndarray) -> np.ndarray:
     """Real / padded, and 1 where nothing is padded."""
-    real, padded = np.asarray(real, np.float64), np.asarray(padded, np.float64)
-    return np.divide(real, padded, out=np.ones_like(padded), where=padded > 0)
+    divisor = np.asarray(padded, np.float64)
+    return np.divide(real, divisor, out=np.ones_like(divisor), where=divisor > 0)
 
 
 def plan_efficiency(plan: ShapePlan, lengths: LengthTable) -> float:
@@ -300,7 +300,7 @@ def plan_efficiency(plan: ShapePlan, lengths: LengthTable) -> float:
     places = plan.place(rows)
     if plan.cost is None:
         return float(values.sum() / (per_row * plan.shapes[places].sum()))
-    return float(_shares(plan.cost(values).sum(), np.array(per_row * plan.costs[places].sum())))
+    return float(_shares(plan.cost(values).sum(), per_row * plan.costs[places].sum()))
 
 
 def check_served(plan: ShapePlan, lengths: LengthTable, keep: np.ndarray | None = None) -> None:

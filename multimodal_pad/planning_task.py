@@ -16,7 +16,10 @@ from multimodal_pad.policies import Exact
 from multimodal_pad.schedule import EMPTY, Grouping, Schedule, check_batching, make_schedule
 
 DRAWN_BATCHES = 2048
-"""``"random"`` grouping plans for at least so many batches, drawn in whole epochs."""
+"""``"random"`` grouping plans for at least so many batches, drawn in whole epochs,"""
+
+MOST_EPOCHS = 64
+"""but for no more epochs than these."""
 
 CHUNK = 2**20  # samples priced at a time
 
@@ -45,6 +48,7 @@ class PlanningTask:
         weights: ``(n,)``: how many rows of batches come with each, over the epochs.
         epochs: how many epochs that is: 1 for ``"length"``, the number drawn for ``"random"``.
         real_positions: ``(M,)``, over the epochs.
+        real_cost: of the samples at their own lengths, over the epochs.
     """
 
     def __init__(
@@ -79,9 +83,12 @@ class PlanningTask:
             check_whole("batch_size", batch_size, 1)
             self._batch_size = batch_size
             if grouping == "random":
-                self.epochs = -(-DRAWN_BATCHES * batch_size // len(lengths))
-        self.real_positions = self.epochs * self._table.values.sum(axis=0)
-        self.rows, self.weights = self._distinct(self._table.values, np.ones(len(lengths)))
+                self.epochs = min(MOST_EPOCHS, -(-DRAWN_BATCHES * batch_size // len(lengths)))
+        values = self._table.values
+        self.real_positions = self.epochs * values.sum(axis=0)
+        chunks = (values[start : start + CHUNK] for start in range(0, len(values), CHUNK))
+        self.real_cost = self.epochs * sum(float(self._cost(chunk).sum()) for chunk in chunks)
+        self.rows, self.weights = self._distinct(values, np.ones(len(values)))
         self._check_grows()
         self._check_budget()
 

@@ -2,21 +2,24 @@
 
 Each k starts from the shapes of k - 1 and one more, so more shapes are never worse. A shape moves by
 line searches: along one modality, two, or all, every position is priced at once from a histogram of
-what the samples would pay elsewhere. Small random shakes of neighbouring shapes, kept where the line
-searches end lower, lead out of local minima. Everything follows from the rows, the cost and the seed.
+what the samples would pay elsewhere. Other starts, small random shakes of neighbouring shapes and swaps
+of one shape for another, kept where the line searches end lower, lead out of local minima. Everything
+follows from the rows, the cost and the seed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
 
 from multimodal_pad.cost import Cost
+from multimodal_pad.partition import joint_runs
 
 POSITIONS = 128  # of a shape along a line; more are hardly better and take longer
+FEW = 8  # shapes; up to so many the search is thorough
 TOLERANCE = 1e-9  # of the total; a smaller gain is rounding
 
 
@@ -51,13 +54,14 @@ class ShapeSearch:
         rows: ``(n, M)`` distinct lengths, at least 1.
         weights: ``(n,)`` samples at each row; 0 for a row that must be held all the same.
         cost: per sample, of lengths ``(n, M)``; never falls as lengths grow.
-        seed: of the shakes.
-        effort: how many times as many shakes as usual.
+        seed: of the shakes and swaps.
+        effort: how many times as many of them as usual.
     """
 
     def __init__(self, rows: np.ndarray, weights: np.ndarray, cost: Cost, *, seed: int = 0, effort: float = 1) -> None:
         self._rows = np.ascontiguousarray(rows.T)
         self._weights = np.asarray(weights, np.float64)
+        self._levels = [np.unique(lengths) for lengths in self._rows]
         self._cost, self._effort = cost, effort
         self._rng = np.random.default_rng(seed)
         self._lines = [self._line(free) for free in _free_modalities(rows.shape[1])]
@@ -75,17 +79,30 @@ class ShapeSearch:
 
     def reset(self, shapes: np.ndarray) -> None:
         """Go on from these shapes, which hold every row."""
-        self._settle(shapes, self._cost(shapes), np.stack([self._within(shape) for shape in shapes]))
-        self._stale = np.ones(len(shapes), bool)
+        holds = np.stack([self._within(shape) for shape in shapes])
+        self._settle(shapes, self._cost(shapes), holds, np.ones(len(shapes), bool))
+
+    def complete(self, count: int) -> None:
+        """Descend, and add shapes until there are so many or one more would gain nothing; no shakes or swaps."""
+        self.descend()
+        while len(self.shapes) < count and self._insert():
+            self.descend()
 
     def grow(self) -> Iterator[np.ndarray]:
         """The shapes for k = 1, 2, ...; ends where one more shape would gain nothing."""
         yield self.shapes.copy()
+        starts = [joint_runs(line.rows, line.weights, self._cost) for line in self._lines]
+        for runs in starts:
+            next(runs)
         while self._insert():
             self.descend()
-            k = len(self.shapes)
-            for _ in range(round(self._effort * (10 if k <= 8 else 1))):
-                self._shake()
+            if len(self.shapes) <= FEW:
+                for runs in starts:
+                    self._attempt(lambda runs=runs: self.reset(next(runs)), within=1.1)
+            for _ in range(round(self._effort * (4 if len(self.shapes) <= FEW else 1))):
+                self._attempt(self._shake)
+                if len(self.shapes) <= FEW:
+                    self._attempt(self._swap)
             yield self.shapes.copy()
 
     def descend(self) -> None:
@@ -94,7 +111,7 @@ class ShapeSearch:
             k = int(np.argmax(self._stale))
             self._stale[k] = False
             others = self._others(k)
-            shape = self._best_move(self.shapes[k], others)
+            shape = self._better(self.shapes[k], others)
             if shape is None:
                 continue
             now = self._now
@@ -104,6 +121,18 @@ class ShapeSearch:
             self._stale[near[near < len(self.shapes)]] = True
             self._stale[k] = True
             self._replace(k, shape)
+
+    def _attempt(self, change: Callable[[], None], within: float = np.inf) -> None:
+        """Change the shapes and descend; back to what they were if that is no better.
+
+        Not worth the descent where the change alone makes them worse than ``within`` times the total.
+        """
+        now, stale = self._now, self._stale
+        change()
+        if self.total < within * now.total:
+            self.descend()
+        if not self.total < now.total * (1 - TOLERANCE):
+            self._now, self._stale = now, stale
 
     def _line(self, free: tuple[int, ...]) -> _Line:
         """Order the rows along the free modalities: by length, or by cost where there are several."""
@@ -132,21 +161,20 @@ class ShapeSearch:
             inside &= rows <= length
         return inside
 
-    def _settle(self, shapes: np.ndarray, costs: np.ndarray, holds: np.ndarray) -> None:
-        """Take shapes with their costs and rows: sort them, and find each row's cheapest."""
+    def _settle(self, shapes: np.ndarray, costs: np.ndarray, holds: np.ndarray, stale: np.ndarray) -> None:
+        """Take shapes with their costs, their rows, and which are to be looked at: sort them all by cost."""
         order = np.argsort(np.round(costs / max(costs.max(), np.finfo(float).tiny), 12), kind="stable")
         shapes, costs, holds = shapes[order], costs[order], holds[order]
         dtype = np.min_scalar_type(len(shapes))
         ranks = np.where(holds, np.arange(len(shapes), dtype=dtype)[:, None], dtype.type(len(shapes)))
         best = ranks.min(axis=0)
         self._now = _State(shapes, costs, holds, ranks, best, float(costs[best] @ self._weights))
-        if hasattr(self, "_stale") and len(self._stale) == len(order):
-            self._stale = self._stale[order]
+        self._stale = stale[order]
 
     def _replace(self, k: int, shape: np.ndarray) -> None:
         shapes, costs, holds = self._now.shapes.copy(), self._now.costs.copy(), self._now.holds.copy()
         shapes[k], costs[k], holds[k] = shape, self._cost(shape[None])[0], self._within(shape)
-        self._settle(shapes, costs, holds)
+        self._settle(shapes, costs, holds, self._stale)
 
     def _others(self, k: int) -> np.ndarray:
         """``(n,)``: the cheapest shape but k that holds each row; the number of shapes where none does."""
@@ -163,14 +191,14 @@ class ShapeSearch:
         saved = np.append(np.maximum(self._now.costs - price, 0), -price)
         return float(saved[others[inside]] @ self._weights[inside])
 
-    def _best_move(self, shape: np.ndarray, others: np.ndarray) -> np.ndarray | None:
-        """The best place for a shape on any line through it, or None where it stands well."""
-        least, moved = self._gain(shape, others) + TOLERANCE * self.total, None
+    def _better(self, shape: np.ndarray, others: np.ndarray) -> np.ndarray | None:
+        """A better place for a shape on one of the lines through it, or None where it stands well."""
+        least = self._gain(shape, others) + TOLERANCE * self.total
         for line in self._lines:
-            gain, candidate = self._search_line(line, shape, others)
+            gain, moved = self._search_line(line, shape, others)
             if gain > least:
-                least, moved = gain + TOLERANCE * self.total, candidate
-        return None if moved is None else self._tighten(moved, others)
+                return self._tighten(moved, others)
+        return None
 
     def _search_line(self, line: _Line, shape: np.ndarray, others: np.ndarray) -> tuple[float, np.ndarray]:
         """The gain (or less) of the best position on a line, and the shape there."""
@@ -223,7 +251,7 @@ class ShapeSearch:
         for start in np.argsort(-np.round(np.array(gains) / now.total, 9), kind="stable")[:3]:
             shape = candidates[start]
             for _ in range(3):
-                moved = self._best_move(shape, now.best)
+                moved = self._better(shape, now.best)
                 if moved is None:
                     break
                 shape = moved
@@ -233,11 +261,11 @@ class ShapeSearch:
         if gains.max() <= TOLERANCE * now.total:
             return False
         held = self._within(shape)
-        self._stale = np.append(np.isin(np.arange(len(now.shapes)), now.best[held]), True)
         self._settle(
             np.vstack([now.shapes, shape]),
             np.append(now.costs, self._cost(shape[None])),
             np.vstack([now.holds, held]),
+            np.append(np.isin(np.arange(len(now.shapes)), now.best[held]), True),
         )
         return True
 
@@ -260,28 +288,38 @@ class ShapeSearch:
         yield from self._rows[:, drawn].T
 
     def _shake(self) -> None:
-        """Move up to 8 neighbouring shapes by some 6 % at random and descend; back if that is no better."""
-        before, stale = self._now, self._stale
-        count = len(before.shapes)
-        logs = np.log(before.shapes)
-        distance = ((logs - logs[self._rng.integers(count)]) ** 2).sum(axis=1)
+        """Move up to 8 neighbouring shapes at random by some 6 %, or to the next length."""
+        now = self._now
+        logs = np.log(now.shapes)
+        distance = ((logs - logs[self._rng.integers(len(logs))]) ** 2).sum(axis=1)
         chosen = np.argsort(np.round(distance, 9), kind="stable")[:8]
-        shapes, holds = before.shapes.copy(), before.holds.copy()
+        shapes, holds = now.shapes.copy(), now.holds.copy()
         factors = np.exp(self._rng.normal(0, 0.06, (len(chosen), shapes.shape[1])))
-        moved = np.maximum(np.rint(shapes[chosen] * factors).astype(np.int64), 1)
-        shapes[chosen] = np.minimum(moved, self._rows.max(axis=1))
+        nudges = self._rng.choice([-1, 0, 0, 0, 0, 0, 1], factors.shape)
+        for m, levels in enumerate(self._levels):
+            here = np.searchsorted(levels, shapes[chosen, m])
+            there = np.searchsorted(levels, shapes[chosen, m] * factors[:, m])
+            there = np.where(there == here, here + nudges[:, m], there)
+            shapes[chosen, m] = levels[np.clip(there, 0, len(levels) - 1)]
         for k in chosen:
             holds[k] = self._within(shapes[k])
+        self._hold_all(shapes, holds, np.isin(np.arange(len(shapes)), chosen), chosen[np.argmax(now.costs[chosen])])
+
+    def _swap(self) -> None:
+        """Take a shape away at random, and add the one that then saves most."""
+        away = self._rng.integers(len(self.shapes))
+        shapes, holds = np.delete(self._now.shapes, away, axis=0), np.delete(self._now.holds, away, axis=0)
+        self._hold_all(shapes, holds, np.ones(len(shapes), bool), len(shapes) - 1)
+        self.descend()
+        self._insert()
+
+    def _hold_all(self, shapes: np.ndarray, holds: np.ndarray, stale: np.ndarray, k: int) -> None:
+        """Go on from these shapes, the one numbered k lengthened to hold what none does."""
         lost = ~holds.any(axis=0)
         if lost.any():
-            k = chosen[-1] if count == 1 else chosen[np.argmax(before.costs[chosen])]
             shapes[k] = np.maximum(shapes[k], self._rows[:, lost].max(axis=1))
             holds[k] = self._within(shapes[k])
-        self._stale = np.isin(np.arange(count), chosen)
-        self._settle(shapes, self._cost(shapes), holds)
-        self.descend()
-        if not self.total < before.total * (1 - TOLERANCE):
-            self._now, self._stale = before, stale
+        self._settle(shapes, self._cost(shapes), holds, stale)
 
 
 def _free_modalities(count: int) -> list[tuple[int, ...]]:

@@ -1,0 +1,200 @@
+"""The console command ``multimodal-pad``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from multimodal_pad import __version__
+from multimodal_pad.comparison import PolicyEfficiency, ladders_within, policy_efficiency
+from multimodal_pad.cost import BatchBudget, Cost, TransformerCost, attention_area, position_count
+from multimodal_pad.errors import PaddingError
+from multimodal_pad.length_files import read_lengths
+from multimodal_pad.lengths import LengthTable
+from multimodal_pad.plan import ShapePlan
+from multimodal_pad.plan_plot import plot_plan
+from multimodal_pad.planner import MOST_SHAPES, RunTime, plan_shapes
+from multimodal_pad.policies import Planned
+
+PLAN_HELP = """Choose the batch shapes for a table of lengths: jointly over all modalities, under a compile budget.
+
+LENGTHS has a row per sample and a column per modality, in positions (tokens, frames), 0 where the modality is
+missing: a .csv whose first line names the columns, a .npz with an array per modality, or a .npy (name its columns
+with --modalities). Prints the plan, and how fixed padding, powers of two and quantiles do with as many shapes."""
+
+PLAN_EXAMPLES = """examples:
+  multimodal-pad plan lengths.csv --max-shapes 8
+  multimodal-pad plan lengths.csv --max-shapes 16 --align 8 audio=16 --out plan.json --plot plan.png
+  multimodal-pad plan lengths.npy --modalities text audio --cost transformer --d-model 512 --layers 6
+  multimodal-pad plan lengths.csv --max-shapes auto --epochs 10 --compile-seconds 9 --seconds-per-cost 2e-6
+
+in Python:
+  policy = Planned(ShapePlan.load("plan.json"))"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; the exit status: 0, 1 where the output is closed, 2 for bad input, 130 for Ctrl-C."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.run(options)
+    except (PaddingError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; nothing was written", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="multimodal-pad", description="Planned batch shapes for multimodal sequences."
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    plan = commands.add_parser(
+        "plan",
+        help="choose the batch shapes for a table of lengths",
+        description=PLAN_HELP,
+        epilog=PLAN_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    plan.set_defaults(run=_plan)
+    plan.add_argument("lengths", metavar="LENGTHS", type=Path, help="a .csv, .npy or .npz file")
+    plan.add_argument(
+        "--max-shapes", type=_shape_count, default=8, metavar="N", help="compile budget, or auto (default: 8)"
+    )
+    plan.add_argument("--modalities", nargs="+", metavar="NAME", help="columns to plan for (default: all)")
+    plan.add_argument(
+        "--align", nargs="+", type=_alignment, default=[], metavar="N", help="multiples: 8 for all, audio=16 for one"
+    )
+    plan.add_argument("--grouping", choices=["length", "random"], default="length", help="of the batches to come")
+    plan.add_argument("--seed", type=int, default=0, metavar="N", help="of the search (default: 0)")
+    plan.add_argument("--effort", type=float, default=1, metavar="X", help="search X times as long (default: 1)")
+    cost = plan.add_argument_group("cost")
+    cost.add_argument(
+        "--cost",
+        choices=["positions", "attention", "transformer"],
+        default="positions",
+        help="of a row: its positions (default), query-key pairs, or FLOPs of this package's transformer",
+    )
+    cost.add_argument("--d-model", type=int, default=40, metavar="N", help="of the transformer (default: 40)")
+    cost.add_argument("--layers", type=int, default=4, metavar="N", help="of each of its encoders (default: 4)")
+    cost.add_argument("--batch-overhead", type=float, default=0, metavar="X", help="cost of a batch beside its rows")
+    rows = plan.add_argument_group("rows per batch")
+    rows.add_argument("--batch-size", type=int, default=32, metavar="N", help="of every shape (default: 32)")
+    rows.add_argument("--batch-positions", type=float, metavar="N", help="instead: as many rows as hold N positions,")
+    rows.add_argument("--batch-multiple", type=int, default=8, metavar="N", help="in multiples of N (default: 8),")
+    rows.add_argument("--batch-largest", type=int, metavar="N", help="and at most N")
+    auto = plan.add_argument_group("for --max-shapes auto")
+    auto.add_argument("--epochs", type=float, metavar="N", help="of the run")
+    auto.add_argument("--compile-seconds", type=float, metavar="S", help="to compile one batch shape")
+    auto.add_argument("--seconds-per-cost", type=float, metavar="S", help="of a step, per unit of its cost")
+    output = plan.add_argument_group("output")
+    output.add_argument("--out", type=Path, metavar="FILE", help="write the plan as JSON")
+    output.add_argument("--plot", type=Path, metavar="FILE", help="draw the plan (.png, .svg or .pdf)")
+    output.add_argument("--overwrite", action="store_true", help="replace these files where they are there")
+    return parser
+
+
+def _shape_count(text: str) -> int | Literal["auto"]:
+    return "auto" if text == "auto" else int(text)
+
+
+def _alignment(text: str) -> tuple[str | None, int]:
+    name, equals, step = text.rpartition("=")
+    return (name if equals else None), int(step)
+
+
+def _plan(options: argparse.Namespace) -> int:
+    console = Console()
+    for path in (options.out, options.plot):
+        if path is not None and path.exists() and not options.overwrite:
+            raise FileExistsError(f"{path} exists; name another file, or give --overwrite")
+    lengths = read_lengths(options.lengths, options.modalities)
+    cost = _cost(options, lengths.modalities)
+    everywhere = [step for name, step in options.align if name is None]
+    alignment = dict.fromkeys(lengths.modalities, everywhere[-1]) if everywhere else {}
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("planning", total=MOST_SHAPES if options.max_shapes == "auto" else options.max_shapes)
+        plan = plan_shapes(
+            lengths,
+            max_shapes=options.max_shapes,
+            cost=cost,
+            alignment=alignment | {name: step for name, step in options.align if name is not None},
+            grouping=options.grouping,
+            batch_size=_batch_size(options),
+            batch_overhead=options.batch_overhead,
+            run_time=_run_time(options),
+            seed=options.seed,
+            effort=options.effort,
+            progress=lambda found: bar.update(task, completed=found),
+        )
+    console.print(str(plan), markup=False, highlight=False, soft_wrap=True)
+    rows = {"planned": Planned(plan), **ladders_within(lengths, len(plan))}
+    rows = {
+        name: policy_efficiency(
+            policy, lengths, cost, grouping=options.grouping, batch_size=int(plan.batch_sizes.min())
+        )
+        for name, policy in rows.items()
+    }
+    console.print(_comparison(plan, rows))
+    if options.out is not None:
+        plan.save(options.out, overwrite=options.overwrite)
+        console.print(f"Written: {options.out}", soft_wrap=True)
+    if options.plot is not None:
+        _draw(plan, lengths, options.plot, {name: row for name, row in rows.items() if name != "planned"})
+        console.print(f"Written: {options.plot}", soft_wrap=True)
+    return 0
+
+
+def _cost(options: argparse.Namespace, modalities: tuple[str, ...]) -> Cost:
+    if options.cost == "transformer":
+        return TransformerCost(
+            modalities, d_model=options.d_model, crossmodal_layers=options.layers, memory_layers=options.layers
+        )
+    return attention_area if options.cost == "attention" else position_count
+
+
+def _batch_size(options: argparse.Namespace) -> int | BatchBudget:
+    if options.batch_positions is None:
+        return options.batch_size
+    return BatchBudget(options.batch_positions, multiple=options.batch_multiple, largest=options.batch_largest)
+
+
+def _run_time(options: argparse.Namespace) -> RunTime | None:
+    given = (options.epochs, options.compile_seconds, options.seconds_per_cost)
+    if options.max_shapes == "auto" and None in given:
+        raise PaddingError("--max-shapes auto needs --epochs, --compile-seconds and --seconds-per-cost")
+    return RunTime(*given) if options.max_shapes == "auto" else None
+
+
+def _comparison(plan: ShapePlan, rows: dict[str, PolicyEfficiency]) -> Table:
+    """The plan beside the policies that people use otherwise."""
+    table = Table(title="Real share of what is padded, every batch full", title_justify="left")
+    table.add_column("policy")
+    for heading in ("shapes", "cost", *plan.modalities, "padded cost"):
+        table.add_column(heading, justify="right")
+    for name, row in rows.items():
+        shares = [f"{share:.3f}" for share in (row.cost, *row.positions)]
+        table.add_row(name, f"{row.shapes:,}", *shares, f"{row.padded_cost / rows['planned'].padded_cost:.2f} x")
+    return table
+
+
+def _draw(plan: ShapePlan, lengths: LengthTable, path: Path, others: dict[str, PolicyEfficiency]) -> None:
+    """Draw aside and rename, so that the picture is there whole or not at all."""
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
+        aside = Path(folder, path.name)
+        plot_plan(plan, lengths, aside, others)
+        aside.replace(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,77 @@
+"""A plan beside other policies: how much of what each pads is real."""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from itertools import takewhile
+from typing import NamedTuple
+
+import numpy as np
+
+from multimodal_pad.cost import Cost
+from multimodal_pad.lengths import LengthTable
+from multimodal_pad.planning_task import distinct_rows
+from multimodal_pad.policies import Exact, Fixed, Ladder, Policy
+from multimodal_pad.schedule import Grouping, make_schedule
+
+
+class PolicyEfficiency(NamedTuple):
+    """What a policy leaves real.
+
+    Attributes:
+        shapes: batch shapes that the lengths lead to.
+        cost: real / padded cost.
+        positions: real / padded positions of each modality, in the table's order.
+        padded_cost: per epoch, in the cost's unit.
+    """
+
+    shapes: int
+    cost: float
+    positions: tuple[float, ...]
+    padded_cost: float
+
+
+def policy_efficiency(
+    policy: Policy, lengths: LengthTable, cost: Cost, *, grouping: Grouping = "length", batch_size: int = 32
+) -> PolicyEfficiency:
+    """Pad each sample (in ``"random"`` grouping each batch of one epoch) by a policy, every batch full.
+
+    >>> from multimodal_pad import position_count
+    >>> table = LengthTable(("text",), np.array([[3], [4], [9]]))
+    >>> policy_efficiency(Ladder({"text": [4, 12]}), table, position_count)
+    PolicyEfficiency(shapes=2, cost=0.8, positions=(0.8,), padded_cost=20.0)
+    """
+    values = lengths.select(policy.modalities).values
+    if grouping == "length":
+        rows, per_row = values, 1
+    else:
+        exact = Exact(policy.modalities)
+        rows, per_row = make_schedule(lengths, exact, batch_size=batch_size, grouping="random").shapes, batch_size
+    padded, counts = distinct_rows(policy.round_up(rows), np.ones(len(rows)))
+    padded_cost = per_row * float(counts @ cost(padded))
+    positions = values.sum(axis=0) / (per_row * (counts @ padded))
+    return PolicyEfficiency(
+        len(padded), float(cost(values).sum() / padded_cost), tuple(positions.tolist()), padded_cost
+    )
+
+
+def ladders_within(lengths: LengthTable, count: int) -> dict[str, Policy]:
+    """Fixed padding, and the finest powers of two and quantiles whose samples fall into at most ``count`` shapes.
+
+    >>> table = LengthTable(("text", "audio"), np.array([[1, 9], [2, 20], [4, 33]]))
+    >>> ladders_within(table, 2)["powers of two"]
+    Ladder({'text': [32], 'audio': [32, 64]})
+    """
+    rows, _ = distinct_rows(lengths.values, np.ones(len(lengths)))
+
+    def fits(policy: Policy) -> bool:
+        return len(np.unique(policy.round_up(rows), axis=0)) <= count
+
+    powers = (Ladder.powers_of_two(lengths, 2**exponent) for exponent in itertools.count())
+    finer = takewhile(fits, (Ladder.quantiles(lengths, n) for n in range(1, min(count, 64) + 1)))
+    return {
+        "fixed": Fixed.longest(lengths),
+        "powers of two": next(filter(fits, powers)),
+        "quantiles": deque(finer, maxlen=1)[0],
+    }

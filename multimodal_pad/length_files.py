@@ -1,0 +1,98 @@
+"""Lengths from a file: CSV, or NumPy's .npy and .npz."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from multimodal_pad.errors import LengthError, SourceError
+from multimodal_pad.lengths import LengthTable
+
+
+def read_lengths(path: str | Path, modalities: Sequence[str] | None = None) -> LengthTable:
+    """The length table of a file: a row per sample, a column per modality, in positions.
+
+    Args:
+        path: a ``.csv`` whose first line names the columns; a ``.npy`` of shape ``(N, M)`` or with named
+            fields; or a ``.npz`` with an array ``(N,)`` per modality.
+        modalities: which columns, in which order (all of them by default); for a plain ``.npy`` the
+            names of its columns.
+
+    Raises:
+        SourceError: another kind of file, one that is damaged, a column that is missing, or a value that
+            is no length; the file and the line are named.
+        OSError: the file cannot be read.
+    """
+    path = Path(path)
+    readers = {".csv": _read_csv, ".npy": _read_npy, ".npz": _read_npz}
+    if path.suffix not in readers:
+        raise SourceError(f"{path}: got a file of kind {path.suffix!r}; lengths are read from {', '.join(readers)}")
+    names = None if modalities is None else tuple(modalities)
+    try:
+        columns = readers[path.suffix](path, names)
+        absent = [name for name in names or () if name not in columns]
+        if absent:
+            raise SourceError(f"has no column {absent}, only {list(columns)}")
+        return LengthTable.from_columns({name: columns[name] for name in names or columns})
+    except (LengthError, SourceError, ValueError, EOFError) as error:
+        raise SourceError(f"{path}: {_first_bad_line(path, names) or error}") from None
+
+
+def _read_csv(path: Path, names: tuple[str, ...] | None) -> dict[str, np.ndarray]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        header = [name.strip() for name in next(csv.reader(file), [])]
+        wanted = [header.index(name) for name in names or header if name in header]
+        if not wanted or len(set(header)) < len(header):
+            raise SourceError(f"the first line must name the columns, each once; got {header}")
+        values = np.loadtxt(file, delimiter=",", usecols=wanted, ndmin=2, comments=None, quotechar='"')
+    return {header[place]: column for place, column in zip(wanted, values.T, strict=True)}
+
+
+def _read_npy(path: Path, names: tuple[str, ...] | None) -> dict[str, np.ndarray]:
+    values = np.load(path, allow_pickle=False)
+    if values.dtype.names:
+        return {name: values[name] for name in values.dtype.names}
+    if values.ndim != 2 or names is None or len(names) != values.shape[1]:
+        raise SourceError(
+            f"holds an array of shape {values.shape}, and the modalities given are {list(names or ())}; it must be "
+            "(samples, modalities), with a name for each column"
+        )
+    return dict(zip(names, values.T, strict=True))
+
+
+def _read_npz(path: Path, names: tuple[str, ...] | None) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as arrays:
+        columns = {name: arrays[name] for name in names or arrays.files if name in arrays.files}
+    bad = {name: column.shape for name, column in columns.items() if column.ndim != 1}
+    if bad:
+        raise SourceError(f"each array must hold one length per sample; got the shapes {bad}")
+    return columns
+
+
+def _first_bad_line(path: Path, names: tuple[str, ...] | None) -> str | None:
+    """What is wrong with the first line of a CSV that holds no lengths, or None."""
+    if path.suffix != ".csv":
+        return None
+    with path.open(encoding="utf-8-sig", newline="", errors="replace") as file:
+        lines = csv.reader(file)
+        header = [name.strip() for name in next(lines, [])]
+        for row in lines:
+            if row and len(row) != len(header):
+                return f"line {lines.line_num}: got {len(row)} values for the columns {header}"
+            for name, text in zip(header, row, strict=False):
+                if (names is None or name in names) and not _is_length(text):
+                    return (
+                        f"line {lines.line_num}, {name!r}: got {text!r}; a length is a whole number of positions, 0 "
+                        "(missing) or more"
+                    )
+    return None
+
+
+def _is_length(text: str) -> bool:
+    try:
+        return float(text) >= 0 and float(text).is_integer()
+    except (ValueError, OverflowError):
+        return False

@@ -1,0 +1,127 @@
+import json
+
+import numpy as np
+import pytest
+
+from multimodal_pad import LengthTable, Planned, ShapePlan, TransformerCost, attention_area, plan_shapes
+from multimodal_pad.errors import PlanError
+from multimodal_pad.planner import plan_efficiency
+
+TABLE = LengthTable(("text", "audio"), np.array([[n % 9, 3 * n % 40] for n in range(500)]))
+COST = TransformerCost(("text", "audio"), feature_widths={"audio": 74}, kernel_sizes={"audio": 3})
+
+
+def own_cost(lengths):
+    return np.asarray(lengths).sum(axis=1) + 1.0
+
+
+@pytest.mark.parametrize("cost", [COST, attention_area, own_cost])
+def test_a_plan_survives_json(cost):
+    plan = plan_shapes(TABLE, max_shapes=4, cost=cost, alignment={"audio": 4})
+    again = ShapePlan.from_json(plan.to_json(), cost if cost is own_cost else None)
+    assert str(again) == str(plan)
+    assert again.to_json() == plan.to_json()
+    for name in ("shapes", "batch_sizes", "costs", "samples", "efficiencies", "bounds"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(plan, name))
+    assert again.cost == cost
+    np.testing.assert_array_equal(Planned(again).round_up(TABLE.values), Planned(plan).round_up(TABLE.values))
+
+
+def test_without_its_cost_function_a_plan_is_compared_in_positions():
+    plan = plan_shapes(TABLE, max_shapes=4, cost=own_cost)
+    again = ShapePlan.from_json(plan.to_json())
+    assert again.cost is None
+    assert again.cost_name == "own_cost"
+    assert again.to_json() == plan.to_json()
+    assert plan_efficiency(again, TABLE) == pytest.approx(plan.position_efficiency["total"])
+    assert plan_efficiency(plan, TABLE) == pytest.approx(plan.efficiency)
+
+
+def test_a_saved_plan_is_read_back_and_not_overwritten(tmp_path):
+    plan = plan_shapes(TABLE, max_shapes=2)
+    path = tmp_path / "plan.json"
+    plan.save(path)
+    assert ShapePlan.load(path).to_json() == plan.to_json()
+    with pytest.raises(FileExistsError, match="name another file"):
+        plan.save(path)
+    plan_shapes(TABLE, max_shapes=3).save(path, overwrite=True)
+    assert len(ShapePlan.load(path)) == 3
+    assert [file.name for file in tmp_path.iterdir()] == ["plan.json"], "nothing is left beside it"
+
+
+def test_the_file_format_is_that_of_version_1():
+    """A plan written by an earlier release must be read by a later one: change VERSION with the format."""
+    plan = plan_shapes(LengthTable(("text",), np.array([[3], [5], [5], [9]])), max_shapes=2, batch_size=4)
+    assert json.loads(plan.to_json()) == {
+        "format": "multimodal_pad shape plan",
+        "version": 1,
+        "modalities": ["text"],
+        "shapes": [[5], [9]],
+        "batch_sizes": [4, 4],
+        "costs": [5.0, 9.0],
+        "samples": [3.0, 1.0],
+        "shape_efficiency": [13 / 15, 1.0],
+        "efficiencies": [22 / 36, 22 / 24],
+        "bounds": [22 / 36, 22 / 24],
+        "efficiency": 22 / 24,
+        "position_efficiency": {"text": 22 / 24, "total": 22 / 24},
+        "alignment": {"text": 1},
+        "grouping": "length",
+        "fingerprint": "e8501734d3796e2ae56be2cbf60a2ce2c9f06099e3cfc6a2500d5407074f00e3",
+        "savings": [],
+        "cost": {"name": "position_count"},
+    }
+
+
+def test_what_is_printed():
+    plan = plan_shapes(LengthTable(("text", "audio"), np.array([[1, 5]] * 1000 + [[9, 300]])), max_shapes=2)
+    assert str(plan).splitlines() == [
+        "2 batch shapes for 1,001 samples, length grouping",
+        "text  audio  rows  samples  efficiency",
+        "   1      5    32    1,000       1.000",
+        "   9    300    32        1       1.000",
+        "padding efficiency: cost 1.000; positions text 1.000, audio 1.000, total 1.000",
+        "bound: 1.000 with any 2; a better plan saves at most 0.0%",
+        "the longest sample (0.1%): without it the padded cost is 4.9% less, cut to the rest 4.8%",
+        "the longest 10 samples (1.0%): without them the padded cost is 5.8% less, cut to the rest 4.8%",
+    ]
+
+
+def changed(**values):
+    plan = json.loads(plan_shapes(TABLE, max_shapes=2, cost=COST).to_json())
+    plan.update(values)
+    return json.dumps({name: value for name, value in plan.items() if value is not ...})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "the text is not JSON"),
+        ("[1, 2]", "the JSON lacks"),
+        ('{"shapes": [[1, 2]]}', "the JSON lacks"),
+        (changed(version=2), "of version 2, and this multimodal_pad reads version 1"),
+        (changed(shapes=...), r"lacks \['shapes'\]"),
+        (changed(shapes=[[1, 2], [3]]), "'shapes' makes no sense"),
+        (changed(shapes=[[0, 2], [3, 4]]), "'shapes' makes no sense"),
+        (changed(shapes=[[1.5, 2], [3, 4]]), "'shapes' makes no sense"),
+        (changed(batch_sizes=[1]), "2 shapes and 1 batch_sizes"),
+        (changed(costs=[2.0, 1.0]), "not in the order of their costs"),
+        (changed(costs=["cheap", 1.0]), "'costs' makes no sense"),
+        (changed(samples=[1.0, float("nan")]), "'samples' makes no sense"),
+        (changed(modalities=["text", "text"]), "'modalities' makes no sense"),
+        (changed(modalities=["text"]), "don't match its modalities"),
+        (changed(grouping="alphabet"), "'grouping' makes no sense"),
+        (changed(fingerprint=7), "'fingerprint' makes no sense"),
+        (changed(efficiency="good"), "'efficiency' makes no sense"),
+        (changed(savings=[{"share": 1}]), "savings or cost make no sense"),
+        (changed(cost={"name": "TransformerCost", "options": {"width": 3}}), "savings or cost make no sense"),
+        (changed(cost=3), "savings or cost make no sense"),
+    ],
+)
+def test_broken_and_foreign_files(text, message, tmp_path):
+    with pytest.raises(PlanError, match=message):
+        ShapePlan.from_json(text)
+    path = tmp_path / "broken.json"
+    path.write_text(text)
+    with pytest.raises(PlanError, match=f"broken.json: .*{message}"):
+        ShapePlan.load(path)

@@ -1,0 +1,453 @@
+import itertools
+import warnings
+from itertools import combinations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from multimodal_pad import (
+    BatchBudget,
+    BucketBatcher,
+    LengthTable,
+    PaddingError,
+    Planned,
+    PlanWarning,
+    RunTime,
+    TransformerCost,
+    attention_area,
+    make_schedule,
+    plan_shapes,
+    planner,
+    position_count,
+)
+from multimodal_pad.errors import LengthError, PlanError, UncoveredLengthError
+from multimodal_pad.planner import plan_efficiency
+from multimodal_pad.planning_task import DRAWN_BATCHES
+from multimodal_pad.search import ShapeSearch
+from multimodal_pad.sources import Synthetic
+from tests.strategies import length_tables, make_samples
+
+NAMES = ("text", "audio", "visual")
+
+
+def table_of(*rows):
+    return LengthTable(NAMES[: len(rows[0])], np.array(rows))
+
+
+def padded_cost(values, shapes, cost=position_count):
+    """The definition: each sample pays the cheapest shape that holds it."""
+    prices = np.where((values[:, None] <= shapes).all(axis=2), cost(shapes), np.inf)
+    return prices.min(axis=1).sum()
+
+
+def brute_force(values, k, cost):
+    """The least padded cost of any k joins of samples."""
+    values = np.maximum(values, 1)
+    subsets = itertools.chain.from_iterable(combinations(range(len(values)), n) for n in range(1, len(values) + 1))
+    joins = np.unique([values[list(subset)].max(axis=0) for subset in subsets], axis=0)
+    return min(padded_cost(values, joins[list(c)], cost) for c in combinations(range(len(joins)), min(k, len(joins))))
+
+
+def weighted(lengths):
+    """A cost in which the modalities differ and mix."""
+    lengths = np.asarray(lengths, float)
+    return lengths @ np.arange(1, lengths.shape[1] + 1) + 0.1 * lengths.sum(axis=1) ** 2
+
+
+def paid(plan):
+    return float(plan.costs @ plan.samples)
+
+
+def check_plan(plan, table, max_shapes):
+    """What every plan promises."""
+    assert 1 <= len(plan) <= max_shapes
+    assert (plan.place(table.values) >= 0).all(), "every sample is covered"
+    assert (np.diff(plan.costs) >= 0).all(), "cheapest first"
+    assert plan.shapes.min() >= 1
+    for column, name in enumerate(plan.modalities):
+        assert (plan.shapes[:, column] % plan.alignment[name] == 0).all()
+    assert plan.samples.sum() == pytest.approx(len(table))
+    assert len(plan.efficiencies) == len(plan.bounds)
+    assert (np.diff(plan.efficiencies) >= 0).all(), "more shapes are never worse"
+    assert (plan.efficiencies <= plan.bounds * (1 + 1e-9)).all(), "no plan beats the bound"
+    assert 0 <= plan.gap < 1
+
+
+@given(length_tables(max_samples=5, max_length=9), st.integers(1, 3), st.sampled_from([position_count, weighted]))
+def test_tiny_tables_equal_brute_force(table, k, cost):
+    plan = plan_shapes(table, max_shapes=k, cost=cost)
+    check_plan(plan, table, k)
+    assert paid(plan) == pytest.approx(brute_force(table.values, k, cost))
+
+
+@pytest.mark.parametrize("k", [2, 3])
+def test_eight_samples_equal_brute_force(k):
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        values = rng.integers(0, 7 if k == 3 else 30, (8, 3))
+        assert paid(plan_shapes(table_of(*values), max_shapes=k, cost=weighted)) == pytest.approx(
+            brute_force(values, k, weighted)
+        )
+
+
+def test_the_search_is_near_the_optimum_where_plans_are_no_longer_enumerated():
+    losses = []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        values = np.unique(rng.integers(1, [12, 30, 25], (10, 3)), axis=0)
+        search = ShapeSearch(values, np.ones(len(values)), weighted)
+        *_, shapes = itertools.islice(search.grow(), 3)
+        assert padded_cost(values, shapes, weighted) == pytest.approx(search.total)
+        groups = np.array(list(itertools.product(range(3), repeat=len(values))))
+        joins = [np.where((groups == g)[..., None], values, 0).max(axis=1) for g in range(3)]
+        best = min(sum(weighted(join) * (groups == g).sum(axis=1) for g, join in enumerate(joins)))
+        losses.append(search.total / best - 1)
+    assert min(losses) > -1e-9, "nothing is cheaper than the cheapest"
+    assert max(losses) < 0.02
+    assert np.mean(np.array(losses) < 1e-9) > 0.8
+
+
+@given(st.lists(st.integers(0, 40), min_size=9, max_size=40), st.integers(1, 5), st.sampled_from([1, 4]))
+def test_one_modality_is_exactly_optimal(lengths, k, alignment):
+    table = LengthTable(("text",), np.array(lengths)[:, None])
+    plan = plan_shapes(table, max_shapes=k, cost=attention_area, alignment=alignment)
+    check_plan(plan, table, k)
+    aligned = -(-np.maximum(table.values, 1) // alignment) * alignment
+    edges = np.unique(aligned)[:-1]
+    oracle = min(
+        padded_cost(aligned, np.array([*inner, aligned.max()])[:, None], attention_area)
+        for inner in combinations(edges, min(k - 1, len(edges)))
+    )
+    assert paid(plan) == pytest.approx(oracle)
+    assert plan.gap == pytest.approx(0, abs=1e-9)
+
+
+@given(length_tables(max_samples=60, max_length=50), st.integers(1, 6), st.integers(1, 16), st.booleans())
+def test_what_every_plan_promises(table, k, alignment, random):
+    plan = plan_shapes(
+        table, max_shapes=k, cost=weighted, alignment=alignment, grouping="random" if random else "length", batch_size=4
+    )
+    check_plan(plan, table, k)
+    if random:
+        assert plan.place(table.values.max(axis=0)[None]) >= 0, "a batch may have the longest of every modality"
+
+
+@given(length_tables(max_samples=50), st.randoms(use_true_random=False), st.sampled_from(["length", "random"]))
+def test_the_order_of_samples_and_modalities_changes_nothing(table, random, grouping):
+    def plan(lengths):
+        return plan_shapes(lengths, max_shapes=3, cost=position_count, grouping=grouping, batch_size=8)
+
+    names = list(table.modalities)
+    random.shuffle(names)
+    one, other = plan(table), plan(table.select(names))
+    np.testing.assert_array_equal(one.shapes, other.shapes[:, [names.index(m) for m in table.modalities]])
+    assert one.efficiency == other.efficiency
+    if grouping == "length":  # a random batch depends on who comes first
+        rows = list(range(len(table)))
+        random.shuffle(rows)
+        np.testing.assert_array_equal(one.shapes, plan(LengthTable(table.modalities, table.values[rows])).shapes)
+
+
+@given(length_tables(max_samples=50), st.sampled_from([1e-9, 0.3, 7.0, 1e12]))
+def test_the_unit_of_the_cost_changes_nothing(table, factor):
+    one = plan_shapes(table, max_shapes=4, cost=weighted)
+    other = plan_shapes(table, max_shapes=4, cost=lambda lengths: factor * weighted(lengths))
+    np.testing.assert_array_equal(one.shapes, other.shapes)
+    np.testing.assert_allclose(one.efficiencies, other.efficiencies, rtol=1e-12)
+
+
+def test_more_shapes_are_never_worse_and_the_curve_is_that_of_smaller_plans():
+    table = Synthetic(800).lengths
+    plans = [plan_shapes(table, max_shapes=k, cost=weighted) for k in (1, 2, 5, 9, 12)]
+    efficiencies = [plan.efficiency for plan in plans]
+    assert efficiencies == sorted(efficiencies)
+    for plan in plans[:-1]:
+        np.testing.assert_array_equal(plan.efficiencies, plans[-1].efficiencies[: len(plan.efficiencies)])
+
+
+def test_the_same_seed_gives_the_same_plan():
+    table = Synthetic(500).lengths
+    one, again = (plan_shapes(table, max_shapes=6, seed=3) for _ in range(2))
+    np.testing.assert_array_equal(one.shapes, again.shapes)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        pytest.param(table_of(*[[5, 9, 2]] * 20), id="all equal"),
+        pytest.param(table_of(*[[n, 0, 3 * n] for n in range(20)]), id="a modality always missing"),
+        pytest.param(table_of(*[[0, 0]] * 12), id="nothing at all"),
+        pytest.param(table_of([3, 4, 5]), id="one sample"),
+        pytest.param(table_of(*[[n % 7, n % 5] for n in range(100)], [4000, 9000]), id="one giant"),
+        pytest.param(table_of(*[[n, 40 - n] for n in range(1, 40)]), id="opposite order"),
+        pytest.param(
+            table_of(*(1 + np.random.default_rng(0).pareto(0.8, (200, 3)) * 4).astype(int).tolist()), id="Pareto tails"
+        ),
+    ],
+)
+@pytest.mark.parametrize("grouping", ["length", "random"])
+def test_degenerate_tables(table, grouping):
+    for k in (1, 2, 7, 50):
+        check_plan(plan_shapes(table, max_shapes=k, grouping=grouping, batch_size=4), table, k)
+
+
+def test_fewer_distinct_lengths_than_shapes_are_padded_not_at_all():
+    table = table_of([3, 4], [5, 2], [3, 4])
+    plan = plan_shapes(table, max_shapes=9)
+    assert sorted(plan.shapes.tolist()) == [[3, 4], [5, 2]]
+    assert plan.efficiency == 1
+    assert plan.gap == 0
+
+
+def test_opposite_order_needs_two_shapes_and_gets_them():
+    plan = plan_shapes(table_of(*[[2, 40]] * 10, *[[40, 2]] * 10), max_shapes=2)
+    assert sorted(plan.shapes.tolist()) == [[2, 40], [40, 2]]
+
+
+def test_an_outlier_gets_its_own_shape_and_is_told_of():
+    rng = np.random.default_rng(0)
+    table = table_of(*rng.integers(1, 20, (2000, 2)).tolist(), [90, 3000])
+    plan = plan_shapes(table, max_shapes=3)
+    assert plan.shapes[-1].tolist() == [90, 3000]
+    assert plan.samples[-1] == 1
+    one, more = plan.savings
+    assert (one.samples, more.samples) == (2, 20)
+    without = plan_shapes(LengthTable(table.modalities, table.values[:-1]), max_shapes=3)
+    assert one.dropping >= 1 - paid(without) / paid(plan) - 0.01
+    assert 0 < one.truncating <= one.dropping
+    assert "the longest 2 samples (0.1%)" in str(plan)
+
+
+def test_dropping_the_tail_saves_what_a_plan_without_it_saves():
+    table = LengthTable(("text",), np.random.default_rng(0).pareto(1.0, 3000).astype(int)[:, None])
+    plan = plan_shapes(table, max_shapes=4)
+    for saving in plan.savings:
+        shorter = np.sort(table.values[:, 0])
+        kept = LengthTable(("text",), shorter[: len(shorter) - saving.samples, None])
+        cut = LengthTable(("text",), np.minimum(shorter, kept.maxima["text"])[:, None])
+        assert saving.dropping == pytest.approx(1 - paid(plan_shapes(kept, max_shapes=4)) / paid(plan))
+        assert saving.truncating == pytest.approx(1 - paid(plan_shapes(cut, max_shapes=4)) / paid(plan))
+
+
+def test_random_plans_are_made_for_the_batches_that_the_schedule_draws():
+    table = Synthetic(600).lengths
+    plan = plan_shapes(table, max_shapes=4, cost=weighted, grouping="random", batch_size=8, seed=5)
+    policy = Planned(plan)
+    real = padded = 0.0
+    for epoch in range(-(-DRAWN_BATCHES * 8 // 600)):
+        schedule = make_schedule(table, policy, grouping="random", seed=5, epoch=epoch)
+        real += weighted(table.values).sum()
+        padded += schedule.batch_sizes @ weighted(schedule.shapes)
+    assert plan.efficiency == pytest.approx(real / padded)
+
+
+def test_length_grouping_keeps_nearly_what_the_plan_says():
+    table = Synthetic(4000).lengths
+    plan = plan_shapes(table, max_shapes=8, batch_size=16)
+    shapes = make_schedule(table, Planned(plan)).shapes
+    assert table.values.sum() / (16 * shapes.sum()) > 0.97 * plan.efficiency
+
+
+def test_a_batch_overhead_prefers_fuller_batches():
+    """With rows to a budget, long shapes have few rows, and each batch costs extra."""
+    table = Synthetic(500).lengths
+    budget = BatchBudget(4000)
+    cheap, dear = (plan_shapes(table, max_shapes=3, batch_size=budget, batch_overhead=x) for x in (0, 1e5))
+    assert dear.efficiency < cheap.efficiency, "the overhead is no real work"
+    batches = [(plan.samples / plan.batch_sizes).sum() for plan in (cheap, dear)]
+    assert batches[1] < batches[0]
+    np.testing.assert_allclose(dear.costs, dear.shapes.sum(axis=1) + 1e5 / dear.batch_sizes)
+
+
+@given(length_tables(max_samples=40), st.integers(1, 4), st.integers(1, 8), st.integers(100, 2000))
+def test_the_batch_budget_holds_for_every_batch(table, k, multiple, limit):
+    budget = BatchBudget(limit, multiple=multiple, largest=64)
+    too_long = (budget.sizes(np.maximum(table.values, 1)) < 1).any()
+    if too_long or budget.sizes(np.maximum(table.values.max(axis=0), 1)[None])[0] < 1:
+        return  # refused, as test_bad_options shows, or perhaps
+    plan = plan_shapes(table, max_shapes=k, batch_size=budget)
+    schedule = make_schedule(table, Planned(plan), window=2)
+    assert (schedule.batch_sizes * schedule.shapes.sum(axis=1) <= limit).all()
+    assert (schedule.batch_sizes % multiple == 0).all()
+    assert schedule.batch_sizes.max() <= 64
+    assert sorted(schedule.ids[schedule.ids >= 0].tolist()) == list(range(len(table)))
+
+
+def test_a_budget_of_bytes():
+    cost = TransformerCost(("text", "audio"))
+    table = table_of(*[[n, 4 * n] for n in range(1, 60)])
+    plan = plan_shapes(table, max_shapes=4, batch_size=BatchBudget(2e8, cost.activation_bytes, multiple=8))
+    held = plan.batch_sizes * cost.activation_bytes(plan.shapes)
+    assert (held <= 2e8).all()
+    assert (held + 8 * cost.activation_bytes(plan.shapes) > 2e8).all(), "no room is left for 8 rows more"
+
+
+def test_the_batcher_takes_the_rows_from_the_plan():
+    table = table_of(*[[n % 9 + 1, 40 * (n % 3) + 1] for n in range(60)])
+    plan = plan_shapes(table, max_shapes=3, batch_size=BatchBudget(400))
+    batcher = BucketBatcher(make_samples(table), Planned(plan))
+    rows = dict(zip(map(tuple, plan.shapes.tolist()), plan.batch_sizes.tolist(), strict=True))
+    seen = []
+    for batch in batcher.epoch(0):
+        assert rows[tuple(batch.features[m].shape[1] for m in plan.modalities)] == len(batch.sample_mask)
+        seen += batch.targets[batch.sample_mask].tolist()
+    assert sorted(seen) == list(range(60))
+
+
+def test_auto_minimises_the_time_of_the_run():
+    table = Synthetic(600).lengths
+    run_time = RunTime(epochs=20, compile_seconds=10, seconds_per_cost=1e-4)
+    plan = plan_shapes(table, max_shapes="auto", run_time=run_time)
+    longer = plan_shapes(table, max_shapes=2 * len(plan) + 10)
+    real = table.values.sum()
+    seconds = [run_time.seconds(k, real / share) for k, share in enumerate(longer.efficiencies, 1)]
+    assert len(plan) == 1 + int(np.argmin(seconds))
+    assert 1 < len(plan) < planner.MOST_SHAPES
+
+
+def test_auto_with_free_or_endless_compiling():
+    table = Synthetic(300).lengths
+    assert len(plan_shapes(table, max_shapes="auto", run_time=RunTime(1, 1e9, 1e-9))) == 1
+    few = table_of(*[[n % 3, n % 2] for n in range(30)])
+    assert plan_shapes(few, max_shapes="auto", run_time=RunTime(1, 0, 1)).efficiency == pytest.approx(
+        few.values.sum() / np.maximum(few.values, 1).sum()
+    )
+
+
+def test_many_distinct_lengths_are_searched_in_fewer(monkeypatch):
+    table = LengthTable(NAMES, 1 + np.random.default_rng(0).pareto(1.5, (1500, 3)).__mul__(20).astype(int))
+    fine = plan_shapes(table, max_shapes=6)
+    monkeypatch.setattr(planner, "SEARCHED_ROWS", 300)
+    coarse = plan_shapes(table, max_shapes=6)
+    check_plan(coarse, table, 6)
+    assert 0.9 * fine.efficiency < coarse.efficiency < 1.02 * fine.efficiency
+
+
+def test_a_plan_meets_other_lengths():
+    table = table_of(*[[n % 10 + 1, n % 7 + 1] for n in range(200)])
+    plan = plan_shapes(table, max_shapes=4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        BucketBatcher(make_samples(table), Planned(plan))
+        BucketBatcher(make_samples(table_of(*table.values[::-1].tolist())), Planned(plan))
+    short = table_of(*[[1, 1]] * 20)
+    theirs = plan_efficiency(plan, short)
+    message = rf"keeps {theirs:.3f} of the padded cost real on these 20 samples, and {plan.efficiency:.3f} on those"
+    with pytest.warns(PlanWarning, match=message):
+        BucketBatcher(make_samples(short), Planned(plan))
+    long = table_of([3, 3], [5, 11])
+    with pytest.raises(
+        UncoveredLengthError,
+        match=r"sample 1: 'audio' has 11 positions and the nearest planned shape is \(text \d+, audio 7\)",
+    ):
+        BucketBatcher(make_samples(long), Planned(plan))
+    kept = BucketBatcher(make_samples(long), Planned(plan), long_samples="truncate")
+    assert kept.lengths.values.tolist() == [[3, 3], [5, 7]]
+    assert BucketBatcher(make_samples(long), Planned(plan), long_samples="drop").stats.dropped == 1
+
+
+def test_a_plan_for_length_grouping_refuses_random_batches_that_it_may_not_hold():
+    table = table_of(*[[2, 40]] * 10, *[[40, 2]] * 10)
+    policy = Planned(plan_shapes(table, max_shapes=2))
+    with pytest.raises(UncoveredLengthError, match="a random batch may have the longest of every modality at once"):
+        make_schedule(table, policy, grouping="random")
+    random = Planned(plan_shapes(table, max_shapes=2, grouping="random"))
+    assert make_schedule(table, random, grouping="random").shapes.tolist() == [[40, 40]]
+
+
+def test_rows_that_differ_per_shape_want_length_grouping_and_no_other_batch_size():
+    table = table_of(*[[n % 9 + 1, 40 * (n % 3) + 1] for n in range(60)])
+    policy = Planned(plan_shapes(table, max_shapes=3, batch_size=BatchBudget(400)))
+    with pytest.raises(PaddingError, match="got batch_size=8 for a plan of"):
+        make_schedule(table, policy, batch_size=8)
+    with pytest.raises(PaddingError, match="got grouping='random' for a plan of"):
+        make_schedule(table, policy, grouping="random")
+    constant = Planned(plan_shapes(table, max_shapes=3))
+    assert set(make_schedule(table, constant).batch_sizes) == {32}
+    assert set(make_schedule(table, constant, batch_size=8).batch_sizes) == {8}
+
+
+def bad_cost(value):
+    return lambda lengths: np.where(np.asarray(lengths).sum(axis=1) > 8, value, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"max_shapes": 0}, PaddingError, "got max_shapes=0"),
+        ({"max_shapes": 2.0}, PaddingError, r"got max_shapes=2\.0"),
+        ({"max_shapes": "auto"}, PaddingError, "needs run_time"),
+        ({"alignment": 0}, LengthError, r"got alignment\['text'\]=0"),
+        ({"alignment": {"audio": 1.5}}, LengthError, r"got alignment\['audio'\]=1\.5"),
+        ({"alignment": {"smell": 8}}, LengthError, r"alignment for \['smell'\]; the lengths have"),
+        ({"cost": bad_cost(np.nan)}, PaddingError, r"the cost of \(text \d+, audio \d+\) is nan"),
+        ({"cost": bad_cost(np.inf)}, PaddingError, r"the cost of \(text \d+, audio \d+\) is inf"),
+        ({"cost": bad_cost(-2)}, PaddingError, r"the cost of \(text \d+, audio \d+\) is -2"),
+        (
+            {"cost": bad_cost(0.5)},
+            PaddingError,
+            r"falls from 1 to 0\.5 as 'audio' grows, from \(text \d+, audio \d+\) to \(text",
+        ),
+        ({"cost": lambda _: 1.0}, PaddingError, r"has shape \(\)"),
+        ({"grouping": "alphabet"}, PaddingError, "got grouping='alphabet'"),
+        ({"batch_size": 0}, PaddingError, "got batch_size=0"),
+        ({"batch_size": BatchBudget(100), "grouping": "random"}, PaddingError, "a random batch is drawn before"),
+        ({"batch_size": BatchBudget(8)}, PlanError, r"sample 2, padded to \(text 4, audio 6\): 1 of it exceed"),
+        ({"batch_size": BatchBudget(10), "max_shapes": 1}, PlanError, "raise max_shapes or the budget"),
+        ({"batch_overhead": -1}, PaddingError, "got batch_overhead=-1"),
+        ({"effort": np.nan}, PaddingError, "got effort=nan"),
+        ({"seed": -1}, PaddingError, "got seed=-1"),
+    ],
+)
+def test_bad_options(options, error, message):
+    table = table_of([3, 4], [7, 1], [4, 6])
+    with pytest.raises(error, match=message):
+        plan_shapes(table, **{"max_shapes": 3, **options})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"limit": 0}, "got limit=0"),
+        ({"limit": np.nan}, "got limit=nan"),
+        ({"limit": 9, "multiple": 0}, "got multiple=0"),
+        ({"limit": 9, "multiple": 8, "largest": 4}, "got largest=4"),
+    ],
+)
+def test_bad_budgets(options, message):
+    with pytest.raises(PaddingError, match=message):
+        BatchBudget(**options)
+
+
+def test_bad_run_times():
+    with pytest.raises(PaddingError, match="got compile_seconds=nan"):
+        RunTime(1, np.nan, 1)
+
+
+def test_progress_counts_the_shapes():
+    seen = []
+    plan_shapes(Synthetic(100).lengths, max_shapes=4, progress=seen.append)
+    assert seen == [1, 2, 3, 4]
+
+
+def reference_cost(lengths):
+    """The cost of the reference figures for MELD: 36 d^2 sum L + 4 d sum L^2 + 2 d sum over pairs, d = 40."""
+    lengths = np.asarray(lengths, float)
+    total, squares = lengths.sum(axis=1), (lengths**2).sum(axis=1)
+    return 36 * 40**2 * total + 4 * 40 * squares + 2 * 40 * (total**2 - squares)
+
+
+@pytest.mark.parametrize(("k", "least", "bound"), [(8, 0.715, 0.773), (16, 0.815, 0.884), (32, 0.87, 0.944)])
+def test_meld_is_planned_as_well_as_the_reference_says(meld_dir, k, least, bound):
+    from multimodal_pad.sources import Meld
+
+    table = Meld(meld_dir).lengths
+    plan = plan_shapes(table, max_shapes=k, cost=reference_cost)
+    check_plan(plan, table, k)
+    assert plan.efficiency >= least
+    assert plan.bound == pytest.approx(bound, abs=0.0006)
+    assert reference_cost(table.values).sum() / padded_cost(table.values, plan.shapes, reference_cost) == pytest.approx(
+        plan.efficiency
+    )
