@@ -8,7 +8,7 @@ VERSION = $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2]
 
 .PHONY: help compare test check format clean
 help:
-	@echo 'make compare [ARGS="--source meld --data-dir DIR"]  what padding costs: fixed, exact, bucketed'
+	@echo 'make compare [ARGS="--source meld --data-dir DIR"]  what padding costs: fixed, exact, bucketed, planned'
 	@echo 'make test    [ARGS="-k padding"]                    the tests'
 	@echo 'make check                                          format, lint, types, doctests'
 	@echo 'make format                                         mend format and imports'

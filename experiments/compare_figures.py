@@ -45,8 +45,8 @@ def figures(results: dict[str, Any]) -> Iterator[tuple[str, str]]:
         ),
         (
             _time,
-            "Time to train, split into compiling, stepping and waiting for data. Paler bars are estimates from the "
-            "steps measured.",
+            "Time to train, split into planning, compiling, stepping and waiting for data. Paler bars are "
+            "estimates from the steps measured.",
         ),
         (
             _compiles,
@@ -125,9 +125,10 @@ def _time(results: dict[str, Any]) -> Figure:
     axes = figure.subplots()
     for place, row in enumerate(rows):
         waiting = float(np.mean(row["measured"]["wait_seconds"])) * row["steps"]
-        stepping = row["seconds_to_train"] - row["compile_seconds"] - waiting
+        stepping = row["seconds_to_train"] - row["preparing_seconds"] - row["compile_seconds"] - waiting
         left, alpha = 0.0, 0.55 if row["estimated"] else 1.0
         parts = (
+            ("planning", row["preparing_seconds"], COLOURS[2]),
             ("compiling", row["compile_seconds"], COLOURS[3]),
             ("stepping", stepping, COLOURS[0]),
             ("waiting for data", waiting, COLOURS[1]),

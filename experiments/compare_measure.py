@@ -83,9 +83,17 @@ def measure(
 
 
 def summarise(
-    policy: str, batcher: BucketBatcher, schedules: list[Schedule], cost: TransformerCost, measured: Measured
+    policy: str,
+    batcher: BucketBatcher,
+    schedules: list[Schedule],
+    cost: TransformerCost,
+    measured: Measured,
+    preparing: float,
 ) -> dict[str, Any]:
-    """The row of ``results.json``: the whole run, measured or (named in ``estimated``) estimated."""
+    """The row of ``results.json``: the whole run, measured or (named in ``estimated``) estimated.
+
+    ``preparing`` is what making the policy took, in seconds; it counts as time to train.
+    """
     stats = PaddingStats(batcher.policy.modalities, cost)
     for schedule in schedules:
         stats.record(schedule, batcher.lengths)
@@ -114,7 +122,8 @@ def summarise(
         "step_ms_median": 1e3 * float(np.median(step_seconds)),
         "step_ms_quartiles": (1e3 * np.quantile(step_seconds, [0.25, 0.75])).tolist(),
         "samples_per_second": stats.samples / (stepping + waiting),
-        "seconds_to_train": compile_seconds + stepping + waiting,
+        "preparing_seconds": preparing,
+        "seconds_to_train": preparing + compile_seconds + stepping + waiting,
         "loss_first": measured.losses[0],
         "loss_last": float(np.mean(measured.losses[-LAST_STEPS:])),
         "steps": len(shapes),

@@ -1,4 +1,4 @@
-"""What does padding cost? Fixed, exact and bucketed padding, side by side on the same samples.
+"""What does padding cost? Fixed, exact, bucketed and planned padding, side by side on the same samples.
 
 Every policy trains the same model from the same parameters on the same samples, with the same seed and
 batch size. A policy is measured for its share of --max-minutes; where that ends before its epochs do,
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -30,10 +31,24 @@ from experiments.compare_measure import measure, summarise
 from experiments.compare_report import comparison_table, write_report
 from experiments.output import write_folder
 from experiments.provenance import provenance
-from multimodal_pad import BucketBatcher, Exact, Fixed, Ladder, LengthTable, PaddingError, Policy
+from multimodal_pad import (
+    BucketBatcher,
+    Exact,
+    Fixed,
+    Ladder,
+    LengthTable,
+    PaddingError,
+    Planned,
+    Policy,
+    pad_samples,
+    plan_shapes,
+)
+from multimodal_pad.calibration import calibrate
+from multimodal_pad.compiling import StepTable
 from multimodal_pad.models import ModalityConfig, MultimodalTransformer, TransformerConfig
 from multimodal_pad.schedule import Grouping
 from multimodal_pad.sources import Meld, Synthetic
+from multimodal_pad.training import TrainStep, cross_entropy, make_optimizer
 
 POLICIES: dict[str, Callable[[LengthTable], Policy]] = {
     "fixed": Fixed.longest,
@@ -52,7 +67,7 @@ class Config:
     source: str = "synthetic"
     data_dir: str | None = None
     modalities: tuple[str, ...] | None = None
-    policies: tuple[str, ...] = ("fixed", "exact", "powers_of_two/length", "multiples_of_64/length")
+    policies: tuple[str, ...] = ("fixed", "exact", "powers_of_two/length", "planned_8/random", "planned_8/length")
     samples: int | None = None
     epochs: int = 10
     batch_size: int = 32
@@ -76,9 +91,12 @@ def compare(config: Config, progress: Progress) -> dict[str, Any]:
     rows = []
     for place, spec in enumerate(config.policies):
         name, grouping = parse_policy(spec)
+        begun = time.perf_counter()
+        policy = make_policy(name, grouping, samples, lengths, config, model_config)
+        preparing = time.perf_counter() - begun
         batcher = BucketBatcher(
             samples,
-            POLICIES[name](lengths),
+            policy,
             batch_size=config.batch_size,
             lengths=lengths,
             grouping=grouping,
@@ -97,7 +115,7 @@ def compare(config: Config, progress: Progress) -> dict[str, Any]:
             tick=lambda done, task=task: progress.update(task, completed=done),
         )
         progress.stop_task(task)
-        rows.append(summarise(name, batcher, schedules, model_config.cost, measured))
+        rows.append(summarise(name, batcher, schedules, model_config.cost, measured, preparing))
         jax.clear_caches()
         gc.collect()
     model = MultimodalTransformer(model_config, rngs=nnx.Rngs(config.seed))
@@ -110,6 +128,40 @@ def compare(config: Config, progress: Progress) -> dict[str, Any]:
         "lengths": lengths.values[:: 1 + len(lengths) // 2000].tolist(),
         "rows": rows,
     }
+
+
+def make_policy(
+    name: str,
+    grouping: Grouping,
+    samples: list[dict[str, Any]],
+    lengths: LengthTable,
+    config: Config,
+    model_config: TransformerConfig,
+) -> Policy:
+    """The policy that a name stands for; ``planned_auto`` compiles and times a few shapes first."""
+    if name in POLICIES:
+        return POLICIES[name](lengths)
+    count, run_time = name.removeprefix("planned_"), None
+    if count == "auto":
+        step = TrainStep(
+            MultimodalTransformer(model_config, rngs=nnx.Rngs(config.seed)),
+            make_optimizer(config.learning_rate),
+            cross_entropy,
+            seed=config.seed,
+        )
+        table = StepTable(step.train_step, donate_state=True)
+        batch = pad_samples(samples[: config.batch_size], batch_size=config.batch_size, modalities=lengths.modalities)
+        run_time = calibrate(table, step.leaves, batch, lengths, model_config.cost, epochs=config.epochs)
+    plan = plan_shapes(
+        lengths,
+        max_shapes="auto" if count == "auto" else int(count),
+        cost=model_config.cost,
+        grouping=grouping,
+        batch_size=config.batch_size,
+        run_time=run_time,
+        seed=config.seed,
+    )
+    return Planned(plan)
 
 
 def load(
@@ -156,11 +208,13 @@ def parse_policy(spec: str) -> tuple[str, Grouping]:
     (('exact', 'random'), ('powers_of_two', 'length'))
     """
     name, _, grouping = spec.partition("/")
+    known = name in POLICIES or re.fullmatch(r"planned_(auto|[1-9]\d*)", name)
     for choice in get_args(Grouping):
-        if name in POLICIES and (grouping or "random") == choice:
+        if known and (grouping or "random") == choice:
             return name, choice
     raise PaddingError(
-        f"got the policy {spec!r}; choose one of {list(POLICIES)}, with /random (the default) or /length behind it"
+        f"got the policy {spec!r}; choose one of {[*POLICIES, 'planned_8', 'planned_auto']} (8 or any other number), "
+        "with /random (the default) or /length behind it"
     )
 
 
@@ -181,8 +235,8 @@ def parse_arguments(arguments: list[str]) -> tuple[Config, Path]:
         "--policies",
         nargs="+",
         metavar="POLICY",
-        help=f"of {', '.join(POLICIES)}; each with /random or /length behind it "
-        f"(default: {' '.join(default.policies)})",
+        help=f"of {', '.join(POLICIES)}, planned_N (at most N shapes) and planned_auto (as many as pay); each with "
+        f"/random or /length behind it (default: {' '.join(default.policies)})",
     )
     parser.add_argument("--samples", type=int, metavar="N", help="2000 synthetic ones, or all of a corpus")
     parser.add_argument("--epochs", type=int, metavar="N", help=f"of the run to judge (default: {default.epochs})")

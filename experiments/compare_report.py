@@ -45,6 +45,7 @@ def columns(modalities: list[str]) -> dict[str, Callable[[Row], str]]:
     return {
         "batch shapes": lambda row: f"{row['shapes']:,}",
         "compilations": lambda row: _maybe(row, "backend_compiles", "{:,}".format),
+        "planning": lambda row: _seconds(row["preparing_seconds"]),
         "compiling": lambda row: _maybe(row, "compile_seconds", _seconds),
         **{f"real {name}": position(name) for name in modalities},
         "real positions": position("total"),
@@ -95,6 +96,23 @@ def against_fixed(results: dict[str, Any]) -> list[str]:
     return sentences
 
 
+def against_ladder(results: dict[str, Any]) -> list[str]:
+    """A sentence per plan: its compilations, cost and time against powers of two in the same grouping."""
+    ladders = {row["grouping"]: row for row in results["rows"] if row["policy"] == "powers_of_two"}
+    sentences = []
+    for row in results["rows"]:
+        ladder = ladders.get(row["grouping"])
+        if ladder is None or not row["policy"].startswith("planned"):
+            continue
+        sentences.append(
+            f"{label(row)}, against {label(ladder)}: batch shapes {row['shapes']:,} against {ladder['shapes']:,}, "
+            f"{ladder['cost_efficiency'] / row['cost_efficiency']:.2f} of the padded cost, "
+            f"{ladder['samples_per_second'] / row['samples_per_second']:.2f} of the time once compiled, "
+            f"{row['seconds_to_train'] / ladder['seconds_to_train']:.2f} of the time to train."
+        )
+    return sentences
+
+
 def notes(results: dict[str, Any]) -> list[str]:
     """What a reader must know to read the table."""
     config = results["config"]
@@ -118,7 +136,10 @@ def notes(results: dict[str, Any]) -> list[str]:
 def comparison_table(results: dict[str, Any]) -> Table:
     """The table for the terminal."""
     heading, *rows = cells(results)
-    table = Table(title="What padding costs", caption="\n".join([*notes(results), *against_fixed(results)]))
+    table = Table(
+        title="What padding costs",
+        caption="\n".join([*notes(results), *against_fixed(results), *against_ladder(results)]),
+    )
     table.caption_justify = "left"
     table.add_column(heading[0], no_wrap=True)
     for name in heading[1:]:
@@ -133,7 +154,7 @@ def markdown(results: dict[str, Any]) -> str:
     heading, *rows = cells(results)
     lines = ["| " + " | ".join(row) + " |" for row in (heading, *rows)]
     lines.insert(1, "|---|" + "---:|" * (len(heading) - 1))
-    sentences = [f"- {sentence}" for sentence in against_fixed(results)]
+    sentences = [f"- {sentence}" for sentence in (*against_fixed(results), *against_ladder(results))]
     return "\n".join([*lines, "", *sentences, "", " ".join([*notes(results), origin(results)])])
 
 
@@ -161,7 +182,7 @@ def report_html(results: dict[str, Any]) -> str:
         f"<tr><th scope=row>{html.escape(name)}</th>{''.join(f'<td>{html.escape(v)}</td>' for v in values)}</tr>"
         for name, *values in rows
     )
-    said = "".join(f"<li>{html.escape(text)}</li>" for text in against_fixed(results))
+    said = "".join(f"<li>{html.escape(text)}</li>" for text in (*against_fixed(results), *against_ladder(results)))
     drawn = "".join(
         f"<figure>{svg}<figcaption>{html.escape(caption)}</figcaption></figure>" for caption, svg in figures(results)
     )
@@ -208,7 +229,7 @@ _PAGE = """<!doctype html>
 <h1>What padding costs</h1>
 <p>{notes}</p>
 <div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>
-<h2>Against fixed padding</h2>
+<h2>Against fixed padding and powers of two</h2>
 <ul>{said}</ul>
 <h2>Where the work goes</h2>
 {drawn}

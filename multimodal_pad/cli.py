@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.progress import Progress
@@ -32,7 +33,7 @@ with --modalities). Prints the plan, and how fixed padding, powers of two and qu
 
 PLAN_EXAMPLES = """examples:
   multimodal-pad plan lengths.csv --max-shapes 8
-  multimodal-pad plan lengths.csv --max-shapes 16 --align 8 audio=16 --out plan.json --plot plan.png
+  multimodal-pad plan lengths.csv --max-shapes 16 --align 8 --align audio=16 --out plan.json --plot plan.png
   multimodal-pad plan lengths.npy --modalities text audio --cost transformer --d-model 512 --layers 6
   multimodal-pad plan lengths.csv --max-shapes auto --epochs 10 --compile-seconds 9 --seconds-per-cost 2e-6
 
@@ -45,6 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return options.run(options)
+    except BrokenPipeError:  # as in: multimodal-pad plan ... | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except (PaddingError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -73,7 +77,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     plan.add_argument("--modalities", nargs="+", metavar="NAME", help="columns to plan for (default: all)")
     plan.add_argument(
-        "--align", nargs="+", type=_alignment, default=[], metavar="N", help="multiples: 8 for all, audio=16 for one"
+        "--align",
+        action="append",
+        type=_alignment,
+        default=[],
+        metavar="[NAME=]N",
+        help="padded lengths are multiples of N; may be repeated: --align 8 --align audio=16",
     )
     plan.add_argument("--grouping", choices=["length", "random"], default="length", help="of the batches to come")
     plan.add_argument("--seed", type=int, default=0, metavar="N", help="of the search (default: 0)")
@@ -105,12 +114,21 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _shape_count(text: str) -> int | Literal["auto"]:
-    return "auto" if text == "auto" else int(text)
+    if text == "auto":
+        return "auto"
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"got {text!r}; give a whole number or auto") from None
 
 
-def _alignment(text: str) -> tuple[str | None, int]:
-    name, equals, step = text.rpartition("=")
-    return (name if equals else None), int(step)
+def _alignment(text: str) -> tuple[str, int]:
+    """``8`` to ``("", 8)``, for all modalities, and ``audio=16`` to ``("audio", 16)``."""
+    name, _, step = text.rpartition("=")
+    try:
+        return name, int(step)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"got {text!r}; give a whole number, or NAME=N") from None
 
 
 def _plan(options: argparse.Namespace) -> int:
@@ -120,15 +138,14 @@ def _plan(options: argparse.Namespace) -> int:
             raise FileExistsError(f"{path} exists; name another file, or give --overwrite")
     lengths = read_lengths(options.lengths, options.modalities)
     cost = _cost(options, lengths.modalities)
-    everywhere = [step for name, step in options.align if name is None]
-    alignment = dict.fromkeys(lengths.modalities, everywhere[-1]) if everywhere else {}
+    alignment = {name: step for align, step in options.align for name in ([align] if align else lengths.modalities)}
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("planning", total=MOST_SHAPES if options.max_shapes == "auto" else options.max_shapes)
         plan = plan_shapes(
             lengths,
             max_shapes=options.max_shapes,
             cost=cost,
-            alignment=alignment | {name: step for name, step in options.align if name is not None},
+            alignment=alignment,
             grouping=options.grouping,
             batch_size=_batch_size(options),
             batch_overhead=options.batch_overhead,
@@ -137,21 +154,18 @@ def _plan(options: argparse.Namespace) -> int:
             effort=options.effort,
             progress=lambda found: bar.update(task, completed=found),
         )
-    console.print(str(plan), markup=False, highlight=False, soft_wrap=True)
-    rows = {"planned": Planned(plan), **ladders_within(lengths, len(plan))}
-    rows = {
-        name: policy_efficiency(
-            policy, lengths, cost, grouping=options.grouping, batch_size=int(plan.batch_sizes.min())
-        )
-        for name, policy in rows.items()
-    }
-    console.print(_comparison(plan, rows))
+    batches: Any = {"grouping": options.grouping, "batch_size": int(plan.batch_sizes.min())}
+    policies = {"planned": Planned(plan), **ladders_within(lengths, len(plan), **batches)}
+    rows = {name: policy_efficiency(policy, lengths, cost, **batches) for name, policy in policies.items()}
     if options.out is not None:
         plan.save(options.out, overwrite=options.overwrite)
-        console.print(f"Written: {options.out}", soft_wrap=True)
     if options.plot is not None:
         _draw(plan, lengths, options.plot, {name: row for name, row in rows.items() if name != "planned"})
-        console.print(f"Written: {options.plot}", soft_wrap=True)
+    console.print(str(plan), markup=False, highlight=False, soft_wrap=True)
+    console.print(_comparison(plan, rows))
+    for path in (options.out, options.plot):
+        if path is not None:
+            console.print(f"Written: {path}", highlight=False, soft_wrap=True)
     return 0
 
 

@@ -43,11 +43,8 @@ def policy_efficiency(
     PolicyEfficiency(shapes=2, cost=0.8, positions=(0.8,), padded_cost=20.0)
     """
     values = lengths.select(policy.modalities).values
-    if grouping == "length":
-        rows, per_row = values, 1
-    else:
-        exact = Exact(policy.modalities)
-        rows, per_row = make_schedule(lengths, exact, batch_size=batch_size, grouping="random").shapes, batch_size
+    rows = _rows_to_pad(lengths.select(policy.modalities), grouping, batch_size)
+    per_row = 1 if grouping == "length" else batch_size
     padded, counts = distinct_rows(policy.round_up(rows), np.ones(len(rows)))
     padded_cost = per_row * float(counts @ cost(padded))
     positions = values.sum(axis=0) / (per_row * (counts @ padded))
@@ -56,14 +53,17 @@ def policy_efficiency(
     )
 
 
-def ladders_within(lengths: LengthTable, count: int) -> dict[str, Policy]:
-    """Fixed padding, and the finest powers of two and quantiles whose samples fall into at most ``count`` shapes.
+def ladders_within(
+    lengths: LengthTable, count: int, *, grouping: Grouping = "length", batch_size: int = 32
+) -> dict[str, Policy]:
+    """Fixed padding, and the finest powers of two and quantiles that lead to at most ``count`` shapes.
 
     >>> table = LengthTable(("text", "audio"), np.array([[1, 9], [2, 20], [4, 33]]))
     >>> ladders_within(table, 2)["powers of two"]
     Ladder({'text': [32], 'audio': [32, 64]})
     """
-    rows, _ = distinct_rows(lengths.values, np.ones(len(lengths)))
+    rows = _rows_to_pad(lengths, grouping, batch_size)
+    rows, _ = distinct_rows(rows, np.ones(len(rows)))
 
     def fits(policy: Policy) -> bool:
         return len(np.unique(policy.round_up(rows), axis=0)) <= count
@@ -75,3 +75,10 @@ def ladders_within(lengths: LengthTable, count: int) -> dict[str, Policy]:
         "powers of two": next(filter(fits, powers)),
         "quantiles": deque(finer, maxlen=1)[0],
     }
+
+
+def _rows_to_pad(lengths: LengthTable, grouping: Grouping, batch_size: int) -> np.ndarray:
+    """The lengths of the samples, or the maxima of the batches of a random epoch."""
+    if grouping == "length":
+        return lengths.values
+    return make_schedule(lengths, Exact(lengths.modalities), batch_size=batch_size, grouping="random").shapes

@@ -57,8 +57,8 @@ def _read_npy(path: Path, names: tuple[str, ...] | None) -> dict[str, np.ndarray
         return {name: values[name] for name in values.dtype.names}
     if values.ndim != 2 or names is None or len(names) != values.shape[1]:
         raise SourceError(
-            f"holds an array of shape {values.shape}, and the modalities given are {list(names or ())}; it must be "
-            "(samples, modalities), with a name for each column"
+            f"holds an array of shape {values.shape}, and got the modalities {list(names or ())}; it must be (samples, "
+            "modalities), and a name is needed for each column (on the command line: --modalities)"
         )
     return dict(zip(names, values.T, strict=True))
 

@@ -127,7 +127,9 @@ class ShapePlan:
             values[name] = value.tolist() if isinstance(value, np.ndarray) else value
         values["savings"] = [saving._asdict() for saving in self.savings]
         values["cost"] = _describe_cost(self.cost, self.cost_name)
-        return json.dumps(values, indent=1) + "\n"
+        return (
+            "{\n" + ",\n".join(f" {json.dumps(name)}: {json.dumps(value)}" for name, value in values.items()) + "\n}\n"
+        )
 
     @classmethod
     def from_json(cls, text: str | bytes, cost: Cost | None = None) -> ShapePlan:
