@@ -143,7 +143,7 @@ def comparison_table(results: dict[str, Any]) -> Table:
     table.caption_justify = "left"
     table.add_column(heading[0], no_wrap=True)
     for name in heading[1:]:
-        table.add_column(name.replace(", ", "\n"), justify="right")
+        table.add_column(name.replace(", ", "\n"), justify="right", overflow="fold")
     for name, *values in rows:
         table.add_row(name, *values)
     return table

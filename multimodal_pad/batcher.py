@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from multimodal_pad.cost import Cost, position_count
+from multimodal_pad.cost import Cost, check_priced, position_count
 from multimodal_pad.errors import LengthError, PaddingError, SampleError
 from multimodal_pad.lengths import TARGETS, LengthTable, Source, check_whole, modality_array
 from multimodal_pad.padding import PaddedBatch, pad_samples
@@ -88,12 +88,7 @@ class BucketBatcher:
         self.grouping: Grouping = grouping
         self.window, self.seed, self.cost, self.prefetch = window, seed, cost, prefetch
         self.pad_value, self.check_finite = pad_value, check_finite
-        priced = tuple(getattr(cost, "modalities", policy.modalities))
-        if priced != policy.modalities:
-            raise PaddingError(
-                f"got a cost of the modalities {list(priced)} for a policy of {list(policy.modalities)}; give both the "
-                "same names in the same order"
-            )
+        check_priced(cost, policy.modalities)
         table = LengthTable.measure(source, policy.modalities) if lengths is None else lengths
         if len(table) != len(source):
             raise LengthError(

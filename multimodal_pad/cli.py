@@ -21,7 +21,7 @@ from multimodal_pad.errors import PaddingError
 from multimodal_pad.length_files import read_lengths
 from multimodal_pad.lengths import LengthTable
 from multimodal_pad.plan import ShapePlan
-from multimodal_pad.plan_plot import plot_plan
+from multimodal_pad.plan_plot import check_plots, plot_plan
 from multimodal_pad.planner import MOST_SHAPES, RunTime, plan_shapes
 from multimodal_pad.policies import Planned
 
@@ -136,10 +136,13 @@ def _plan(options: argparse.Namespace) -> int:
     for path in (options.out, options.plot):
         if path is not None and path.exists() and not options.overwrite:
             raise FileExistsError(f"{path} exists; name another file, or give --overwrite")
+    if options.plot is not None:
+        check_plots()
     lengths = read_lengths(options.lengths, options.modalities)
     cost = _cost(options, lengths.modalities)
     alignment = {name: step for align, step in options.align for name in ([align] if align else lengths.modalities)}
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    progress = Console(stderr=True)
+    with Progress(console=progress, transient=True, disable=not progress.is_terminal) as bar:
         task = bar.add_task("planning", total=MOST_SHAPES if options.max_shapes == "auto" else options.max_shapes)
         plan = plan_shapes(
             lengths,

@@ -32,11 +32,7 @@ def read_lengths(path: str | Path, modalities: Sequence[str] | None = None) -> L
         raise SourceError(f"{path}: got a file of kind {path.suffix!r}; lengths are read from {', '.join(readers)}")
     names = None if modalities is None else tuple(modalities)
     try:
-        columns = readers[path.suffix](path, names)
-        absent = [name for name in names or () if name not in columns]
-        if absent:
-            raise SourceError(f"has no column {absent}, only {list(columns)}")
-        return LengthTable.from_columns({name: columns[name] for name in names or columns})
+        return LengthTable.from_columns(readers[path.suffix](path, names))
     except (LengthError, SourceError, ValueError, EOFError) as error:
         raise SourceError(f"{path}: {_first_bad_line(path, names) or error}") from None
 
@@ -44,9 +40,9 @@ def read_lengths(path: str | Path, modalities: Sequence[str] | None = None) -> L
 def _read_csv(path: Path, names: tuple[str, ...] | None) -> dict[str, np.ndarray]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         header = [name.strip() for name in next(csv.reader(file), [])]
-        wanted = [header.index(name) for name in names or header if name in header]
-        if not wanted or len(set(header)) < len(header):
+        if not header or len(set(header)) < len(header):
             raise SourceError(f"the first line must name the columns, each once; got {header}")
+        wanted = [header.index(name) for name in _present(names, header)]
         values = np.loadtxt(file, delimiter=",", usecols=wanted, ndmin=2, comments=None, quotechar='"')
     return {header[place]: column for place, column in zip(wanted, values.T, strict=True)}
 
@@ -54,7 +50,7 @@ def _read_csv(path: Path, names: tuple[str, ...] | None) -> dict[str, np.ndarray
 def _read_npy(path: Path, names: tuple[str, ...] | None) -> dict[str, np.ndarray]:
     values = np.load(path, allow_pickle=False)
     if values.dtype.names:
-        return {name: values[name] for name in values.dtype.names}
+        return {name: values[name] for name in _present(names, values.dtype.names)}
     if values.ndim != 2 or names is None or len(names) != values.shape[1]:
         raise SourceError(
             f"holds an array of shape {values.shape}, and got the modalities {list(names or ())}; it must be (samples, "
@@ -65,11 +61,19 @@ def _read_npy(path: Path, names: tuple[str, ...] | None) -> dict[str, np.ndarray
 
 def _read_npz(path: Path, names: tuple[str, ...] | None) -> dict[str, np.ndarray]:
     with np.load(path, allow_pickle=False) as arrays:
-        columns = {name: arrays[name] for name in names or arrays.files if name in arrays.files}
+        columns = {name: arrays[name] for name in _present(names, arrays.files)}
     bad = {name: column.shape for name, column in columns.items() if column.ndim != 1}
     if bad:
         raise SourceError(f"each array must hold one length per sample; got the shapes {bad}")
     return columns
+
+
+def _present(names: Sequence[str] | None, columns: Sequence[str]) -> Sequence[str]:
+    """The names asked for, or all, if the columns are there."""
+    absent = [name for name in names or () if name not in columns]
+    if absent:
+        raise SourceError(f"has no column {absent}, only {list(columns)}")
+    return names or columns
 
 
 def _first_bad_line(path: Path, names: tuple[str, ...] | None) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,12 @@ from multimodal_pad.plan import ShapePlan
 
 SHOWN_SAMPLES = 20_000
 INK, FAINT, PLAN, BOUND, OTHERS = "#1d2733", "#b9c2cc", "#4269d0", "#efb118", ("#ff725c", "#3ca951", "#9c6b4e")
+
+
+def check_plots() -> None:
+    """Raise a PaddingError where matplotlib is not installed."""
+    if find_spec("matplotlib") is None:
+        raise PaddingError("plots need matplotlib: pip install 'multimodal-pad[plot]'")
 
 
 def plot_plan(
@@ -32,11 +39,10 @@ def plot_plan(
     Raises:
         PaddingError: matplotlib is not installed.
     """
-    try:
-        from matplotlib import rc_context
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise PaddingError("plots need matplotlib: pip install 'multimodal-pad[plot]'") from None
+    check_plots()
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
     values = lengths.select(plan.modalities).values
     chosen = np.random.default_rng(0).permutation(len(values))[:SHOWN_SAMPLES]
     pairs = list(combinations(range(len(plan.modalities)), 2))[:3]

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from multimodal_pad.cost import BatchBudget, Cost
+from multimodal_pad.cost import BatchBudget, Cost, check_priced
 from multimodal_pad.errors import LengthError, PaddingError, PlanError
 from multimodal_pad.lengths import LengthTable, check_whole
 from multimodal_pad.plan import place
@@ -72,7 +72,9 @@ class PlanningTask:
         self._overhead, self._penalty = batch_overhead, 0.0
         self._table = lengths.select(self.names)
         self.epochs, self._batch_size, self._budget = 1, 1, None
+        check_priced(cost, lengths.modalities)
         if isinstance(batch_size, BatchBudget):
+            check_priced(batch_size.measure, lengths.modalities)
             self._budget = batch_size
             if grouping == "random":
                 raise PaddingError(

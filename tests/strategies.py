@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from multimodal_pad import Exact, Fixed, Ladder, LengthTable, Policy
+from multimodal_pad import Exact, Fixed, Ladder, LengthTable, Planned, Policy, plan_shapes
 
 WIDTHS = {"text": (), "audio": (3,), "visual": (2, 2)}  # token ids, features, features of two axes
 
@@ -22,12 +22,13 @@ def length_tables(draw: st.DrawFn, max_samples: int = 40, max_length: int = 30) 
 
 @st.composite
 def policies(draw: st.DrawFn, table: LengthTable) -> Policy:
-    """A policy of each family that covers the table."""
+    """A policy of each family that covers the table and its joint maxima."""
     multiples = st.integers(1, 12).map(lambda n: Ladder.multiples_of(table, n))
     powers = st.integers(1, 8).map(lambda n: Ladder.powers_of_two(table, n))
     quantiles = st.integers(1, 5).map(lambda n: Ladder.quantiles(table, n))
+    plans = st.integers(1, 6).map(lambda n: Planned(plan_shapes(table, max_shapes=n, grouping="random", effort=0)))
     return draw(
-        st.one_of(st.just(Fixed.longest(table)), st.just(Exact(table.modalities)), multiples, powers, quantiles)
+        st.one_of(st.just(Fixed.longest(table)), st.just(Exact(table.modalities)), multiples, powers, quantiles, plans)
     )
 
 

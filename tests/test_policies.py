@@ -3,7 +3,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multimodal_pad import Exact, Fixed, Ladder, LengthTable
+from multimodal_pad import (
+    Exact,
+    Fixed,
+    Ladder,
+    LengthTable,
+    PaddingError,
+    Planned,
+    make_schedule,
+    plan_shapes,
+)
 from multimodal_pad.errors import LengthError, UncoveredLengthError
 from tests.strategies import length_tables, policies
 
@@ -26,10 +35,11 @@ def test_what_every_policy_promises(data, table):
 
 
 @given(st.data(), length_tables())
-def test_rounding_up_keeps_the_order(data, table):
-    """The bucket of a batch's maxima holds the buckets of its samples: grouping relies on it."""
+def test_the_bucket_of_the_maxima_holds_every_sample_and_is_no_cheaper(data, table):
     policy = data.draw(policies(table))
-    assert (policy.round_up(table.values.max(axis=0)[None]) >= policy.round_up(table.values)).all()
+    (joint,) = policy.round_up(table.values.max(axis=0)[None])
+    assert (joint >= table.values).all()
+    assert (joint.sum() >= policy.round_up(table.values).sum(axis=1)).all()
 
 
 def test_ladder_rounds_to_the_next_edge():
@@ -105,3 +115,33 @@ def test_bad_edges(edges):
 def test_bad_options(make, message):
     with pytest.raises(LengthError, match=message):
         make()
+
+
+def test_planned_rounds_up_to_the_cheapest_shape_that_holds_the_row():
+    table = LengthTable(("text", "audio"), np.array([[2, 40]] * 5 + [[40, 2]] * 5 + [[3, 3]] * 5))
+    policy = Planned(plan_shapes(table, max_shapes=3, batch_size=7))
+    assert policy.shapes().tolist() == [[3, 3], [40, 2], [2, 40]]
+    assert policy.round_up(np.array([[1, 3], [0, 4], [4, 0]])).tolist() == [[3, 3], [2, 40], [40, 2]]
+    assert policy.batch_sizes(policy.shapes()).tolist() == [7, 7, 7]
+    assert repr(policy).startswith("Planned(3 shapes, ")
+
+
+def test_planned_truncates_to_the_shape_that_keeps_most():
+    table = LengthTable(("text", "audio"), np.array([[2, 40]] * 5 + [[40, 2]] * 5))
+    policy = Planned(plan_shapes(table, max_shapes=2))
+    rows = np.array([[2, 40], [9, 9], [5, 60], [60, 50]])
+    assert policy.covers(rows).tolist() == [True, False, False, False]
+    cut = policy.truncate(rows)
+    assert cut.tolist() == [[2, 40], [9, 2], [2, 40], [40, 2]]
+    assert policy.covers(cut).all()
+    with pytest.raises(
+        UncoveredLengthError,
+        match=r"row 2: 'text' has 5 positions and the nearest planned shape is \(text 2, audio 40\)",
+    ):
+        policy.round_up(rows[[0, 0, 2]])
+
+
+def test_a_policy_without_rows_of_its_own_wants_a_batch_size():
+    assert Fixed.longest(TABLE).batch_sizes(np.array([[9, 100]])) is None
+    with pytest.raises(PaddingError, match=r"got no batch_size, and Fixed\(.* has none of its own"):
+        make_schedule(TABLE, Fixed.longest(TABLE))

@@ -8,7 +8,7 @@ import pytest
 
 from experiments.compare_measure import predict_seconds
 from experiments.compare_padding import main, parse_arguments, parse_policy
-from experiments.compare_report import markdown
+from experiments.compare_report import against_ladder, markdown
 from experiments.output import write_folder
 from multimodal_pad import PaddingError
 
@@ -33,14 +33,15 @@ ROW_KEYS = {
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory):
     out = tmp_path_factory.mktemp("compare") / "run"
-    arguments = ["--quick", "--modalities", "text", "--samples", "48", "--policies", "fixed", "exact", "exact/length"]
+    arguments = ["--quick", "--modalities", "text", "--samples", "48", "--policies"]
+    arguments += ["fixed", "exact", "exact/length", "planned_2/length"]
     assert main([*arguments, "--max-minutes", "9", "--out", str(out)]) == 0
     return out
 
 
 def test_the_results_say_everything(quick):
     results = json.loads((quick / "results.json").read_text(encoding="utf-8"))
-    assert [row["policy"] for row in results["rows"]] == ["fixed", "exact", "exact"]
+    assert [row["policy"] for row in results["rows"]] == ["fixed", "exact", "exact", "planned_2"]
     for row in results["rows"]:
         assert set(row) >= ROW_KEYS
         assert set(row["position_efficiency"]) == {"text", "total"}
@@ -49,7 +50,10 @@ def test_the_results_say_everything(quick):
         assert row["backend_compiles"] == row["shapes"] == row["shapes_so_far"][-1]
         assert len(row["measured"]["losses"]) == row["steps"] == 3
         assert row["seconds_to_train"] > row["compile_seconds"] > 0
-    fixed, exact, _ = results["rows"]
+    fixed, exact, _, planned = results["rows"]
+    assert 1 <= planned["shapes"] <= 2
+    assert planned["preparing_seconds"] > 0
+    assert fixed["cost_efficiency"] < planned["cost_efficiency"]
     assert fixed["loss_first"] == pytest.approx(exact["loss_first"], abs=1e-5), "same samples, same model"
     assert fixed["loss_last"] == pytest.approx(exact["loss_last"], rel=1e-3)
     assert fixed["position_efficiency"]["text"] < exact["position_efficiency"]["text"]
@@ -70,8 +74,8 @@ def test_the_report_needs_nothing_else(quick):
 def test_the_table_is_one_row_per_figure(quick):
     results = json.loads((quick / "results.json").read_text(encoding="utf-8"))
     lines = markdown(results).splitlines()
-    assert lines[0] == "|  | fixed, random | exact, random | exact, length |"
-    assert lines[2] == f"| batch shapes | 1 | {results['rows'][1]['shapes']} | {results['rows'][2]['shapes']} |"
+    assert lines[0] == "|  | fixed, random | exact, random | exact, length | planned 2, length |"
+    assert lines[2] == f"| batch shapes | {' | '.join(str(row['shapes']) for row in results['rows'])} |"
     assert "~" not in "".join(lines[:20])
 
 
@@ -89,6 +93,7 @@ def test_a_run_cut_short_says_so(tmp_path):
     [
         (["--policies", "shortest"], "got the policy 'shortest'; choose one of"),
         (["--policies", "fixed/size"], "got the policy 'fixed/size'"),
+        (["--policies", "planned_0"], "got the policy 'planned_0'"),
         (["--source", "meld"], "--source meld needs --data-dir"),
         (["--source", "meld", "--data-dir", "nowhere"], "train_sent_emo.csv: no such file"),
         (["--batch-size", "0"], "batch_size=0"),
@@ -123,7 +128,7 @@ def test_help_names_every_policy():
     done = subprocess.run(
         [sys.executable, "-m", "experiments.compare_padding", "--help"], capture_output=True, text=True, check=True
     )
-    for word in ("fixed", "exact", "powers_of_two", "--max-minutes", "--quick", "~"):
+    for word in ("fixed", "exact", "powers_of_two", "planned_N", "--max-minutes", "--quick", "~"):
         assert word in done.stdout
 
 
@@ -132,8 +137,26 @@ def test_quick_gives_way_to_what_is_given():
     assert (config.epochs, config.samples) == (3, 64)
 
 
+def test_plans_are_compared_with_powers_of_two_in_the_same_grouping():
+    def row(policy, grouping, shapes, efficiency, rate, seconds):
+        figures = {"shapes": shapes, "cost_efficiency": efficiency, "samples_per_second": rate}
+        return {"policy": policy, "grouping": grouping, "seconds_to_train": seconds, **figures}
+
+    rows = [
+        row("powers_of_two", "length", 30, 0.5, 200.0, 800.0),
+        row("planned_8", "length", 8, 0.8, 400.0, 200.0),
+        row("planned_8", "random", 8, 0.2, 100.0, 900.0),
+    ]
+    assert against_ladder({"rows": rows}) == [
+        "planned 8, length, against powers of two, length: batch shapes 8 against 30, 0.62 of the padded cost, 0.50 of "
+        "the time once compiled, 0.25 of the time to train."
+    ]
+
+
 def test_policies_and_groupings():
     assert parse_policy("powers_of_two/length") == ("powers_of_two", "length")
+    assert parse_policy("planned_12") == ("planned_12", "random")
+    assert parse_policy("planned_auto/length") == ("planned_auto", "length")
     with pytest.raises(PaddingError, match="/random"):
         parse_policy("powers_of_two/size")
 
