@@ -46,7 +46,7 @@ def figures(results: dict[str, Any]) -> Iterator[tuple[str, str]]:
         (
             _time,
             "Time to train, split into planning, compiling, stepping and waiting for data. Paler bars are "
-            "estimates from the steps measured.",
+            "estimates from the steps measured; a bar that runs off the edge is longer than drawn.",
         ),
         (
             _compiles,
@@ -123,6 +123,9 @@ def _time(results: dict[str, Any]) -> Figure:
     rows = results["rows"]
     figure = Figure(figsize=(9, 0.5 + 0.62 * len(rows)))
     axes = figure.subplots()
+    longest, *others = sorted((row["seconds_to_train"] for row in rows), reverse=True)
+    # One bar that dwarfs the others is cut, and its figure says how long it is.
+    edge = 1.25 * others[0] if others and longest > 3 * others[0] else longest
     for place, row in enumerate(rows):
         waiting = float(np.mean(row["measured"]["wait_seconds"])) * row["steps"]
         stepping = row["seconds_to_train"] - row["preparing_seconds"] - row["compile_seconds"] - waiting
@@ -134,16 +137,17 @@ def _time(results: dict[str, Any]) -> Figure:
             ("waiting for data", waiting, COLOURS[1]),
         )
         for name, seconds, colour in parts:
+            shown = max(0.0, min(seconds, edge - left))
             axes.barh(
-                place, seconds, left=left, height=0.62, color=colour, alpha=alpha, label=name if not place else None
+                place, shown, left=left, height=0.62, color=colour, alpha=alpha, label=name if not place else None
             )
             left += seconds
         total = ("~" if row["estimated"] else "") + f"{left:,.0f} s"
-        axes.text(left, place, f" {total}", va="center", fontsize=9)
+        axes.text(min(left, edge), place, f" {total}" if left <= edge else f" ▸ {total}", va="center", fontsize=9)
     axes.set_yticks(range(len(rows)), [label(row) for row in rows])
     axes.invert_yaxis()
     axes.set_xlabel(f"seconds for {results['config']['epochs']} epochs")
-    axes.margins(x=0.12)
+    axes.set_xlim(0, 1.14 * edge)
     legend = axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
     for handle in legend.legend_handles:
         if handle is not None:

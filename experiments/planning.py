@@ -16,6 +16,8 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -52,6 +54,20 @@ def reference_cost(lengths: np.ndarray) -> np.ndarray:
     lengths = np.asarray(lengths, np.float64)
     total, squares = lengths.sum(axis=1), (lengths**2).sum(axis=1)
     return 36 * D_MODEL**2 * total + 4 * D_MODEL * squares + 2 * D_MODEL * (total**2 - squares)
+
+
+@contextmanager
+def one_core() -> Iterator[None]:
+    """Keep this process, and those that it starts, to one core where the system can."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
 
 
 def load(config: Config) -> dict[str, LengthTable]:
@@ -210,20 +226,20 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--quick", action="store_true", help="a small run, to see that everything works")
     parser.add_argument("--large", nargs=2, type=int, metavar=("SAMPLES", "SHAPES"), help="only plan a large table")
     options = parser.parse_args(arguments)
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     if options.large:
-        print(json.dumps(plan_large(*options.large)))
+        with one_core():
+            print(json.dumps(plan_large(*options.large)))
         return 0
     from experiments.provenance import provenance  # imports JAX, which a large table's process does without
 
-    quick = {"repeats": 1, "large_samples": 20_000, "large_shapes": (4,)} if options.quick else {}
+    quick = {"repeats": 2, "large_samples": 20_000, "large_shapes": (4,)} if options.quick else {}
     out = options.out or Path("results", "planning", datetime.now().strftime("%Y-%m-%dT%H-%M-%S"))
     try:
         with write_folder(out) as folder:
             origin, config = provenance("experiments.planning", arguments), Config(options.data_dir, **quick)
             lengths = load(config)
-            results = {**origin, **run(config, lengths)}
+            with one_core():
+                results = {**origin, **run(config, lengths)}
             draw(lengths["train"], folder / "plan.png")
             (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
         print(markdown(results))

@@ -39,7 +39,8 @@ class BucketBatcher:
             (keep the front) or ``"drop"``; both are counted in :attr:`stats`.
         pad_value: what stands in the padding, for all modalities or per modality.
         check_finite: look for NaN and inf in float features.
-        cost: cost per sample, for ``"length"`` grouping and the statistics.
+        cost: cost per sample, for ``"length"`` grouping and the statistics; by default the plan's, or
+            positions.
         prefetch: batches made ahead; 0 makes them in the consumer's thread.
 
     Attributes:
@@ -77,11 +78,13 @@ class BucketBatcher:
         long_samples: LongSamples = "error",
         pad_value: float | Mapping[str, float] = 0,
         check_finite: bool = False,
-        cost: Cost = position_count,
+        cost: Cost | None = None,
         prefetch: int = 2,
     ) -> None:
         check_batching(policy, batch_size, grouping, window, seed)
         check_whole("prefetch", prefetch, 0)
+        planned = policy.plan.cost if isinstance(policy, Planned) else None
+        cost = cost or planned or position_count
         if long_samples not in get_args(LongSamples):
             raise PaddingError(f"got long_samples={long_samples!r}; choose one of {list(get_args(LongSamples))}")
         self.source, self.policy, self.batch_size = source, policy, batch_size

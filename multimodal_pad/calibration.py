@@ -11,7 +11,7 @@ import numpy as np
 from multimodal_pad.compiling import StepTable
 from multimodal_pad.cost import Cost
 from multimodal_pad.errors import PaddingError
-from multimodal_pad.lengths import LengthTable
+from multimodal_pad.lengths import LengthTable, check_whole
 from multimodal_pad.padding import PaddedBatch
 from multimodal_pad.planner import RunTime
 
@@ -45,7 +45,8 @@ def calibrate(
         medians, whose height at cost 0 is what a step takes under any plan.
 
     Raises:
-        PaddingError: no repeats, or shapes that all cost nothing.
+        PaddingError: no repeats, epochs below 0, other modalities in the batch than in the lengths, or
+            shapes that all cost nothing.
 
     >>> def step(state, batch):
     ...     return state + batch.features["text"].sum(), None
@@ -56,8 +57,13 @@ def calibrate(
     >>> run_time.epochs, run_time.compile_seconds > 0, run_time.seconds_per_cost >= 0
     (10, True, True)
     """
-    if repeats < 1:
-        raise PaddingError(f"got repeats={repeats}; give at least 1")
+    check_whole("repeats", repeats, 1)
+    RunTime(epochs, 0, 0)  # refuses epochs that make no sense before anything is compiled
+    if set(batch.features) != set(lengths.modalities):
+        raise PaddingError(
+            f"got a batch of {sorted(batch.features)} and lengths of {sorted(lengths.modalities)}; give both the same "
+            "modalities"
+        )
     quantiles = np.quantile(lengths.values, SHARES, axis=0, method="inverted_cdf")
     shapes = np.unique(np.maximum(quantiles, 1), axis=0)
     compiling, stepping = [], []

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("stopped; nothing was written", file=sys.stderr)
+        print("stopped", file=sys.stderr)
         return 130
 
 
@@ -100,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     rows = plan.add_argument_group("rows per batch")
     rows.add_argument("--batch-size", type=int, default=32, metavar="N", help="of every shape (default: 32)")
     rows.add_argument("--batch-positions", type=float, metavar="N", help="instead: as many rows as hold N positions,")
-    rows.add_argument("--batch-multiple", type=int, default=8, metavar="N", help="in multiples of N (default: 8),")
+    rows.add_argument("--batch-multiple", type=int, metavar="N", help="in multiples of N (default: 8),")
     rows.add_argument("--batch-largest", type=int, metavar="N", help="and at most N")
     auto = plan.add_argument_group("for --max-shapes auto")
     auto.add_argument("--epochs", type=float, metavar="N", help="of the run")
@@ -133,13 +134,10 @@ def _alignment(text: str) -> tuple[str, int]:
 
 def _plan(options: argparse.Namespace) -> int:
     console = Console()
-    for path in (options.out, options.plot):
-        if path is not None and path.exists() and not options.overwrite:
-            raise FileExistsError(f"{path} exists; name another file, or give --overwrite")
-    if options.plot is not None:
-        check_plots()
+    _check_options(options)
     lengths = read_lengths(options.lengths, options.modalities)
     cost = _cost(options, lengths.modalities)
+    batch_size = _batch_size(options)
     alignment = {name: step for align, step in options.align for name in ([align] if align else lengths.modalities)}
     progress = Console(stderr=True)
     with Progress(console=progress, transient=True, disable=not progress.is_terminal) as bar:
@@ -150,16 +148,17 @@ def _plan(options: argparse.Namespace) -> int:
             cost=cost,
             alignment=alignment,
             grouping=options.grouping,
-            batch_size=_batch_size(options),
+            batch_size=batch_size,
             batch_overhead=options.batch_overhead,
             run_time=_run_time(options),
             seed=options.seed,
             effort=options.effort,
             progress=lambda found: bar.update(task, completed=found),
         )
-    batches: Any = {"grouping": options.grouping, "batch_size": int(plan.batch_sizes.min())}
-    policies = {"planned": Planned(plan), **ladders_within(lengths, len(plan), **batches)}
-    rows = {name: policy_efficiency(policy, lengths, cost, **batches) for name, policy in policies.items()}
+    batches: Any = {"grouping": options.grouping, "batch_size": options.batch_size}
+    policies = {"planned": Planned(plan), **ladders_within(lengths, len(plan), alignment=plan.alignment, **batches)}
+    price = _price(cost, batch_size, options.batch_overhead)
+    rows = {name: policy_efficiency(policy, lengths, cost, price=price, **batches) for name, policy in policies.items()}
     if options.out is not None:
         plan.save(options.out, overwrite=options.overwrite)
     if options.plot is not None:
@@ -168,8 +167,29 @@ def _plan(options: argparse.Namespace) -> int:
     console.print(_comparison(plan, rows))
     for path in (options.out, options.plot):
         if path is not None:
-            console.print(f"Written: {path}", highlight=False, soft_wrap=True)
+            console.print(f"Written: {path}", markup=False, highlight=False, soft_wrap=True)
     return 0
+
+
+def _check_options(options: argparse.Namespace) -> None:
+    """Raise where an option would be ignored or a file could not be written, before any work is done."""
+    auto = (options.epochs, options.compile_seconds, options.seconds_per_cost)
+    if options.max_shapes == "auto" and None in auto:
+        raise PaddingError("--max-shapes auto needs --epochs, --compile-seconds and --seconds-per-cost")
+    if options.max_shapes != "auto" and any(value is not None for value in auto):
+        raise PaddingError("--epochs, --compile-seconds and --seconds-per-cost are for --max-shapes auto")
+    if options.batch_positions is None and (options.batch_multiple, options.batch_largest) != (None, None):
+        raise PaddingError("--batch-multiple and --batch-largest are for --batch-positions")
+    paths = [path for path in (options.out, options.plot) if path is not None]
+    for path in paths:
+        if path.exists() and not options.overwrite:
+            raise FileExistsError(f"{path} exists; name another file, or give --overwrite")
+        if not path.parent.is_dir():
+            raise FileNotFoundError(f"{path}: there is no folder {path.parent}")
+    if len(paths) == 2 and paths[0].resolve() == paths[1].resolve():
+        raise PaddingError(f"--out and --plot are both {options.out}; name two files")
+    if options.plot is not None:
+        check_plots(options.plot)
 
 
 def _cost(options: argparse.Namespace, modalities: tuple[str, ...]) -> Cost:
@@ -183,14 +203,23 @@ def _cost(options: argparse.Namespace, modalities: tuple[str, ...]) -> Cost:
 def _batch_size(options: argparse.Namespace) -> int | BatchBudget:
     if options.batch_positions is None:
         return options.batch_size
-    return BatchBudget(options.batch_positions, multiple=options.batch_multiple, largest=options.batch_largest)
+    return BatchBudget(options.batch_positions, multiple=options.batch_multiple or 8, largest=options.batch_largest)
 
 
 def _run_time(options: argparse.Namespace) -> RunTime | None:
-    given = (options.epochs, options.compile_seconds, options.seconds_per_cost)
-    if options.max_shapes == "auto" and None in given:
-        raise PaddingError("--max-shapes auto needs --epochs, --compile-seconds and --seconds-per-cost")
-    return RunTime(*given) if options.max_shapes == "auto" else None
+    if options.max_shapes != "auto":
+        return None
+    return RunTime(options.epochs, options.compile_seconds, options.seconds_per_cost)
+
+
+def _price(cost: Cost, batch_size: int | BatchBudget, overhead: float) -> Cost:
+    """The cost of a padded row with its share of what a batch costs beside its rows."""
+
+    def price(shapes: np.ndarray) -> np.ndarray:
+        sizes = batch_size.sizes(shapes) if isinstance(batch_size, BatchBudget) else batch_size
+        return cost(shapes) + overhead / np.maximum(sizes, 1)
+
+    return price
 
 
 def _comparison(plan: ShapePlan, rows: dict[str, PolicyEfficiency]) -> Table:

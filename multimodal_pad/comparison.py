@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
+from collections.abc import Mapping
 from itertools import takewhile
 from typing import NamedTuple
 
@@ -33,9 +34,23 @@ class PolicyEfficiency(NamedTuple):
 
 
 def policy_efficiency(
-    policy: Policy, lengths: LengthTable, cost: Cost, *, grouping: Grouping = "length", batch_size: int = 32
+    policy: Policy,
+    lengths: LengthTable,
+    cost: Cost,
+    *,
+    price: Cost | None = None,
+    grouping: Grouping = "length",
+    batch_size: int = 32,
 ) -> PolicyEfficiency:
     """Pad each sample (in ``"random"`` grouping each batch of one epoch) by a policy, every batch full.
+
+    Args:
+        policy: covers the lengths.
+        lengths: the length table.
+        cost: of a sample at its own lengths.
+        price: of a row at its padded lengths; by default the cost.
+        grouping: of the batches.
+        batch_size: rows per batch, for ``"random"``.
 
     >>> from multimodal_pad import position_count
     >>> table = LengthTable(("text",), np.array([[3], [4], [9]]))
@@ -46,7 +61,7 @@ def policy_efficiency(
     rows = _rows_to_pad(lengths.select(policy.modalities), grouping, batch_size)
     per_row = 1 if grouping == "length" else batch_size
     padded, counts = distinct_rows(policy.round_up(rows), np.ones(len(rows)))
-    padded_cost = per_row * float(counts @ cost(padded))
+    padded_cost = per_row * float(counts @ (price or cost)(padded))
     positions = values.sum(axis=0) / (per_row * (counts @ padded))
     return PolicyEfficiency(
         len(padded), float(cost(values).sum() / padded_cost), tuple(positions.tolist()), padded_cost
@@ -54,9 +69,16 @@ def policy_efficiency(
 
 
 def ladders_within(
-    lengths: LengthTable, count: int, *, grouping: Grouping = "length", batch_size: int = 32
+    lengths: LengthTable,
+    count: int,
+    *,
+    alignment: Mapping[str, int] | None = None,
+    grouping: Grouping = "length",
+    batch_size: int = 32,
 ) -> dict[str, Policy]:
     """Fixed padding, and the finest powers of two and quantiles that lead to at most ``count`` shapes.
+
+    Their edges are rounded up to multiples of the ``alignment`` of each modality.
 
     >>> table = LengthTable(("text", "audio"), np.array([[1, 9], [2, 20], [4, 33]]))
     >>> ladders_within(table, 2)["powers of two"]
@@ -68,10 +90,15 @@ def ladders_within(
     def fits(policy: Policy) -> bool:
         return len(np.unique(policy.round_up(rows), axis=0)) <= count
 
-    powers = (Ladder.powers_of_two(lengths, 2**exponent) for exponent in itertools.count())
-    finer = takewhile(fits, (Ladder.quantiles(lengths, n) for n in range(1, min(count, 64) + 1)))
+    def align(ladder: Ladder) -> Ladder:
+        steps = [(alignment or {}).get(name, 1) for name in ladder.modalities]
+        edges = [np.unique(-(-edges // step) * step) for edges, step in zip(ladder.edges, steps, strict=True)]
+        return Ladder(dict(zip(ladder.modalities, edges, strict=True)))
+
+    powers = (align(Ladder.powers_of_two(lengths, 2**exponent)) for exponent in itertools.count())
+    finer = takewhile(fits, (align(Ladder.quantiles(lengths, n)) for n in range(1, min(count, 64) + 1)))
     return {
-        "fixed": Fixed.longest(lengths),
+        "fixed": align(Fixed.longest(lengths)),
         "powers of two": next(filter(fits, powers)),
         "quantiles": deque(finer, maxlen=1)[0],
     }

@@ -73,10 +73,15 @@ class BatchBudget:
 
     def sizes(self, shapes: np.ndarray) -> np.ndarray:
         """Rows of each shape, ``(k, M) -> (k,)`` int64; 0 where not even ``multiple`` rows fit."""
-        measured = np.maximum(np.asarray(self.measure(shapes), np.float64), np.finfo(float).tiny)
-        most = np.inf if self.largest is None else self.largest
-        rows = np.minimum(np.floor(self.limit / measured), most)
-        return np.minimum(rows, 2**31).astype(np.int64) // self.multiple * self.multiple
+        measured = np.asarray(self.measure(shapes), np.float64)
+        if measured.shape != (len(shapes),) or not (measured.min(initial=0) >= 0 and measured.max(initial=0) < np.inf):
+            raise PaddingError(
+                f"the batch budget's measure gave {measured} for the lengths {np.asarray(shapes).tolist()}; it must "
+                "give a finite number, 0 or more, per row"
+            )
+        most = 2**31 if self.largest is None else self.largest
+        rows = np.minimum(self.limit / np.maximum(measured, self.limit / 2**32), most)
+        return rows.astype(np.int64) // self.multiple * self.multiple
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,20 +28,21 @@ def read_lengths(path: str | Path, modalities: Sequence[str] | None = None) -> L
         OSError: the file cannot be read.
     """
     path = Path(path)
+    suffix = path.suffix.lower()
     readers = {".csv": _read_csv, ".npy": _read_npy, ".npz": _read_npz}
-    if path.suffix not in readers:
+    if suffix not in readers:
         raise SourceError(f"{path}: got a file of kind {path.suffix!r}; lengths are read from {', '.join(readers)}")
     names = None if modalities is None else tuple(modalities)
     try:
-        return LengthTable.from_columns(readers[path.suffix](path, names))
-    except (LengthError, SourceError, ValueError, EOFError) as error:
-        raise SourceError(f"{path}: {_first_bad_line(path, names) or error}") from None
+        return LengthTable.from_columns(readers[suffix](path, names))
+    except (LengthError, SourceError, ValueError, EOFError, csv.Error, zipfile.BadZipFile) as error:
+        raise SourceError(f"{path}: {_bad_line(path, names) or error}") from None
 
 
 def _read_csv(path: Path, names: tuple[str, ...] | None) -> dict[str, np.ndarray]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         header = [name.strip() for name in next(csv.reader(file), [])]
-        if not header or len(set(header)) < len(header):
+        if not header or len(set(header)) < len(header) or all(map(_is_length, header)):
             raise SourceError(f"the first line must name the columns, each once; got {header}")
         wanted = [header.index(name) for name in _present(names, header)]
         values = np.loadtxt(file, delimiter=",", usecols=wanted, ndmin=2, comments=None, quotechar='"')
@@ -60,7 +62,7 @@ def _read_npy(path: Path, names: tuple[str, ...] | None) -> dict[str, np.ndarray
 
 
 def _read_npz(path: Path, names: tuple[str, ...] | None) -> dict[str, np.ndarray]:
-    with np.load(path, allow_pickle=False) as arrays:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
         columns = {name: arrays[name] for name in _present(names, arrays.files)}
     bad = {name: column.shape for name, column in columns.items() if column.ndim != 1}
     if bad:
@@ -76,10 +78,17 @@ def _present(names: Sequence[str] | None, columns: Sequence[str]) -> Sequence[st
     return names or columns
 
 
-def _first_bad_line(path: Path, names: tuple[str, ...] | None) -> str | None:
+def _bad_line(path: Path, names: tuple[str, ...] | None) -> str | None:
     """What is wrong with the first line of a CSV that holds no lengths, or None."""
-    if path.suffix != ".csv":
+    if path.suffix.lower() != ".csv":
         return None
+    try:
+        return _scan_csv(path, names)
+    except csv.Error as error:
+        return str(error)
+
+
+def _scan_csv(path: Path, names: tuple[str, ...] | None) -> str | None:
     with path.open(encoding="utf-8-sig", newline="", errors="replace") as file:
         lines = csv.reader(file)
         header = [name.strip() for name in next(lines, [])]

@@ -16,6 +16,9 @@ from multimodal_pad.errors import LengthError, PaddingError, SampleError
 TARGETS = "targets"
 """The key of a sample that holds its targets; every other key is a modality."""
 
+LONGEST = 2**31 - 1
+"""No length is longer: what is, is damaged."""
+
 Sample = Mapping[str, Any]
 """``{modality: array (length, *feature_shape), ..., "targets": array (...)}``."""
 
@@ -203,14 +206,14 @@ def _whole_lengths(names: tuple[str, ...], values: np.ndarray) -> np.ndarray:
     """The lengths as a read-only int64 array, or a LengthError that names the first bad one."""
     if values.dtype.kind not in "iuf":
         raise LengthError(f"lengths are whole numbers of positions, got dtype {values.dtype}")
-    bad = values < 0
+    bad = (values < 0) | (values > LONGEST)
     if values.dtype.kind == "f":
         bad |= ~np.isfinite(values) | (values != np.trunc(values))
     if bad.any():
         row, column = np.argwhere(bad)[0].tolist()
         raise LengthError(
             f"sample {row}, {names[column]!r}: got the length {values[row, column]}; lengths are "
-            "whole numbers of positions, 0 (missing) or more"
+            f"whole numbers of positions, 0 (missing) to {LONGEST:,}"
         )
     whole = values.astype(np.int64)
     whole.flags.writeable = False

@@ -132,8 +132,7 @@ def enumerate_shapes(rows: np.ndarray, weights: np.ndarray, cost: Cost) -> Itera
     counts = groups.max(axis=1) + 1
     for k in range(1, len(rows) + 1):
         allowed = np.flatnonzero(counts <= k)
-        least = totals[allowed].min()
-        chosen = groups[allowed[np.argmax(totals[allowed] <= least * (1 + 1e-12))]]
+        chosen = groups[allowed[np.argmin(totals[allowed])]]
         yield np.stack([rows[chosen == group].max(axis=0) for group in range(chosen.max() + 1)])
 
 

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from multimodal_pad.cost import Cost, TransformerCost, attention_area, position_count
-from multimodal_pad.errors import LengthError, PaddingError, PlanError
-from multimodal_pad.lengths import check_names
-
-FORMAT, VERSION = "multimodal_pad shape plan", 1
-
-_PLAIN_COSTS: dict[str, Cost] = {"position_count": position_count, "attention_area": attention_area}
+from multimodal_pad.cost import Cost, check_priced
+from multimodal_pad.errors import PlanError
+from multimodal_pad.plan_json import FIELDS, read_fields, write_fields
 
 
 class TailSaving(NamedTuple):
@@ -48,7 +42,8 @@ class ShapePlan:
     Attributes:
         modalities: names of the M columns.
         shapes: int64 ``(k, M)``: padded lengths, cheapest first.
-        batch_sizes: int64 ``(k,)``: rows per batch of each shape.
+        batch_sizes: int64 ``(k,)``: rows per batch of each shape; to a budget, no more than hold the samples
+            that the shape takes.
         costs: float64 ``(k,)``: of a row at each shape.
         samples: float64 ``(k,)``: samples per epoch that each shape takes.
         shape_efficiency: float64 ``(k,)``: real cost / padded cost at each shape (1 where it takes none).
@@ -59,6 +54,7 @@ class ShapePlan:
         savings: what the longest samples cost everybody.
         alignment: of each modality; its padded lengths are multiples of it.
         grouping: ``"length"`` or ``"random"``: how the batches are meant to be made.
+        batch_budget: the limit that the rows of every batch keep; None where all shapes have as many.
         fingerprint: of the length table that the plan was made for.
         cost: the cost function; None where a plan was read from a file and the function is not ours.
         cost_name: what the file calls it.
@@ -77,6 +73,7 @@ class ShapePlan:
     savings: tuple[TailSaving, ...]
     alignment: dict[str, int]
     grouping: str
+    batch_budget: float | None
     fingerprint: str
     cost: Cost | None = field(default=None, repr=False)
     cost_name: str = ""
@@ -121,15 +118,9 @@ class ShapePlan:
 
     def to_json(self) -> str:
         """The plan as JSON, with a format version; :meth:`from_json` reads it."""
-        values: dict[str, Any] = {"format": FORMAT, "version": VERSION}
-        for name in _FIELDS:
-            value = getattr(self, name)
-            values[name] = value.tolist() if isinstance(value, np.ndarray) else value
-        values["savings"] = [saving._asdict() for saving in self.savings]
-        values["cost"] = _describe_cost(self.cost, self.cost_name)
-        return (
-            "{\n" + ",\n".join(f" {json.dumps(name)}: {json.dumps(value)}" for name, value in values.items()) + "\n}\n"
-        )
+        fields = {name: getattr(self, name) for name in FIELDS}
+        fields["savings"] = [saving._asdict() for saving in self.savings]
+        return write_fields(fields, self.cost, self.cost_name)
 
     @classmethod
     def from_json(cls, text: str | bytes, cost: Cost | None = None) -> ShapePlan:
@@ -142,30 +133,14 @@ class ShapePlan:
         Raises:
             PlanError: not JSON, not a shape plan, of another version, or with a field that is missing
                 or makes no sense; the field is named.
+            PaddingError: a cost of other modalities than the plan's.
         """
-        try:
-            values = json.loads(text)
-        except ValueError as error:
-            raise PlanError(f"not a shape plan: the text is not JSON ({error}); write plans with to_json") from None
-        if not isinstance(values, dict) or values.get("format") != FORMAT:
-            raise PlanError(f"not a shape plan: the JSON lacks {{'format': {FORMAT!r}}}; write plans with to_json")
-        if values.get("version") != VERSION:
-            raise PlanError(
-                f"got a shape plan of version {values.get('version')!r}, and this multimodal_pad reads version "
-                f"{VERSION}; plan the shapes again"
-            )
-        missing = [name for name in (*_FIELDS, "savings", "cost") if name not in values]
-        if missing:
-            raise PlanError(f"the shape plan lacks {missing}; plan the shapes again")
-        known = {name: _read_field(name, values[name]) for name in _FIELDS}
-        try:
-            known["savings"] = tuple(TailSaving(**saving) for saving in values["savings"])
-            name = str(values["cost"]["name"])
-            plan = cls(**known, cost=cost or _known_cost(values["cost"]), cost_name=name)
-        except (TypeError, KeyError, PaddingError) as error:
-            raise PlanError(f"the shape plan's savings or cost make no sense ({error!r}); plan again") from None
-        _check_consistent(plan)
-        return plan
+        fields = read_fields(text)
+        fields["savings"] = tuple(TailSaving(**saving) for saving in fields["savings"])
+        if cost is not None:
+            check_priced(cost, fields["modalities"])
+            fields["cost"] = cost
+        return cls(**fields)
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write :meth:`to_json` to a file, aside first, so that the file is there whole or not at all.
@@ -213,73 +188,6 @@ def place(shapes: np.ndarray, lengths: np.ndarray) -> np.ndarray:
             held &= column <= length
         places[held] = number
     return places
-
-
-_INTEGERS = {"shapes": 2, "batch_sizes": 1}
-_FLOATS = {"costs": 1, "samples": 1, "shape_efficiency": 1, "efficiencies": 1, "bounds": 1}
-_FIELDS = (
-    "modalities",
-    *_INTEGERS,
-    *_FLOATS,
-    "efficiency",
-    "position_efficiency",
-    "alignment",
-    "grouping",
-    "fingerprint",
-)
-
-
-def _read_field(name: str, value: Any) -> Any:
-    """One field of the JSON in its type, or a PlanError that names it."""
-    try:
-        if name in _INTEGERS:
-            array = np.asarray(value)
-            if array.ndim == _INTEGERS[name] and array.dtype.kind == "i" and array.size and array.min() >= 1:
-                return array.astype(np.int64)
-        elif name in _FLOATS:
-            array = np.asarray(value, np.float64)
-            if array.ndim == _FLOATS[name] and array.size and np.isfinite(array).all() and array.min() >= 0:
-                return array
-        elif name == "modalities":
-            if isinstance(value, list) and all(isinstance(item, str) for item in value):
-                return check_names(value)
-        elif name == "efficiency":
-            if isinstance(value, float | int) and np.isfinite(value):
-                return float(value)
-        elif name in ("position_efficiency", "alignment"):
-            if isinstance(value, dict) and all(isinstance(item, float | int) for item in value.values()):
-                return value
-        elif isinstance(value, str) and (name != "grouping" or value in ("length", "random")):
-            return value
-    except (ValueError, TypeError, LengthError):
-        pass
-    raise PlanError(f"the shape plan's {name!r} makes no sense (got {str(value)[:60]}); plan the shapes again")
-
-
-def _check_consistent(plan: ShapePlan) -> None:
-    """Raise a PlanError unless the fields of a plan that was read belong together."""
-    count = len(plan.modalities)
-    if plan.shapes.shape[1] != count or set(plan.alignment) != set(plan.modalities):
-        raise PlanError(f"the shape plan's shapes or alignment don't match its modalities {list(plan.modalities)}")
-    for name in ("batch_sizes", "costs", "samples", "shape_efficiency"):
-        if len(getattr(plan, name)) != len(plan):
-            raise PlanError(f"the shape plan has {len(plan)} shapes and {len(getattr(plan, name))} {name}; plan again")
-    if len(plan.efficiencies) != len(plan.bounds) or (np.diff(plan.costs) < 0).any():
-        raise PlanError("the shape plan's shapes are not in the order of their costs, or its curve is cut; plan again")
-
-
-def _describe_cost(cost: Cost | None, name: str) -> Mapping[str, Any]:
-    if isinstance(cost, TransformerCost):
-        options = asdict(cost)
-        return {"name": "TransformerCost", "options": {**options, "modalities": list(options["modalities"])}}
-    return {"name": name}
-
-
-def _known_cost(described: Mapping[str, Any]) -> Cost | None:
-    """The cost function that a file describes, where it is one of this package."""
-    if described["name"] == "TransformerCost":
-        return TransformerCost(**{**described["options"], "modalities": tuple(described["options"]["modalities"])})
-    return _PLAIN_COSTS.get(described["name"])
 
 
 def _tell_saving(saving: TailSaving) -> str:

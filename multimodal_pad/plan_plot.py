@@ -19,10 +19,15 @@ SHOWN_SAMPLES = 20_000
 INK, FAINT, PLAN, BOUND, OTHERS = "#1d2733", "#b9c2cc", "#4269d0", "#efb118", ("#ff725c", "#3ca951", "#9c6b4e")
 
 
-def check_plots() -> None:
-    """Raise a PaddingError where matplotlib is not installed."""
+def check_plots(path: str | Path) -> None:
+    """Raise a PaddingError where matplotlib is not installed or doesn't draw this kind of file."""
     if find_spec("matplotlib") is None:
         raise PaddingError("plots need matplotlib: pip install 'multimodal-pad[plot]'")
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    kinds = FigureCanvasBase.get_supported_filetypes()
+    if Path(path).suffix.lower()[1:] not in kinds:
+        raise PaddingError(f"{path}: a plot's name must end in one of {', '.join(f'.{kind}' for kind in kinds)}")
 
 
 def plot_plan(
@@ -37,9 +42,9 @@ def plot_plan(
         others: other policies by name, drawn beside the curve of efficiency against the number of shapes.
 
     Raises:
-        PaddingError: matplotlib is not installed.
+        PaddingError: matplotlib is not installed, or doesn't draw this kind of file.
     """
-    check_plots()
+    check_plots(path)
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 

@@ -15,9 +15,10 @@ from multimodal_pad.errors import PaddingError, PlanError, PlanWarning
 from multimodal_pad.lengths import LengthTable, check_whole
 from multimodal_pad.partition import ENUMERATED, enumerate_shapes, optimal_runs
 from multimodal_pad.plan import ShapePlan, TailSaving
-from multimodal_pad.planning_task import PlanningTask
+from multimodal_pad.plan_json import describe_name
+from multimodal_pad.planning_task import PlanningTask, Settled
 from multimodal_pad.policies import Exact, Planned, check_covered
-from multimodal_pad.schedule import Grouping, check_joint_maxima, make_schedule
+from multimodal_pad.schedule import EMPTY, Grouping, check_joint_maxima, make_schedule
 from multimodal_pad.search import ShapeSearch
 
 MOST_SHAPES = 128
@@ -77,9 +78,9 @@ def plan_shapes(
     """Choose at most ``max_shapes`` batch shapes that hold every sample, for the least padded cost.
 
     In ``"length"`` grouping each sample pays the cost of the cheapest shape that holds it. In
-    ``"random"`` grouping each row of a batch pays the cost of the cheapest shape that holds the
-    batch's maxima, over batches drawn by the schedule; the longest lengths of all modalities together
-    are always held, because a batch may have them.
+    ``"random"`` grouping each sample pays the cost of the cheapest shape that holds the maxima of its
+    batch, over batches that the schedule draws from the sorted samples; the longest lengths of all
+    modalities together are always held, because a batch may have them.
 
     One modality is solved exactly by dynamic programming, and so is every table of at most 8 distinct
     aligned lengths by enumeration. Several modalities are searched, see
@@ -134,17 +135,16 @@ def plan_shapes(
     )
     most = min(MOST_SHAPES if max_shapes == "auto" else int(max_shapes), len(task.rows))
     bounds = list(islice(lower_bounds(task), most))
-    found: list[tuple[float, np.ndarray]] = []
+    found: list[Settled] = []
     for shapes in _grow(task, seed, effort):
         candidate = task.settle(shapes)
-        found.append(min(candidate, found[-1], key=lambda pair: pair[0]) if found else candidate)
+        found.append(min(candidate, found[-1], key=lambda plan: plan.price) if found else candidate)
         if progress is not None:
             progress(len(found))
         if len(found) == most or (max_shapes == "auto" and run_time and _is_enough(run_time, task, found, bounds)):
             break
     if max_shapes == "auto" and run_time:
-        seconds = [run_time.seconds(k, total / task.epochs) for k, (total, _) in enumerate(found, 1)]
-        del found[int(np.argmin(seconds)) + 1 :]
+        del found[int(np.argmin(_run_seconds(run_time, task, found))) + 1 :]
     else:
         found += [found[-1]] * (most - len(found))
     return _assemble(task, found, bounds[: len(found)])
@@ -152,7 +152,7 @@ def plan_shapes(
 
 def lower_bounds(task: PlanningTask) -> Iterator[float]:
     """For k = 1, 2, ...: what the padded cost of any plan with k shapes is at least."""
-    costs = task.price(task.rows)
+    costs = task.costs(task.rows)
     order = np.argsort(costs, kind="stable")
     costs, weights = costs[order], task.weights[order]
     starts = np.unique(np.linspace(0, len(costs), 2**16, endpoint=False).astype(np.int64))
@@ -182,7 +182,7 @@ def _coarsen(rows: np.ndarray, weights: np.ndarray, costs: np.ndarray) -> tuple[
     if len(rows) <= SEARCHED_ROWS:
         return rows, weights
     order, starts = np.arange(len(rows)), np.array([0])
-    logs, mass = np.log(rows), weights * costs + np.finfo(float).tiny
+    logs, mass = np.log(rows), weights * costs
     while 2 * len(starts) <= SEARCHED_ROWS:
         sizes = np.diff(starts, append=len(rows))
         leaf = np.repeat(np.arange(len(starts)), sizes)
@@ -191,70 +191,79 @@ def _coarsen(rows: np.ndarray, weights: np.ndarray, costs: np.ndarray) -> tuple[
         running = np.cumsum(mass[order])
         before = np.append(0, running)[starts]
         middle = np.searchsorted(running, (before + running[starts + sizes - 1]) / 2) + 1
-        middle = np.minimum(middle, starts + sizes - 1)
+        middle = np.clip(middle, starts + 1, starts + sizes - 1)
         starts = np.union1d(starts, middle[sizes > 1])
     return np.maximum.reduceat(rows[order], starts), np.add.reduceat(weights[order], starts)
 
 
-def _is_enough(
-    run_time: RunTime, task: PlanningTask, found: list[tuple[float, np.ndarray]], bounds: list[float]
-) -> bool:
+def _run_seconds(run_time: RunTime, task: PlanningTask, found: list[Settled]) -> list[float]:
+    """What the run takes with at most 1, 2, ... shapes; no time will do where the batch budget doesn't hold."""
+    seconds = [run_time.seconds(k, plan.cost / task.epochs) for k, plan in enumerate(found, 1)]
+    return [time if plan.fits else np.inf for time, plan in zip(seconds, found, strict=True)]
+
+
+def _is_enough(run_time: RunTime, task: PlanningTask, found: list[Settled], bounds: list[float]) -> bool:
     """Whether no larger number of shapes can take less time than the best so far, by the bound."""
-    best = min(run_time.seconds(k, total / task.epochs) for k, (total, _) in enumerate(found, 1))
+    best = min(_run_seconds(run_time, task, found))
     later = [run_time.seconds(k, total / task.epochs) for k, total in enumerate(bounds, 1)][len(found) :]
     return not later or min(later) >= best
 
 
-def _assemble(task: PlanningTask, found: list[tuple[float, np.ndarray]], bounds: list[float]) -> ShapePlan:
-    total, shapes = found[-1]
-    costs, ledger = task.price(shapes), task.tally(shapes)
-    padded = ledger.rows @ shapes
-    real = task.real_positions
-    shares = np.append(_shares(real, padded), _shares(real.sum(), padded.sum()))
+def _assemble(task: PlanningTask, found: list[Settled], bounds: list[float]) -> ShapePlan:
+    best = found[-1]
+    if best.cost < bounds[-1] * (1 - 1e-9):
+        raise PaddingError(
+            "the cost falls somewhere as lengths grow: padded to the shapes found, the samples cost less than they "
+            "must; give a cost that never falls"
+        )
+    costs, tally = task.costs(best.shapes), task.tally(best.shapes)
+    padded = tally.samples @ best.shapes
+    each, total = _shares(task.real_positions, padded), _shares(task.real_positions.sum(), padded.sum())
+    positions = dict(zip(task.names, each.tolist(), strict=True))
+    samples = tally.samples / task.epochs
     return ShapePlan(
         modalities=task.given,
-        shapes=task.restore(shapes),
-        batch_sizes=_planned_rows(task, shapes),
+        shapes=task.restore(best.shapes),
+        batch_sizes=_planned_rows(task, best, samples),
         costs=costs,
-        samples=ledger.samples / task.epochs,
-        shape_efficiency=_shares(ledger.real_costs, ledger.rows * costs),
-        efficiency=float(_shares(task.real_cost, np.array(total))),
-        position_efficiency={name: float(shares[task.names.index(name)]) for name in task.given}
-        | {"total": float(shares[-1])},
-        efficiencies=_shares(task.real_cost, np.array([total for total, _ in found])),
+        samples=samples,
+        shape_efficiency=_shares(tally.real_costs, tally.samples * costs),
+        efficiency=float(_shares(task.real_cost, best.cost)),
+        position_efficiency={name: positions[name] for name in task.given} | {"total": float(total)},
+        efficiencies=np.array([float(_shares(task.real_cost, plan.cost)) if plan.fits else 0.0 for plan in found]),
         bounds=_shares(task.real_cost, np.array(bounds)),
-        savings=tuple(_savings(task, total, shapes)),
+        savings=tuple(_savings(task, best)),
         alignment=task.alignment,
         grouping=task.grouping,
+        batch_budget=None if task.budget is None else float(task.budget.limit),
         fingerprint=task.fingerprint,
         cost=task.cost,
-        cost_name=getattr(task.cost, "__qualname__", type(task.cost).__name__),
+        cost_name=describe_name(task.cost),
     )
 
 
-def _planned_rows(task: PlanningTask, shapes: np.ndarray) -> np.ndarray:
-    """Rows per batch of each shape; each has some."""
-    sizes = task.batch_sizes(shapes)
-    if (sizes < 1).any():
+def _planned_rows(task: PlanningTask, best: Settled, samples: np.ndarray) -> np.ndarray:
+    """Rows per batch of each shape; to a budget, no more than hold the samples that the shape takes."""
+    sizes = task.batch_sizes(best.shapes)
+    if not best.fits:
         raise PlanError(
-            f"each sample fits the batch budget, but {len(shapes)} shapes that do and hold all of them were not found; "
+            f"each sample fits the batch budget, but {len(sizes)} shapes that do and hold all of them were not found; "
             "raise max_shapes or the budget"
         )
-    return sizes
+    if task.budget is None:
+        return sizes
+    multiple = task.budget.multiple
+    return np.minimum(sizes, -(-samples.astype(np.int64) // multiple) * multiple)
 
 
-def _savings(task: PlanningTask, total: float, shapes: np.ndarray) -> Iterator[TailSaving]:
+def _savings(task: PlanningTask, best: Settled) -> Iterator[TailSaving]:
     """What the longest samples cost everybody: the padded cost without them, and with them cut to the rest."""
     for share in TAIL_SHARES:
-        for_all = {}
-        count = 0
-        for cut in ("dropping", "truncating"):
-            shorter, count = task.without_tail(share, truncate=cut == "truncating")
-            if not count:
-                break
-            for_all[cut] = max(0.0, 1 - _improve(shorter, shapes) / total) if total else 0.0
+        count = int(share * task.samples)
         if count:
-            yield TailSaving(share, count, **for_all)
+            shorter = [task.without_tail(count, truncate=truncate) for truncate in (False, True)]
+            saved = [1 - _improve(other, best.shapes) / best.price if best.price else 0.0 for other in shorter]
+            yield TailSaving(share, count, *(max(0.0, saving) for saving in saved))
 
 
 def _improve(task: PlanningTask, shapes: np.ndarray) -> float:
@@ -262,13 +271,13 @@ def _improve(task: PlanningTask, shapes: np.ndarray) -> float:
     count = len(shapes)
     if task.rows.shape[1] == 1:
         return next(islice(optimal_runs(task.price(task.rows), task.weights), count - 1, None))[0]
-    total, shapes = task.settle(np.minimum(shapes, task.rows.max(axis=0)))
+    start = task.settle(np.minimum(shapes, task.rows.max(axis=0)))
     if len(task.rows) > SEARCHED_ROWS:
-        return total
+        return start.price
     search = ShapeSearch(task.rows, task.weights, task.price)
-    search.reset(shapes)
+    search.reset(start.shapes)
     search.complete(count)
-    return min(total, search.total)
+    return min(start.price, search.total)
 
 
 def _shares(real: float | np.ndarray, padded: float | np.ndarray) -> np.ndarray:
@@ -292,15 +301,15 @@ def plan_efficiency(plan: ShapePlan, lengths: LengthTable) -> float:
     policy = Planned(plan)
     check_covered(lengths, policy)
     if plan.grouping == "length":
-        rows, per_row = values, 1
+        places = plan.place(values)
     else:
+        exact, rows = Exact(plan.modalities), int(plan.batch_sizes[0])
         check_joint_maxima(policy, values.max(axis=0))
-        per_row = int(plan.batch_sizes[0])
-        rows = make_schedule(lengths, Exact(plan.modalities), batch_size=per_row, grouping="random").shapes
-    places = plan.place(rows)
+        steps = make_schedule(lengths, exact, batch_size=rows, grouping="random")
+        places = np.repeat(plan.place(steps.shapes), steps.batch_sizes)[steps.ids != EMPTY]
     if plan.cost is None:
-        return float(values.sum() / (per_row * plan.shapes[places].sum()))
-    return float(_shares(plan.cost(values).sum(), per_row * plan.costs[places].sum()))
+        return float(values.sum() / plan.shapes[places].sum())
+    return float(_shares(plan.cost(values).sum(), plan.costs[places].sum()))
 
 
 def check_served(plan: ShapePlan, lengths: LengthTable, keep: np.ndarray | None = None) -> None:

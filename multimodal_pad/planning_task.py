@@ -28,14 +28,23 @@ class Tally(NamedTuple):
     """What each of k shapes takes, over the epochs of a task."""
 
     samples: np.ndarray  # (k,)
-    rows: np.ndarray  # (k,), empty ones included
     real_costs: np.ndarray  # (k,), of the samples at their own lengths
+
+
+class Settled(NamedTuple):
+    """Shapes of a task, cheapest first."""
+
+    price: float  # of what is padded at them: decides which shapes are better
+    cost: float  # the same in the user's unit
+    shapes: np.ndarray  # (k, M)
+    fits: bool  # whether the batch budget holds rows of each
 
 
 class PlanningTask:
     """Rows to hold, with weights and a price.
 
-    The modalities are sorted by name inside, so that their order in the table decides nothing.
+    Inside, the modalities are sorted by name and the samples by length, so that their order in the table
+    decides nothing.
 
     Args:
         lengths, cost, alignment, grouping, batch_size, batch_overhead, seed: as
@@ -45,8 +54,10 @@ class PlanningTask:
         given: the modalities in the table's order.
         names: the modalities in this task's order.
         rows: int64 ``(n, M)``: the distinct aligned lengths that shapes must hold.
-        weights: ``(n,)``: how many rows of batches come with each, over the epochs.
+        weights: ``(n,)``: how many samples pay for each, over the epochs.
         epochs: how many epochs that is: 1 for ``"length"``, the number drawn for ``"random"``.
+        samples: in an epoch.
+        budget: the batch budget, or None.
         real_positions: ``(M,)``, over the epochs.
         real_cost: of the samples at their own lengths, over the epochs.
     """
@@ -70,12 +81,13 @@ class PlanningTask:
         self.alignment = check_alignment(lengths.modalities, alignment)
         self._steps = np.array([self.alignment[name] for name in self.names])
         self._overhead, self._penalty = batch_overhead, 0.0
-        self._table = lengths.select(self.names)
-        self.epochs, self._batch_size, self._budget = 1, 1, None
+        distinct, counts = distinct_rows(lengths.select(self.names).values, np.ones(len(lengths)))
+        self._table = LengthTable(self.names, np.repeat(distinct, counts.astype(np.int64), axis=0))
+        self.samples, self.epochs, self._batch_size, self.budget = len(lengths), 1, 1, None
         check_priced(cost, lengths.modalities)
         if isinstance(batch_size, BatchBudget):
             check_priced(batch_size.measure, lengths.modalities)
-            self._budget = batch_size
+            self.budget = batch_size
             if grouping == "random":
                 raise PaddingError(
                     "got a BatchBudget with grouping='random'; a random batch is drawn before its shape is known: use "
@@ -90,41 +102,53 @@ class PlanningTask:
         self.real_positions = self.epochs * values.sum(axis=0)
         chunks = (values[start : start + CHUNK] for start in range(0, len(values), CHUNK))
         self.real_cost = self.epochs * sum(float(self._cost(chunk).sum()) for chunk in chunks)
+        self._unit = 1.0
         self.rows, self.weights = self._distinct(values, np.ones(len(values)))
         self._check_grows()
-        self._check_budget()
+        self._check_budget(lengths)
+        self._unit = float(self.costs(self.rows.max(axis=0)[None])[0]) or 1.0
 
-    def price(self, rows: np.ndarray) -> np.ndarray:
+    def costs(self, rows: np.ndarray) -> np.ndarray:
         """What a row of a batch costs at each of the padded lengths, its share of the overhead included."""
         costs = self._cost(rows)
-        if self._overhead or self._budget:
+        if self._overhead or self.budget:
             sizes = self.batch_sizes(rows)
             costs = costs + self._overhead / np.maximum(sizes, 1) + np.where(sizes < 1, self._penalty, 0)
         return costs
 
+    def price(self, rows: np.ndarray) -> np.ndarray:
+        """The cost in a unit of its own and to 32 bits: what shapes are ordered and chosen by.
+
+        So neither the user's unit nor the order in which a cost adds up its modalities decides between equals.
+        """
+        scaled = self.costs(rows) / self._unit
+        shifted = scaled * (2**21 + 1)  # Veltkamp's splitting: 53 bits less 21
+        return shifted - (shifted - scaled)
+
     def batch_sizes(self, shapes: np.ndarray) -> np.ndarray:
         """Rows per batch of each shape; 0 where the budget holds none."""
-        if self._budget:
-            return self._budget.sizes(self.restore(shapes))
+        if self.budget:
+            return self.budget.sizes(self.restore(shapes))
         return np.full(len(shapes), self._batch_size)
 
     def restore(self, rows: np.ndarray) -> np.ndarray:
         """Columns in the order of the table that was given."""
         return rows if self.names == self.given else rows[:, [self.names.index(name) for name in self.given]]
 
-    def settle(self, shapes: np.ndarray) -> tuple[float, np.ndarray]:
-        """The padded cost at these shapes, and the shapes cut to what they take, cheapest first."""
+    def settle(self, shapes: np.ndarray) -> Settled:
+        """The shapes cut to what they take, cheapest first, and what is padded at them."""
         shapes = self._sorted(shapes)
         places = place(shapes, self.rows)
         tight = [self.rows[places == number].max(axis=0) for number in np.unique(places)]
         shapes = self._sorted(np.unique(tight, axis=0))
-        total = self.price(shapes)[place(shapes, self.rows)] @ self.weights
-        return float(total), shapes
+        taken = np.bincount(place(shapes, self.rows), self.weights, minlength=len(shapes))
+        fits = bool((self.batch_sizes(shapes) >= 1).all())
+        return Settled(float(self.price(shapes) @ taken), float(self.costs(shapes) @ taken), shapes, fits)
 
     def tally(self, shapes: np.ndarray) -> Tally:
         """What each shape takes, sample by sample."""
         count = len(shapes)
-        samples, rows, real = np.zeros(count), np.zeros(count), np.zeros(count)
+        samples, real = np.zeros(count), np.zeros(count)
         values = self._table.values
         if self.grouping == "length":
             for start in range(0, len(values), CHUNK):
@@ -132,32 +156,30 @@ class PlanningTask:
                 places = place(shapes, chunk)
                 samples += np.bincount(places, minlength=count)
                 real += np.bincount(places, self._cost(chunk), minlength=count)
-            return Tally(samples, samples, real)
+            return Tally(samples, real)
         costs = self._cost(values)
         for steps in self._drawn(values):
             places = np.repeat(place(shapes, steps.shapes), steps.batch_sizes)
             kept = steps.ids != EMPTY
-            rows += np.bincount(places, minlength=count)
             samples += np.bincount(places[kept], minlength=count)
             real += np.bincount(places[kept], costs[steps.ids[kept]], minlength=count)
-        return Tally(samples, rows, real)
+        return Tally(samples, real)
 
-    def without_tail(self, share: float, *, truncate: bool) -> tuple[PlanningTask, int]:
-        """The same task with the most expensive samples left out, or cut to the rest; and how many those are."""
-        count = int(share * len(self._table))
+    def without_tail(self, count: int, *, truncate: bool) -> PlanningTask:
+        """The same task with so many of the most expensive samples left out, or cut to the rest."""
         if self.grouping == "length":
             rows, weights = self.rows, self.weights
         else:
             rows, weights = self._table.values, np.ones(len(self._table))
         order = np.argsort(-self.price(self._aligned(rows)), kind="stable")
-        rows, weights = rows[order], weights[order]
-        kept = np.diff(np.maximum(np.cumsum(weights) - count, 0), prepend=0.0)
+        kept = np.empty(len(rows))
+        kept[order] = np.diff(np.maximum(np.cumsum(weights[order]) - count, 0), prepend=0.0)
         if truncate:
             limits = rows[kept > 0].max(axis=0)
             kept, rows = weights, np.where((kept < weights)[:, None], np.minimum(rows, limits), rows)
         other = copy.copy(self)
         other.rows, other.weights = self._distinct(rows[kept > 0], kept[kept > 0])
-        return other, count
+        return other
 
     def _cost(self, rows: np.ndarray) -> np.ndarray:
         """The user's cost of each row, checked."""
@@ -170,9 +192,8 @@ class PlanningTask:
         return costs
 
     def _sorted(self, shapes: np.ndarray) -> np.ndarray:
-        """Cheapest first; rounding doesn't decide between equals."""
-        costs = self.price(shapes)
-        return shapes[np.lexsort((*shapes.T[::-1], np.round(costs / max(costs.max(), np.finfo(float).tiny), 12)))]
+        """Cheapest first, then by length."""
+        return shapes[np.lexsort((*shapes.T[::-1], self.price(shapes)))]
 
     def _aligned(self, values: np.ndarray) -> np.ndarray:
         return -(-np.maximum(values, 1) // self._steps) * self._steps
@@ -181,9 +202,10 @@ class PlanningTask:
         """The rows that shapes must hold, and their weights, for samples of these lengths."""
         if self.grouping == "length":
             return distinct_rows(self._aligned(values), weights)
-        drawn = [steps.shapes for steps in self._drawn(values)]
-        rows = np.concatenate([*drawn, values.max(axis=0)[None]])
-        return distinct_rows(self._aligned(rows), np.append(np.full(len(rows) - 1, self._batch_size), 0))
+        epochs = list(self._drawn(values))
+        rows = np.concatenate([*(steps.shapes for steps in epochs), values.max(axis=0)[None]])
+        filled = [np.add.reduceat(steps.ids != EMPTY, steps.starts[:-1], dtype=np.int64) for steps in epochs]
+        return distinct_rows(self._aligned(rows), np.concatenate([*filled, [0]]))
 
     def _drawn(self, values: np.ndarray) -> Iterator[Schedule]:
         """The epochs that the schedule draws."""
@@ -193,7 +215,11 @@ class PlanningTask:
             yield make_schedule(table, exact, batch_size=size, grouping="random", seed=self.seed, epoch=epoch)
 
     def _check_grows(self) -> None:
-        """Raise a PaddingError that names two shapes where the cost falls as a length grows."""
+        """Raise a PaddingError that names two shapes where a cost, or a budget's measure, falls as a length grows."""
+        budget = self.budget
+        functions = {"cost": self._cost}
+        if budget:
+            functions["batch budget's measure"] = lambda rows: np.asarray(budget.measure(self.restore(rows)))
         low, high = self.rows.min(axis=0), self.rows.max(axis=0)
         middle = np.sort(self.rows, axis=0)[len(self.rows) // 2]
         for base in (low, middle, high):
@@ -201,26 +227,28 @@ class PlanningTask:
                 lengths = np.unique(self.rows[:, m])
                 line = np.repeat(base[None], len(lengths), axis=0)
                 line[:, m] = lengths
-                costs = self._cost(line)
-                falls = np.flatnonzero(np.diff(costs) < -1e-9 * costs[:-1])
-                if len(falls):
-                    a, b = falls[0], falls[0] + 1
-                    raise PaddingError(
-                        f"the cost falls from {costs[a]:g} to {costs[b]:g} as {name!r} grows, from "
-                        f"{self._tell(line[a])} to {self._tell(line[b])}; a cost must never fall as lengths grow"
-                    )
+                for what, function in functions.items():
+                    values = function(line)
+                    falls = np.flatnonzero(np.diff(values) < -1e-9 * np.abs(values[:-1]))
+                    if len(falls):
+                        a, b = falls[0], falls[0] + 1
+                        raise PaddingError(
+                            f"the {what} falls from {values[a]:g} to {values[b]:g} as {name!r} grows, from "
+                            f"{self._tell(line[a])} to {self._tell(line[b])}; it must never fall as lengths grow"
+                        )
 
-    def _check_budget(self) -> None:
+    def _check_budget(self, lengths: LengthTable) -> None:
         """Raise a PlanError where a sample alone exceeds the batch budget; else price what exceeds it out."""
-        if not self._budget:
+        if not self.budget:
             return
         sizes = self.batch_sizes(self.rows)
         if (sizes < 1).any():
             row = self.rows[int(np.argmin(sizes))]
-            sample = int(np.flatnonzero((self._aligned(self._table.values) == row).all(axis=1))[0])
+            aligned = self._aligned(lengths.select(self.names).values)
+            sample = int(np.argmax((aligned == row).all(axis=1)))
             raise PlanError(
-                f"sample {sample}, padded to {self._tell(row)}: {self._budget.multiple} of it exceed the batch budget "
-                f"of {self._budget.limit:g}; raise the budget, or truncate or drop long samples before planning"
+                f"sample {sample}, padded to {self._tell(row)}: {self.budget.multiple} of it exceed the batch budget "
+                f"of {self.budget.limit:g}; raise the budget, or truncate or drop long samples before planning"
             )
         self._penalty = 1e3 * float(self._cost(self.rows.max(axis=0)[None])[0] * self.weights.sum())
 

@@ -11,7 +11,7 @@ import numpy as np
 from multimodal_pad.cost import Cost, position_count
 from multimodal_pad.errors import PaddingError, UncoveredLengthError
 from multimodal_pad.lengths import LengthTable, check_whole
-from multimodal_pad.policies import Policy, check_covered
+from multimodal_pad.policies import Planned, Policy, check_covered
 
 Grouping = Literal["random", "length"]
 
@@ -24,7 +24,7 @@ class Schedule:
     """The steps of one epoch, or some of them.
 
     Attributes:
-        shapes: int64 ``(steps, M)``: the padded lengths of each step, in the table's column order.
+        shapes: int64 ``(steps, M)``: the padded lengths of each step, in the policy's column order.
         starts: int64 ``(steps + 1,)``: where the rows of each step begin in ``ids``, and where they end.
         ids: int64 ``(rows,)``: sample numbers, step after step; :data:`EMPTY` where a row only fills up.
 
@@ -129,21 +129,20 @@ def check_batching(policy: Policy, batch_size: int | None, grouping: str, window
     check_whole("seed", seed, 0)
     if grouping not in get_args(Grouping):
         raise PaddingError(f"got grouping={grouping!r}; choose one of {list(get_args(Grouping))}")
-    shapes = policy.shapes()
-    planned = None if shapes is None else policy.batch_sizes(shapes)
-    if planned is None:
+    plan = policy.plan if isinstance(policy, Planned) else None
+    if plan is None:
         if batch_size is None:
             raise PaddingError(f"got no batch_size, and {policy!r} has none of its own; give one")
-    elif (planned != planned[0]).any():
+    elif plan.batch_budget is not None:
         if batch_size is not None:
             raise PaddingError(
-                f"got batch_size={batch_size} for a plan of {planned.min()} to {planned.max()} rows, which keep its "
-                "budget; leave batch_size out"
+                f"got batch_size={batch_size} for a plan whose rows keep a batch budget of {plan.batch_budget:g}; "
+                "leave batch_size out"
             )
         if grouping == "random":
             raise PaddingError(
-                f"got grouping='random' for a plan of {planned.min()} to {planned.max()} rows; a random batch is drawn "
-                "before its shape is known: use grouping='length', or plan with one batch size"
+                "got grouping='random' for a plan with a batch budget; a random batch is drawn before its shape is "
+                "known: use grouping='length', or plan with one batch size"
             )
 
 

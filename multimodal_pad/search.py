@@ -163,7 +163,7 @@ class ShapeSearch:
 
     def _settle(self, shapes: np.ndarray, costs: np.ndarray, holds: np.ndarray, stale: np.ndarray) -> None:
         """Take shapes with their costs, their rows, and which are to be looked at: sort them all by cost."""
-        order = np.argsort(np.round(costs / max(costs.max(), np.finfo(float).tiny), 12), kind="stable")
+        order = np.argsort(costs, kind="stable")
         shapes, costs, holds = shapes[order], costs[order], holds[order]
         dtype = np.min_scalar_type(len(shapes))
         ranks = np.where(holds, np.arange(len(shapes), dtype=dtype)[:, None], dtype.type(len(shapes)))
@@ -227,7 +227,7 @@ class ShapeSearch:
         forced = np.flatnonzero(inside & (others == count))
         if len(forced):
             gains[: line.position[forced[-1]]] = -np.inf
-        place = _first_best(gains, TOLERANCE * self.total)
+        place = np.argmax(gains)
         return float(gains[place]), shapes[place]
 
     def _tighten(self, shape: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -248,7 +248,7 @@ class ShapeSearch:
             for candidate, price in zip(candidates, prices, strict=True)
         ]
         grown = []
-        for start in np.argsort(-np.round(np.array(gains) / now.total, 9), kind="stable")[:3]:
+        for start in np.argsort(-np.array(gains), kind="stable")[:3]:
             shape = candidates[start]
             for _ in range(3):
                 moved = self._better(shape, now.best)
@@ -257,7 +257,7 @@ class ShapeSearch:
                 shape = moved
             grown.append(shape)
         gains = np.array([self._gain(shape, now.best) for shape in grown])
-        shape = self._tighten(grown[_first_best(gains, TOLERANCE * now.total)], now.best)
+        shape = self._tighten(grown[np.argmax(gains)], now.best)
         if gains.max() <= TOLERANCE * now.total:
             return False
         held = self._within(shape)
@@ -292,7 +292,7 @@ class ShapeSearch:
         now = self._now
         logs = np.log(now.shapes)
         distance = ((logs - logs[self._rng.integers(len(logs))]) ** 2).sum(axis=1)
-        chosen = np.argsort(np.round(distance, 9), kind="stable")[:8]
+        chosen = np.argsort(distance, kind="stable")[:8]
         shapes, holds = now.shapes.copy(), now.holds.copy()
         factors = np.exp(self._rng.normal(0, 0.06, (len(chosen), shapes.shape[1])))
         nudges = self._rng.choice([-1, 0, 0, 0, 0, 0, 1], factors.shape)
@@ -326,8 +326,3 @@ def _free_modalities(count: int) -> list[tuple[int, ...]]:
     """Each modality, each pair, and all together."""
     sizes = sorted({1, min(2, count), count})
     return [free for size in sizes for free in combinations(range(count), size)]
-
-
-def _first_best(values: np.ndarray, tolerance: float) -> int:
-    """The first of the largest values, rounding aside, so that it doesn't decide between equals."""
-    return int(np.argmax(values >= values.max() - tolerance))

@@ -79,6 +79,12 @@ def test_auto_and_a_budget(lengths_csv, tmp_path):
         (["--align", "smell=8"], "alignment for ['smell']"),
         (["--modalities", "smell"], "has no column ['smell'], only ["),
         (["--batch-positions", "20"], "exceed the batch budget of 20"),
+        (["--epochs", "3"], "are for --max-shapes auto"),
+        (["--batch-multiple", "16"], "are for --batch-positions"),
+        (["--plot", "plan.foo"], "plan.foo: a plot's name must end in one of"),
+        (["--plot", "plan"], "plan: a plot's name must end in one of"),
+        (["--out", "nowhere/plan.json"], "there is no folder nowhere"),
+        (["--out", "x.png", "--plot", "x.png"], "--out and --plot are both x.png"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_a_line(lengths_csv, arguments, message, capsys):
@@ -102,7 +108,7 @@ def test_ctrl_c_leaves_nothing(lengths_csv, tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr("multimodal_pad.cli.plan_shapes", interrupted)
     assert main(["plan", str(lengths_csv), "--out", str(tmp_path / "plan.json")]) == 130
-    assert "nothing was written" in capsys.readouterr().err
+    assert capsys.readouterr().err == "stopped\n"
     assert [file.name for file in tmp_path.iterdir()] == ["lengths.csv"]
 
 
@@ -163,6 +169,9 @@ def test_columns_that_are_not_asked_for_may_hold_anything(tmp_path):
         ("l.csv", "text,text\n3,4\n", "the first line must name the columns, each once"),
         ("l.csv", "", "the first line must name the columns"),
         ("l.csv", "text\n", "no samples"),
+        ("l.csv", "3,4\n5,6\n", r"the first line must name the columns, each once; got \['3', '4'\]"),
+        ("l.csv", "text\n1e300\n", "sample 0, 'text': got the length 1e[+]300"),
+        ("l.csv", 'text\n"' + "1" * 200_000 + '"\n', "l.csv: "),
         ("l.txt", "3 4", r"kind '\.txt'; lengths are read from \.csv, \.npy, \.npz"),
         ("l.npy", "no array", "l.npy: "),
         ("l.npz", "no archive", "l.npz: "),
@@ -183,6 +192,12 @@ def test_arrays_that_hold_no_lengths(tmp_path):
     np.save(tmp_path / "b.npy", np.array([{"a": 1}], object), allow_pickle=True)
     with pytest.raises(SourceError, match=r"b\.npy: "):
         read_lengths(tmp_path / "b.npy", ["text"])
+    np.savez(tmp_path / "damaged.npz", text=np.arange(999))
+    whole = (tmp_path / "damaged.npz").read_bytes()
+    for damaged in (whole[: len(whole) // 2], whole[:500] + b"XXXX" + whole[504:]):
+        (tmp_path / "damaged.npz").write_bytes(damaged)
+        with pytest.raises(SourceError, match=r"damaged\.npz: "):
+            read_lengths(tmp_path / "damaged.npz")
     np.savez(tmp_path / "c.npz", text=np.ones((2, 2)))
     with pytest.raises(SourceError, match="one length per sample"):
         read_lengths(tmp_path / "c.npz")
@@ -198,6 +213,21 @@ def test_ladders_have_no_more_shapes_than_asked_for(grouping):
             row = policy_efficiency(policy, TABLE, position_count, grouping=grouping)
             assert 1 <= row.shapes <= count, name
             assert 0 < row.cost <= 1
+
+
+def test_ladders_are_aligned_like_the_plan():
+    alignment = {"audio": 16, "text": 3}
+    for policy in ladders_within(TABLE, 9, alignment=alignment).values():
+        for name, step in alignment.items():
+            assert (policy.round_up(TABLE.values)[:, TABLE.modalities.index(name)] % step == 0).all()
+
+
+def test_the_comparison_prices_a_plan_as_the_plan_does(lengths_csv, capsys):
+    arguments = ["plan", str(lengths_csv), "--max-shapes", "3", "--align", "16", "--batch-overhead", "5000"]
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    plan = plan_shapes(TABLE, max_shapes=3, alignment=16, batch_overhead=5000)
+    assert f"│ planned       │      3 │ {plan.efficiency:.3f}" in printed
 
 
 def test_a_plan_beats_the_ladders_with_as_many_shapes():

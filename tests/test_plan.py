@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from multimodal_pad import LengthTable, Planned, ShapePlan, TransformerCost, attention_area, plan_shapes
+from multimodal_pad import LengthTable, PaddingError, Planned, ShapePlan, TransformerCost, attention_area, plan_shapes
 from multimodal_pad.errors import PlanError
 from multimodal_pad.planner import plan_efficiency
 
@@ -31,10 +31,36 @@ def test_without_its_cost_function_a_plan_is_compared_in_positions():
     plan = plan_shapes(TABLE, max_shapes=4, cost=own_cost)
     again = ShapePlan.from_json(plan.to_json())
     assert again.cost is None
-    assert again.cost_name == "own_cost"
+    assert again.cost_name.endswith("test_plan.own_cost")
     assert again.to_json() == plan.to_json()
     assert plan_efficiency(again, TABLE) == pytest.approx(plan.position_efficiency["total"])
     assert plan_efficiency(plan, TABLE) == pytest.approx(plan.efficiency)
+
+
+def test_a_function_of_ones_own_is_not_taken_for_ours():
+    def position_count(lengths):
+        return 9.0 * np.asarray(lengths).sum(axis=1)
+
+    class Dearer(TransformerCost):
+        def __call__(self, lengths):
+            return 2 * super().__call__(lengths) + 1e6
+
+    for cost in (position_count, Dearer(TABLE.modalities)):
+        again = ShapePlan.from_json(plan_shapes(TABLE, max_shapes=2, cost=cost).to_json())
+        assert again.cost is None
+        assert again.cost_name.split(".")[-1] == getattr(cost, "__name__", "Dearer")
+
+
+def test_numpy_numbers_in_a_cost_are_written_as_plain_ones():
+    cost = TransformerCost(TABLE.modalities, d_model=np.int64(16), memory_weight=np.float32(0.5))
+    again = ShapePlan.from_json(plan_shapes(TABLE, max_shapes=2, cost=cost).to_json())
+    assert again.cost == cost
+
+
+def test_a_cost_of_other_modalities_is_refused():
+    text = plan_shapes(TABLE, max_shapes=2, cost=own_cost).to_json()
+    with pytest.raises(PaddingError, match="got a cost of the modalities"):
+        ShapePlan.from_json(text, TransformerCost(("audio", "text")))
 
 
 def test_a_saved_plan_is_read_back_and_not_overwritten(tmp_path):
@@ -67,6 +93,7 @@ def test_the_file_format_is_that_of_version_1():
         "position_efficiency": {"text": 22 / 24, "total": 22 / 24},
         "alignment": {"text": 1},
         "grouping": "length",
+        "batch_budget": None,
         "fingerprint": "e8501734d3796e2ae56be2cbf60a2ce2c9f06099e3cfc6a2500d5407074f00e3",
         "savings": [],
         "cost": {"name": "position_count"},
@@ -101,21 +128,41 @@ def changed(**values):
         ('{"shapes": [[1, 2]]}', "the JSON lacks"),
         (changed(version=2), "of version 2, and this multimodal_pad reads version 1"),
         (changed(shapes=...), r"lacks \['shapes'\]"),
+        ("[" * 200_000, "the text is not JSON"),
+        (changed(version=True), "of version True"),
         (changed(shapes=[[1, 2], [3]]), "'shapes' makes no sense"),
         (changed(shapes=[[0, 2], [3, 4]]), "'shapes' makes no sense"),
         (changed(shapes=[[1.5, 2], [3, 4]]), "'shapes' makes no sense"),
-        (changed(batch_sizes=[1]), "2 shapes and 1 batch_sizes"),
-        (changed(costs=[2.0, 1.0]), "not in the order of their costs"),
-        (changed(costs=["cheap", 1.0]), "'costs' makes no sense"),
+        (changed(shapes=[[1, 2, 3], [3, 4, 5]]), "'shapes' makes no sense: .* 2 lengths of at least 1 per shape"),
+        (changed(shapes=[]), "'shapes' makes no sense"),
+        (changed(batch_sizes=[1]), "'batch_sizes' makes no sense: .* for each of 2 shapes"),
+        (changed(batch_sizes=[0, 1]), "'batch_sizes' makes no sense"),
+        (changed(batch_budget="much"), "'batch_budget' makes no sense"),
+        (changed(costs=[2.0, 1.0]), "'costs' makes no sense: .* in the order of their costs"),
+        (changed(costs=["1", 1.0]), "'costs' makes no sense"),
         (changed(samples=[1.0, float("nan")]), "'samples' makes no sense"),
         (changed(modalities=["text", "text"]), "'modalities' makes no sense"),
-        (changed(modalities=["text"]), "don't match its modalities"),
-        (changed(grouping="alphabet"), "'grouping' makes no sense"),
+        (changed(modalities=["text"]), "'shapes' makes no sense"),
+        (changed(modalities="text"), "'modalities' makes no sense"),
+        (changed(grouping="alphabet"), "'grouping' makes no sense: .*it must be length or random"),
         (changed(fingerprint=7), "'fingerprint' makes no sense"),
         (changed(efficiency="good"), "'efficiency' makes no sense"),
-        (changed(savings=[{"share": 1}]), "savings or cost make no sense"),
-        (changed(cost={"name": "TransformerCost", "options": {"width": 3}}), "savings or cost make no sense"),
-        (changed(cost=3), "savings or cost make no sense"),
+        (changed(efficiency=-7), "'efficiency' makes no sense"),
+        (changed(efficiency=True), "'efficiency' makes no sense"),
+        (changed(bounds=[5.0, 5.0]), "'bounds' makes no sense: .* between 0 and 1"),
+        (changed(bounds=[1.0]), "'bounds' makes no sense"),
+        (changed(position_efficiency={}), "'position_efficiency' makes no sense: .* each modality and the total"),
+        (changed(alignment={"text": -3, "audio": 1}), "'alignment' makes no sense"),
+        (changed(alignment={"text": 1, "audio": 1000}), "'alignment' makes no sense: .* multiples"),
+        (changed(savings=[{"share": 1}]), "'savings' makes no sense"),
+        (changed(savings=[{"share": "x", "samples": 1, "dropping": 0, "truncating": 0}]), "'savings' makes no sense"),
+        (changed(cost={"name": "TransformerCost", "options": {"width": 3}}), "'cost' makes no sense"),
+        (changed(cost={"name": "TransformerCost", "options": {"modalities": ["a", "b"]}}), "'cost' makes no sense"),
+        (
+            changed(cost={"name": "TransformerCost", "options": {"modalities": ["text", "audio"], "d_model": "x"}}),
+            "'cost' makes no sense",
+        ),
+        (changed(cost=3), "'cost' makes no sense"),
     ],
 )
 def test_broken_and_foreign_files(text, message, tmp_path):

@@ -15,6 +15,7 @@ from multimodal_pad import (
     Planned,
     PlanWarning,
     RunTime,
+    ShapePlan,
     TransformerCost,
     attention_area,
     make_schedule,
@@ -23,8 +24,9 @@ from multimodal_pad import (
     position_count,
 )
 from multimodal_pad.errors import LengthError, PlanError, UncoveredLengthError
-from multimodal_pad.planner import plan_efficiency
+from multimodal_pad.planner import check_served, plan_efficiency
 from multimodal_pad.planning_task import DRAWN_BATCHES
+from multimodal_pad.schedule import EMPTY
 from multimodal_pad.search import ShapeSearch
 from multimodal_pad.sources import Synthetic
 from tests.strategies import length_tables, make_samples
@@ -64,7 +66,8 @@ def check_plan(plan, table, max_shapes):
     """What every plan promises."""
     assert 1 <= len(plan) <= max_shapes
     assert (plan.place(table.values) >= 0).all(), "every sample is covered"
-    assert (np.diff(plan.costs) >= 0).all(), "cheapest first"
+    assert (np.diff(plan.costs) >= -1e-9 * plan.costs[1:]).all(), "cheapest first"
+    assert ShapePlan.from_json(plan.to_json(), plan.cost).to_json() == plan.to_json()
     assert plan.shapes.min() >= 1
     for column, name in enumerate(plan.modalities):
         assert (plan.shapes[:, column] % plan.alignment[name] == 0).all()
@@ -72,7 +75,7 @@ def check_plan(plan, table, max_shapes):
     assert len(plan.efficiencies) == len(plan.bounds)
     assert (np.diff(plan.efficiencies) >= 0).all(), "more shapes are never worse"
     assert (plan.efficiencies <= plan.bounds * (1 + 1e-9)).all(), "no plan beats the bound"
-    assert 0 <= plan.gap < 1
+    assert plan.gap == pytest.approx(1 - plan.efficiency / plan.bound if plan.bound else 0)
 
 
 @given(length_tables(max_samples=5, max_length=9), st.integers(1, 3), st.sampled_from([position_count, weighted]))
@@ -145,10 +148,22 @@ def test_the_order_of_samples_and_modalities_changes_nothing(table, random, grou
     one, other = plan(table), plan(table.select(names))
     np.testing.assert_array_equal(one.shapes, other.shapes[:, [names.index(m) for m in table.modalities]])
     assert one.efficiency == pytest.approx(other.efficiency)
-    if grouping == "length":  # a random batch depends on who comes first
-        rows = list(range(len(table)))
-        random.shuffle(rows)
-        np.testing.assert_array_equal(one.shapes, plan(LengthTable(table.modalities, table.values[rows])).shapes)
+    rows = list(range(len(table)))
+    random.shuffle(rows)
+    np.testing.assert_array_equal(one.shapes, plan(LengthTable(table.modalities, table.values[rows])).shapes)
+
+
+@pytest.mark.parametrize("seed", range(20, 32))
+def test_the_order_in_which_a_cost_adds_up_changes_nothing(seed):
+    """A tenth, three tenths and seven tenths add up to other last bits in another order."""
+    weights = {"text": 0.1, "audio": 0.7, "visual": 0.3}
+    table = table_of(*np.random.default_rng(seed).integers(1, 30, (40, 3)).tolist())
+    shapes = []
+    for names in itertools.permutations(NAMES):
+        cost = np.array([weights[name] for name in names])
+        plan = plan_shapes(table.select(names), max_shapes=5, cost=lambda lengths, cost=cost: lengths @ cost)
+        shapes.append(plan.shapes[:, [names.index(name) for name in NAMES]].tolist())
+    assert all(one == shapes[0] for one in shapes)
 
 
 @given(length_tables(max_samples=50), st.sampled_from([1e-9, 0.3, 7.0, 1e12]))
@@ -159,6 +174,42 @@ def test_the_unit_of_the_cost_changes_nothing(table, factor):
     np.testing.assert_allclose(one.efficiencies, other.efficiencies, rtol=1e-12)
 
 
+@given(
+    st.lists(st.integers(1, 29), min_size=9, max_size=20), st.integers(2, 5), st.sampled_from([0.3, 0.7, 1e-7, 12345.6])
+)
+def test_the_unit_of_the_cost_changes_nothing_in_one_modality(lengths, k, factor):
+    table = LengthTable(("text",), np.array(lengths)[:, None])
+    one = plan_shapes(table, max_shapes=k)
+    other = plan_shapes(table, max_shapes=k, cost=lambda lengths: factor * position_count(lengths))
+    np.testing.assert_array_equal(one.shapes, other.shapes)
+
+
+def test_the_unit_of_the_cost_changes_nothing_where_rows_are_held_together(monkeypatch):
+    monkeypatch.setattr(planner, "SEARCHED_ROWS", 64)
+    for seed in range(6):
+        table = table_of(*np.random.default_rng(seed).integers(1, 30, (300, 3)).tolist())
+        shapes = [
+            plan_shapes(table, max_shapes=4, cost=lambda lengths, f=f: f * position_count(lengths)).shapes.tolist()
+            for f in (1, 0.3, 1e9)
+        ]
+        assert shapes[0] == shapes[1] == shapes[2]
+
+
+def test_a_giant_does_not_make_all_others_equal():
+    table = table_of([2, 40], [40, 3], [3, 3], [10**8, 10**8])
+    plan = plan_shapes(table, max_shapes=4, cost=attention_area)
+    check_plan(plan, table, 4)
+    assert plan.shapes.tolist() == [[3, 3], [2, 40], [40, 3], [10**8, 10**8]]
+
+
+def test_costs_that_are_mostly_zero_are_planned_all_the_same(monkeypatch):
+    monkeypatch.setattr(planner, "SEARCHED_ROWS", 64)
+    values = np.random.default_rng(0).integers(1, [100, 10_000], (2000, 2))
+    table = table_of(*values.tolist())
+    plan = plan_shapes(table, max_shapes=3, cost=lambda lengths: np.maximum(lengths[:, 0] - 90.0, 0))
+    check_plan(plan, table, 3)
+
+
 def test_more_shapes_are_never_worse_and_the_curve_is_that_of_smaller_plans():
     table = Synthetic(800).lengths
     plans = [plan_shapes(table, max_shapes=k, cost=weighted) for k in (1, 2, 5, 9, 12)]
@@ -166,6 +217,18 @@ def test_more_shapes_are_never_worse_and_the_curve_is_that_of_smaller_plans():
     assert efficiencies == sorted(efficiencies)
     for plan in plans[:-1]:
         np.testing.assert_array_equal(plan.efficiencies, plans[-1].efficiencies[: len(plan.efficiencies)])
+
+
+@pytest.mark.parametrize("how", ["budget", "random", "coarse"])
+def test_more_shapes_are_never_worse_however_they_are_planned(how, monkeypatch):
+    if how == "coarse":
+        monkeypatch.setattr(planner, "SEARCHED_ROWS", 100)
+    options = {"budget": {"batch_size": BatchBudget(60_000), "batch_overhead": 1e4}, "random": {"grouping": "random"}}
+    table = Synthetic(500).lengths
+    plans = [plan_shapes(table, max_shapes=k, cost=weighted, **options.get(how, {})) for k in (1, 3, 6, 10)]
+    for plan in plans:
+        check_plan(plan, table, 10)
+        np.testing.assert_allclose(plan.efficiencies, plans[-1].efficiencies[: len(plan.efficiencies)], rtol=1e-12)
 
 
 def test_the_same_seed_gives_the_same_plan():
@@ -233,15 +296,27 @@ def test_dropping_the_tail_saves_what_a_plan_without_it_saves():
 
 
 def test_random_plans_are_made_for_the_batches_that_the_schedule_draws():
-    table = Synthetic(600).lengths
+    table = Synthetic(601).lengths.select(("audio", "text"))
+    table = LengthTable(table.modalities, np.array(sorted(table.values.tolist())))
     plan = plan_shapes(table, max_shapes=4, cost=weighted, grouping="random", batch_size=8, seed=5)
     policy = Planned(plan)
     real = padded = 0.0
-    for epoch in range(-(-DRAWN_BATCHES * 8 // 600)):
+    for epoch in range(-(-DRAWN_BATCHES * 8 // 601)):
         schedule = make_schedule(table, policy, grouping="random", seed=5, epoch=epoch)
         real += weighted(table.values).sum()
-        padded += schedule.batch_sizes @ weighted(schedule.shapes)
+        samples = np.add.reduceat(schedule.ids != EMPTY, schedule.starts[:-1], dtype=int)
+        padded += samples @ weighted(schedule.shapes)
     assert plan.efficiency == pytest.approx(real / padded)
+
+
+@pytest.mark.parametrize("grouping", ["length", "random"])
+def test_a_plan_serves_another_draw_of_its_lengths_without_a_warning(grouping):
+    plan = plan_shapes(Synthetic(4000).lengths, max_shapes=6, grouping=grouping)
+    for count in (33, 100, 900):
+        table = LengthTable(plan.modalities, Synthetic(4000).lengths.values[7 : 7 + count])
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            check_served(plan, table)
 
 
 def test_length_grouping_keeps_nearly_what_the_plan_says():
@@ -276,13 +351,31 @@ def test_the_batch_budget_holds_for_every_batch(table, k, multiple, limit):
     assert sorted(schedule.ids[schedule.ids >= 0].tolist()) == list(range(len(table)))
 
 
+def test_no_shape_gets_more_rows_than_samples():
+    table = Synthetic(300).lengths
+    plan = plan_shapes(table, max_shapes=4, batch_size=BatchBudget(1e6, multiple=8))
+    assert (plan.batch_sizes < plan.samples + 8).all()
+    assert (plan.batch_sizes % 8 == 0).all()
+    shapes = make_schedule(table, Planned(plan)).shapes
+    assert len(np.unique(shapes, axis=0)) == 4
+
+
+def test_auto_passes_over_numbers_of_shapes_that_break_the_budget():
+    table = table_of(*[[2, 40]] * 10, *[[40, 2]] * 10)
+    plan = plan_shapes(table, max_shapes="auto", batch_size=BatchBudget(50), run_time=RunTime(1, 1e9, 0))
+    assert len(plan) == 2
+    assert plan.efficiencies.tolist() == [0, 1], "one shape does not fit"
+
+
 def test_a_budget_of_bytes():
     cost = TransformerCost(("text", "audio"))
-    table = table_of(*[[n, 4 * n] for n in range(1, 60)])
+    table = table_of(*[[n, 4 * n] for n in range(1, 60)] * 40)
     plan = plan_shapes(table, max_shapes=4, batch_size=BatchBudget(2e8, cost.activation_bytes, multiple=8))
     held = plan.batch_sizes * cost.activation_bytes(plan.shapes)
     assert (held <= 2e8).all()
-    assert (held + 8 * cost.activation_bytes(plan.shapes) > 2e8).all(), "no room is left for 8 rows more"
+    full = plan.batch_sizes < plan.samples
+    assert full.any()
+    assert (held + 8 * cost.activation_bytes(plan.shapes) > 2e8)[full].all(), "no room is left for 8 rows more"
 
 
 def test_the_batcher_takes_the_rows_from_the_plan():
@@ -361,10 +454,13 @@ def test_a_plan_for_length_grouping_refuses_random_batches_that_it_may_not_hold(
 def test_rows_that_differ_per_shape_want_length_grouping_and_no_other_batch_size():
     table = table_of(*[[n % 9 + 1, 40 * (n % 3) + 1] for n in range(60)])
     policy = Planned(plan_shapes(table, max_shapes=3, batch_size=BatchBudget(400)))
-    with pytest.raises(PaddingError, match="got batch_size=8 for a plan of"):
+    with pytest.raises(PaddingError, match="got batch_size=8 for a plan whose rows keep a batch budget of 400"):
         make_schedule(table, policy, batch_size=8)
-    with pytest.raises(PaddingError, match="got grouping='random' for a plan of"):
-        make_schedule(table, policy, grouping="random")
+    one_shape = Planned(plan_shapes(table, max_shapes=1, batch_size=BatchBudget(400)))
+    with pytest.raises(PaddingError, match="leave batch_size out"):
+        make_schedule(table, Planned(ShapePlan.from_json(one_shape.plan.to_json())), batch_size=64)
+    with pytest.raises(PaddingError, match="got grouping='random' for a plan with a batch budget"):
+        make_schedule(table, one_shape, grouping="random")
     constant = Planned(plan_shapes(table, max_shapes=3))
     assert set(make_schedule(table, constant).batch_sizes) == {32}
     assert set(make_schedule(table, constant, batch_size=8).batch_sizes) == {8}
@@ -398,6 +494,12 @@ def bad_cost(value):
             PaddingError,
             r"a cost of the modalities \['audio', 'text'\] for lengths of \['text', 'audio'\]",
         ),
+        ({"batch_size": BatchBudget(9, lambda rows: rows[:, 0] * np.nan)}, PaddingError, "measure gave .*nan"),
+        (
+            {"batch_size": BatchBudget(90, lambda rows: 30 - rows[:, 0])},
+            PaddingError,
+            "the batch budget's measure falls from .* as 'text' grows",
+        ),
         ({"grouping": "alphabet"}, PaddingError, "got grouping='alphabet'"),
         ({"batch_size": 0}, PaddingError, "got batch_size=0"),
         ({"batch_size": BatchBudget(100), "grouping": "random"}, PaddingError, "a random batch is drawn before"),
@@ -412,6 +514,12 @@ def test_bad_options(options, error, message):
     table = table_of([3, 4], [7, 1], [4, 6])
     with pytest.raises(error, match=message):
         plan_shapes(table, **{"max_shapes": 3, **options})
+
+
+def test_a_cost_that_falls_where_nobody_looked_is_found_by_the_bound():
+    table = table_of([1, 1], [13, 5], [6, 17], [20, 20], [22, 22], [25, 25], [30, 30])
+    with pytest.raises(PaddingError, match="the cost falls somewhere as lengths grow"):
+        plan_shapes(table, max_shapes=6, cost=lambda rows: rows.sum(axis=1) * ~(rows == [13, 17]).all(axis=1))
 
 
 @pytest.mark.parametrize(

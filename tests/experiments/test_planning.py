@@ -18,6 +18,8 @@ def test_the_results_say_how_good_plans_are(quick):
         assert row["ladders"]["fixed"]["cost"] <= row["efficiency"] <= row["bound"]
         assert row["scheduled_efficiency"] <= row["efficiency"]
         assert len(row["planned_shapes"]) == row["shapes"]
+        assert len(row["seconds"]) == 2
+    assert [row["shapes"] for row in results["plans"]] == [1, 4, 8, 16, 32]
     efficiencies = [row["efficiency"] for row in results["plans"]]
     assert efficiencies == sorted(efficiencies)
     for row in results["transfers"]:
