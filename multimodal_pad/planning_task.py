@@ -77,6 +77,7 @@ class PlanningTask:
         if not 0 <= batch_overhead < np.inf:
             raise PaddingError(f"got batch_overhead={batch_overhead!r}; it must be a finite number, 0 or more")
         self.given, self.names = lengths.modalities, tuple(sorted(lengths.modalities))
+        self._columns = np.array([self.names.index(name) for name in self.given])
         self.fingerprint, self.cost, self.grouping, self.seed = lengths.fingerprint, cost, grouping, seed
         self.alignment = check_alignment(lengths.modalities, alignment)
         self._steps = np.array([self.alignment[name] for name in self.names])
@@ -133,7 +134,7 @@ class PlanningTask:
 
     def restore(self, rows: np.ndarray) -> np.ndarray:
         """Columns in the order of the table that was given."""
-        return rows if self.names == self.given else rows[:, [self.names.index(name) for name in self.given]]
+        return rows.take(self._columns, axis=1)
 
     def settle(self, shapes: np.ndarray) -> Settled:
         """The shapes cut to what they take, cheapest first, and what is padded at them."""
@@ -186,7 +187,7 @@ class PlanningTask:
         costs = np.asarray(self.cost(self.restore(rows)), np.float64)
         if costs.shape != (len(rows),):
             raise PaddingError(f"the cost of {len(rows)} rows has shape {costs.shape}; it must be one number per row")
-        if not (costs.min(initial=0) >= 0 and costs.max(initial=0) < np.inf):
+        if not (costs.min() >= 0 and costs.max() < np.inf):
             bad = int(np.argmin((costs >= 0) & (costs < np.inf)))
             raise PaddingError(f"the cost of {self._tell(rows[bad])} is {costs[bad]}; it must be a finite number, >= 0")
         return costs

@@ -224,9 +224,9 @@ class ShapeSearch:
         prices = self._cost(shapes)
         saved = np.maximum(costs - prices[:, None], 0)
         gains = np.einsum("pk,pk->p", saved, held[:, :count]) - prices * held[:, count]
-        forced = np.flatnonzero(inside & (others == count))
-        if len(forced):
-            gains[: line.position[forced[-1]]] = -np.inf
+        forced = inside & (others == count)
+        if forced.any():
+            gains[: line.position[np.flatnonzero(forced)[-1]]] = -np.inf
         place = np.argmax(gains)
         return float(gains[place]), shapes[place]
 
