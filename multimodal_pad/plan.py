@@ -111,7 +111,8 @@ class ShapePlan:
                 f"{self.grouping} grouping",
                 *("  ".join(map(str.rjust, row, widths)) for row in [heading, *body]),
                 f"padding efficiency: cost {self.efficiency:.3f}; positions {positions}",
-                f"bound: {self.bound:.3f} with any {len(self.bounds)}; a better plan saves at most {self.gap:.1%}",
+                f"bound: {self.bound:.3f} for any plan of at most {len(self.bounds)}; a better one saves at most "
+                f"{self.gap:.1%}",
                 *map(_tell_saving, self.savings),
             ]
         )

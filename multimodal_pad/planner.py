@@ -100,7 +100,7 @@ def plan_shapes(
         batch_overhead: what a batch costs beside its rows, in the unit of ``cost``.
         run_time: for ``"auto"``; :func:`multimodal_pad.calibration.calibrate` measures it.
         seed: of the search, and of the batches drawn.
-        effort: how many times as many random restarts as usual; 10 gain some tenths of a percent.
+        effort: how many times as many random moves as usual the search tries; 10 gain some tenths of a percent.
         progress: called with 1, 2, ... as plans with so many shapes are found.
 
     Raises:
@@ -115,7 +115,7 @@ def plan_shapes(
        4     40     2        3       0.833
       20     32     2        1       0.981
     padding efficiency: cost 0.875; positions text 0.969, audio 0.855, total 0.875
-    bound: 0.875 with any 2; a better plan saves at most 0.0%
+    bound: 0.875 for any plan of at most 2; a better one saves at most 0.0%
     """
     if max_shapes != "auto":
         check_whole("max_shapes", max_shapes, 1)

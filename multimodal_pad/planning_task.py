@@ -220,7 +220,7 @@ class PlanningTask:
         budget = self.budget
         functions = {"cost": self._cost}
         if budget:
-            functions["batch budget's measure"] = lambda rows: np.asarray(budget.measure(self.restore(rows)))
+            functions["batch budget's measure"] = lambda rows: budget.measured(self.restore(rows))
         low, high = self.rows.min(axis=0), self.rows.max(axis=0)
         middle = np.sort(self.rows, axis=0)[len(self.rows) // 2]
         for base in (low, middle, high):

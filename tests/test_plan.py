@@ -108,7 +108,7 @@ def test_what_is_printed():
         "   1      5    32    1,000       1.000",
         "   9    300    32        1       1.000",
         "padding efficiency: cost 1.000; positions text 1.000, audio 1.000, total 1.000",
-        "bound: 1.000 with any 2; a better plan saves at most 0.0%",
+        "bound: 1.000 for any plan of at most 2; a better one saves at most 0.0%",
         "the longest sample (0.1%): without it the padded cost is 4.9% less, cut to the rest 4.8%",
         "the longest 10 samples (1.0%): without them the padded cost is 5.8% less, cut to the rest 4.8%",
     ]

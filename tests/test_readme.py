@@ -4,7 +4,9 @@ import json
 import re
 from pathlib import Path
 
-from experiments.compare_report import markdown
+import pytest
+
+from experiments import compare_report, planning
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -19,8 +21,16 @@ def test_the_snippet_prints_what_the_readme_says():
     assert output.getvalue() == printed
 
 
-def test_the_table_is_that_of_the_committed_results():
-    files = sorted((ROOT / "results" / "compare_padding").glob("readme-*/results.json"))
+@pytest.mark.parametrize(
+    ("experiment", "markdown"), [("compare_padding", compare_report.markdown), ("planning", planning.markdown)]
+)
+def test_the_tables_are_those_of_the_committed_results(experiment, markdown):
+    files = sorted((ROOT / "results" / experiment).glob("readme-*/results.json"))
     assert files
     for file in files:
         assert markdown(json.loads(file.read_text(encoding="utf-8"))) in README
+
+
+def test_files_that_the_readme_shows_are_there():
+    for link in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (ROOT / link).is_file(), link
