@@ -122,6 +122,8 @@ def notes(results: dict[str, Any]) -> list[str]:
         "Real: the share of padded positions, and of their cost in FLOPs, that belongs to samples. Batch memory: mean "
         "bytes of a batch. Device memory: bytes that the step of the largest shape holds. Samples/s: once compiled.",
     ]
+    if any(row["policy"] == "planned_auto" for row in results["rows"]):
+        texts.append("Planning of planned auto compiles and times three shapes first, which compiling leaves out.")
     if any(row["estimated"] for row in results["rows"]):
         texts.append(
             '"~": fewer steps were measured than the run has; the figure for the whole run is estimated from '

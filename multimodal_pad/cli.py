@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
@@ -95,11 +96,11 @@ def _parser() -> argparse.ArgumentParser:
         default="positions",
         help="of a row: its positions (default), query-key pairs, or FLOPs of this package's transformer",
     )
-    cost.add_argument("--d-model", type=int, default=40, metavar="N", help="of the transformer (default: 40)")
-    cost.add_argument("--layers", type=int, default=4, metavar="N", help="of each of its encoders (default: 4)")
+    cost.add_argument("--d-model", type=int, metavar="N", help="of the transformer (default: 40)")
+    cost.add_argument("--layers", type=int, metavar="N", help="of each of its encoders (default: 4)")
     cost.add_argument("--batch-overhead", type=float, default=0, metavar="X", help="cost of a batch beside its rows")
     rows = plan.add_argument_group("rows per batch")
-    rows.add_argument("--batch-size", type=int, default=32, metavar="N", help="of every shape (default: 32)")
+    rows.add_argument("--batch-size", type=int, metavar="N", help="of every shape (default: 32)")
     rows.add_argument("--batch-positions", type=float, metavar="N", help="instead: as many rows as hold N positions,")
     rows.add_argument("--batch-multiple", type=int, metavar="N", help="in multiples of N (default: 8),")
     rows.add_argument("--batch-largest", type=int, metavar="N", help="and at most N")
@@ -133,12 +134,13 @@ def _alignment(text: str) -> tuple[str, int]:
 
 
 def _plan(options: argparse.Namespace) -> int:
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=160)
     _check_options(options)
     lengths = read_lengths(options.lengths, options.modalities)
     cost = _cost(options, lengths.modalities)
     batch_size = _batch_size(options)
-    alignment = {name: step for align, step in options.align for name in ([align] if align else lengths.modalities)}
+    everywhere = {name: step for align, step in options.align if not align for name in lengths.modalities}
+    alignment = everywhere | {name: step for name, step in options.align if name}
     progress = Console(stderr=True)
     with Progress(console=progress, transient=True, disable=not progress.is_terminal) as bar:
         task = bar.add_task("planning", total=MOST_SHAPES if options.max_shapes == "auto" else options.max_shapes)
@@ -155,14 +157,14 @@ def _plan(options: argparse.Namespace) -> int:
             effort=options.effort,
             progress=lambda found: bar.update(task, completed=found),
         )
-    batches: Any = {"grouping": options.grouping, "batch_size": options.batch_size}
+    batches: Any = {"grouping": options.grouping, "batch_size": batch_size if isinstance(batch_size, int) else 1}
     policies = {"planned": Planned(plan), **ladders_within(lengths, len(plan), alignment=plan.alignment, **batches)}
     price = _price(cost, batch_size, options.batch_overhead)
     rows = {name: policy_efficiency(policy, lengths, cost, price=price, **batches) for name, policy in policies.items()}
-    if options.out is not None:
-        plan.save(options.out, overwrite=options.overwrite)
     if options.plot is not None:
         _draw(plan, lengths, options.plot, {name: row for name, row in rows.items() if name != "planned"})
+    if options.out is not None:
+        plan.save(options.out, overwrite=options.overwrite)
     console.print(str(plan), markup=False, highlight=False, soft_wrap=True)
     console.print(_comparison(plan, rows))
     for path in (options.out, options.plot):
@@ -180,6 +182,10 @@ def _check_options(options: argparse.Namespace) -> None:
         raise PaddingError("--epochs, --compile-seconds and --seconds-per-cost are for --max-shapes auto")
     if options.batch_positions is None and (options.batch_multiple, options.batch_largest) != (None, None):
         raise PaddingError("--batch-multiple and --batch-largest are for --batch-positions")
+    if options.batch_positions is not None and options.batch_size is not None:
+        raise PaddingError("give --batch-size or --batch-positions, not both")
+    if options.cost != "transformer" and (options.d_model, options.layers) != (None, None):
+        raise PaddingError("--d-model and --layers are for --cost transformer")
     paths = [path for path in (options.out, options.plot) if path is not None]
     for path in paths:
         if path.exists() and not options.overwrite:
@@ -194,16 +200,17 @@ def _check_options(options: argparse.Namespace) -> None:
 
 def _cost(options: argparse.Namespace, modalities: tuple[str, ...]) -> Cost:
     if options.cost == "transformer":
-        return TransformerCost(
-            modalities, d_model=options.d_model, crossmodal_layers=options.layers, memory_layers=options.layers
-        )
+        width = 40 if options.d_model is None else options.d_model
+        layers = 4 if options.layers is None else options.layers
+        return TransformerCost(modalities, d_model=width, crossmodal_layers=layers, memory_layers=layers)
     return attention_area if options.cost == "attention" else position_count
 
 
 def _batch_size(options: argparse.Namespace) -> int | BatchBudget:
     if options.batch_positions is None:
-        return options.batch_size
-    return BatchBudget(options.batch_positions, multiple=options.batch_multiple or 8, largest=options.batch_largest)
+        return 32 if options.batch_size is None else options.batch_size
+    multiple = 8 if options.batch_multiple is None else options.batch_multiple
+    return BatchBudget(options.batch_positions, multiple=multiple, largest=options.batch_largest)
 
 
 def _run_time(options: argparse.Namespace) -> RunTime | None:
@@ -227,7 +234,7 @@ def _comparison(plan: ShapePlan, rows: dict[str, PolicyEfficiency]) -> Table:
     table = Table(title="Real share of what is padded, every batch full", title_justify="left")
     table.add_column("policy")
     for heading in ("shapes", "cost", *plan.modalities, "padded cost"):
-        table.add_column(heading, justify="right")
+        table.add_column(escape(heading), justify="right")
     for name, row in rows.items():
         shares = [f"{share:.3f}" for share in (row.cost, *row.positions)]
         table.add_row(name, f"{row.shapes:,}", *shares, f"{row.padded_cost / rows['planned'].padded_cost:.2f} x")

@@ -14,7 +14,7 @@ from multimodal_pad.cost import Cost
 from multimodal_pad.lengths import LengthTable
 from multimodal_pad.planning_task import distinct_rows
 from multimodal_pad.policies import Exact, Fixed, Ladder, Policy
-from multimodal_pad.schedule import Grouping, make_schedule
+from multimodal_pad.schedule import EMPTY, Grouping, make_schedule
 
 
 class PolicyEfficiency(NamedTuple):
@@ -58,11 +58,10 @@ def policy_efficiency(
     PolicyEfficiency(shapes=2, cost=0.8, positions=(0.8,), padded_cost=20.0)
     """
     values = lengths.select(policy.modalities).values
-    rows = _rows_to_pad(lengths.select(policy.modalities), grouping, batch_size)
-    per_row = 1 if grouping == "length" else batch_size
-    padded, counts = distinct_rows(policy.round_up(rows), np.ones(len(rows)))
-    padded_cost = per_row * float(counts @ (price or cost)(padded))
-    positions = values.sum(axis=0) / (per_row * (counts @ padded))
+    rows, weights = _rows_to_pad(lengths.select(policy.modalities), grouping, batch_size)
+    padded, counts = distinct_rows(policy.round_up(rows), weights)
+    padded_cost = float(counts @ (price or cost)(padded))
+    positions = values.sum(axis=0) / (counts @ padded)
     return PolicyEfficiency(
         len(padded), float(cost(values).sum() / padded_cost), tuple(positions.tolist()), padded_cost
     )
@@ -84,8 +83,7 @@ def ladders_within(
     >>> ladders_within(table, 2)["powers of two"]
     Ladder({'text': [32], 'audio': [32, 64]})
     """
-    rows = _rows_to_pad(lengths, grouping, batch_size)
-    rows, _ = distinct_rows(rows, np.ones(len(rows)))
+    rows, _ = distinct_rows(*_rows_to_pad(lengths, grouping, batch_size))
 
     def fits(policy: Policy) -> bool:
         return len(np.unique(policy.round_up(rows), axis=0)) <= count
@@ -104,8 +102,9 @@ def ladders_within(
     }
 
 
-def _rows_to_pad(lengths: LengthTable, grouping: Grouping, batch_size: int) -> np.ndarray:
-    """The lengths of the samples, or the maxima of the batches of a random epoch."""
+def _rows_to_pad(lengths: LengthTable, grouping: Grouping, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """The lengths that are rounded up, of samples or of the batches of a random epoch, and the samples at each."""
     if grouping == "length":
-        return lengths.values
-    return make_schedule(lengths, Exact(lengths.modalities), batch_size=batch_size, grouping="random").shapes
+        return lengths.values, np.ones(len(lengths))
+    steps = make_schedule(lengths, Exact(lengths.modalities), batch_size=batch_size, grouping="random")
+    return steps.shapes, np.add.reduceat(steps.ids != EMPTY, steps.starts[:-1], dtype=np.int64)

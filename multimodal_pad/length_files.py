@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import csv
+import warnings
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from multimodal_pad.errors import LengthError, SourceError
-from multimodal_pad.lengths import LengthTable
+from multimodal_pad.lengths import LengthTable, check_names
+
+_DAMAGED = (ValueError, EOFError, csv.Error, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError)
 
 
 def read_lengths(path: str | Path, modalities: Sequence[str] | None = None) -> LengthTable:
@@ -32,10 +36,10 @@ def read_lengths(path: str | Path, modalities: Sequence[str] | None = None) -> L
     readers = {".csv": _read_csv, ".npy": _read_npy, ".npz": _read_npz}
     if suffix not in readers:
         raise SourceError(f"{path}: got a file of kind {path.suffix!r}; lengths are read from {', '.join(readers)}")
-    names = None if modalities is None else tuple(modalities)
+    names = None if modalities is None else check_names(modalities)
     try:
         return LengthTable.from_columns(readers[suffix](path, names))
-    except (LengthError, SourceError, ValueError, EOFError, csv.Error, zipfile.BadZipFile) as error:
+    except (*_DAMAGED, LengthError, SourceError) as error:
         raise SourceError(f"{path}: {_bad_line(path, names) or error}") from None
 
 
@@ -45,12 +49,17 @@ def _read_csv(path: Path, names: tuple[str, ...] | None) -> dict[str, np.ndarray
         if not header or len(set(header)) < len(header) or all(map(_is_length, header)):
             raise SourceError(f"the first line must name the columns, each once; got {header}")
         wanted = [header.index(name) for name in _present(names, header)]
-        values = np.loadtxt(file, delimiter=",", usecols=wanted, ndmin=2, comments=None, quotechar='"')
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "loadtxt: input contained no data")  # it is an error of its own
+            values = np.loadtxt(file, delimiter=",", usecols=wanted, ndmin=2, comments=None, quotechar='"')
     return {header[place]: column for place, column in zip(wanted, values.T, strict=True)}
 
 
 def _read_npy(path: Path, names: tuple[str, ...] | None) -> dict[str, np.ndarray]:
     values = np.load(path, allow_pickle=False)
+    if not isinstance(values, np.ndarray):
+        values.close()
+        raise SourceError("holds several arrays; name it .npz")
     if values.dtype.names:
         return {name: values[name] for name in _present(names, values.dtype.names)}
     if values.ndim != 2 or names is None or len(names) != values.shape[1]:
@@ -62,7 +71,10 @@ def _read_npy(path: Path, names: tuple[str, ...] | None) -> dict[str, np.ndarray
 
 
 def _read_npz(path: Path, names: tuple[str, ...] | None) -> dict[str, np.ndarray]:
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+    with path.open("rb") as file:
+        arrays = np.load(file, allow_pickle=False)
+        if isinstance(arrays, np.ndarray):
+            raise SourceError("holds a single array; name it .npy")
         columns = {name: arrays[name] for name in _present(names, arrays.files)}
     bad = {name: column.shape for name, column in columns.items() if column.ndim != 1}
     if bad:

@@ -12,7 +12,7 @@ import numpy as np
 
 from multimodal_pad.cost import Cost, check_priced
 from multimodal_pad.errors import PlanError
-from multimodal_pad.plan_json import FIELDS, read_fields, write_fields
+from multimodal_pad.plan_json import FIELDS, describe_name, read_fields, write_fields
 
 
 class TailSaving(NamedTuple):
@@ -42,8 +42,8 @@ class ShapePlan:
     Attributes:
         modalities: names of the M columns.
         shapes: int64 ``(k, M)``: padded lengths, cheapest first.
-        batch_sizes: int64 ``(k,)``: rows per batch of each shape; to a budget, no more than hold the samples
-            that the shape takes.
+        batch_sizes: int64 ``(k,)``: rows per batch of each shape; to a budget without overhead, no more than
+            hold the samples that the shape takes.
         costs: float64 ``(k,)``: of a row at each shape.
         samples: float64 ``(k,)``: samples per epoch that each shape takes.
         shape_efficiency: float64 ``(k,)``: real cost / padded cost at each shape (1 where it takes none).
@@ -140,7 +140,7 @@ class ShapePlan:
         fields["savings"] = tuple(TailSaving(**saving) for saving in fields["savings"])
         if cost is not None:
             check_priced(cost, fields["modalities"])
-            fields["cost"] = cost
+            fields["cost"], fields["cost_name"] = cost, describe_name(cost)
         return cls(**fields)
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:

@@ -41,7 +41,7 @@ def read_fields(text: str | bytes) -> dict[str, Any]:
         raise PlanError(f"not a shape plan: the text is not JSON ({error})") from None
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         raise PlanError(f"not a shape plan: the JSON lacks {{'format': {FORMAT!r}}}; write plans with ShapePlan.save")
-    if values.get("version") is True or values.get("version") != VERSION:
+    if type(values.get("version")) is not int or values["version"] != VERSION:
         raise PlanError(
             f"got a shape plan of version {values.get('version')!r}, and this multimodal_pad reads version {VERSION}; "
             "plan the shapes again"
@@ -101,8 +101,8 @@ def _per_shape(value: Any, fields: dict[str, Any]) -> np.ndarray:
 
 def _batch_sizes(value: Any, fields: dict[str, Any]) -> np.ndarray:
     array = _numbers(value, (int,))
-    if _per_shape(value, fields).min() < 1:
-        raise ValueError("a batch has at least 1 row")
+    if _per_shape(value, fields).min() < 1 or array.max() > LONGEST:
+        raise ValueError(f"a batch has 1 to {LONGEST:,} rows")
     return array
 
 
@@ -128,6 +128,13 @@ def _share_per_shape(value: Any, fields: dict[str, Any]) -> np.ndarray:
     return _shares(value, fields)
 
 
+def _efficiencies(value: Any, fields: dict[str, Any]) -> np.ndarray:
+    shares = _shares(value, fields)
+    if not len(shares) or abs(shares[-1] - fields["efficiency"]) > 1e-6:
+        raise ValueError("the last must be the plan's 'efficiency'")
+    return shares
+
+
 def _bounds(value: Any, fields: dict[str, Any]) -> np.ndarray:
     if len(value) != len(fields["efficiencies"]) or not value:
         raise ValueError("it must hold as many shares as 'efficiencies'")
@@ -148,7 +155,16 @@ def _alignment(value: Any, fields: dict[str, Any]) -> dict[str, int]:
 
 
 def _budget(value: Any, _: Any) -> float | None:
-    return None if value is None else float(_numbers([value])[0])
+    if value is not None and _numbers([value])[0] <= 0:
+        raise ValueError("it must be above 0, or null")
+    return None if value is None else float(value)
+
+
+def _grouping(value: Any, fields: dict[str, Any]) -> str:
+    grouping = _text("length", "random")(value, None)
+    if grouping == "random" and (fields["batch_budget"] is not None or np.ptp(fields["batch_sizes"])):
+        raise ValueError("random batches have one number of rows, and no budget")
+    return grouping
 
 
 def _text(*allowed: str) -> Callable[[Any, Any], str]:
@@ -168,7 +184,7 @@ def _modalities(value: Any, _: Any) -> tuple[str, ...]:
 
 def _savings(value: Any, _: Any) -> list[dict[str, Any]]:
     names = {"share", "samples", "dropping", "truncating"}
-    if any(set(saving) != names for saving in value):
+    if not isinstance(value, list) or any(set(saving) != names for saving in value):
         raise ValueError(f"each must hold {sorted(names)}")
     for saving in value:
         _numbers([saving["samples"]], (int,))
@@ -205,11 +221,11 @@ _READERS: dict[str, Callable[[Any, dict[str, Any]], Any]] = {
     "shape_efficiency": _share_per_shape,
     "efficiency": _share,
     "position_efficiency": _positions,
-    "efficiencies": _shares,
+    "efficiencies": _efficiencies,
     "bounds": _bounds,
     "savings": _savings,
     "alignment": _alignment,
-    "grouping": _text("length", "random"),
+    "grouping": _grouping,
     "fingerprint": _text(),
 }
 

@@ -71,7 +71,9 @@ def _draw_pair(axes: Any, plan: ShapePlan, values: np.ndarray, across: int, up: 
     for x, y in np.unique(plan.shapes[:, [across, up]], axis=0):
         axes.plot([0, x, x], [y, y, 0], color=PLAN, linewidth=0.6, alpha=0.6)
         axes.plot(x, y, "s", color=PLAN, markersize=4)
-    axes.set(xlim=0, ylim=0, xlabel=f"{plan.modalities[across]}, positions", ylabel=f"{plan.modalities[up]}, positions")
+    axes.set(xlim=0, ylim=0)
+    axes.set_xlabel(f"{plan.modalities[across]}, positions", parse_math=False)
+    axes.set_ylabel(f"{plan.modalities[up]}, positions", parse_math=False)
     axes.set_title(f"{len(plan)} shapes over the samples", fontsize=9, loc="left", color=INK)
 
 
@@ -80,7 +82,8 @@ def _draw_one(axes: Any, plan: ShapePlan, values: np.ndarray) -> None:
     axes.hist(values, bins=min(80, int(values.max()) + 1), color=FAINT)
     for length in plan.shapes[:, 0]:
         axes.axvline(length, color=PLAN, linewidth=1)
-    axes.set(xlim=0, xlabel=f"{plan.modalities[0]}, positions", ylabel="samples")
+    axes.set(xlim=0, ylabel="samples")
+    axes.set_xlabel(f"{plan.modalities[0]}, positions", parse_math=False)
     axes.set_title(f"{len(plan)} shapes over the samples", fontsize=9, loc="left", color=INK)
 
 

@@ -170,19 +170,21 @@ def _grow(task: PlanningTask, seed: int, effort: float) -> Iterator[np.ndarray]:
     elif len(rows) <= ENUMERATED:
         yield from enumerate_shapes(rows, weights, task.price)
     else:
-        rows, weights = _coarsen(rows, weights, task.price(rows))
+        rows, weights = _coarsen(task)
         yield from ShapeSearch(rows, weights, task.price, seed=seed, effort=effort).grow()
 
 
-def _coarsen(rows: np.ndarray, weights: np.ndarray, costs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _coarsen(task: PlanningTask) -> tuple[np.ndarray, np.ndarray]:
     """At most :data:`SEARCHED_ROWS` rows: neighbours are held together, as one row that is as long as each.
 
     Neighbours are the leaves of a k-d tree, which halves the cost along the modality that varies most.
+    Those that would exceed the batch budget together stay apart, which may make the rows more.
     """
+    rows, weights = task.rows, task.weights
     if len(rows) <= SEARCHED_ROWS:
         return rows, weights
     order, starts = np.arange(len(rows)), np.array([0])
-    logs, mass = np.log(rows), weights * costs
+    logs, mass = np.log(rows), weights * task.price(rows)
     while 2 * len(starts) <= SEARCHED_ROWS:
         sizes = np.diff(starts, append=len(rows))
         leaf = np.repeat(np.arange(len(starts)), sizes)
@@ -193,7 +195,11 @@ def _coarsen(rows: np.ndarray, weights: np.ndarray, costs: np.ndarray) -> tuple[
         middle = np.searchsorted(running, (before + running[starts + sizes - 1]) / 2) + 1
         middle = np.clip(middle, starts + 1, starts + sizes - 1)
         starts = np.union1d(starts, middle[sizes > 1])
-    return np.maximum.reduceat(rows[order], starts), np.add.reduceat(weights[order], starts)
+    rows, weights = rows[order], weights[order]
+    held, held_weights = np.maximum.reduceat(rows, starts), np.add.reduceat(weights, starts)
+    fits = task.batch_sizes(held) >= 1
+    apart = np.repeat(~fits, np.diff(starts, append=len(rows)))
+    return np.concatenate([held[fits], rows[apart]]), np.concatenate([held_weights[fits], weights[apart]])
 
 
 def _run_seconds(run_time: RunTime, task: PlanningTask, found: list[Settled]) -> list[float]:
@@ -250,7 +256,7 @@ def _planned_rows(task: PlanningTask, best: Settled, samples: np.ndarray) -> np.
             f"each sample fits the batch budget, but {len(sizes)} shapes that do and hold all of them were not found; "
             "raise max_shapes or the budget"
         )
-    if task.budget is None:
+    if task.budget is None or task.overhead:  # the overhead is shared by the rows that the costs count on
         return sizes
     multiple = task.budget.multiple
     return np.minimum(sizes, -(-samples.astype(np.int64) // multiple) * multiple)

@@ -58,6 +58,7 @@ class PlanningTask:
         epochs: how many epochs that is: 1 for ``"length"``, the number drawn for ``"random"``.
         samples: in an epoch.
         budget: the batch budget, or None.
+        overhead: what a batch costs beside its rows.
         real_positions: ``(M,)``, over the epochs.
         real_cost: of the samples at their own lengths, over the epochs.
     """
@@ -81,7 +82,7 @@ class PlanningTask:
         self.fingerprint, self.cost, self.grouping, self.seed = lengths.fingerprint, cost, grouping, seed
         self.alignment = check_alignment(lengths.modalities, alignment)
         self._steps = np.array([self.alignment[name] for name in self.names])
-        self._overhead, self._penalty = batch_overhead, 0.0
+        self.overhead, self._penalty = batch_overhead, 0.0
         distinct, counts = distinct_rows(lengths.select(self.names).values, np.ones(len(lengths)))
         self._table = LengthTable(self.names, np.repeat(distinct, counts.astype(np.int64), axis=0))
         self.samples, self.epochs, self._batch_size, self.budget = len(lengths), 1, 1, None
@@ -100,21 +101,25 @@ class PlanningTask:
             if grouping == "random":
                 self.epochs = min(MOST_EPOCHS, -(-DRAWN_BATCHES * batch_size // len(lengths)))
         values = self._table.values
-        self.real_positions = self.epochs * values.sum(axis=0)
-        chunks = (values[start : start + CHUNK] for start in range(0, len(values), CHUNK))
-        self.real_cost = self.epochs * sum(float(self._cost(chunk).sum()) for chunk in chunks)
         self._unit = 1.0
         self.rows, self.weights = self._distinct(values, np.ones(len(values)))
         self._check_grows()
+        if not np.isfinite(1e3 * float(self._cost(self.rows.max(axis=0)[None])[0]) * float(self.weights.sum())):
+            raise PaddingError(
+                "the cost is so large that the samples together cost more than a float holds; scale it down"
+            )
         self._check_budget(lengths)
+        self.real_positions = self.epochs * values.sum(axis=0)
+        chunks = (values[start : start + CHUNK] for start in range(0, len(values), CHUNK))
+        self.real_cost = self.epochs * sum(float(self._cost(chunk).sum()) for chunk in chunks)
         self._unit = float(self.costs(self.rows.max(axis=0)[None])[0]) or 1.0
 
     def costs(self, rows: np.ndarray) -> np.ndarray:
         """What a row of a batch costs at each of the padded lengths, its share of the overhead included."""
         costs = self._cost(rows)
-        if self._overhead or self.budget:
+        if self.overhead or self.budget:
             sizes = self.batch_sizes(rows)
-            costs = costs + self._overhead / np.maximum(sizes, 1) + np.where(sizes < 1, self._penalty, 0)
+            costs = costs + self.overhead / np.maximum(sizes, 1) + np.where(sizes < 1, self._penalty, 0)
         return costs
 
     def price(self, rows: np.ndarray) -> np.ndarray:

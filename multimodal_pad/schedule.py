@@ -90,8 +90,9 @@ def make_schedule(
         keep: bool ``(N,)``, the samples to deal; by default all.
 
     Raises:
-        PaddingError: a batch size or window below 1, no batch size and a policy that leaves it open, one
-            where the plan has several, a negative seed or epoch, an unknown grouping, no samples kept.
+        PaddingError: a batch size or window below 1, no batch size and a policy that leaves it open; a batch
+            size or ``"random"`` for a plan with a batch budget; a negative seed or epoch, an unknown
+            grouping, no samples kept.
         UncoveredLengthError: a sample is longer than every bucket, or ``"random"`` could draw a batch
             that is.
 

@@ -81,6 +81,10 @@ def test_auto_and_a_budget(lengths_csv, tmp_path):
         (["--batch-positions", "20"], "exceed the batch budget of 20"),
         (["--epochs", "3"], "are for --max-shapes auto"),
         (["--batch-multiple", "16"], "are for --batch-positions"),
+        (["--batch-multiple", "0", "--batch-positions", "9000"], "got multiple=0"),
+        (["--batch-size", "8", "--batch-positions", "9000"], "give --batch-size or --batch-positions, not both"),
+        (["--d-model", "512"], "are for --cost transformer"),
+        (["--modalities", "text", "text"], "each once"),
         (["--plot", "plan.foo"], "plan.foo: a plot's name must end in one of"),
         (["--plot", "plan"], "plan: a plot's name must end in one of"),
         (["--out", "nowhere/plan.json"], "there is no folder nowhere"),
@@ -177,7 +181,6 @@ def test_columns_that_are_not_asked_for_may_hold_anything(tmp_path):
         ("l.npz", "no archive", "l.npz: "),
     ],
 )
-@pytest.mark.filterwarnings("ignore:loadtxt. input contained no data")
 def test_files_that_hold_no_lengths(tmp_path, name, content, message):
     path = tmp_path / name
     path.write_text(content)
@@ -192,6 +195,18 @@ def test_arrays_that_hold_no_lengths(tmp_path):
     np.save(tmp_path / "b.npy", np.array([{"a": 1}], object), allow_pickle=True)
     with pytest.raises(SourceError, match=r"b\.npy: "):
         read_lengths(tmp_path / "b.npy", ["text"])
+    (tmp_path / "a.npz").write_bytes((tmp_path / "a.npy").read_bytes())
+    with pytest.raises(SourceError, match=r"a\.npz: holds a single array; name it \.npy"):
+        read_lengths(tmp_path / "a.npz")
+    np.savez_compressed(tmp_path / "damaged.npz", text=np.random.default_rng(0).integers(0, 99, 9999))
+    (tmp_path / "several.npy").write_bytes((tmp_path / "damaged.npz").read_bytes())
+    with pytest.raises(SourceError, match=r"several\.npy: holds several arrays; name it \.npz"):
+        read_lengths(tmp_path / "several.npy", ["text"])
+    whole = (tmp_path / "damaged.npz").read_bytes()
+    for damaged in (whole[:2000] + b"XXXX" * 200 + whole[2800:],):
+        (tmp_path / "damaged.npz").write_bytes(damaged)
+        with pytest.raises(SourceError, match=r"damaged\.npz: "):
+            read_lengths(tmp_path / "damaged.npz")
     np.savez(tmp_path / "damaged.npz", text=np.arange(999))
     whole = (tmp_path / "damaged.npz").read_bytes()
     for damaged in (whole[: len(whole) // 2], whole[:500] + b"XXXX" + whole[504:]):
@@ -228,6 +243,29 @@ def test_the_comparison_prices_a_plan_as_the_plan_does(lengths_csv, capsys):
     printed = capsys.readouterr().out
     plan = plan_shapes(TABLE, max_shapes=3, alignment=16, batch_overhead=5000)
     assert f"│ planned       │      3 │ {plan.efficiency:.3f}" in printed
+
+
+def test_alignment_of_one_modality_goes_before_that_of_all(lengths_csv, tmp_path):
+    out = tmp_path / "plan.json"
+    assert main(["plan", str(lengths_csv), "--align", "audio=16", "--align", "8", "--out", str(out)]) == 0
+    assert ShapePlan.load(out).alignment == {"text": 8, "audio": 16, "visual": 8}
+
+
+def test_random_batches_are_compared_as_they_are_planned(tmp_path, capsys):
+    path = tmp_path / "l.csv"
+    path.write_text("text\n3\n5\n9\n2\n4\n")
+    assert main(["plan", str(path), "--grouping", "random", "--max-shapes", "2"]) == 0
+    printed = capsys.readouterr().out
+    assert "padding efficiency: cost 0.511" in printed
+    assert "│ planned       │      1 │ 0.511" in printed
+
+
+def test_names_are_no_markup(tmp_path, capsys):
+    path, plot = tmp_path / "l.csv", tmp_path / "p.png"
+    path.write_text('"[/x],[red]a","$\\foo{$"\n3,4\n5,6\n'.replace('"[/x],[red]a"', "[/x][red]a"))
+    assert main(["plan", str(path), "--max-shapes", "2", "--plot", str(plot)]) == 0
+    assert "[/x][red]a" in capsys.readouterr().out
+    assert plot.stat().st_size > 1000
 
 
 def test_a_plan_beats_the_ladders_with_as_many_shapes():

@@ -51,6 +51,12 @@ def test_a_function_of_ones_own_is_not_taken_for_ours():
         assert again.cost_name.split(".")[-1] == getattr(cost, "__name__", "Dearer")
 
 
+def test_a_cost_that_is_given_is_the_one_that_is_saved():
+    text = plan_shapes(TABLE, max_shapes=2).to_json()
+    again = ShapePlan.from_json(text, attention_area)
+    assert ShapePlan.from_json(again.to_json()).cost is attention_area
+
+
 def test_numpy_numbers_in_a_cost_are_written_as_plain_ones():
     cost = TransformerCost(TABLE.modalities, d_model=np.int64(16), memory_weight=np.float32(0.5))
     again = ShapePlan.from_json(plan_shapes(TABLE, max_shapes=2, cost=cost).to_json())
@@ -130,6 +136,16 @@ def changed(**values):
         (changed(shapes=...), r"lacks \['shapes'\]"),
         ("[" * 200_000, "the text is not JSON"),
         (changed(version=True), "of version True"),
+        (changed(version=1.0), "of version 1.0"),
+        (changed(batch_budget=0), "'batch_budget' makes no sense"),
+        (changed(batch_sizes=[10**18, 1]), "'batch_sizes' makes no sense"),
+        (
+            changed(grouping="random", batch_budget=9.0),
+            "'grouping' makes no sense: .*one number of rows, and no budget",
+        ),
+        (changed(grouping="random", batch_sizes=[8, 4]), "'grouping' makes no sense: .*one number of rows"),
+        (changed(efficiency=0.01), "'efficiencies' makes no sense: .*the last must be"),
+        (changed(savings={}), "'savings' makes no sense"),
         (changed(shapes=[[1, 2], [3]]), "'shapes' makes no sense"),
         (changed(shapes=[[0, 2], [3, 4]]), "'shapes' makes no sense"),
         (changed(shapes=[[1.5, 2], [3, 4]]), "'shapes' makes no sense"),

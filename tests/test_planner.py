@@ -351,6 +351,24 @@ def test_the_batch_budget_holds_for_every_batch(table, k, multiple, limit):
     assert sorted(schedule.ids[schedule.ids >= 0].tolist()) == list(range(len(table)))
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_rows_that_exceed_the_budget_together_are_not_held_together(monkeypatch, seed):
+    monkeypatch.setattr(planner, "SEARCHED_ROWS", 60)
+    values = np.exp(np.random.default_rng(seed).normal(3, 0.8, (420, 3))).astype(int) + 1
+    table = table_of(*values.tolist())
+    budget = BatchBudget(values.sum(axis=1).max())
+    plan = plan_shapes(table, max_shapes=24, batch_size=budget)
+    check_plan(plan, table, 24)
+    assert (plan.batch_sizes * plan.shapes.sum(axis=1) <= budget.limit).all()
+
+
+def test_an_overhead_is_shared_by_the_rows_that_the_plan_gives():
+    table = LengthTable(("text",), np.array([[100]] + [[5]] * 999))
+    plan = plan_shapes(table, max_shapes=2, batch_size=BatchBudget(6400), batch_overhead=1e4)
+    np.testing.assert_allclose(plan.costs, plan.shapes[:, 0] + 1e4 / plan.batch_sizes)
+    assert plan.efficiency == pytest.approx(table.values.sum() / paid(plan))
+
+
 def test_no_shape_gets_more_rows_than_samples():
     table = Synthetic(300).lengths
     plan = plan_shapes(table, max_shapes=4, batch_size=BatchBudget(1e6, multiple=8))
@@ -494,6 +512,7 @@ def bad_cost(value):
             PaddingError,
             r"a cost of the modalities \['audio', 'text'\] for lengths of \['text', 'audio'\]",
         ),
+        ({"cost": lambda rows: rows.sum(axis=1) * 1e306}, PaddingError, "the cost is so large"),
         ({"batch_size": BatchBudget(9, lambda rows: rows[:, 0] * np.nan)}, PaddingError, "measure gave .*nan"),
         (
             {"batch_size": BatchBudget(90, lambda rows: 30 - rows[:, 0])},
