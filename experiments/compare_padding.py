@@ -44,6 +44,7 @@ from multimodal_pad import (
     plan_shapes,
 )
 from multimodal_pad.calibration import calibrate
+from multimodal_pad.cli import exit_status
 from multimodal_pad.compiling import StepTable
 from multimodal_pad.models import ModalityConfig, MultimodalTransformer, TransformerConfig
 from multimodal_pad.schedule import Grouping
@@ -266,24 +267,20 @@ def parse_arguments(arguments: list[str]) -> tuple[Config, Path]:
 
 def main(arguments: list[str]) -> int:
     """Run the comparison; the exit status."""
+    return exit_status(lambda: _run(arguments))
+
+
+def _run(arguments: list[str]) -> None:
     console = Console()
     columns = [TextColumn("{task.description:>23}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]
-    try:
-        config, out = parse_arguments(arguments)
-        origin = provenance("experiments.compare_padding", arguments)
-        with write_folder(out) as folder:  # at once: not to find out at the end that it can't be written
-            with Progress(*columns, console=console) as progress:
-                results = {**origin, **compare(config, progress)}
-            write_report(results, folder)
-        console.print(comparison_table(results))
-        console.print(f"Written: {out / 'results.json'} and {out / 'report.html'}", soft_wrap=True)
-    except (PaddingError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; nothing was written", file=sys.stderr)
-        return 130
-    return 0
+    config, out = parse_arguments(arguments)
+    origin = provenance("experiments.compare_padding", arguments)
+    with write_folder(out) as folder:  # at once: not to find out at the end that it can't be written
+        with Progress(*columns, console=console) as progress:
+            results = {**origin, **compare(config, progress)}
+        write_report(results, folder)
+    console.print(comparison_table(results))
+    console.print(f"Written: {out / 'results.json'} and {out / 'report.html'}", soft_wrap=True)
 
 
 if __name__ == "__main__":

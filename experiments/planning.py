@@ -24,9 +24,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.console import Console
+from rich.progress import track
 
 from experiments.output import write_folder
-from multimodal_pad import LengthTable, PaddingError, Planned, ShapePlan, make_schedule, plan_shapes
+from multimodal_pad import LengthTable, Planned, ShapePlan, make_schedule, plan_shapes
+from multimodal_pad.cli import exit_status
 from multimodal_pad.comparison import ladders_within, policy_efficiency
 from multimodal_pad.plan_plot import plot_plan
 from multimodal_pad.planner import plan_efficiency
@@ -81,7 +84,8 @@ def run(config: Config, splits: dict[str, LengthTable]) -> dict[str, Any]:
     """All figures."""
     train = splits["train"]
     rows, transfers = [], []
-    for count in SHAPES:
+    console = Console(stderr=True)
+    for count in track(SHAPES, "planning", console=console, disable=not console.is_terminal):
         plan, seconds = _timed_plan(train, count, config)
         rows.append(_plan_row(plan, train, seconds))
         if count > 1:
@@ -92,7 +96,12 @@ def run(config: Config, splits: dict[str, LengthTable]) -> dict[str, Any]:
         "samples": len(train),
         "plans": rows,
         "transfers": transfers,
-        "large": [_run_large(config.large_samples, count) for count in config.large_shapes],
+        "large": [
+            _run_large(config.large_samples, count)
+            for count in track(
+                config.large_shapes, "planning large tables", console=console, disable=not console.is_terminal
+            )
+        ],
     }
 
 
@@ -226,31 +235,27 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--quick", action="store_true", help="a small run, to see that everything works")
     parser.add_argument("--large", nargs=2, type=int, metavar=("SAMPLES", "SHAPES"), help="only plan a large table")
     options = parser.parse_args(arguments)
+    return exit_status(lambda: _run(options, arguments))
+
+
+def _run(options: argparse.Namespace, arguments: list[str]) -> None:
     if options.large:
         with one_core():
             print(json.dumps(plan_large(*options.large)))
-        return 0
+        return
     from experiments.provenance import provenance  # imports JAX, which a large table's process does without
 
     quick = {"repeats": 2, "large_samples": 20_000, "large_shapes": (4,)} if options.quick else {}
     out = options.out or Path("results", "planning", datetime.now().strftime("%Y-%m-%dT%H-%M-%S"))
-    try:
-        with write_folder(out) as folder:
-            origin, config = provenance("experiments.planning", arguments), Config(options.data_dir, **quick)
-            lengths = load(config)
-            with one_core():
-                results = {**origin, **run(config, lengths)}
-            draw(lengths["train"], folder / "plan.png")
-            (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-        print(markdown(results))
-        print(f"Written: {out / 'results.json'}")
-    except (PaddingError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; nothing was written", file=sys.stderr)
-        return 130
-    return 0
+    with write_folder(out) as folder:
+        origin, config = provenance("experiments.planning", arguments), Config(options.data_dir, **quick)
+        lengths = load(config)
+        with one_core():
+            results = {**origin, **run(config, lengths)}
+        draw(lengths["train"], folder / "plan.png")
+        (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    print(markdown(results))
+    print(f"Written: {out / 'results.json'} and {out / 'plan.png'}")
 
 
 if __name__ == "__main__":

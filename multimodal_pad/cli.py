@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -44,10 +44,15 @@ in Python:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; the exit status: 0, 1 where the output is closed, 2 for bad input, 130 for Ctrl-C."""
+    """Run a command; the exit status."""
     options = _parser().parse_args(arguments)
+    return exit_status(lambda: options.run(options))
+
+
+def exit_status(run: Callable[[], None]) -> int:
+    """0 where ``run`` ends well, 1 where the output is closed, 2 for bad input, 130 for Ctrl-C; errors are a line."""
     try:
-        return options.run(options)
+        run()
     except BrokenPipeError:  # as in: multimodal-pad plan ... | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -57,6 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
+    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -133,7 +139,7 @@ def _alignment(text: str) -> tuple[str, int]:
         raise argparse.ArgumentTypeError(f"got {text!r}; give a whole number, or NAME=N") from None
 
 
-def _plan(options: argparse.Namespace) -> int:
+def _plan(options: argparse.Namespace) -> None:
     console = Console() if sys.stdout.isatty() else Console(width=160)
     _check_options(options)
     lengths = read_lengths(options.lengths, options.modalities)
@@ -170,7 +176,6 @@ def _plan(options: argparse.Namespace) -> int:
     for path in (options.out, options.plot):
         if path is not None:
             console.print(f"Written: {path}", markup=False, highlight=False, soft_wrap=True)
-    return 0
 
 
 def _check_options(options: argparse.Namespace) -> None:

@@ -1,5 +1,4 @@
 import itertools
-import warnings
 from itertools import combinations
 
 import numpy as np
@@ -7,41 +6,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from experiments.planning import reference_cost
 from multimodal_pad import (
     BatchBudget,
-    BucketBatcher,
     LengthTable,
     PaddingError,
-    Planned,
-    PlanWarning,
-    RunTime,
-    ShapePlan,
     TransformerCost,
     attention_area,
-    make_schedule,
     plan_shapes,
     planner,
     position_count,
 )
-from multimodal_pad.errors import LengthError, PlanError, UncoveredLengthError
-from multimodal_pad.planner import check_served, plan_efficiency
-from multimodal_pad.planning_task import DRAWN_BATCHES
-from multimodal_pad.schedule import EMPTY
+from multimodal_pad.errors import LengthError, PlanError
 from multimodal_pad.search import ShapeSearch
 from multimodal_pad.sources import Synthetic
-from tests.strategies import length_tables, make_samples
-
-NAMES = ("text", "audio", "visual")
-
-
-def table_of(*rows):
-    return LengthTable(NAMES[: len(rows[0])], np.array(rows))
-
-
-def padded_cost(values, shapes, cost=position_count):
-    """The definition: each sample pays the cheapest shape that holds it."""
-    prices = np.where((values[:, None] <= shapes).all(axis=2), cost(shapes), np.inf)
-    return prices.min(axis=1).sum()
+from tests.plans import NAMES, check_plan, padded_cost, paid, table_of, weighted
+from tests.strategies import length_tables
 
 
 def brute_force(values, k, cost):
@@ -50,32 +30,6 @@ def brute_force(values, k, cost):
     subsets = itertools.chain.from_iterable(combinations(range(len(values)), n) for n in range(1, len(values) + 1))
     joins = np.unique([values[list(subset)].max(axis=0) for subset in subsets], axis=0)
     return min(padded_cost(values, joins[list(c)], cost) for c in combinations(range(len(joins)), min(k, len(joins))))
-
-
-def weighted(lengths):
-    """A cost in which the modalities differ and mix."""
-    lengths = np.asarray(lengths, float)
-    return lengths @ np.arange(1, lengths.shape[1] + 1) + 0.1 * lengths.sum(axis=1) ** 2
-
-
-def paid(plan):
-    return float(plan.costs @ plan.samples)
-
-
-def check_plan(plan, table, max_shapes):
-    """What every plan promises."""
-    assert 1 <= len(plan) <= max_shapes
-    assert (plan.place(table.values) >= 0).all(), "every sample is covered"
-    assert (np.diff(plan.costs) >= -1e-9 * plan.costs[1:]).all(), "cheapest first"
-    assert ShapePlan.from_json(plan.to_json(), plan.cost).to_json() == plan.to_json()
-    assert plan.shapes.min() >= 1
-    for column, name in enumerate(plan.modalities):
-        assert (plan.shapes[:, column] % plan.alignment[name] == 0).all()
-    assert plan.samples.sum() == pytest.approx(len(table))
-    assert len(plan.efficiencies) == len(plan.bounds)
-    assert (np.diff(plan.efficiencies) >= 0).all(), "more shapes are never worse"
-    assert (plan.efficiencies <= plan.bounds * (1 + 1e-9)).all(), "no plan beats the bound"
-    assert plan.gap == pytest.approx(1 - plan.efficiency / plan.bound if plan.bound else 0)
 
 
 @given(length_tables(max_samples=5, max_length=9), st.integers(1, 3), st.sampled_from([position_count, weighted]))
@@ -295,139 +249,6 @@ def test_dropping_the_tail_saves_what_a_plan_without_it_saves():
         assert saving.truncating == pytest.approx(1 - paid(plan_shapes(cut, max_shapes=4)) / paid(plan))
 
 
-def test_random_plans_are_made_for_the_batches_that_the_schedule_draws():
-    table = Synthetic(601).lengths.select(("audio", "text"))
-    table = LengthTable(table.modalities, np.array(sorted(table.values.tolist())))
-    plan = plan_shapes(table, max_shapes=4, cost=weighted, grouping="random", batch_size=8, seed=5)
-    policy = Planned(plan)
-    real = padded = 0.0
-    for epoch in range(-(-DRAWN_BATCHES * 8 // 601)):
-        schedule = make_schedule(table, policy, grouping="random", seed=5, epoch=epoch)
-        real += weighted(table.values).sum()
-        samples = np.add.reduceat(schedule.ids != EMPTY, schedule.starts[:-1], dtype=int)
-        padded += samples @ weighted(schedule.shapes)
-    assert plan.efficiency == pytest.approx(real / padded)
-
-
-@pytest.mark.parametrize("grouping", ["length", "random"])
-def test_a_plan_serves_another_draw_of_its_lengths_without_a_warning(grouping):
-    plan = plan_shapes(Synthetic(4000).lengths, max_shapes=6, grouping=grouping)
-    for count in (33, 100, 900):
-        table = LengthTable(plan.modalities, Synthetic(4000).lengths.values[7 : 7 + count])
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            check_served(plan, table)
-
-
-def test_length_grouping_keeps_nearly_what_the_plan_says():
-    table = Synthetic(4000).lengths
-    plan = plan_shapes(table, max_shapes=8, batch_size=16)
-    shapes = make_schedule(table, Planned(plan)).shapes
-    assert table.values.sum() / (16 * shapes.sum()) > 0.97 * plan.efficiency
-
-
-def test_a_batch_overhead_prefers_fuller_batches():
-    """With rows to a budget, long shapes have few rows, and each batch costs extra."""
-    table = Synthetic(500).lengths
-    budget = BatchBudget(4000)
-    cheap, dear = (plan_shapes(table, max_shapes=3, batch_size=budget, batch_overhead=x) for x in (0, 1e5))
-    assert dear.efficiency < cheap.efficiency, "the overhead is no real work"
-    batches = [(plan.samples / plan.batch_sizes).sum() for plan in (cheap, dear)]
-    assert batches[1] < batches[0]
-    np.testing.assert_allclose(dear.costs, dear.shapes.sum(axis=1) + 1e5 / dear.batch_sizes)
-
-
-@given(length_tables(max_samples=40), st.integers(1, 4), st.integers(1, 8), st.integers(100, 2000))
-def test_the_batch_budget_holds_for_every_batch(table, k, multiple, limit):
-    budget = BatchBudget(limit, multiple=multiple, largest=64)
-    too_long = (budget.sizes(np.maximum(table.values, 1)) < 1).any()
-    if too_long or budget.sizes(np.maximum(table.values.max(axis=0), 1)[None])[0] < 1:
-        return  # refused, as test_bad_options shows, or perhaps
-    plan = plan_shapes(table, max_shapes=k, batch_size=budget)
-    schedule = make_schedule(table, Planned(plan), window=2)
-    assert (schedule.batch_sizes * schedule.shapes.sum(axis=1) <= limit).all()
-    assert (schedule.batch_sizes % multiple == 0).all()
-    assert schedule.batch_sizes.max() <= 64
-    assert sorted(schedule.ids[schedule.ids >= 0].tolist()) == list(range(len(table)))
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_rows_that_exceed_the_budget_together_are_not_held_together(monkeypatch, seed):
-    monkeypatch.setattr(planner, "SEARCHED_ROWS", 60)
-    values = np.exp(np.random.default_rng(seed).normal(3, 0.8, (420, 3))).astype(int) + 1
-    table = table_of(*values.tolist())
-    budget = BatchBudget(values.sum(axis=1).max())
-    plan = plan_shapes(table, max_shapes=24, batch_size=budget)
-    check_plan(plan, table, 24)
-    assert (plan.batch_sizes * plan.shapes.sum(axis=1) <= budget.limit).all()
-
-
-def test_an_overhead_is_shared_by_the_rows_that_the_plan_gives():
-    table = LengthTable(("text",), np.array([[100]] + [[5]] * 999))
-    plan = plan_shapes(table, max_shapes=2, batch_size=BatchBudget(6400), batch_overhead=1e4)
-    np.testing.assert_allclose(plan.costs, plan.shapes[:, 0] + 1e4 / plan.batch_sizes)
-    assert plan.efficiency == pytest.approx(table.values.sum() / paid(plan))
-
-
-def test_no_shape_gets_more_rows_than_samples():
-    table = Synthetic(300).lengths
-    plan = plan_shapes(table, max_shapes=4, batch_size=BatchBudget(1e6, multiple=8))
-    assert (plan.batch_sizes < plan.samples + 8).all()
-    assert (plan.batch_sizes % 8 == 0).all()
-    shapes = make_schedule(table, Planned(plan)).shapes
-    assert len(np.unique(shapes, axis=0)) == 4
-
-
-def test_auto_passes_over_numbers_of_shapes_that_break_the_budget():
-    table = table_of(*[[2, 40]] * 10, *[[40, 2]] * 10)
-    plan = plan_shapes(table, max_shapes="auto", batch_size=BatchBudget(50), run_time=RunTime(1, 1e9, 0))
-    assert len(plan) == 2
-    assert plan.efficiencies.tolist() == [0, 1], "one shape does not fit"
-
-
-def test_a_budget_of_bytes():
-    cost = TransformerCost(("text", "audio"))
-    table = table_of(*[[n, 4 * n] for n in range(1, 60)] * 40)
-    plan = plan_shapes(table, max_shapes=4, batch_size=BatchBudget(2e8, cost.activation_bytes, multiple=8))
-    held = plan.batch_sizes * cost.activation_bytes(plan.shapes)
-    assert (held <= 2e8).all()
-    full = plan.batch_sizes < plan.samples
-    assert full.any()
-    assert (held + 8 * cost.activation_bytes(plan.shapes) > 2e8)[full].all(), "no room is left for 8 rows more"
-
-
-def test_the_batcher_takes_the_rows_from_the_plan():
-    table = table_of(*[[n % 9 + 1, 40 * (n % 3) + 1] for n in range(60)])
-    plan = plan_shapes(table, max_shapes=3, batch_size=BatchBudget(400))
-    batcher = BucketBatcher(make_samples(table), Planned(plan))
-    rows = dict(zip(map(tuple, plan.shapes.tolist()), plan.batch_sizes.tolist(), strict=True))
-    seen = []
-    for batch in batcher.epoch(0):
-        assert rows[tuple(batch.features[m].shape[1] for m in plan.modalities)] == len(batch.sample_mask)
-        seen += batch.targets[batch.sample_mask].tolist()
-    assert sorted(seen) == list(range(60))
-
-
-def test_auto_minimises_the_time_of_the_run():
-    table = Synthetic(600).lengths
-    run_time = RunTime(epochs=20, compile_seconds=10, seconds_per_cost=1e-4)
-    plan = plan_shapes(table, max_shapes="auto", run_time=run_time)
-    longer = plan_shapes(table, max_shapes=2 * len(plan) + 10)
-    real = table.values.sum()
-    seconds = [run_time.seconds(k, real / share) for k, share in enumerate(longer.efficiencies, 1)]
-    assert len(plan) == 1 + int(np.argmin(seconds))
-    assert 1 < len(plan) < planner.MOST_SHAPES
-
-
-def test_auto_with_free_or_endless_compiling():
-    table = Synthetic(300).lengths
-    assert len(plan_shapes(table, max_shapes="auto", run_time=RunTime(1, 1e9, 1e-9))) == 1
-    few = table_of(*[[n % 3, n % 2] for n in range(30)])
-    assert plan_shapes(few, max_shapes="auto", run_time=RunTime(1, 0, 1)).efficiency == pytest.approx(
-        few.values.sum() / np.maximum(few.values, 1).sum()
-    )
-
-
 def test_many_distinct_lengths_are_searched_in_fewer(monkeypatch):
     table = LengthTable(NAMES, 1 + np.random.default_rng(0).pareto(1.5, (1500, 3)).__mul__(20).astype(int))
     fine = plan_shapes(table, max_shapes=6)
@@ -435,53 +256,6 @@ def test_many_distinct_lengths_are_searched_in_fewer(monkeypatch):
     coarse = plan_shapes(table, max_shapes=6)
     check_plan(coarse, table, 6)
     assert 0.9 * fine.efficiency < coarse.efficiency < 1.02 * fine.efficiency
-
-
-def test_a_plan_meets_other_lengths():
-    table = table_of(*[[n % 10 + 1, n % 7 + 1] for n in range(200)])
-    plan = plan_shapes(table, max_shapes=4)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        BucketBatcher(make_samples(table), Planned(plan))
-        BucketBatcher(make_samples(table_of(*table.values[::-1].tolist())), Planned(plan))
-    short = table_of(*[[1, 1]] * 20)
-    theirs = plan_efficiency(plan, short)
-    message = rf"keeps {theirs:.3f} of the padded cost real on these 20 samples, and {plan.efficiency:.3f} on those"
-    with pytest.warns(PlanWarning, match=message):
-        BucketBatcher(make_samples(short), Planned(plan))
-    long = table_of([3, 3], [5, 11])
-    with pytest.raises(
-        UncoveredLengthError,
-        match=r"sample 1: 'audio' has 11 positions and the nearest planned shape is \(text \d+, audio 7\)",
-    ):
-        BucketBatcher(make_samples(long), Planned(plan))
-    kept = BucketBatcher(make_samples(long), Planned(plan), long_samples="truncate")
-    assert kept.lengths.values.tolist() == [[3, 3], [5, 7]]
-    assert BucketBatcher(make_samples(long), Planned(plan), long_samples="drop").stats.dropped == 1
-
-
-def test_a_plan_for_length_grouping_refuses_random_batches_that_it_may_not_hold():
-    table = table_of(*[[2, 40]] * 10, *[[40, 2]] * 10)
-    policy = Planned(plan_shapes(table, max_shapes=2))
-    with pytest.raises(UncoveredLengthError, match="a random batch may have the longest of every modality at once"):
-        make_schedule(table, policy, grouping="random")
-    random = Planned(plan_shapes(table, max_shapes=2, grouping="random"))
-    assert make_schedule(table, random, grouping="random").shapes.tolist() == [[40, 40]]
-
-
-def test_rows_that_differ_per_shape_want_length_grouping_and_no_other_batch_size():
-    table = table_of(*[[n % 9 + 1, 40 * (n % 3) + 1] for n in range(60)])
-    policy = Planned(plan_shapes(table, max_shapes=3, batch_size=BatchBudget(400)))
-    with pytest.raises(PaddingError, match="got batch_size=8 for a plan whose rows keep a batch budget of 400"):
-        make_schedule(table, policy, batch_size=8)
-    one_shape = Planned(plan_shapes(table, max_shapes=1, batch_size=BatchBudget(400)))
-    with pytest.raises(PaddingError, match="leave batch_size out"):
-        make_schedule(table, Planned(ShapePlan.from_json(one_shape.plan.to_json())), batch_size=64)
-    with pytest.raises(PaddingError, match="got grouping='random' for a plan with a batch budget"):
-        make_schedule(table, one_shape, grouping="random")
-    constant = Planned(plan_shapes(table, max_shapes=3))
-    assert set(make_schedule(table, constant).batch_sizes) == {32}
-    assert set(make_schedule(table, constant, batch_size=8).batch_sizes) == {8}
 
 
 def bad_cost(value):
@@ -541,36 +315,10 @@ def test_a_cost_that_falls_where_nobody_looked_is_found_by_the_bound():
         plan_shapes(table, max_shapes=6, cost=lambda rows: rows.sum(axis=1) * ~(rows == [13, 17]).all(axis=1))
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"limit": 0}, "got limit=0"),
-        ({"limit": np.nan}, "got limit=nan"),
-        ({"limit": 9, "multiple": 0}, "got multiple=0"),
-        ({"limit": 9, "multiple": 8, "largest": 4}, "got largest=4"),
-    ],
-)
-def test_bad_budgets(options, message):
-    with pytest.raises(PaddingError, match=message):
-        BatchBudget(**options)
-
-
-def test_bad_run_times():
-    with pytest.raises(PaddingError, match="got compile_seconds=nan"):
-        RunTime(1, np.nan, 1)
-
-
 def test_progress_counts_the_shapes():
     seen = []
     plan_shapes(Synthetic(100).lengths, max_shapes=4, progress=seen.append)
     assert seen == [1, 2, 3, 4]
-
-
-def reference_cost(lengths):
-    """The cost of the reference figures for MELD: 36 d^2 sum L + 4 d sum L^2 + 2 d sum over pairs, d = 40."""
-    lengths = np.asarray(lengths, float)
-    total, squares = lengths.sum(axis=1), (lengths**2).sum(axis=1)
-    return 36 * 40**2 * total + 4 * 40 * squares + 2 * 40 * (total**2 - squares)
 
 
 @pytest.mark.parametrize(("k", "least", "bound"), [(8, 0.715, 0.773), (16, 0.815, 0.884), (32, 0.87, 0.944)])

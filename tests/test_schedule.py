@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from experiments.planning import reference_cost
 from multimodal_pad import Exact, Fixed, Ladder, LengthTable, PaddingError, make_schedule
 from multimodal_pad.errors import UncoveredLengthError
 from multimodal_pad.schedule import EMPTY
@@ -130,14 +131,9 @@ def test_meld_keeps_what_the_reference_figures_say(meld_dir):
     table = Meld(meld_dir).lengths
     assert len(table) == 9988
 
-    def cost(lengths):
-        lengths = np.asarray(lengths, float)
-        total, squares = lengths.sum(axis=1), (lengths**2).sum(axis=1)
-        return 36 * 40**2 * total + 4 * 40 * squares + 2 * 40 * (total**2 - squares)
-
     def efficiency(policy, grouping):
-        shapes = make_schedule(table, policy, batch_size=32, grouping=grouping, cost=cost).shapes
-        return cost(table.values).sum() / (32 * cost(shapes).sum()), len(np.unique(shapes, axis=0))
+        shapes = make_schedule(table, policy, batch_size=32, grouping=grouping, cost=reference_cost).shapes
+        return reference_cost(table.values).sum() / (32 * reference_cost(shapes).sum()), len(np.unique(shapes, axis=0))
 
     assert efficiency(Fixed.longest(table), "random") == (pytest.approx(0.056, abs=0.001), 1)
     exact, programs = efficiency(Exact(table.modalities), "random")
@@ -148,7 +144,9 @@ def test_meld_keeps_what_the_reference_figures_say(meld_dir):
         pytest.approx(12, abs=3),
     )
     powers = Ladder.powers_of_two(table, smallest=8)
-    assert cost(table.values).sum() / cost(powers.round_up(table.values)).sum() == pytest.approx(0.622, abs=0.001)
+    assert reference_cost(table.values).sum() / reference_cost(powers.round_up(table.values)).sum() == pytest.approx(
+        0.622, abs=0.001
+    )
     assert len(np.unique(powers.round_up(table.values), axis=0)) == 46
     ladder, programs = efficiency(powers, "length")
     assert ladder > 0.55, "short batches are filled up, at some cost"
