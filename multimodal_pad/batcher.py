@@ -10,9 +10,9 @@ import numpy as np
 from multimodal_pad.cost import Cost, check_priced, position_count
 from multimodal_pad.errors import LengthError, PaddingError, SampleError
 from multimodal_pad.lengths import TARGETS, LengthTable, Source, check_whole, modality_array
-from multimodal_pad.padding import PaddedBatch, pad_samples
+from multimodal_pad.padding import BatchShape, PaddedBatch, pad_samples
 from multimodal_pad.planner import check_served
-from multimodal_pad.policies import Planned, Policy, check_covered
+from multimodal_pad.policies import Fixed, Planned, Policy, check_covered
 from multimodal_pad.prefetch import Prefetch
 from multimodal_pad.schedule import EMPTY, Grouping, Schedule, check_batching, make_schedule
 from multimodal_pad.stats import PaddingStats
@@ -136,6 +136,38 @@ class BucketBatcher:
         stats = self._new_stats()
         stats.record(self.schedule(epoch), self.lengths)
         return stats
+
+    def batch_shapes(self, epochs: int) -> list[BatchShape]:
+        """The batch shapes of the epochs 0 to ``epochs - 1``: what a step is to be compiled for.
+
+        Of a plan or of fixed padding, every shape, whichever epochs use it; of a ladder, whose shapes are a large
+        product, and of exact padding, those that the schedules of these epochs use.
+
+        >>> from multimodal_pad import Ladder
+        >>> samples = [{"text": np.arange(n)} for n in (3, 5, 12)]
+        >>> batcher = BucketBatcher(samples, Ladder({"text": [8, 16, 32]}), batch_size=2)
+        >>> [str(shape) for shape in batcher.batch_shapes(epochs=3)]
+        ['2 x (text 16)', '2 x (text 8)']
+        """
+        check_whole("epochs", epochs, 1)
+        if isinstance(self.policy, Planned | Fixed):
+            padded = self.policy.shapes()
+            planned = self.policy.batch_sizes(padded) if self.batch_size is None else None
+            rows = np.full(len(padded), self.batch_size) if planned is None else planned
+            found = {(int(size), *row) for size, row in zip(rows, padded.tolist(), strict=True)}
+        else:
+            found = set()
+            for steps in map(self.schedule, range(epochs)):
+                found.update(
+                    (size, *row) for size, row in zip(steps.batch_sizes.tolist(), steps.shapes.tolist(), strict=True)
+                )
+        names = self.policy.modalities
+        return [BatchShape.of(size, dict(zip(names, row, strict=True))) for size, *row in sorted(found, reverse=True)]
+
+    def example(self) -> PaddedBatch:
+        """A batch of one sample: what a step is warmed up with, for its feature widths, dtypes and targets."""
+        index = int(np.argmax(self._keep))
+        return self._pad(np.maximum(self.lengths.values[index], 1), np.array([index]))
 
     def epoch(self, epoch: int) -> Iterator[PaddedBatch]:
         """The batches of an epoch, in the order of its schedule.

@@ -115,6 +115,9 @@ class TransformerCost:
     fitted to XLA's memory analysis on CPU, which they met within 20 %
     for 2 and 3 modalities, widths 40 and 80, and 1 and 3 layers.
 
+    The unit is FLOPs until the weights say otherwise: :func:`multimodal_pad.compiling.calibrate` fits the
+    first two to seconds on a device, where a FLOP of attention takes another time than one of a projection.
+
     Attributes:
         modalities: names of the M columns.
         d_model: width d of the crossmodal encoders.
@@ -126,8 +129,10 @@ class TransformerCost:
         keeps_scores: whether attention keeps its score matrices for the backward pass, as the
             ``xla`` implementation does and ``mapped`` and ``cudnn`` don't.
         itemsize: bytes of one activation (4 for float32, 2 for bfloat16).
-        memory_weight: FLOPs that a byte of :meth:`activation_bytes` counts for, so that a step that is
-            bound by memory can be priced as such; 0 counts FLOPs alone.
+        linear_weight: what a FLOP counts for that grows with the length.
+        quadratic_weight: what a FLOP counts for that grows with a product of lengths.
+        memory_weight: what a byte of :meth:`activation_bytes` counts for, so that a step that is bound by
+            memory can be priced as such; 0 counts FLOPs alone.
 
     >>> cost = TransformerCost(("text", "audio"), d_model=8, crossmodal_layers=1, memory_layers=1)
     >>> cost(np.array([[1, 1], [2, 2]])).tolist()
@@ -144,13 +149,16 @@ class TransformerCost:
     keeps_scores: bool = False
     itemsize: int = 4
     memory_weight: float = 0.0
+    linear_weight: float = 1.0
+    quadratic_weight: float = 1.0
 
     def __post_init__(self) -> None:
         for name in ("d_model", "crossmodal_layers", "memory_layers", "num_heads", "itemsize"):
             if getattr(self, name) < 1:
                 raise PaddingError(f"got {name}={getattr(self, name)}; it must be at least 1")
-        if not 0 <= self.memory_weight < np.inf:
-            raise PaddingError(f"got memory_weight={self.memory_weight}; it must be a finite number, 0 or more")
+        for name in ("memory_weight", "linear_weight", "quadratic_weight"):
+            if not 0 <= getattr(self, name) < np.inf:
+                raise PaddingError(f"got {name}={getattr(self, name)}; it must be a finite number, 0 or more")
 
     @property
     def _memory_width(self) -> int:
@@ -177,14 +185,15 @@ class TransformerCost:
         return np.full((count, count), crossmodal) + np.eye(count) * (memory - crossmodal)
 
     def __call__(self, lengths: np.ndarray) -> np.ndarray:
-        """FLOPs per sample of a training step (and its weighted bytes), ``(n, M) -> (n,)`` float64."""
-        flops = 3.0 * self.forward(lengths)
-        return flops + self.memory_weight * self.activation_bytes(lengths) if self.memory_weight else flops
+        """FLOPs per sample of a training step, weighted, and its weighted bytes, ``(n, M) -> (n,)`` float64."""
+        cost = self.step_flops(lengths) @ (self.linear_weight, self.quadratic_weight)
+        return cost + self.memory_weight * self.activation_bytes(lengths) if self.memory_weight else cost
 
-    def forward(self, lengths: np.ndarray) -> np.ndarray:
-        """FLOPs per sample of a forward pass, ``(n, M) -> (n,)`` float64."""
+    def step_flops(self, lengths: np.ndarray) -> np.ndarray:
+        """FLOPs per sample of a training step, ``(n, M) -> (n, 2)`` float64: linear and quadratic ones."""
         lengths = np.asarray(lengths, np.float64)
-        return lengths @ self.linear + np.einsum("nt,ts,ns->n", lengths, self.quadratic, lengths)
+        pairs = np.einsum("nt,ts,ns->n", lengths, self.quadratic, lengths)
+        return 3.0 * np.stack([lengths @ self.linear, pairs], axis=1)
 
     def activation_bytes(self, lengths: np.ndarray) -> np.ndarray:
         """Bytes per sample that a training step holds beside state and batch, ``(n, M) -> (n,)``."""

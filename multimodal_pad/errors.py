@@ -29,5 +29,14 @@ class PlanError(PaddingError):
     """A shape plan cannot be made, or a plan file is not one that this version reads."""
 
 
+class CompileError(PaddingError):
+    """A program would be compiled where nothing may."""
+
+
+class UnplannedShapeError(CompileError):
+    """A batch has a shape that its step table was not warmed up for."""
+
+
 class PlanWarning(UserWarning):
-    """A shape plan serves other lengths than those it was made for, and serves them much worse."""
+    """A shape plan is not what it was made to be: it serves other lengths much worse, or a batch is of none of its
+    shapes."""

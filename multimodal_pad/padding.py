@@ -26,6 +26,11 @@ class BatchShape(NamedTuple):
     batch_size: int
     lengths: tuple[tuple[str, int], ...]
 
+    @classmethod
+    def of(cls, batch_size: int, lengths: Mapping[str, int]) -> BatchShape:
+        """The shape of so many rows and these padded lengths, in the order of the modalities' names."""
+        return cls(int(batch_size), tuple((m, int(n)) for m, n in sorted(lengths.items())))
+
     def __str__(self) -> str:
         return f"{self.batch_size} x (" + ", ".join(f"{m} {n}" for m, n in self.lengths) + ")"
 

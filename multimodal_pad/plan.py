@@ -12,7 +12,9 @@ import numpy as np
 
 from multimodal_pad.cost import Cost, check_priced
 from multimodal_pad.errors import PlanError
+from multimodal_pad.padding import BatchShape
 from multimodal_pad.plan_json import FIELDS, describe_name, read_fields, write_fields
+from multimodal_pad.text_table import text_table
 
 
 class TailSaving(NamedTuple):
@@ -88,6 +90,12 @@ class ShapePlan:
         """The share of the padded cost that a better plan with so many shapes could save, at most."""
         return max(0.0, 1 - self.efficiency / self.bound) if self.bound else 0.0
 
+    @property
+    def batch_shapes(self) -> list[BatchShape]:
+        """What XLA compiles one program for each: the shapes with their rows."""
+        rows = zip(self.batch_sizes.tolist(), self.shapes.tolist(), strict=True)
+        return [BatchShape.of(size, dict(zip(self.modalities, shape, strict=True))) for size, shape in rows]
+
     def __len__(self) -> int:
         return len(self.shapes)
 
@@ -103,13 +111,12 @@ class ShapePlan:
                 self.shapes.tolist(), self.batch_sizes, self.samples, self.shape_efficiency, strict=True
             )
         ]
-        widths = [max(map(len, column)) for column in zip(heading, *body, strict=True)]
         positions = ", ".join(f"{name} {share:.3f}" for name, share in self.position_efficiency.items())
         return "\n".join(
             [
                 f"{len(self)} batch {'shape' if len(self) == 1 else 'shapes'} for {self.samples.sum():,.0f} samples, "
                 f"{self.grouping} grouping",
-                *("  ".join(map(str.rjust, row, widths)) for row in [heading, *body]),
+                *text_table(heading, body),
                 f"padding efficiency: cost {self.efficiency:.3f}; positions {positions}",
                 f"bound: {self.bound:.3f} for any plan of at most {len(self.bounds)}; a better one saves at most "
                 f"{self.gap:.1%}",

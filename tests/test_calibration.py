@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from multimodal_pad import LengthTable, PaddingError, attention_area, pad_samples, plan_shapes
-from multimodal_pad.calibration import _slope, calibrate
+from multimodal_pad.compiling import calibrate
 from multimodal_pad.compiling import CompileLog, StepTable
 from multimodal_pad.sources import Synthetic
 

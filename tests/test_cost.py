@@ -48,7 +48,7 @@ def test_flops_are_those_that_xla_counts(names, lengths):
     assert B * config.cost(np.array([lengths]))[0] == pytest.approx(counted, rel=0.1)
     _, lowered = program("xla", names, lengths, gradient=False)
     forward = lowered.cost_analysis()["flops"]
-    assert B * config.cost.forward(np.array([lengths]))[0] == pytest.approx(forward, rel=0.12)
+    assert B * config.cost(np.array([lengths]))[0] / 3 == pytest.approx(forward, rel=0.12)
 
 
 def test_flops_grow_with_length_as_xla_says():
@@ -78,6 +78,20 @@ def test_the_terms_add_up():
     crossmodal = 2 * (24 * d**2 * (a + b) + 2 * 4 * d * a * b)
     memory = 3 * (24 * d**2 * (a + b) + 4 * d * (a**2 + b**2))
     assert cost(lengths)[0] == 3 * (2 * 5 * d * a + crossmodal + memory)
+
+
+def test_the_weights_price_the_terms():
+    lengths = np.array([[3, 4], [30, 40]])
+    plain = TransformerCost(("a", "b"))
+    linear, quadratic = plain.step_flops(lengths).T
+    np.testing.assert_allclose(plain(lengths), linear + quadratic)
+    np.testing.assert_allclose([linear[1] / linear[0], quadratic[1] / quadratic[0]], [10, 100])
+    weighted = TransformerCost(("a", "b"), linear_weight=0.5, quadratic_weight=2, memory_weight=3)
+    np.testing.assert_allclose(
+        weighted(lengths), 0.5 * linear + 2 * quadratic + 3 * plain.activation_bytes(lengths), rtol=1e-12
+    )
+    with pytest.raises(PaddingError, match="got quadratic_weight=-1"):
+        TransformerCost(("a",), quadratic_weight=-1)
 
 
 def test_padding_never_pays():

@@ -6,8 +6,9 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -17,8 +18,10 @@ from flax import nnx
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from multimodal_pad.batcher import BucketBatcher
-from multimodal_pad.compiling import StepTable
+from multimodal_pad.compiling import StepTable, forbid_compiles, use_compilation_cache, warm_up_all
+from multimodal_pad.compiling.warming import Shapes
 from multimodal_pad.errors import TrainingError
+from multimodal_pad.policies import Planned
 from multimodal_pad.training.loss import Loss, cross_entropy
 from multimodal_pad.training.metrics import classification_metrics, regression_metrics, require_scikit_learn
 from multimodal_pad.training.step import TrainStep
@@ -34,7 +37,7 @@ class EpochRecord:
     Attributes:
         epoch: its number, from 0.
         train_loss: mean over the samples, while the parameters moved.
-        seconds: wall time of the epoch, compiling and evaluation included.
+        seconds: wall time of the epoch, evaluation included, the warm-up before the first one not.
         evaluation: loss and metrics on the evaluation set; empty where there is none.
     """
 
@@ -89,9 +92,14 @@ def fit(
     evaluate_on: BucketBatcher | None = None,
     patience: int | None = None,
     seed: int = 0,
+    cache_dir: str | Path | None = None,
+    strict: bool = False,
     progress: bool = True,
 ) -> FitResult:
     """Train, evaluate after each epoch, and stop when evaluation no longer gets better.
+
+    Every batch shape of a policy that has finitely many is compiled before the first step, for training
+    and evaluation, and no other is accepted after it. :class:`~multimodal_pad.Exact` compiles as it goes.
 
     Args:
         model: takes ``(features, masks, dropout_key=...)``; left as it is.
@@ -102,11 +110,17 @@ def fit(
         evaluate_on: batches whose loss decides which epoch is the best.
         patience: stop after so many epochs without a lower evaluation loss; by default never.
         seed: of dropout.
+        cache_dir: folder of the persistent compilation cache, see
+            :func:`~multimodal_pad.compiling.use_compilation_cache`.
+        strict: forbid compilations of any kind after the warm-up, in all of the process, see
+            :func:`~multimodal_pad.compiling.forbid_compiles`.
         progress: show a bar.
 
     Raises:
+        CompileError: something compiles after the warm-up, and ``strict`` is given.
         TrainingError: fewer than 1 epoch, patience without evaluation, a loss that is not finite
-            (named by epoch and step), or classes to evaluate without scikit-learn.
+            (named by epoch and step), classes to evaluate without scikit-learn, or ``strict`` for a policy
+            without a finite set of shapes.
 
     >>> from multimodal_pad import Ladder
     >>> from multimodal_pad.models import ModalityConfig, MultimodalTransformer, TransformerConfig
@@ -122,6 +136,11 @@ def fit(
             f"got epochs={epochs} and patience={patience}; epochs must be at least 1, and patience at least 1 "
             "with evaluate_on given"
         )
+    endless = [b.policy for b in (batcher, evaluate_on) if b is not None and b.policy.shapes() is None]
+    if strict and endless:
+        raise TrainingError(
+            f"got strict for {endless[0]!r}, which compiles as it goes; choose a policy with few shapes"
+        )
     if evaluate_on is not None and loss is cross_entropy:
         require_scikit_learn()  # now, and not after the first epoch
     step = TrainStep(model, optimizer or make_optimizer(), loss, seed=seed)
@@ -129,7 +148,16 @@ def fit(
     eval_table = StepTable(step.eval_step)
     leaves, history = step.leaves, []
     best_epoch, best_loss, best_leaves = 0, math.inf, leaves
-    with _bar(progress) as show:
+    finite = [
+        (table, _shapes(batches, count))
+        for table, batches, count in ((train_table, batcher, epochs), (eval_table, evaluate_on, 1))
+        if batches is not None and batches.policy not in endless
+    ]
+    if finite:
+        warm_up_all(finite, leaves, batcher.example(), cache_dir=cache_dir, progress=progress)
+    elif cache_dir is not None:
+        use_compilation_cache(cache_dir)
+    with forbid_compiles() if strict else nullcontext(), _bar(progress) as show:
         for epoch in range(epochs):
             started = time.perf_counter()
             leaves, train_loss = _train_epoch(train_table, leaves, batcher, epoch, show)
@@ -139,8 +167,9 @@ def fit(
             history.append(EpochRecord(epoch, train_loss, time.perf_counter() - started, evaluation))
             if evaluate_on is None or evaluation["loss"] < best_loss:
                 best_epoch, best_loss = epoch, evaluation.get("loss", math.inf)
-                # The next step donates the state, so the best one must be a copy.
-                best_leaves = leaves if evaluate_on is None else jax.tree.map(lambda x: x.copy(), leaves)
+                # The next step donates the state, so the best one must be a copy; on the host, where it
+                # needs no program and no device memory.
+                best_leaves = leaves if evaluate_on is None else [np.array(leaf) for leaf in leaves]
             elif patience is not None and epoch - best_epoch >= patience:
                 break
     return FitResult(step.model(best_leaves), history, best_epoch)
@@ -163,6 +192,14 @@ def evaluate(table: StepTable, leaves: list[jax.Array], batcher: BucketBatcher) 
     classes = predicted.shape[1] > 1 and wanted.ndim == 1 and wanted.dtype.kind in "iu"
     metrics = classification_metrics if classes else regression_metrics
     return {"loss": total / len(wanted), **metrics(predicted, wanted)}
+
+
+def _shapes(batcher: BucketBatcher, epochs: int) -> Shapes:
+    """What to compile for: the plan itself where its rows serve, so that errors can name it."""
+    policy = batcher.policy
+    if isinstance(policy, Planned) and batcher.batch_size is None:
+        return policy.plan
+    return batcher.batch_shapes(epochs)
 
 
 def _train_epoch(

@@ -6,8 +6,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
+from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
 
 from multimodal_pad.errors import TrainingError
@@ -61,6 +63,7 @@ class TrainStep:
                 f"random streams out of it (dropout keys come with each call): {list(nnx.to_flat_state(rest).paths)}"
             )
         self._rest = rest
+        self._parameters = jax.eval_shape(lambda: parameters)
         vector, self._unravel = ravel_pytree(parameters)
         state = (vector, optimizer.init(vector), jnp.zeros((), jnp.int32))
         self._optimizer, self._loss, self._seed = optimizer, loss, seed
@@ -88,9 +91,17 @@ class TrainStep:
         outputs = self.model(leaves)(batch.features, batch.masks)
         return outputs, self._batch_loss(outputs, batch)
 
-    def model(self, leaves: list[jax.Array]) -> Any:
-        """The model with the parameters in ``leaves``: to evaluate, inspect or save."""
-        return self._merge(jax.tree.unflatten(self._structure, leaves)[0])
+    def model(self, leaves: list[jax.Array] | list[np.ndarray]) -> Any:
+        """The model with the parameters in ``leaves``: to evaluate, inspect or save. Compiles nothing."""
+        vector = jax.tree.unflatten(self._structure, leaves)[0]
+        if isinstance(vector, Tracer):
+            return self._merge(vector)
+        # Taken apart on the host: on the device every parameter would be a program of its own.
+        flat, structure = jax.tree.flatten(self._parameters)
+        pieces = np.split(np.asarray(vector), np.cumsum([x.size for x in flat])[:-1])
+        arrays = [piece.reshape(x.shape).astype(x.dtype) for piece, x in zip(pieces, flat, strict=True)]
+        parameters = jax.tree.unflatten(structure, jax.device_put(arrays))
+        return nnx.merge(self._graphdef, parameters, self._rest)
 
     def _batch_loss(self, outputs: jax.Array, batch: PaddedBatch) -> jax.Array:
         if batch.targets is None:

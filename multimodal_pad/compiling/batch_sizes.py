@@ -1,0 +1,235 @@
+"""As many rows per batch shape as the memory of the device holds, from XLA's own analysis."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import numpy as np
+
+from multimodal_pad.compiling.cache import use_compilation_cache
+from multimodal_pad.compiling.table import StepTable, batch_struct
+from multimodal_pad.compiling.warming import compile_all
+from multimodal_pad.cost import TransformerCost
+from multimodal_pad.errors import PaddingError, PlanError, PlanWarning
+from multimodal_pad.lengths import LONGEST, check_whole
+from multimodal_pad.padding import BatchShape, PaddedBatch
+from multimodal_pad.plan import ShapePlan
+
+PROBES = (2, 6)
+"""Multiples of rows that are compiled for their memory alone. Not 1: XLA drops an axis of one row."""
+
+
+class _Line(NamedTuple):
+    """Device bytes as a function of rows."""
+
+    constant: float
+    per_row: float
+
+    @classmethod
+    def through(cls, points: dict[int, int]) -> _Line:
+        """The line through the two points with most rows, through (0, 0) where there is one alone."""
+        (fewer, less), (more, most) = sorted(points.items())[-2:]
+        slope = max(0.0, (most - less) / (more - fewer))
+        return cls(most - slope * more, slope)
+
+    def bytes(self, rows: int) -> float:
+        return self.constant + self.per_row * rows
+
+    def rows(self, limit: float) -> float:
+        return (limit - self.constant) / self.per_row if self.per_row > 0 else float(LONGEST)
+
+
+def fit_batch_sizes(
+    step: StepTable | Callable[[Any, PaddedBatch], Any],
+    plan: ShapePlan,
+    state: Any,
+    example: PaddedBatch,
+    *,
+    bytes_limit: float | Literal["device"] = "device",
+    headroom: float = 0.1,
+    multiple: int = 1,
+    largest: int | None = None,
+    threads: int = 2,
+    cache_dir: str | Path | None = None,
+    progress: bool = True,
+) -> ShapePlan:
+    """Give each planned shape the most rows whose step fits the memory of the device.
+
+    Nothing is run and nothing is allocated: the bytes of a step are what XLA's analysis of the compiled
+    program says. Two small batches of each shape are compiled; the bytes grow linearly with the rows, so
+    a line through them says how many rows fit, and that program is compiled to confirm it (and again
+    with fewer rows, should it not fit). What is confirmed stays in the table, for :func:`warm_up` to find.
+
+    Args:
+        step: the table to fill, or a function ``(state, batch)`` to make one of. Donated state counts once.
+        plan: the shapes; made for length grouping. Its own rows don't matter.
+        state: arrays, or anything with their shapes and dtypes.
+        example: any batch, as for :func:`warm_up`.
+        bytes_limit: of the device, or ``"device"``: what it reports as its limit, less what is in use there
+            beside the state.
+        headroom: the share of the limit that is left alone: for the batches on their way, copies of
+            the state, and what an allocator loses.
+        multiple: rows are a multiple of it: 8 for tensor cores, or the number of devices.
+        largest: the most rows of a batch. No shape gets more than its samples fill in any case.
+        threads: that compile side by side.
+        cache_dir: folder of the persistent compilation cache, as for :func:`warm_up`.
+        progress: show a bar.
+
+    Returns:
+        The plan with these rows; its ``batch_budget`` is the limit in bytes, without the headroom.
+
+    Raises:
+        PlanError: not even ``multiple`` rows of a shape fit (names the shape and the bytes), or the plan was
+            made for random grouping.
+        PaddingError: an option out of range, or a device that does not report its limit.
+
+    Warns:
+        PlanWarning: XLA gives no analysis here, and the bytes are those of the plan's
+            :class:`~multimodal_pad.TransformerCost` instead, which are within 20 % on CPU and unproven elsewhere.
+
+    >>> from multimodal_pad import LengthTable, pad_samples, plan_shapes
+    >>> def total(state, batch):
+    ...     return state + batch.features["audio"].sum()
+    >>> samples = [{"audio": np.ones((n, 100), np.float32)} for n in [8] * 90 + [64] * 90]
+    >>> plan = plan_shapes(LengthTable.measure(samples), max_shapes=2)
+    >>> fitted = fit_batch_sizes(
+    ...     total, plan, np.float32(0), pad_samples(samples[:1]), bytes_limit=1e6, multiple=4, progress=False
+    ... )
+    >>> fitted.shapes.ravel().tolist(), fitted.batch_sizes.tolist()
+    ([8, 64], [92, 32])
+    """
+    check_whole("multiple", multiple, 1)
+    if largest is not None:
+        check_whole("largest", largest, multiple)
+    if not 0 <= headroom < 1:
+        raise PaddingError(f"got headroom={headroom!r}; it must be a share of the limit, at least 0 and below 1")
+    if plan.grouping != "length":
+        raise PlanError(
+            "a random batch is drawn before its shape is known, so its rows can't follow from it; plan with "
+            "grouping='length'"
+        )
+    if cache_dir is not None:
+        use_compilation_cache(cache_dir)
+    limit = (1 - headroom) * _limit(bytes_limit, state)
+    table = step if isinstance(step, StepTable) else StepTable(step)
+    most = -(-np.maximum(1, plan.samples.astype(np.int64)) // multiple)
+    if largest is not None:
+        most = np.minimum(most, largest // multiple)
+    search = _Search(table, plan, state, example, limit, multiple, most * multiple, threads, progress)
+    return replace(plan, batch_sizes=search.run(), batch_budget=limit)
+
+
+class _Search:
+    """Rows of each shape, from a line that every compilation makes better."""
+
+    def __init__(
+        self,
+        table: StepTable,
+        plan: ShapePlan,
+        state: Any,
+        example: PaddedBatch,
+        limit: float,
+        multiple: int,
+        most: np.ndarray,
+        threads: int,
+        progress: bool,
+    ) -> None:
+        self.table, self.plan, self.state, self.example = table, plan, state, example
+        self.limit, self.multiple, self.most = limit, multiple, most
+        self.options = {"threads": threads, "progress": progress}
+        self.lengths = [dict(shape.lengths) for shape in plan.batch_shapes]
+        self.known: list[dict[int, int]] = [{} for _ in self.lengths]
+
+    def run(self) -> np.ndarray:
+        probes = self.table.emptied()  # what is compiled for its memory alone is not kept
+        wanted = [(number, self.multiple * times) for number in range(len(self.lengths)) for times in PROBES]
+        if not self._measure(probes, wanted):
+            return self._by_cost_model()
+        rows = np.array([self._fitting(number) for number in range(len(self.lengths))])
+        while True:
+            open_ = [(n, int(r)) for n, r in enumerate(rows) if r not in self.known[n]]
+            self._measure(self.table, open_)
+            over = [n for n, r in enumerate(rows) if self.known[n][int(r)] > self.limit]
+            if not over:
+                return rows
+            for number in over:
+                shape = BatchShape.of(int(rows[number]), self.lengths[number])
+                self.table.steps.pop(shape, None)
+                if rows[number] <= self.multiple:
+                    self._refuse(number, self.known[number][int(rows[number])])
+                rows[number] = max(self.multiple, min(self._fitting(number), rows[number] - self.multiple))
+
+    def _measure(self, table: StepTable, wanted: Sequence[tuple[int, int]]) -> bool:
+        """Compile shapes (by number) with so many rows, and note their bytes; False where XLA tells none."""
+        jobs = [(table, BatchShape.of(rows, self.lengths[number])) for number, rows in wanted]
+        steps = compile_all(jobs, self.state, self.example, **self.options)
+        for (number, rows), compiled in zip(wanted, steps, strict=True):
+            if compiled.device_bytes is None:
+                return False
+            self.known[number][rows] = compiled.device_bytes
+        return True
+
+    def _fitting(self, number: int) -> int:
+        """The rows that fit, by what is known of the shape so far; at least ``multiple``."""
+        line = _Line.through(self.known[number])
+        return self._rounded(line.rows(self.limit), number)
+
+    def _rounded(self, rows: float, number: int) -> int:
+        whole = int(min(max(rows, 0.0), float(self.most[number])))
+        return max(self.multiple, whole // self.multiple * self.multiple)
+
+    def _by_cost_model(self) -> np.ndarray:
+        """Rows by the bytes of the plan's cost model, where XLA tells nothing."""
+        cost = self.plan.cost
+        device = jax.devices()[0].device_kind
+        if not isinstance(cost, TransformerCost):
+            raise PaddingError(
+                f"XLA gives no memory analysis on {device}, and the plan's cost ({self.plan.cost_name}) tells no "
+                "bytes; plan with a TransformerCost, or with batch_size=BatchBudget(...)"
+            )
+        warnings.warn(
+            f"XLA gives no memory analysis on {device}; rows per batch follow from the bytes of the plan's "
+            "TransformerCost, and nothing confirms them",
+            PlanWarning,
+            stacklevel=4,
+        )
+        held = _nbytes(self.state)
+        rows = []
+        for number, (lengths, activations) in enumerate(
+            zip(self.lengths, cost.activation_bytes(self.plan.shapes), strict=True)
+        ):
+            line = _Line(held, activations + _nbytes(batch_struct(self.example, BatchShape.of(1, lengths))))
+            if line.bytes(self.multiple) > self.limit:
+                self._refuse(number, line.bytes(self.multiple))
+            rows.append(self._rounded(line.rows(self.limit), number))
+        return np.array(rows)
+
+    def _refuse(self, number: int, needed: float) -> None:
+        shape = BatchShape.of(self.multiple, self.lengths[number])
+        raise PlanError(
+            f"{shape} needs {needed:,.0f} bytes and {self.limit:,.0f} are left for it; cut or drop the longest "
+            "samples, lower the headroom, or use a smaller model"
+        )
+
+
+def _limit(bytes_limit: float | Literal["device"], state: Any) -> float:
+    """Bytes that a step may take."""
+    if bytes_limit != "device":
+        if isinstance(bytes_limit, str) or not 0 < bytes_limit < np.inf:
+            raise PaddingError(f'got bytes_limit={bytes_limit!r}; give bytes above 0, or "device"')
+        return float(bytes_limit)
+    device = jax.devices()[0]
+    stats = device.memory_stats() or {}
+    if "bytes_limit" not in stats:
+        raise PaddingError(f"{device.device_kind} does not report how much memory it has; give bytes_limit, in bytes")
+    held = _nbytes([x for x in jax.tree.leaves(state) if isinstance(x, jax.Array)])
+    return stats["bytes_limit"] - max(0, stats.get("bytes_in_use", 0) - held)
+
+
+def _nbytes(tree: Any) -> int:
+    return sum(int(np.prod(x.shape)) * np.dtype(x.dtype).itemsize for x in jax.tree.leaves(tree))

@@ -1,0 +1,75 @@
+"""JAX's persistent compilation cache in a folder that nobody else can write to."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import jax
+from jax.experimental.compilation_cache import compilation_cache
+
+from multimodal_pad.errors import PaddingError
+
+
+def use_compilation_cache(cache_dir: str | Path) -> Path:
+    """Keep what is compiled from here on in a folder, and read it from there at the next start.
+
+    Every program is kept, small ones too, for a program that is not compiled again needs no guess of how
+    long it would have taken; JAX's own threshold is a second. The folder grows without end, so delete it
+    now and then: programs of other versions of JAX, other models and other shapes stay in it.
+    It holds for the whole process. :class:`~multimodal_pad.compiling.CompileLog` tells what it saved.
+
+    **What lies in the folder is run as code**, as it is. So it is made for its user alone, and one that
+    others can write to is refused, here or anywhere above it. An entry that is damaged is compiled again
+    at every start, with a warning of JAX's, until the folder is deleted.
+
+    Args:
+        cache_dir: a local folder; made where it is absent, with the folders above it.
+
+    Returns:
+        Its absolute path.
+
+    Raises:
+        PaddingError: not a folder, not a local one, or one that others can write to.
+        OSError: it cannot be made.
+    """
+    if "://" in str(cache_dir):
+        raise PaddingError(
+            f"got cache_dir={str(cache_dir)!r}; who can write there can't be checked, so give a local folder (or trust "
+            "it yourself: jax.config.update('jax_compilation_cache_dir', ...))"
+        )
+    folder = Path(cache_dir).expanduser().resolve()
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)  # exist_ok: another process may be starting, too
+    if not folder.is_dir():
+        raise PaddingError(f"got cache_dir={str(folder)!r}, which is not a folder; name another")
+    check_private(folder)
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_enable_compilation_cache", True)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    compilation_cache.reset_cache()  # JAX looks at the options once, at the first compilation
+    return folder
+
+
+def check_private(folder: Path) -> None:
+    """Raise a PaddingError where somebody else can change what is in a folder. Only where users are POSIX's.
+
+    That is so where others can write to it, to an entry that they can reach, or to a folder above it (and could
+    put another in its place, but for the sticky bit), or own one of them, root excepted.
+    """
+    if os.name != "posix":
+        return
+    trusted = (0, os.getuid())
+    entries = folder.rglob("*") if folder.stat().st_mode & (stat.S_IXGRP | stat.S_IXOTH) else ()
+    for path in (folder, *folder.parents, *entries):
+        status = path.lstat()
+        shared = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not stat.S_ISLNK(status.st_mode)
+        held = status.st_mode & stat.S_ISVTX and path in folder.parents
+        if (shared and not held) or status.st_uid not in trusted:
+            raise PaddingError(
+                f"got the compilation cache {str(folder)!r}, and others can write to {str(path)!r}; what lies in the "
+                f"cache is run as code, so give a folder of your own (or close it: chmod go-w {path})"
+            )

@@ -1,0 +1,163 @@
+"""What JAX reports about compiling, taken apart once and handed to whoever observes it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Protocol
+
+import jax
+
+Kind = Literal["trace", "lowering", "backend", "shape"]
+
+_BACKEND = "/jax/core/compile/backend_compile_duration"
+_KINDS: dict[str, Kind] = {
+    "/jax/core/compile/jaxpr_trace_duration": "trace",
+    "/jax/core/compile/jaxpr_to_mlir_module_duration": "lowering",
+    _BACKEND: "backend",
+}
+_CACHE = "/jax/compilation_cache/"
+
+
+class CacheUse(NamedTuple):
+    """What the persistent compilation cache gave.
+
+    Attributes:
+        asked: programs that were looked for.
+        hits: how many of them were there.
+        seconds: that reading them took.
+        saved_seconds: that compiling them took once, each in whole seconds, less reading.
+    """
+
+    asked: int = 0
+    hits: int = 0
+    seconds: float = 0.0
+    saved_seconds: float = 0.0
+
+
+NO_CACHE = CacheUse()
+
+
+@dataclass(frozen=True)
+class CompileEvent:
+    """One trace, lowering or backend compile that has ended, or a batch shape that a step table now has.
+
+    Attributes:
+        kind: which of the four.
+        function: name of the function.
+        seconds: that it took.
+        cache: of a backend compile.
+    """
+
+    kind: Kind
+    function: str
+    seconds: float
+    cache: CacheUse = NO_CACHE
+
+
+class Observer(Protocol):
+    """What :func:`observe` calls, in the thread that compiles."""
+
+    def starting(self, function: str) -> None:
+        """The backend is about to compile ``function``; an exception stops it."""
+
+    def ended(self, event: CompileEvent) -> None:
+        """Something has been traced, lowered or compiled."""
+
+
+@contextmanager
+def observe(observer: Observer) -> Iterator[None]:
+    """Let an observer see the compile events of all threads while the block runs."""
+    _listeners.register()
+    _listeners.add(observer)
+    try:
+        yield
+    finally:
+        _listeners.remove(observer)
+
+
+def report_shape(function: str) -> None:
+    """Tell the observers that a function is compiled for one more batch shape, which JAX knows nothing of."""
+    _listeners.emit(CompileEvent("shape", function, 0.0))
+
+
+class _Listeners:
+    """The listeners that JAX calls: registered once and kept.
+
+    Taking a listener back while another thread compiles would make JAX skip one in its list. The
+    observers are a tuple that is replaced, never changed, so that events need no lock.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._observers: tuple[Observer, ...] = ()
+        self._registered = False
+        self._cache = _ThreadCache()
+
+    def register(self) -> None:
+        with self._lock:
+            if self._registered:
+                return
+            self._registered = True
+        jax.monitoring.register_event_listener(self._on_event)
+        jax.monitoring.register_event_duration_secs_listener(self._on_duration)
+        jax.monitoring.register_scalar_listener(self._on_start)
+
+    def add(self, observer: Observer) -> None:
+        with self._lock:
+            self._observers = (*self._observers, observer)
+
+    def remove(self, observer: Observer) -> None:
+        with self._lock:
+            self._observers = tuple(other for other in self._observers if other is not observer)
+
+    def _on_event(self, event: str, **_: Any) -> None:
+        if event == _CACHE + "compile_requests_use_cache":
+            self._cache.add(asked=1)
+        elif event == _CACHE + "cache_hits":
+            self._cache.add(hits=1)
+
+    def _on_start(self, event: str, value: float, **metadata: Any) -> None:
+        del value
+        if event == _BACKEND:
+            for observer in self._observers:
+                observer.starting(_function(metadata))
+
+    def _on_duration(self, event: str, duration_secs: float, **metadata: Any) -> None:
+        if event == _CACHE + "cache_retrieval_time_sec":
+            self._cache.add(seconds=duration_secs)
+        elif event == _CACHE + "compile_time_saved_sec":
+            self._cache.add(saved_seconds=max(0.0, duration_secs))
+        elif event in _KINDS:
+            cache = self._cache.take() if event == _BACKEND else NO_CACHE
+            self.emit(CompileEvent(_KINDS[event], _function(metadata), duration_secs, cache))
+
+    def emit(self, event: CompileEvent) -> None:
+        for observer in self._observers:
+            observer.ended(event)
+
+
+class _ThreadCache(threading.local):
+    """What the cache gave to a thread since its last backend event.
+
+    JAX's events of the cache carry no function; the backend event that ends next in their thread does.
+    """
+
+    use = NO_CACHE
+
+    def add(self, **used: float) -> None:
+        self.use = self.use._replace(**{name: getattr(self.use, name) + value for name, value in used.items()})
+
+    def take(self) -> CacheUse:
+        use, self.use = self.use, NO_CACHE
+        return use
+
+
+def _function(metadata: dict[str, Any]) -> str:
+    """``step`` from ``step`` and from ``jit(step)``."""
+    return str(metadata.get("fun_name", "")).removeprefix("jit(").removesuffix(")")
+
+
+_listeners = _Listeners()

@@ -1,0 +1,203 @@
+"""The guard: nothing compiles while it is on, and what tries to is explained."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import jax
+
+from multimodal_pad.compiling.events import CompileEvent, observe
+from multimodal_pad.errors import CompileError
+
+_OPTION = "jax_explain_cache_misses"
+_WEAK_TYPES = "https://docs.jax.dev/en/latest/type_promotion.html#weak-types"
+_EXPLAINER = "jax._src.interpreters.partial_eval"  # the logger that it makes talk
+_INNER = ("jax", "flax", "multimodal_pad.compiling")
+
+_ADVICE = {
+    "lie elsewhere": "place state and batches alike at every step, or call it through a StepTable, which takes both",
+    "weak_type": "give arrays of a fixed dtype where Python numbers were given, as np.float32(x)",
+    "never seen function": "make the function, and its jax.jit, once and not at every call",
+    "Tracing context": "set the configuration before the warm-up, and leave it",
+    "input types": "call it through a StepTable that was warmed up for this shape and these dtypes",
+    "input pytree": "give arguments of the same structure at every call; model.eval() changes that of a model",
+}
+
+
+class CompileGuard:
+    """What :func:`forbid_compiles` gives; it knows of every compilation that came through all the same."""
+
+    def __init__(self, functions: tuple[str, ...]) -> None:
+        self._functions = functions
+        self._refused: dict[str, str] = {}
+        self._slipped: list[str] = []
+
+    def check(self) -> None:
+        """Raise a CompileError if something has compiled since the guard was set up, or since the last check.
+
+        The guard stops a compilation before it begins, by an exception from JAX's own event. Should
+        something swallow that exception, this is where it comes to light.
+        """
+        slipped, self._slipped = self._slipped, []
+        if slipped:
+            raise CompileError(
+                f"{', '.join(map(repr, slipped))} compiled where nothing may; warm up what the loop calls before it"
+            )
+
+    def starting(self, function: str) -> None:
+        """Refuse it."""
+        if not self._forbids(function):
+            return
+        traced, cause = _explanations.take(function)
+        if not traced and function in self._refused:
+            cause = f"as before: {self._refused[function]}"
+        elif traced:
+            cause = self._refused[function] = cause or "it was traced, and JAX does not tell why"
+        else:
+            cause = (
+                "it was traced for these types before, so its arguments lie elsewhere (committed to a device or "
+                "sharded, or not, as they were before), or the options of the compiler changed"
+            )
+        advice = next((advice for words, advice in _ADVICE.items() if words in cause), "warm it up before")
+        raise CompileError(f"{function!r} would be compiled at {_caller()}, where nothing may:\n  {cause}\n{advice}")
+
+    def ended(self, event: CompileEvent) -> None:
+        """Remember what compiled all the same."""
+        if event.kind == "backend" and self._forbids(event.function):
+            self._slipped.append(event.function)
+
+    def _forbids(self, function: str) -> bool:
+        return not self._functions or function in self._functions
+
+
+class _Explanations:
+    """What JAX tells of traces while at least one guard is up, kept for the backend compile that follows in the thread.
+
+    JAX logs why it traces anew when ``jax_explain_cache_misses`` is set. That is set for the process, as
+    the guard holds for the process (its context manager would hold for one thread), and what is logged
+    goes into the error and not to the log.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._guards = 0
+        self._before = False
+        self._thread = _Traces()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._guards:
+                self._before = getattr(jax.config, _OPTION)
+                jax.config.update(_OPTION, True)
+                logging.getLogger(_EXPLAINER).addFilter(self)
+            self._guards += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._guards -= 1
+            if not self._guards:
+                jax.config.update(_OPTION, self._before)
+                logging.getLogger(_EXPLAINER).removeFilter(self)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Keep an explanation."""
+        text = record.getMessage()
+        if not text.startswith("TRACING CACHE MISS"):
+            return True
+        self._thread.causes.append(_in_short(text.partition(":\n")[2].strip()))
+        return False
+
+    def take(self, function: str) -> tuple[bool, str | None]:
+        """Whether the function was traced just now, and why, where JAX told it."""
+        traced = function in self._thread.functions
+        named = [text for text in self._thread.causes if function in " ".join(text.splitlines()[:2])]
+        self._thread.__init__()
+        return traced, named[-1] if named else None
+
+    def starting(self, function: str) -> None:
+        """The guards decide."""
+
+    def ended(self, event: CompileEvent) -> None:
+        """Note a trace, and forget it when it has been compiled."""
+        if event.kind == "trace":
+            self._thread.functions.add(event.function)
+        elif event.kind == "backend":
+            self._thread.__init__()
+
+
+class _Traces(threading.local):
+    """What was traced in a thread since its last backend compile, and why."""
+
+    def __init__(self) -> None:
+        self.functions: set[str] = set()
+        self.causes: list[str] = []
+
+
+_explanations = _Explanations()
+
+
+@contextmanager
+def forbid_compiles(*functions: str) -> Iterator[CompileGuard]:
+    """Raise where anything is about to be compiled, in any thread, while the block runs.
+
+    What is caught: another shape or dtype, a weak type, an array committed to a device or sharded where it
+    was not before, a function or closure made anew, a changed configuration. The exception comes before XLA
+    starts; what is compiled already goes on working, before and after. A program that the persistent
+    compilation cache holds is refused too, since reading it takes time.
+
+    Args:
+        functions: names of the functions to watch; by default all, small eager operations included.
+
+    Yields:
+        The guard, whose ``check()`` tells whether a compilation came through all the same; the end of the
+        block checks too.
+
+    Raises:
+        CompileError: names the function, where it was called, and the cause as far as JAX tells it.
+
+    >>> import jax, numpy as np
+    >>> double = jax.jit(lambda x: 2 * x)
+    >>> _ = double(np.ones(3))
+    >>> with forbid_compiles():
+    ...     _ = double(np.zeros(3))
+    """
+    guard = CompileGuard(functions)
+    with _explanations, observe(_explanations), observe(guard):
+        yield guard
+    guard.check()
+
+
+def _in_short(cause: str) -> str:
+    """JAX's explanation without what says nothing, and two long descriptions cut to where they differ."""
+    lines = cause.replace(_WEAK_TYPES, "").splitlines()
+    cause = "\n".join(line for line in lines if not line.strip().startswith("all previously seen"))
+    long = re.fullmatch(r"(.*?now )(.{300,}) and before (.{300,}?)((?:, so .*)?)", cause, re.DOTALL)
+    if long is None:
+        return cause
+    now, before = long[2], long[3]
+    same = _common(now, before)
+    rest = _common(now[same:][::-1], before[same:][::-1])
+    start = max(0, same - 60)
+    excerpts = ["... " + " ".join(text[start : len(text) - rest + 20].split())[:300] + " ..." for text in (now, before)]
+    return f"{long[1]}{excerpts[0]} and before {excerpts[1]}{long[4]}"
+
+
+def _common(one: str, other: str) -> int:
+    """How many characters two texts begin with in common."""
+    differing = (place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
+    return next(differing, min(len(one), len(other)))
+
+
+def _caller() -> str:
+    """File and line outside of JAX, Flax and this package that the compilation comes from."""
+    inner = tuple(str(Path(sys.modules[name].__file__ or "").parent) for name in _INNER if name in sys.modules)
+    frame = sys._getframe()
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(inner):
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"

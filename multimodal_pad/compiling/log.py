@@ -1,0 +1,151 @@
+"""What XLA compiles, counted per function where JAX reports it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, fields
+
+from multimodal_pad.compiling.events import CompileEvent, observe
+from multimodal_pad.text_table import text_table
+
+
+@dataclass
+class CompileCounts:
+    """What was compiled for one function.
+
+    Attributes:
+        shapes: batch shapes that a :class:`~multimodal_pad.compiling.StepTable` compiled it for.
+        traces: Python traces to a jaxpr.
+        lowerings: jaxprs lowered to an XLA module.
+        backend_compiles: modules handed to XLA's backend. JAX reports a hit in the persistent
+            compilation cache as one of these too.
+        cache_hits: how many of the backend compiles were read from the persistent cache.
+        cache_misses: how many were looked for there and compiled.
+        trace_seconds: seconds spent tracing; those of inner functions are part of it.
+        lowering_seconds: seconds spent lowering.
+        backend_seconds: seconds in the backend, reading from the cache included.
+        cache_seconds: how many of those went into reading from the persistent cache.
+        saved_seconds: what compiling took when the programs read from the cache were stored, each in whole
+            seconds, less reading: what the cache saved, at least.
+    """
+
+    shapes: int = 0
+    traces: int = 0
+    lowerings: int = 0
+    backend_compiles: int = 0
+    cache_hits: int = 0
+    cache_misses: int = 0
+    trace_seconds: float = 0.0
+    lowering_seconds: float = 0.0
+    backend_seconds: float = 0.0
+    cache_seconds: float = 0.0
+    saved_seconds: float = 0.0
+
+    @property
+    def compiled(self) -> int:
+        """Programs that the backend compiled and did not read from the persistent cache."""
+        return self.backend_compiles - self.cache_hits
+
+    @property
+    def seconds(self) -> float:
+        """Tracing, lowering and the backend together, summed over threads."""
+        return self.trace_seconds + self.lowering_seconds + self.backend_seconds
+
+
+class CompileLog:
+    """Counts compilations per function while its ``with`` block is open, as JAX itself reports them.
+
+    The counts come from :mod:`jax.monitoring`, not from the shapes that a program thinks it asked
+    for: a batch that is committed to a device and a state that is not make two backend compiles of
+    one shape with one trace, and only the backend's event shows it. Give the function to be counted a
+    name of its own; small eager operations compile too, under theirs.
+
+    Logs may be nested and are fed from all threads.
+
+    >>> import jax, jax.numpy as jnp
+    >>> def double(x):
+    ...     return 2 * x
+    >>> with CompileLog() as log:
+    ...     _ = jax.jit(double)(jnp.ones(3))
+    >>> log["double"].traces, log["double"].backend_compiles
+    (1, 1)
+    """
+
+    def __init__(self) -> None:
+        self._counts: dict[str, CompileCounts] = {}
+        self._lock = threading.Lock()
+        self._open: list[AbstractContextManager[None]] = []
+
+    def __enter__(self) -> CompileLog:
+        self._open.append(observe(self))
+        self._open[-1].__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.pop().__exit__(None, None, None)
+
+    def __getitem__(self, function: str) -> CompileCounts:
+        """The counts of a function by its ``__name__``; zeros where nothing was compiled."""
+        return self._counts.get(function, CompileCounts())
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._counts))
+
+    @property
+    def total(self) -> CompileCounts:
+        """The sum over all functions, small eager operations included."""
+        return _sum(list(self._counts.values()))
+
+    def report(self, *functions: str) -> str:
+        """A table of what was compiled: a line per function, and one for all others together.
+
+        Args:
+            functions: the ones to name; by default those that took at least a twentieth of the seconds.
+        """
+        counts = dict(self._counts)
+        total = _sum(list(counts.values()))
+        named = list(functions) or [name for name, c in counts.items() if 20 * c.seconds >= total.seconds]
+        named.sort(key=lambda name: -self[name].seconds)
+        others = [c for name, c in counts.items() if name not in named]
+        rows = [(name, self[name]) for name in named] + ([(f"{len(others)} others", _sum(others))] if others else [])
+        heading = ["function", "shapes", "traces", "compiled", "from cache", "seconds"]
+        body = [
+            [name, *map(str, (c.shapes or "", c.traces, c.compiled, c.cache_hits)), f"{c.seconds:.1f}"]
+            for name, c in rows
+        ]
+        lines = text_table(heading, body, left=1)
+        if total.cache_hits or total.cache_misses:
+            lines.append(
+                f"the compilation cache had {total.cache_hits} of {total.cache_hits + total.cache_misses} programs, "
+                f"which saved at least {total.saved_seconds:.0f} s"
+            )
+        return "\n".join(lines)
+
+    def starting(self, function: str) -> None:
+        """The log counts what has ended."""
+
+    def ended(self, event: CompileEvent) -> None:
+        """Count an event."""
+        with self._lock:
+            counts = self._counts.setdefault(event.function, CompileCounts())
+            if event.kind == "shape":
+                counts.shapes += 1
+            elif event.kind == "trace":
+                counts.traces += 1
+                counts.trace_seconds += event.seconds
+            elif event.kind == "lowering":
+                counts.lowerings += 1
+                counts.lowering_seconds += event.seconds
+            else:
+                counts.backend_compiles += 1
+                counts.backend_seconds += event.seconds
+                counts.cache_hits += event.cache.hits
+                counts.cache_misses += event.cache.asked - event.cache.hits
+                counts.cache_seconds += event.cache.seconds
+                counts.saved_seconds += event.cache.saved_seconds
+
+
+def _sum(counts: list[CompileCounts]) -> CompileCounts:
+    return CompileCounts(**{f.name: sum(getattr(c, f.name) for c in counts) for f in fields(CompileCounts)})

@@ -1,0 +1,241 @@
+"""One executable per batch shape, and what becomes of a batch that has none."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable
+from copy import copy
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from multimodal_pad.compiling.events import report_shape
+from multimodal_pad.errors import PaddingError, PlanWarning, UnplannedShapeError
+from multimodal_pad.padding import BatchShape, PaddedBatch
+from multimodal_pad.text_table import text_table
+
+
+@dataclass(frozen=True)
+class CompiledStep:
+    """One executable of a :class:`StepTable`.
+
+    Attributes:
+        call: ``(state, batch) -> result``.
+        seconds: tracing, lowering and compiling; where threads share the cores, each sees all of its own.
+        device_bytes: argument + output + temporary - aliased bytes of XLA's memory analysis, or
+            None where the backend gives none.
+    """
+
+    call: Callable[[Any, PaddedBatch], Any]
+    seconds: float
+    device_bytes: int | None
+
+
+class StepTable:
+    """One executable per batch shape of ``function(state, batch)``.
+
+    Every step of a run goes through the table, so a program is compiled for a shape once, whatever
+    becomes of weak types, committed arrays or closures in between. :func:`warm_up` fills it before the
+    first step; from then on its shapes are the planned ones. A table that was never warmed up compiles
+    a shape when it first meets it.
+
+    With shardings over a mesh, give batches as NumPy arrays or with the sharding of the table: JAX compiles
+    a program to spread an array that lies on one device.
+
+    Args:
+        function: pure; its ``__name__`` is what :class:`CompileLog` counts it by.
+        donate_state: let XLA reuse the buffers of ``state``, which are then gone for the caller.
+        strict: refuse a batch of an unplanned shape; otherwise it is compiled, with a warning, and stands in
+            :attr:`unplanned`.
+        in_shardings: of ``(state, batch)``, as in :func:`jax.jit`; by default one device.
+        out_shardings: of the result, as in :func:`jax.jit`. Where the result holds the next state, give
+            that the sharding of the state.
+
+    Attributes:
+        steps: the executables by batch shape.
+        planned: the batch shapes that it was warmed up for.
+        unplanned: the batch shapes met since then that it was not.
+        fingerprint: of the shape plan that it was warmed up for, or None.
+
+    >>> import numpy as np
+    >>> from multimodal_pad import pad_samples
+    >>> def total(state, batch):
+    ...     return state + batch.features["text"].sum()
+    >>> table = StepTable(total)
+    >>> float(table(np.float32(1), pad_samples([{"text": np.array([2, 3])}]))), len(table)
+    (6.0, 1)
+    """
+
+    def __init__(
+        self,
+        function: Callable[[Any, PaddedBatch], Any],
+        *,
+        donate_state: bool = False,
+        strict: bool = True,
+        in_shardings: Any = None,
+        out_shardings: Any = None,
+    ) -> None:
+        given = {"in_shardings": in_shardings, "out_shardings": out_shardings}
+        shardings = {name: value for name, value in given.items() if value is not None}
+        self.name: str = getattr(function, "__name__", type(function).__name__)
+        self._jitted = jax.jit(function, donate_argnums=(0,) if donate_state else (), **shardings)
+        self.strict = strict
+        self.steps: dict[BatchShape, CompiledStep] = {}
+        self.planned: list[BatchShape] = []
+        self.unplanned: list[BatchShape] = []
+        self.fingerprint: str | None = None
+
+    def __call__(self, state: Any, batch: PaddedBatch) -> Any:
+        """Run the executable of the batch's shape.
+
+        Raises:
+            UnplannedShapeError: the table is strict and was not warmed up for that shape.
+            TypeError: state or batch have other dtypes or structure than those compiled for.
+            ValueError: they are sharded in another way.
+
+        Warns:
+            PlanWarning: the table is not strict, and the shape is an unplanned one, met for the first time.
+        """
+        step = self.steps.get(batch.shape)
+        return (step or self._first(state, batch)).call(state, batch)
+
+    def compile(self, state: Any, batch: PaddedBatch) -> CompiledStep:
+        """Compile for the shape of ``batch``, or return what is there. Only shapes and dtypes are read."""
+        shape = batch.shape
+        return self.steps.get(shape) or self.finish(shape, *self.lower(state, batch))
+
+    def lower(self, state: Any, batch: PaddedBatch) -> tuple[Any, float]:
+        """Trace and lower for the shape of ``batch``: what ``.compile()`` is to be called on, and the seconds."""
+        started = time.perf_counter()
+        try:
+            lowered = self._jitted.lower(*jax.tree.map(_struct, (state, batch)))
+        except Exception as error:
+            error.add_note(f"while {self.name!r} was traced for {batch.shape}")
+            raise
+        return lowered, time.perf_counter() - started
+
+    def finish(self, shape: BatchShape, lowered: Any, lowering_seconds: float = 0.0) -> CompiledStep:
+        """Compile what :meth:`lower` gave, in any thread, and keep it."""
+        started = time.perf_counter()
+        try:
+            compiled = lowered.compile()
+        except Exception as error:
+            error.add_note(f"while {self.name!r} was compiled for {shape}")
+            raise
+        seconds = lowering_seconds + time.perf_counter() - started
+        self.steps[shape] = CompiledStep(compiled, seconds, device_bytes(compiled))
+        report_shape(self.name)
+        return self.steps[shape]
+
+    def emptied(self) -> StepTable:
+        """A table of the same function that has nothing in it."""
+        other = copy(self)
+        other.steps, other.planned, other.unplanned, other.fingerprint = {}, [], [], None
+        return other
+
+    def _first(self, state: Any, batch: PaddedBatch) -> CompiledStep:
+        """Compile for a shape that is met for the first time, if it may be."""
+        if self.planned:
+            message = f"{self.name!r} got a batch of an unplanned shape, {batch.shape}: {self._nearest(batch.shape)}"
+            if self.strict:
+                raise UnplannedShapeError(f"{message}; batch with the plan that the table was warmed up for")
+            warnings.warn(f"{message}; it is compiled now", PlanWarning, stacklevel=3)
+            self.unplanned.append(batch.shape)
+        return self.compile(state, batch)
+
+    def _nearest(self, shape: BatchShape) -> str:
+        """What the nearest planned shape is, and where it differs."""
+        lengths = dict(shape.lengths)
+        alike = [other for other in self.planned if dict(other.lengths).keys() == lengths.keys()]
+        of_plan = f"of {len(self.planned)}" + (f" of the plan {self.fingerprint[:12]}" if self.fingerprint else "")
+        if not alike:
+            return f"the {len(self.planned)} planned ones have the modalities {[m for m, _ in self.planned[0].lengths]}"
+        nearest = min(alike, key=lambda other: _distance(other, shape))
+        differences = [
+            f"{name!r} has {length} positions and not {dict(nearest.lengths)[name]}"
+            for name, length in lengths.items()
+            if length != dict(nearest.lengths)[name]
+        ]
+        if shape.batch_size != nearest.batch_size:
+            differences.append(f"the batch has {shape.batch_size} rows and not {nearest.batch_size}")
+        return f"{', '.join(differences)}, as the nearest planned shape, {nearest} ({of_plan})"
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __str__(self) -> str:
+        """Seconds and device bytes of each executable, most bytes first."""
+        steps = sorted(self.steps.items(), key=lambda item: -(item[1].device_bytes or 0))
+        body = [
+            [str(shape), f"{step.seconds:.1f}", "-" if step.device_bytes is None else f"{step.device_bytes / 1e6:,.1f}"]
+            for shape, step in steps
+        ]
+        return "\n".join(text_table([self.name, "seconds", "device MB"], body, left=1))
+
+
+def device_bytes(compiled: Any) -> int | None:
+    """Bytes that a compiled program holds while it runs, or None where XLA does not tell.
+
+    Argument + output + temporary - aliased; the field that XLA calls the peak leaves temporaries out
+    on CPU.
+    """
+    analysis = compiled.memory_analysis()
+    if analysis is None:
+        return None
+    return int(
+        analysis.argument_size_in_bytes
+        + analysis.output_size_in_bytes
+        + analysis.temp_size_in_bytes
+        - analysis.alias_size_in_bytes
+    )
+
+
+def batch_struct(example: PaddedBatch, shape: BatchShape) -> PaddedBatch:
+    """Shapes and dtypes of a batch like ``example`` at another batch shape; ``example`` is any batch.
+
+    Raises:
+        PaddingError: the two have other modalities.
+
+    >>> from multimodal_pad import pad_samples
+    >>> struct = batch_struct(pad_samples([{"text": np.zeros((1, 4))}]), BatchShape.of(8, {"text": 20}))
+    >>> struct.features["text"].shape, struct.shape == BatchShape.of(8, {"text": 20})
+    ((8, 20, 4), True)
+    """
+    rows, lengths = shape.batch_size, dict(shape.lengths)
+    if set(lengths) != set(example.features):
+        raise PaddingError(
+            f"got a batch of {sorted(example.features)} and a shape of {sorted(lengths)}; give both the same modalities"
+        )
+
+    def at(x: Any, *front: int) -> Any:
+        return jax.ShapeDtypeStruct((*front, *x.shape[len(front) :]), x.dtype, sharding=_spread(x))
+
+    return PaddedBatch(
+        {m: at(x, rows, lengths[m]) for m, x in example.features.items()},
+        {m: at(x, rows, lengths[m]) for m, x in example.masks.items()},
+        None if example.targets is None else at(example.targets, rows),
+        at(example.sample_mask, rows),
+    )
+
+
+def _struct(x: Any) -> jax.ShapeDtypeStruct:
+    """Shape and dtype: no weak type and no placement on one device, which would each be a program of their own."""
+    if not hasattr(x, "shape"):
+        raise PaddingError(f"got {type(x).__name__} {x!r} in the state; give arrays, so that dtypes are fixed")
+    return jax.ShapeDtypeStruct(x.shape, jax.dtypes.canonicalize_dtype(x.dtype), sharding=_spread(x))
+
+
+def _spread(x: Any) -> Any:
+    """The sharding of an array that lies on several devices: not where it happens to be, but what the program is."""
+    sharding = getattr(x, "sharding", None)
+    return sharding if sharding is not None and len(sharding.device_set) > 1 else None
+
+
+def _distance(one: BatchShape, other: BatchShape) -> float:
+    """How far apart two shapes are: factors between their lengths, and between their rows."""
+    lengths = zip(one.lengths, other.lengths, strict=True)
+    apart = [abs(np.log(a / b)) for (_, a), (_, b) in lengths]
+    return float(sum(apart) + abs(np.log(one.batch_size / other.batch_size)))

@@ -1,0 +1,143 @@
+"""Compile every planned batch shape before the first step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from multimodal_pad.compiling.cache import use_compilation_cache
+from multimodal_pad.compiling.table import CompiledStep, StepTable, batch_struct
+from multimodal_pad.errors import PaddingError
+from multimodal_pad.lengths import check_whole
+from multimodal_pad.padding import BatchShape, PaddedBatch
+from multimodal_pad.plan import ShapePlan
+
+Shapes = ShapePlan | Iterable[BatchShape]
+"""The batch shapes to compile for: a plan's, or a list."""
+
+
+def warm_up(
+    step: StepTable | Callable[[Any, PaddedBatch], Any],
+    shapes: Shapes,
+    state: Any,
+    example: PaddedBatch,
+    *,
+    threads: int = 2,
+    cache_dir: str | Path | None = None,
+    progress: bool = True,
+) -> StepTable:
+    """Compile a step for every planned batch shape, so that nothing compiles once training has begun.
+
+    Only shapes and dtypes are read, no step is run. Tracing and lowering hold Python's lock and happen
+    one after another in the caller's thread, while ``threads`` others compile. Ctrl-C drops what has not begun
+    and waits for what has, since XLA can't be stopped; what is compiled by then stays in the table.
+
+    Args:
+        step: the table to fill, or a function ``(state, batch)`` to make one of.
+        shapes: a shape plan, or batch shapes (:meth:`BucketBatcher.batch_shapes
+            <multimodal_pad.BucketBatcher.batch_shapes>` lists those of any policy).
+        state: arrays, or anything with their shapes and dtypes.
+        example: any batch, such as ``pad_samples([source[0]])``: its feature widths, dtypes and targets
+            serve; its lengths and rows don't matter.
+        threads: that compile side by side; more than two rarely pay.
+        cache_dir: folder of the persistent compilation cache, see :func:`use_compilation_cache`; it holds for
+            the process.
+        progress: show a bar.
+
+    Returns:
+        The table; from now on other shapes are unplanned. ``print(table)`` shows the seconds and device
+        bytes of each.
+
+    Raises:
+        PaddingError: no shapes, other modalities in the example than in the shapes, or a folder for the cache
+            that others can write to.
+
+    >>> import numpy as np
+    >>> from multimodal_pad import LengthTable, pad_samples, plan_shapes
+    >>> def total(state, batch):
+    ...     return state + batch.features["text"].sum()
+    >>> samples = [{"text": np.ones(n, np.float32)} for n in (3, 4, 9)]
+    >>> plan = plan_shapes(LengthTable.measure(samples), max_shapes=2, batch_size=2)
+    >>> table = warm_up(total, plan, np.float32(0), pad_samples(samples[:1]), progress=False)
+    >>> float(table(np.float32(0), pad_samples(samples[:2], pad_to={"text": 4})))
+    7.0
+    """
+    table = step if isinstance(step, StepTable) else StepTable(step)
+    warm_up_all([(table, shapes)], state, example, threads=threads, cache_dir=cache_dir, progress=progress)
+    return table
+
+
+def warm_up_all(
+    tables: Sequence[tuple[StepTable, Shapes]],
+    state: Any,
+    example: PaddedBatch,
+    *,
+    threads: int = 2,
+    cache_dir: str | Path | None = None,
+    progress: bool = True,
+) -> None:
+    """:func:`warm_up` for several steps of one state together, such as training and evaluation.
+
+    >>> import numpy as np
+    >>> from multimodal_pad import BatchShape, pad_samples
+    >>> def train(state, batch):
+    ...     return state + batch.features["text"].sum()
+    >>> def evaluate(state, batch):
+    ...     return state - batch.features["text"].sum()
+    >>> tables, shapes = [StepTable(train, donate_state=True), StepTable(evaluate)], [BatchShape.of(2, {"text": 8})]
+    >>> example = pad_samples([{"text": np.ones(3)}])
+    >>> warm_up_all([(table, shapes) for table in tables], np.float32(0), example, progress=False)
+    >>> [len(table) for table in tables]
+    [1, 1]
+    """
+    if cache_dir is not None:
+        use_compilation_cache(cache_dir)
+    jobs: list[tuple[StepTable, BatchShape]] = []
+    for table, shapes in tables:
+        listed = list(dict.fromkeys(shapes.batch_shapes if isinstance(shapes, ShapePlan) else shapes))
+        if not listed:
+            raise PaddingError(f"got no shapes to warm {table.name!r} up for; give at least one")
+        jobs += [(table, shape) for shape in listed if shape not in table.steps]
+        table.planned += [shape for shape in listed if shape not in table.planned]
+        table.fingerprint = shapes.fingerprint if isinstance(shapes, ShapePlan) else None
+    # The longest ones first, so that no thread starts on one of them when the other has nothing left.
+    jobs.sort(key=lambda job: -_volume(job[1]))
+    compile_all(jobs, state, example, threads=threads, progress=progress)
+
+
+def compile_all(
+    jobs: Sequence[tuple[StepTable, BatchShape]], state: Any, example: PaddedBatch, *, threads: int, progress: bool
+) -> list[CompiledStep]:
+    """Compile each table's step for its batch shape; the executables in the order of the jobs."""
+    check_whole("threads", threads, 1)
+    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]
+    with Progress(*columns, disable=not progress) as bar:
+        task = bar.add_task("compiling", total=len(jobs))
+
+        def finish(table: StepTable, shape: BatchShape, lowered: Any, seconds: float) -> CompiledStep:
+            step = table.finish(shape, lowered, seconds)
+            bar.update(task, advance=1, description=f"compiled {table.name} for {shape}")
+            return step
+
+        futures: list[Future[CompiledStep]] = []
+        pool = ThreadPoolExecutor(threads, thread_name_prefix="compiling")
+        try:
+            for table, shape in jobs:
+                for future in futures:
+                    if future.done():
+                        future.result()  # raises at once, and not when everything else is compiled
+                futures.append(pool.submit(finish, table, shape, *table.lower(state, batch_struct(example, shape))))
+            return [future.result() for future in futures]
+        except KeyboardInterrupt:
+            bar.update(task, description="stopping once those under way are compiled")
+            raise
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _volume(shape: BatchShape) -> int:
+    return shape.batch_size * sum(length for _, length in shape.lengths)
