@@ -125,7 +125,11 @@ def fit_batch_sizes(
 
 
 class _Search:
-    """Rows of each shape, from a line that every compilation makes better."""
+    """Rows of each shape, from a line that every compilation makes better.
+
+    ``known`` holds the bytes of each shape by rows, as XLA tells them; ``foretold``, what the lines said of
+    the batch shapes that were then compiled.
+    """
 
     def __init__(
         self,
@@ -144,6 +148,7 @@ class _Search:
         self.options = {"threads": threads, "progress": progress}
         self.lengths = [dict(shape.lengths) for shape in plan.batch_shapes]
         self.known: list[dict[int, int]] = [{} for _ in self.lengths]
+        self.foretold: dict[BatchShape, float] = {}
 
     def run(self) -> np.ndarray:
         probes = self.table.emptied()  # what is compiled for its memory alone is not kept
@@ -157,7 +162,7 @@ class _Search:
             over = [n for n, r in enumerate(rows) if self.known[n][int(r)] > self.limit]
             if not over:
                 return rows
-            for number in over:
+            for number in reversed(over):  # the dearest shape first: if it must be refused, that one is named
                 shape = BatchShape.of(int(rows[number]), self.lengths[number])
                 self.table.steps.pop(shape, None)
                 if rows[number] <= self.multiple:
@@ -177,7 +182,9 @@ class _Search:
     def _fitting(self, number: int) -> int:
         """The rows that fit, by what is known of the shape so far; at least ``multiple``."""
         line = _Line.through(self.known[number])
-        return self._rounded(line.rows(self.limit), number)
+        rows = self._rounded(line.rows(self.limit), number)
+        self.foretold[BatchShape.of(rows, self.lengths[number])] = line.bytes(rows)
+        return rows
 
     def _rounded(self, rows: float, number: int) -> int:
         whole = int(min(max(rows, 0.0), float(self.most[number])))
@@ -198,16 +205,15 @@ class _Search:
             PlanWarning,
             stacklevel=4,
         )
-        held = _nbytes(self.state)
-        rows = []
-        for number, (lengths, activations) in enumerate(
-            zip(self.lengths, cost.activation_bytes(self.plan.shapes), strict=True)
-        ):
-            line = _Line(held, activations + _nbytes(batch_struct(self.example, BatchShape.of(1, lengths))))
+        held, activations = _nbytes(self.state), cost.activation_bytes(self.plan.shapes)
+        rows = np.zeros(len(self.lengths), np.int64)
+        for number in reversed(range(len(rows))):
+            row = _nbytes(batch_struct(self.example, BatchShape.of(1, self.lengths[number])))
+            line = _Line(held, float(activations[number]) + row)
             if line.bytes(self.multiple) > self.limit:
                 self._refuse(number, line.bytes(self.multiple))
-            rows.append(self._rounded(line.rows(self.limit), number))
-        return np.array(rows)
+            rows[number] = self._rounded(line.rows(self.limit), number)
+        return rows
 
     def _refuse(self, number: int, needed: float) -> None:
         shape = BatchShape.of(self.multiple, self.lengths[number])

@@ -15,9 +15,11 @@ from multimodal_pad.errors import PaddingError
 def use_compilation_cache(cache_dir: str | Path) -> Path:
     """Keep what is compiled from here on in a folder, and read it from there at the next start.
 
-    Every program is kept, small ones too, for a program that is not compiled again needs no guess of how
+    Call it first of all, or let :func:`~multimodal_pad.compiling.warm_up` do so. Every program is kept, small ones too, for a program that is not compiled again needs no guess of how
     long it would have taken; JAX's own threshold is a second. The folder grows without end, so delete it
-    now and then: programs of other versions of JAX, other models and other shapes stay in it.
+    now and then: programs of other versions of JAX, other models and other shapes stay in it. It may be moved,
+    and copied to machines of the same kind.
+
     It holds for the whole process. :class:`~multimodal_pad.compiling.CompileLog` tells what it saved.
 
     **What lies in the folder is run as code**, as it is. So it is made for its user alone, and one that
@@ -48,6 +50,8 @@ def use_compilation_cache(cache_dir: str | Path) -> Path:
     check_private(folder)
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_enable_compilation_cache", True)
+    # XLA's own caches would have the path of the folder in every key: a folder that is moved would be of no use.
+    jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     compilation_cache.reset_cache()  # JAX looks at the options once, at the first compilation

@@ -115,7 +115,8 @@ class _Listeners:
 
     def _on_event(self, event: str, **_: Any) -> None:
         if event == _CACHE + "compile_requests_use_cache":
-            self._cache.add(asked=1)
+            if jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]  JAX asks without a folder, too
+                self._cache.add(asked=1)
         elif event == _CACHE + "cache_hits":
             self._cache.add(hits=1)
 

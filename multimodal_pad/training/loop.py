@@ -143,6 +143,8 @@ def fit(
         )
     if evaluate_on is not None and loss is cross_entropy:
         require_scikit_learn()  # now, and not after the first epoch
+    if cache_dir is not None:
+        use_compilation_cache(cache_dir)
     step = TrainStep(model, optimizer or make_optimizer(), loss, seed=seed)
     train_table = StepTable(step.train_step, donate_state=True)
     eval_table = StepTable(step.eval_step)
@@ -154,9 +156,7 @@ def fit(
         if batches is not None and batches.policy not in endless
     ]
     if finite:
-        warm_up_all(finite, leaves, batcher.example(), cache_dir=cache_dir, progress=progress)
-    elif cache_dir is not None:
-        use_compilation_cache(cache_dir)
+        warm_up_all(finite, leaves, batcher.example(), progress=progress)
     with forbid_compiles() if strict else nullcontext(), _bar(progress) as show:
         for epoch in range(epochs):
             started = time.perf_counter()

@@ -1,3 +1,5 @@
+from contextlib import ExitStack
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,10 +7,11 @@ import optax
 import pytest
 from flax import nnx
 
-from multimodal_pad import BucketBatcher, Fixed, Ladder
-from multimodal_pad.compiling import CompileLog, StepTable
-from multimodal_pad.errors import TrainingError
+from multimodal_pad import BucketBatcher, Exact, Fixed, Ladder, LengthTable, Planned, plan_shapes
+from multimodal_pad.compiling import CompileLog, StepTable, forbid_compiles, warm_up, warm_up_all
+from multimodal_pad.errors import CompileError, TrainingError
 from multimodal_pad.training import TrainStep, cross_entropy, evaluate, fit, l1, make_optimizer
+from tests.caches import restored_cache_options
 
 
 class MeanModel(nnx.Module):
@@ -134,12 +137,131 @@ def test_the_state_is_a_few_flat_leaves():
     assert all(isinstance(leaf, jax.Array) for leaf in step.leaves)
 
 
-def test_one_compile_per_shape_over_epochs_and_evaluation():
-    batcher = make_batcher()
+def planned_batcher(samples, count=3, **options):
+    plan = plan_shapes(LengthTable.measure(samples, ["audio"]), max_shapes=count, batch_size=6)
+    return BucketBatcher(samples, Planned(plan), **options)
+
+
+@pytest.fixture
+def after_warm_up(monkeypatch):
+    """A log of what compiles between the end of fit's warm-up and the end of the test."""
+    with ExitStack() as stack:
+        log = CompileLog()
+
+        def recording(*arguments, **options):
+            warm_up_all(*arguments, **options)
+            stack.enter_context(log)
+
+        monkeypatch.setattr("multimodal_pad.training.loop.warm_up_all", recording)
+        yield log
+
+
+@pytest.mark.parametrize("make", [make_batcher, planned_batcher])
+def test_nothing_compiles_after_the_warm_up(make, after_warm_up):
+    """Three epochs whose last batches are short, evaluation in between, the best model at the end."""
+    batcher, other = make(make_samples(41)), make(make_samples(23, seed=1))
     with CompileLog() as log:
-        fit(MeanModel(), batcher, epochs=3, evaluate_on=make_batcher(), progress=False)
-    assert log["train_step"].backend_compiles == len(batcher.stats.shapes)
-    assert log["eval_step"].backend_compiles == len(make_batcher().forecast().shapes)
+        result = fit(MeanModel(), batcher, epochs=3, evaluate_on=other, strict=True, progress=False)
+    assert len(result.history) == 3
+    assert log["train_step"].shapes == log["train_step"].backend_compiles == len(batcher.batch_shapes(3))
+    assert log["eval_step"].shapes == log["eval_step"].backend_compiles == len(other.batch_shapes(1))
+    assert after_warm_up.total.backend_compiles == after_warm_up.total.traces == 0, list(after_warm_up)
+    outputs = result.model(*next(other.epoch(0))[:2])
+    assert np.isfinite(outputs).all()
+
+
+def test_early_stopping_compiles_nothing(after_warm_up):
+    flipped = [{**sample, "targets": np.int32(1 - sample["targets"])} for sample in make_samples()]
+    optimizer = make_optimizer(0.1)
+    batcher, other = planned_batcher(make_samples()), planned_batcher(flipped)
+    result = fit(
+        MeanModel(), batcher, epochs=9, optimizer=optimizer, evaluate_on=other, patience=1, strict=True, progress=False
+    )
+    assert len(result.history) == 2
+    assert after_warm_up.total.backend_compiles == 0
+
+
+@pytest.mark.parametrize("place", ["numpy", "uncommitted", "committed"])
+def test_a_restart_from_a_file_compiles_nothing(place, tmp_path):
+    """Half of the steps, the state written and read again, the other half: as if it had never stopped."""
+    batcher = planned_batcher(make_samples(41))
+    step = TrainStep(MeanModel(), make_optimizer(0.1), cross_entropy)
+    table = warm_up(
+        StepTable(step.train_step, donate_state=True),
+        batcher.policy.plan,
+        step.leaves,
+        batcher.example(),
+        progress=False,
+    )
+    put = {
+        "numpy": lambda x: x,
+        "uncommitted": jax.device_put,
+        "committed": lambda x: jax.device_put(x, jax.devices()[0]),
+    }[place]
+    batches = [batch for epoch in range(3) for batch in batcher.epoch(epoch)]
+    straight = [np.array(leaf) for leaf in step.leaves]
+    with CompileLog() as log, forbid_compiles():
+        for batch in batches:
+            straight, _ = table(straight, batch)
+        leaves = step.leaves
+        for number, batch in enumerate(batches):
+            leaves, _ = table(leaves, put(batch))
+            if number == len(batches) // 2:
+                np.savez(tmp_path / "state.npz", *leaves)
+                with np.load(tmp_path / "state.npz") as file:
+                    leaves = put([file[name] for name in file.files])
+    assert log.total.backend_compiles == log.total.traces == 0, list(log)
+    for one, other in zip(straight, leaves, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_exact_padding_compiles_as_it_goes(after_warm_up):
+    exact = BucketBatcher(make_samples(), Exact(["audio"]), batch_size=6)
+    with CompileLog() as log:
+        fit(MeanModel(), exact, epochs=1, evaluate_on=make_batcher(), progress=False)
+    assert log["train_step"].backend_compiles == len(exact.stats.shapes)
+    assert after_warm_up["train_step"].backend_compiles == len(exact.stats.shapes)
+    assert after_warm_up["eval_step"].backend_compiles == 0
+    with pytest.raises(TrainingError, match=r"got strict for Exact\(\['audio'\]\)"):
+        fit(MeanModel(), exact, epochs=1, strict=True)
+
+
+def test_strict_training_refuses_what_the_source_compiles():
+    class Jitted:
+        """A source that computes its features with JAX."""
+
+        def __init__(self):
+            self.samples = make_samples()
+            self.compute = jax.jit(lambda x: x * 2)
+
+        def __len__(self):
+            return len(self.samples)
+
+        def __getitem__(self, index):
+            sample = self.samples[index]
+            return {**sample, "audio": np.asarray(self.compute(sample["audio"]))}
+
+    source = Jitted()
+    lengths = LengthTable.measure(source.samples, ["audio"])
+
+    def batcher():
+        return BucketBatcher(source, Ladder({"audio": [4, 8, 12]}), batch_size=6, lengths=lengths)
+
+    with pytest.raises(CompileError, match=r"'<lambda>' would be compiled at .*test_loop.py"):
+        fit(MeanModel(), batcher(), epochs=1, strict=True, progress=False)
+    fit(MeanModel(), batcher(), epochs=1, progress=False)
+    fit(MeanModel(), batcher(), epochs=1, strict=True, progress=False)
+
+
+def test_the_cache_serves_training(tmp_path):
+    with restored_cache_options():
+        with CompileLog() as first:
+            fit(MeanModel(), make_batcher(), epochs=1, cache_dir=tmp_path / "cache", progress=False)
+        jax.clear_caches()
+        with CompileLog() as second:
+            fit(MeanModel(), make_batcher(), epochs=1, cache_dir=tmp_path / "cache", progress=False)
+    assert first["train_step"].compiled == second["train_step"].cache_hits == 3
+    assert second["train_step"].compiled == 0
 
 
 def test_a_loss_that_is_not_finite_is_named():

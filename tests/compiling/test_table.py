@@ -3,8 +3,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from multimodal_pad import BucketBatcher, Exact, Fixed, Ladder, PaddingError, pad_samples
-from multimodal_pad.compiling import CompileLog, StepTable, device_bytes
+from multimodal_pad import (
+    BatchShape,
+    BucketBatcher,
+    Exact,
+    Fixed,
+    Ladder,
+    LengthTable,
+    PaddingError,
+    PlanWarning,
+    pad_samples,
+    plan_shapes,
+)
+from multimodal_pad.compiling import CompileLog, StepTable, batch_struct, device_bytes, warm_up
+from multimodal_pad.errors import UnplannedShapeError
 from multimodal_pad.sources import Synthetic
 
 SOURCE = Synthetic(60)
@@ -68,57 +80,6 @@ def test_the_recompile_that_a_trace_counter_misses():
     assert log["tabled_step"].backend_compiles == 1
 
 
-def test_the_log_counts_only_while_it_is_open():
-    def logged_step(x):
-        return x + 1
-
-    jitted = jax.jit(logged_step)
-    jitted(np.zeros(2))
-    with CompileLog() as outer:
-        jitted(np.zeros(3))
-        with CompileLog() as inner:
-            jitted(np.zeros(4))
-    jitted(np.zeros(5))
-    assert outer["logged_step"].backend_compiles == 2
-    assert inner["logged_step"].backend_compiles == 1
-    assert "logged_step" in outer
-    assert outer["never_compiled"].backend_compiles == 0
-    assert outer.total.backend_compiles >= 2
-    assert outer.total.seconds >= outer["logged_step"].seconds > 0
-
-
-def test_cache_hits_are_told_from_compiles(tmp_path):
-    """A hit in the persistent cache is a backend event too; the log says how many of them were hits."""
-    options = {
-        "jax_compilation_cache_dir": str(tmp_path),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }
-    before = {name: getattr(jax.config, name) for name in options}
-    from jax.experimental.compilation_cache import compilation_cache
-
-    def cached_step(x):
-        return jnp.sin(x) @ x
-
-    try:
-        for name, value in options.items():
-            jax.config.update(name, value)
-        compilation_cache.reset_cache()
-        with CompileLog() as cold:
-            jax.jit(cached_step)(np.ones(7, np.float32))
-        jax.clear_caches()
-        with CompileLog() as warm:
-            jax.jit(cached_step)(np.ones(7, np.float32))
-    finally:
-        for name, value in before.items():
-            jax.config.update(name, value)
-        compilation_cache.reset_cache()
-    assert (cold["cached_step"].backend_compiles, cold["cached_step"].cache_hits) == (1, 0)
-    assert (warm["cached_step"].backend_compiles, warm["cached_step"].cache_hits) == (1, 1)
-    assert cold["cached_step"].cache_seconds == 0
-    assert 0 < warm["cached_step"].cache_seconds <= warm["cached_step"].backend_seconds
-
-
 def test_the_table_runs_what_it_compiled():
     def scaled(state, batch):
         return state * batch.features["audio"].sum()
@@ -180,3 +141,92 @@ def test_the_cpu_backend_takes_a_batch_without_a_copy():
     on_device = jax.device_put(batch)
     for host, device in zip(jax.tree.leaves(batch), jax.tree.leaves(on_device), strict=True):
         assert device.unsafe_buffer_pointer() == host.ctypes.data
+
+
+def summed(state, batch):
+    return state + batch.features["audio"].sum()
+
+
+def warmed(**options):
+    table = StepTable(summed, **options)
+    shapes = [BatchShape.of(2, {"audio": 8}), BatchShape.of(1, {"audio": 32})]
+    return warm_up(table, shapes, jnp.zeros(()), a_batch(), progress=False)
+
+
+@pytest.mark.parametrize(
+    ("rows", "length", "message"),
+    [
+        (2, 9, r"2 x \(audio 9\): 'audio' has 9 positions and not 8, as the nearest planned shape, 2 x \(audio 8\)"),
+        (1, 30, r"'audio' has 30 positions and not 32, as the nearest planned shape, 1 x \(audio 32\) \(of 2\)"),
+        (3, 8, r"the batch has 3 rows and not 2, as the nearest planned shape, 2 x \(audio 8\)"),
+        (4, 9, r"'audio' has 9 positions and not 8, the batch has 4 rows and not 2, as"),
+    ],
+)
+def test_an_unplanned_shape_is_refused_before_anything_compiles(rows, length, message):
+    table = warmed()
+    batch = pad_samples([{"audio": np.ones((length, 2), np.float32), "targets": np.float32(1)}], batch_size=rows)
+    with CompileLog() as log, pytest.raises(UnplannedShapeError, match=message):
+        table(jnp.zeros(()), batch)
+    assert log.total.traces == log.total.backend_compiles == 0
+    planned = pad_samples([{"audio": np.ones((5, 2), np.float32), "targets": np.float32(1)}], pad_to={"audio": 32})
+    assert float(table(jnp.zeros(()), planned)) == 10, "the next allowed call works"
+
+
+def test_the_error_names_the_plan():
+    plan = plan_shapes(LengthTable(("audio",), np.array([[4], [8]])), max_shapes=2, batch_size=2)
+    table = warm_up(summed, plan, jnp.zeros(()), a_batch(), progress=False)
+    with pytest.raises(UnplannedShapeError, match=rf"of 2 of the plan {plan.fingerprint[:12]}\)"):
+        table(jnp.zeros(()), a_batch(7))
+
+
+def test_other_modalities_are_unplanned_too():
+    batch = pad_samples([{"smell": np.ones((8, 2), np.float32)}])
+    with pytest.raises(UnplannedShapeError, match=r"the 2 planned ones have the modalities \['audio'\]"):
+        warmed()(jnp.zeros(()), batch)
+
+
+def test_a_table_that_is_not_strict_warns_once_per_shape_and_counts():
+    table = warmed(strict=False)
+    with pytest.warns(PlanWarning, match=r"unplanned shape, 1 x \(audio 5\): .*; it is compiled now") as caught:
+        table(jnp.zeros(()), a_batch(5))
+    assert caught[0].filename == __file__
+    assert float(table(jnp.zeros(()), a_batch(5))) == 10, "no second warning, which would be an error here"
+    assert table.unplanned == [BatchShape.of(1, {"audio": 5})]
+    with pytest.warns(PlanWarning, match="audio 6"):
+        table(jnp.zeros(()), a_batch(6))
+    assert len(table.unplanned) == 2
+
+
+def test_what_is_compiled_on_purpose_is_not_unplanned():
+    table = warmed()
+    table.compile(jnp.zeros(()), a_batch(5))
+    assert float(table(jnp.zeros(()), a_batch(5))) == 10
+    assert table.unplanned == []
+
+
+def test_an_error_of_the_step_names_the_shape():
+    def broken(state, batch):
+        return state + batch.features["audio"].sum(axis=7)
+
+    with pytest.raises(ValueError, match="axis 7") as caught:
+        warm_up(broken, [BatchShape.of(2, {"audio": 8})], jnp.zeros(()), a_batch(), progress=False)
+    assert "while 'broken' was traced for 2 x (audio 8)" in caught.value.__notes__
+
+
+def test_the_table_as_text():
+    heading, longer, shorter = str(warmed()).splitlines()
+    assert heading.split() == ["summed", "seconds", "device", "MB"]
+    assert longer.startswith("1 x (audio 32)")
+    assert shorter.startswith("2 x (audio 8)")
+
+
+def test_a_batch_at_another_shape():
+    batch = pad_samples([{"audio": np.ones((3, 2), np.float32), "targets": np.zeros((2, 2), np.int32)}])
+    struct = batch_struct(batch, BatchShape.of(5, {"audio": 7}))
+    assert struct.shape == BatchShape.of(5, {"audio": 7})
+    assert struct.features["audio"].shape == (5, 7, 2)
+    assert struct.masks["audio"].shape == (5, 7)
+    assert (struct.targets.shape, struct.targets.dtype) == ((5, 2, 2), np.int32)
+    assert batch_struct(batch._replace(targets=None), struct.shape).targets is None
+    with pytest.raises(PaddingError, match=r"a batch of \['audio'\] and a shape of \['text'\]"):
+        batch_struct(batch, BatchShape.of(5, {"text": 7}))

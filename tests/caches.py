@@ -1,0 +1,26 @@
+"""The persistent compilation cache is an option of the process: tests give it back as it was."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import jax
+from jax.experimental.compilation_cache import compilation_cache
+
+OPTIONS = (
+    "jax_compilation_cache_dir",
+    "jax_enable_compilation_cache",
+    "jax_persistent_cache_enable_xla_caches",
+    "jax_persistent_cache_min_compile_time_secs",
+    "jax_persistent_cache_min_entry_size_bytes",
+)
+
+
+@contextmanager
+def restored_cache_options() -> Iterator[None]:
+    before = {name: getattr(jax.config, name) for name in OPTIONS}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+        compilation_cache.reset_cache()

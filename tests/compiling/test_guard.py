@@ -1,0 +1,179 @@
+"""Each known cause of a compilation is caught, by name, and what is compiled goes on working."""
+
+import logging
+import threading
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from multimodal_pad.compiling import CompileGuard, CompileLog, forbid_compiles
+from multimodal_pad.compiling.events import CompileEvent
+from multimodal_pad.compiling.guard import _in_short
+from multimodal_pad.errors import CompileError
+
+BATCH = np.ones((3, 2), np.float32)
+
+
+def make_step():
+    def guarded_step(state, batch):
+        return state + batch.sum()
+
+    return jax.jit(guarded_step)
+
+
+@pytest.fixture
+def step():
+    """A compiled step, and what calls it as it was compiled."""
+    jitted = make_step()
+    jitted(np.float32(0), BATCH)
+    return jitted
+
+
+def again(step):
+    assert float(step(np.float32(1), BATCH)) == 7
+
+
+def with_another_precision(step):
+    with jax.default_matmul_precision("float32"):
+        step(np.float32(0), BATCH)
+
+
+CAUSES = {
+    "tail batch": (lambda step: step(np.float32(0), BATCH[:2]), r"at batch, now f32\[2,2\] and before f32\[3,2\]"),
+    "dtype": (lambda step: step(np.float32(0), BATCH.astype(np.int32)), r"at batch, now i32\[3,2\] and before f32"),
+    "weak type": (
+        lambda step: step(0.0, BATCH),
+        r"at state, now f32\[\]\{weak_type=True\}.*\ngive arrays of a fixed dtype",
+    ),
+    "committed": (
+        lambda step: step(np.float32(0), jax.device_put(BATCH, jax.devices()[0])),
+        r"traced for these types before, so its arguments lie elsewhere \(committed.*\nplace state and batches alike",
+    ),
+    "new closure": (
+        lambda _: make_step()(np.float32(0), BATCH),
+        r"never seen function:\n.*guarded_step.*\n(.*\n)*make the function, and its jax.jit, once",
+    ),
+    "configuration": (with_another_precision, r"jax_default_matmul_precision differs: now float32 and before None"),
+    "another structure": (
+        lambda step: step(np.float32(0), {"x": BATCH}["x"][None]),
+        r"at batch, now f32\[1,3,2\]",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CAUSES)
+def test_each_cause_is_caught_and_explained(name, step):
+    cause, message = CAUSES[name]
+    with CompileLog() as log, forbid_compiles():
+        with pytest.raises(CompileError, match=message) as caught:
+            cause(step)
+        again(step)
+        with pytest.raises(CompileError, match=message):
+            cause(step)  # JAX has traced it by now, and tells no more
+    assert str(caught.value).startswith(f"'guarded_step' would be compiled at {__file__}:")
+    assert log.total.backend_compiles == 0
+    cause(step)
+    again(step)
+
+
+def test_a_model_that_is_switched_to_evaluation():
+    class Model(nnx.Module):
+        def __init__(self):
+            self.dropout = nnx.Dropout(0.5, rngs=nnx.Rngs(0))
+
+        def __call__(self, x):
+            return self.dropout(x)
+
+    @nnx.jit
+    def model_step(model, x):
+        return model(x).sum()
+
+    model = Model()
+    model_step(model, BATCH)
+    model.eval()
+    with (
+        forbid_compiles("model_step"),
+        pytest.raises(CompileError, match=r"deterministic', Static\(value=True") as caught,
+    ):
+        model_step(model, BATCH)
+    assert len(str(caught.value)) < 1500
+    assert __file__ in str(caught.value).splitlines()[0], "not a file of Flax"
+    model.train()
+    with forbid_compiles("model_step"):
+        model_step(model, BATCH)
+
+
+def test_small_eager_operations_count_too():
+    x = jnp.ones(1009)
+    with forbid_compiles(), pytest.raises(CompileError, match="'multiply' would be compiled"):
+        _ = x * x
+    with forbid_compiles("guarded_step"):
+        _ = x * x
+
+
+def test_other_threads_are_guarded(step):
+    caught = []
+
+    def work():
+        try:
+            step(np.float32(0), BATCH[:1])
+        except CompileError as error:
+            caught.append(error)
+
+    with forbid_compiles():
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+    assert "now f32[1,2]" in str(caught[0])
+
+
+def test_the_listeners_exception_stops_the_compilation(step):
+    """Undocumented in JAX: an exception from the event that begins a backend compile comes out of the call."""
+    with CompileLog() as log, forbid_compiles(), pytest.raises(CompileError):
+        step(np.float32(0), BATCH[:2])
+    assert log["guarded_step"].traces == 1
+    assert log["guarded_step"].backend_compiles == 0
+
+
+def test_what_compiles_all_the_same_is_reported_after_the_step(step, monkeypatch):
+    """Where a version of JAX swallowed the exception, the guard would still see that a compilation ended."""
+    monkeypatch.setattr(CompileGuard, "starting", lambda *_: None)
+    with forbid_compiles("guarded_step") as guard:
+        guard.check()
+        step(np.float32(0), BATCH[:2])
+        with pytest.raises(CompileError, match="'guarded_step' compiled where nothing may"):
+            guard.check()
+        guard.check()  # told once
+    with pytest.raises(CompileError, match="'guarded_step' compiled"), forbid_compiles():
+        step(np.float32(0), BATCH[:1])
+
+
+def test_an_error_of_the_block_is_not_hidden():
+    with pytest.raises(RuntimeError, match="mine"), forbid_compiles() as guard:  # noqa: PT012
+        guard.ended(CompileEvent("backend", "let_through", 0.1))
+        raise RuntimeError("mine")
+
+
+def test_guards_nest_and_leave_no_trace(step, caplog):
+    assert not jax.config.jax_explain_cache_misses
+    with caplog.at_level(logging.WARNING), forbid_compiles("something_else"), forbid_compiles():
+        assert jax.config.jax_explain_cache_misses
+        with pytest.raises(CompileError, match=r"now f32\[2,2\]"):
+            step(np.float32(0), BATCH[:2])
+    assert not jax.config.jax_explain_cache_misses
+    assert caplog.records == [], "JAX's explanation is in the error, not in the log"
+    assert logging.getLogger("jax._src.interpreters.partial_eval").filters == []
+    step(np.float32(0), BATCH[:2])
+
+
+def test_long_explanations_are_cut_to_the_difference():
+    before, now = "a" * 500 + "old" + "b" * 900, "a" * 500 + "new" + "b" * 900
+    text = _in_short(f"for f\n  all previously seen cache keys differ.\n  * at x, now {now} and before {before}, so no")
+    assert len(text) < 400
+    assert "aanewbb" in text
+    assert "aaoldbb" in text
+    assert "previously" not in text
+    assert text.endswith(", so no")

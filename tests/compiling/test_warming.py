@@ -1,0 +1,177 @@
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from multimodal_pad import (
+    BatchShape,
+    PaddingError,
+    pad_samples,
+)
+from multimodal_pad.compiling import CompileLog, StepTable, forbid_compiles, warm_up, warm_up_all
+
+
+def new_step():
+    """A function of its own for each test: JAX knows the programs of one that it has seen."""
+
+    def warm_step(state, batch):
+        return state + batch.features["audio"].sum()
+
+    return warm_step
+
+
+EXAMPLE = pad_samples([{"audio": np.ones((1, 2), np.float32)}])
+SHAPES = [BatchShape.of(2, {"audio": length}) for length in (4, 8, 16)]
+
+
+def batch_of(length, rows=2):
+    return pad_samples([{"audio": np.ones((length, 2), np.float32)}] * rows)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_every_shape_is_compiled_once_and_nothing_after(threads):
+    with CompileLog() as log:
+        table = warm_up(new_step(), SHAPES, np.float32(0), EXAMPLE, threads=threads, progress=False)
+        assert log["warm_step"].shapes == log["warm_step"].backend_compiles == 3
+        with forbid_compiles():
+            for shape in SHAPES:
+                length = dict(shape.lengths)["audio"]
+                assert float(table(np.float32(0), batch_of(length))) == 4 * length
+    assert sorted(table.steps) == SHAPES == table.planned
+    assert all(step.seconds > 0 for step in table.steps.values())
+    assert log["warm_step"].backend_compiles == 3
+
+
+def test_a_table_that_is_warmed_up_twice_compiles_what_is_new():
+    table = warm_up(new_step(), SHAPES[:2], np.float32(0), EXAMPLE, progress=False)
+    with CompileLog() as log:
+        assert warm_up(table, SHAPES, np.float32(0), EXAMPLE, progress=False) is table
+    assert log["warm_step"].backend_compiles == 1
+    assert table.planned == SHAPES
+
+
+def test_no_data_is_needed():
+    """Shapes and dtypes are enough, of the state and of the batch."""
+    struct = jax.eval_shape(lambda: EXAMPLE)
+    table = warm_up(new_step(), SHAPES, jax.ShapeDtypeStruct((), np.float32), struct, progress=False)
+    assert float(table(np.float32(0), batch_of(4))) == 16
+
+
+def test_training_and_evaluation_together():
+    def evaluating(state, batch):
+        return batch.features["audio"].sum() - state
+
+    train, evaluate = StepTable(new_step(), donate_state=True), StepTable(evaluating)
+    warm_up_all([(train, SHAPES), (evaluate, SHAPES[:1])], jnp.zeros(()), EXAMPLE, progress=False)
+    state = jnp.zeros(())
+    moved = train(state, batch_of(4))
+    assert state.is_deleted()
+    assert float(evaluate(moved, batch_of(4))) == 0
+    assert (len(train), len(evaluate)) == (3, 1)
+
+
+def test_bad_warm_ups():
+    with pytest.raises(PaddingError, match="got no shapes to warm 'warm_step' up for"):
+        warm_up(new_step(), [], np.float32(0), EXAMPLE)
+    with pytest.raises(PaddingError, match="got threads=0"):
+        warm_up(new_step(), SHAPES, np.float32(0), EXAMPLE, threads=0)
+    with pytest.raises(PaddingError, match=r"a batch of \['audio'\] and a shape of \['text'\]"):
+        warm_up(new_step(), [BatchShape.of(2, {"text": 4})], np.float32(0), EXAMPLE, progress=False)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("compiling")]
+
+
+def test_the_bar_counts_programs(capsys):
+    warm_up(new_step(), SHAPES, np.float32(0), EXAMPLE)
+    shown = capsys.readouterr().out
+    assert "compiled warm_step for 2 x (audio" in shown
+    assert "3/3" in shown
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_ctrl_c_leaves_no_threads_and_a_usable_process():
+    """Interrupted in the middle: what is compiled stays, the rest is dropped, and a second warm-up completes."""
+    interrupt = threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT))
+
+    def slow_step(state, batch):
+        if not done:
+            time.sleep(0.05)  # lowering, in this thread
+        return state + batch.features["audio"].sum()
+
+    shapes = [BatchShape.of(2, {"audio": length}) for length in range(4, 64)]
+    table, done = StepTable(slow_step), []
+    interrupt.start()
+    with pytest.raises(KeyboardInterrupt):
+        warm_up(table, shapes, np.float32(0), EXAMPLE, progress=False)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("compiling")]
+    assert 0 < len(table) < len(shapes)
+    done.append(True)
+    warm_up(table, shapes, np.float32(0), EXAMPLE, progress=False)
+    assert len(table) == len(shapes)
+    assert float(table(np.float32(0), batch_of(9))) == 36
+
+
+MESH = """
+import jax, jax.numpy as jnp, numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+from multimodal_pad import BucketBatcher, LengthTable, Planned, plan_shapes
+from multimodal_pad.compiling import CompileLog, StepTable, forbid_compiles, warm_up_all
+from multimodal_pad.training import TrainStep, cross_entropy, make_optimizer
+from tests.training.test_loop import MeanModel, make_samples
+
+assert jax.device_count() == 2
+mesh = jax.make_mesh((2,), ("data",))
+rows, whole = NamedSharding(mesh, PartitionSpec("data")), NamedSharding(mesh, PartitionSpec())
+samples = make_samples(50)
+plan = plan_shapes(LengthTable.measure(samples, ("audio",)), max_shapes=3, batch_size=6)
+batcher = BucketBatcher(samples, Planned(plan))
+losses = []
+for placed in ("one device", "numpy", "sharded"):
+    step = TrainStep(MeanModel(), make_optimizer(0.1), cross_entropy)
+    shardings = {} if placed == "one device" else {"in_shardings": (whole, rows)}
+    outs = {} if placed == "one device" else {"out_shardings": (whole, whole)}
+    train = StepTable(step.train_step, donate_state=True, **shardings, **outs)
+    evaluate = StepTable(step.eval_step, **shardings)
+    warm_up_all([(train, plan), (evaluate, plan)], step.leaves, batcher.example(), progress=False)
+    leaves = step.leaves if placed == "one device" else jax.device_put(step.leaves, whole)
+    losses.append([])
+    with CompileLog() as log, forbid_compiles():
+        for epoch in range(3):
+            for batch in batcher.epoch(epoch):
+                if placed == "sharded":
+                    batch = jax.device_put(batch, rows)
+                leaves, metrics = train(leaves, batch)
+                losses[-1].append(float(metrics.loss))
+            for batch in batcher.epoch(0):
+                outputs, loss = evaluate(leaves, batch)
+        assert placed == "one device" or leaves[0].sharding.is_equivalent_to(whole, 1), leaves[0].sharding
+    assert log.total.backend_compiles == 0, {name: log[name] for name in log}
+    assert log.total.traces == 0
+np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
+np.testing.assert_array_equal(losses[1], losses[2])
+try:
+    uneven = StepTable(step.train_step, in_shardings=(whole, rows))
+    warm_up_all([(uneven, plan.batch_shapes[:1])], step.leaves, batcher.example(), progress=False)
+    odd = plan_shapes(LengthTable.measure(samples, ("audio",)), max_shapes=1, batch_size=5)
+    warm_up_all([(uneven, odd)], step.leaves, batcher.example(), progress=False)
+except ValueError as error:
+    assert "partitioned 2 times" in str(error) and "5 x (audio" in "".join(error.__notes__), error.__notes__
+else:
+    raise SystemExit("five rows went onto two devices")
+print("well")
+"""
+
+
+def test_nothing_compiles_over_a_mesh_of_two_devices():
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", MESH], capture_output=True, text=True, check=False, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "well"
