@@ -45,8 +45,8 @@ def figures(results: dict[str, Any]) -> Iterator[tuple[str, str]]:
         ),
         (
             _time,
-            "Time to train, split into planning, compiling, stepping and waiting for data. Paler bars are "
-            "estimates from the steps measured; a bar that runs off the edge is longer than drawn.",
+            "Time to train, split into planning, compiling before and during training, stepping and waiting for data. "
+            "Paler bars are estimates from the steps measured; a bar that runs off the edge is longer than drawn.",
         ),
         (
             _compiles,
@@ -128,11 +128,13 @@ def _time(results: dict[str, Any]) -> Figure:
     edge = 1.25 * others[0] if others and longest > 3 * others[0] else longest
     for place, row in enumerate(rows):
         waiting = float(np.mean(row["measured"]["wait_seconds"])) * row["steps"]
-        stepping = row["seconds_to_train"] - row["preparing_seconds"] - row["compile_seconds"] - waiting
+        before, during = row["compile_seconds_before"], row["compile_seconds_during"]
+        stepping = row["seconds_to_train"] - row["preparing_seconds"] - before - during - waiting
         left, alpha = 0.0, 0.55 if row["estimated"] else 1.0
         parts = (
             ("planning", row["preparing_seconds"], COLOURS[2]),
-            ("compiling", row["compile_seconds"], COLOURS[3]),
+            ("compiling before", before, COLOURS[3]),
+            ("compiling during", during, COLOURS[5]),
             ("stepping", stepping, COLOURS[0]),
             ("waiting for data", waiting, COLOURS[1]),
         )

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
-import jax
 import numpy as np
 from flax import nnx
 from scipy.optimize import nnls
 
-from multimodal_pad import BucketBatcher, PaddedBatch, PaddingStats, Schedule, TransformerCost
-from multimodal_pad.compiling import CompileLog, StepTable
+from multimodal_pad import BatchShape, BucketBatcher, PaddingStats, Schedule, TransformerCost
+from multimodal_pad.compiling import CompileLog, StepTable, forbid_compiles, warm_up
 from multimodal_pad.models import MultimodalTransformer, TransformerConfig
 from multimodal_pad.training import TrainStep, cross_entropy, make_optimizer
 
@@ -31,8 +32,15 @@ class Measured:
     losses: list[float] = field(default_factory=list)
     backend_compiles: list[int] = field(default_factory=list)  # so far, after each step
     shapes_compiled: int = 0
-    compile_seconds: float = 0.0
+    seconds_before: float = 0.0  # compiling before the first step, on the clock
+    seconds_during: float = 0.0  # compiling after it
     device_bytes: int | None = None
+
+
+def make_step(config: TransformerConfig, learning_rate: float, seed: int) -> TrainStep:
+    """The model's train step, the same for every policy."""
+    model = MultimodalTransformer(config, rngs=nnx.Rngs(seed))
+    return TrainStep(model, make_optimizer(learning_rate), cross_entropy, seed=seed)
 
 
 def measure(
@@ -47,39 +55,68 @@ def measure(
 ) -> Measured:
     """Train through the epochs of ``schedules`` in ``seconds``, or as much of them as fits.
 
-    The largest shape is compiled first, for its memory. Once half of the time has gone into compiling,
-    steps of shapes that are not compiled yet are passed over, so that the rest of the time measures steps.
+    A policy with finitely many shapes is warmed up: for all of its shapes, or for as many as half of the
+    time allows, the largest and those that most steps use. Steps of others are passed over, and
+    nothing may compile from then on. Exact padding compiles as it goes, until half of the time is gone.
     """
     started = time.perf_counter()
-    model = MultimodalTransformer(config, rngs=nnx.Rngs(seed))
-    step = TrainStep(model, make_optimizer(learning_rate), cross_entropy, seed=seed)
+    step = make_step(config, learning_rate, seed)
     table = StepTable(step.train_step, donate_state=True)
-    leaves, measured = step.leaves, Measured()
-    shapes = np.concatenate([steps.shapes for steps in schedules])
-    largest = dict(zip(batcher.policy.modalities, shapes[np.argmax(batcher.cost(shapes))].tolist(), strict=True))
+    leaves, measured, example = step.leaves, Measured(), batcher.example()
+    endless = batcher.policy.shapes() is None
+    by_use = _by_use(batcher, schedules)
     with CompileLog() as log:
-        table.compile(leaves, _like(next(batcher.epoch(0)), largest))
-        asked = time.perf_counter()
-        for place, batch in enumerate(batch for epoch in range(len(schedules)) for batch in batcher.epoch(epoch)):
-            waited = time.perf_counter() - asked
-            if batch.shape in table.steps or log["train_step"].seconds < seconds / 2 or not measured.losses:
-                executable = table.compile(leaves, batch)
-                begun = time.perf_counter()
-                leaves, metrics = executable.call(leaves, batch)
-                measured.losses.append(float(metrics.loss))  # waits for the step
-                measured.step_seconds.append(time.perf_counter() - begun)
-                measured.wait_seconds.append(waited)
-                measured.places.append(place)
-                measured.backend_compiles.append(log["train_step"].backend_compiles)
-                tick(len(measured.losses))
+        # Two first: the largest one for its memory, and the seconds of both for how many more there is time.
+        warming = time.perf_counter()
+        warm_up(table, by_use[:1] if endless else by_use[:2], leaves, example, progress=False)
+        measured.seconds_before = time.perf_counter() - warming
+        affordable = int(seconds / 2 / max(measured.seconds_before, 1e-3) * len(table))
+        if not endless and len(table) < len(by_use) and affordable > len(table):
+            warm_up(table, by_use[:affordable], leaves, example, progress=False)
+            measured.seconds_before = time.perf_counter() - warming
+        with nullcontext() if endless else forbid_compiles():
             asked = time.perf_counter()
-            if asked > started + seconds:
-                break
+            for place, batch in enumerate(batch for epoch in range(len(schedules)) for batch in batcher.epoch(epoch)):
+                waited = time.perf_counter() - asked
+                may_compile = endless and (measured.seconds_during < seconds / 2 or not measured.losses)
+                if batch.shape in table.steps or may_compile:
+                    begun = time.perf_counter()
+                    executable = table.steps.get(batch.shape)
+                    if executable is None:
+                        executable = table.compile(leaves, batch)
+                        measured.seconds_during += time.perf_counter() - begun
+                        begun = time.perf_counter()
+                    leaves, metrics = executable.call(leaves, batch)
+                    measured.losses.append(float(metrics.loss))  # waits for the step
+                    measured.step_seconds.append(time.perf_counter() - begun)
+                    measured.wait_seconds.append(waited)
+                    measured.places.append(place)
+                    measured.backend_compiles.append(log["train_step"].backend_compiles)
+                    tick(len(measured.losses))
+                asked = time.perf_counter()
+                if asked > started + seconds and measured.losses:
+                    break
+    if endless:  # the largest was compiled ahead for its memory alone; it counts as one that came
+        measured.seconds_during += measured.seconds_before
+        measured.seconds_before = 0.0
     measured.shapes_compiled = len(table)
-    measured.compile_seconds = log["train_step"].seconds
     known = [step.device_bytes for step in table.steps.values() if step.device_bytes is not None]
     measured.device_bytes = max(known, default=None)
     return measured
+
+
+def _by_use(batcher: BucketBatcher, schedules: list[Schedule]) -> list[BatchShape]:
+    """The batch shapes that the schedules use: the largest one, then those of most steps first."""
+    used: Counter[BatchShape] = Counter()
+    costs = {}
+    names = batcher.policy.modalities
+    for steps in schedules:
+        for shape, rows in zip(steps.shapes, steps.batch_sizes.tolist(), strict=True):
+            batch_shape = BatchShape.of(rows, dict(zip(names, shape.tolist(), strict=True)))
+            used[batch_shape] += 1
+            costs[batch_shape] = rows * float(batcher.cost(shape[None])[0])
+    largest = max(costs, key=lambda shape: costs[shape])
+    return [largest, *(shape for shape, _ in used.most_common() if shape != largest)]
 
 
 def summarise(
@@ -106,15 +143,17 @@ def summarise(
     stepping = step_seconds.sum() + predict_seconds(work[measured.places], step_seconds, work[rest]).sum()
     waiting = np.mean(measured.wait_seconds) * len(shapes)
     whole = len(stats.shapes) / measured.shapes_compiled
-    compile_seconds = measured.compile_seconds * whole
+    before, during = measured.seconds_before * whole, measured.seconds_during * whole
     estimated = ["samples_per_second", "seconds_to_train"] if done < len(shapes) else []
-    estimated += ["backend_compiles", "compile_seconds"] if whole > 1 else []
+    if whole > 1:
+        estimated += ["backend_compiles", "compile_seconds_before", "compile_seconds_during"]
     return {
         "policy": policy,
         "grouping": batcher.grouping,
         "shapes": len(stats.shapes),
         "backend_compiles": round(measured.backend_compiles[-1] * whole),
-        "compile_seconds": compile_seconds,
+        "compile_seconds_before": before,
+        "compile_seconds_during": during,
         "position_efficiency": stats.position_efficiency,
         "cost_efficiency": stats.cost_efficiency,
         "batch_bytes_mean": _batch_bytes(batcher, shapes, batch_sizes),
@@ -123,7 +162,7 @@ def summarise(
         "step_ms_quartiles": (1e3 * np.quantile(step_seconds, [0.25, 0.75])).tolist(),
         "samples_per_second": stats.samples / (stepping + waiting),
         "preparing_seconds": preparing,
-        "seconds_to_train": preparing + compile_seconds + stepping + waiting,
+        "seconds_to_train": preparing + before + during + stepping + waiting,
         "loss_first": measured.losses[0],
         "loss_last": float(np.mean(measured.losses[-LAST_STEPS:])),
         "steps": len(shapes),
@@ -137,7 +176,8 @@ def summarise(
             "wait_seconds": measured.wait_seconds,
             "losses": measured.losses,
             "backend_compiles": measured.backend_compiles,
-            "compile_seconds": measured.compile_seconds,
+            "compile_seconds_before": measured.seconds_before,
+            "compile_seconds_during": measured.seconds_during,
         },
     }
 
@@ -160,8 +200,7 @@ def predict_seconds(work: np.ndarray, seconds: np.ndarray, wanted: np.ndarray) -
 
 def _work(cost: TransformerCost, shapes: np.ndarray, batch_sizes: np.ndarray) -> np.ndarray:
     """What a step's time may grow with, ``(steps, 3)``: nothing, linear FLOPs, quadratic FLOPs."""
-    linear = batch_sizes * (shapes @ cost.linear)
-    return np.stack([np.ones(len(shapes)), linear, batch_sizes * cost.forward(shapes) - linear], axis=1)
+    return np.concatenate([np.ones((len(shapes), 1)), batch_sizes[:, None] * cost.step_flops(shapes)], axis=1)
 
 
 def _distinct_so_far(shapes: np.ndarray) -> list[int]:
@@ -179,15 +218,3 @@ def _batch_bytes(batcher: BucketBatcher, shapes: np.ndarray, batch_sizes: np.nda
     widths = np.array([batch.features[m].nbytes + batch.masks[m].nbytes for m in batcher.policy.modalities]) / positions
     per_row = (batch.nbytes - float(widths @ positions)) / len(batch.sample_mask)
     return float((batch_sizes * (per_row + shapes @ widths)).mean())
-
-
-def _like(batch: PaddedBatch, lengths: dict[str, int]) -> Any:
-    """The shapes and dtypes of ``batch`` at other padded lengths."""
-
-    def stretched(x: np.ndarray, length: int) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((x.shape[0], length, *x.shape[2:]), x.dtype)
-
-    return batch._replace(
-        features={m: stretched(x, lengths[m]) for m, x in batch.features.items()},  # type: ignore[dict-item]
-        masks={m: stretched(x, lengths[m]) for m, x in batch.masks.items()},  # type: ignore[dict-item]
-    )

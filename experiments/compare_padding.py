@@ -27,7 +27,7 @@ from flax import nnx
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from experiments.compare_measure import measure, summarise
+from experiments.compare_measure import make_step, measure, summarise
 from experiments.compare_report import comparison_table, write_report
 from experiments.output import write_folder
 from experiments.provenance import provenance
@@ -43,13 +43,11 @@ from multimodal_pad import (
     pad_samples,
     plan_shapes,
 )
-from multimodal_pad.calibration import calibrate
 from multimodal_pad.cli import exit_status
-from multimodal_pad.compiling import StepTable
+from multimodal_pad.compiling import CompileLog, StepTable, calibrate, typical_shapes
 from multimodal_pad.models import ModalityConfig, MultimodalTransformer, TransformerConfig
 from multimodal_pad.schedule import Grouping
 from multimodal_pad.sources import Meld, Synthetic
-from multimodal_pad.training import TrainStep, cross_entropy, make_optimizer
 
 POLICIES: dict[str, Callable[[LengthTable], Policy]] = {
     "fixed": Fixed.longest,
@@ -95,15 +93,7 @@ def compare(config: Config, progress: Progress) -> dict[str, Any]:
         begun = time.perf_counter()
         policy = make_policy(name, grouping, samples, lengths, config, model_config)
         preparing = time.perf_counter() - begun
-        batcher = BucketBatcher(
-            samples,
-            policy,
-            batch_size=config.batch_size,
-            lengths=lengths,
-            grouping=grouping,
-            seed=config.seed,
-            cost=model_config.cost,
-        )
+        batcher = make_batcher(policy, grouping, samples, lengths, config, model_config)
         schedules = [batcher.schedule(epoch) for epoch in range(config.epochs)]
         task = progress.add_task(f"{name}/{grouping}", total=sum(map(len, schedules)))
         measured = measure(
@@ -131,6 +121,26 @@ def compare(config: Config, progress: Progress) -> dict[str, Any]:
     }
 
 
+def make_batcher(
+    policy: Policy,
+    grouping: Grouping,
+    samples: list[dict[str, Any]],
+    lengths: LengthTable,
+    config: Config,
+    model_config: TransformerConfig,
+) -> BucketBatcher:
+    """The batches of a policy."""
+    return BucketBatcher(
+        samples,
+        policy,
+        batch_size=config.batch_size,
+        lengths=lengths,
+        grouping=grouping,
+        seed=config.seed,
+        cost=model_config.cost,
+    )
+
+
 def make_policy(
     name: str,
     grouping: Grouping,
@@ -142,23 +152,21 @@ def make_policy(
     """The policy that a name stands for; ``planned_auto`` compiles and times a few shapes first."""
     if name in POLICIES:
         return POLICIES[name](lengths)
-    count, run_time = name.removeprefix("planned_"), None
+    count, run_time, cost, overhead = name.removeprefix("planned_"), None, model_config.cost, 0.0
     if count == "auto":
-        step = TrainStep(
-            MultimodalTransformer(model_config, rngs=nnx.Rngs(config.seed)),
-            make_optimizer(config.learning_rate),
-            cross_entropy,
-            seed=config.seed,
-        )
+        step = make_step(model_config, config.learning_rate, config.seed)
         table = StepTable(step.train_step, donate_state=True)
-        batch = pad_samples(samples[: config.batch_size], batch_size=config.batch_size, modalities=lengths.modalities)
-        run_time = calibrate(table, step.leaves, batch, lengths, model_config.cost, epochs=config.epochs)
+        shapes = typical_shapes(lengths, config.batch_size)
+        example = pad_samples(samples[:1], modalities=lengths.modalities)
+        found = calibrate(table, shapes, step.leaves, example, cost=cost)
+        cost, overhead, run_time = found.cost, found.batch_overhead, found.run_time(config.epochs)
     plan = plan_shapes(
         lengths,
         max_shapes="auto" if count == "auto" else int(count),
-        cost=model_config.cost,
+        cost=cost,
         grouping=grouping,
         batch_size=config.batch_size,
+        batch_overhead=overhead,
         run_time=run_time,
         seed=config.seed,
     )
@@ -276,10 +284,12 @@ def _run(arguments: list[str]) -> None:
     config, out = parse_arguments(arguments)
     origin = provenance("experiments.compare_padding", arguments)
     with write_folder(out) as folder:  # at once: not to find out at the end that it can't be written
-        with Progress(*columns, console=console) as progress:
+        with Progress(*columns, console=console) as progress, CompileLog() as log:
             results = {**origin, **compare(config, progress)}
+        results["compile_report"] = log.report("train_step")
         write_report(results, folder)
     console.print(comparison_table(results))
+    console.print(results["compile_report"], highlight=False)
     console.print(f"Written: {out / 'results.json'} and {out / 'report.html'}", soft_wrap=True)
 
 

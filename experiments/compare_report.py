@@ -15,6 +15,7 @@ from typing import Any
 from rich.table import Table
 
 from experiments.compare_figures import figures, label
+from experiments.provenance import where_measured
 
 Row = dict[str, Any]
 
@@ -46,7 +47,8 @@ def columns(modalities: list[str]) -> dict[str, Callable[[Row], str]]:
         "batch shapes": lambda row: f"{row['shapes']:,}",
         "compilations": lambda row: _maybe(row, "backend_compiles", "{:,}".format),
         "planning": lambda row: _seconds(row["preparing_seconds"]),
-        "compiling": lambda row: _maybe(row, "compile_seconds", _seconds),
+        "compiling before": lambda row: _maybe(row, "compile_seconds_before", _seconds),
+        "compiling during": lambda row: _maybe(row, "compile_seconds_during", _seconds),
         **{f"real {name}": position(name) for name in modalities},
         "real positions": position("total"),
         "real cost": lambda row: _percent(row["cost_efficiency"]),
@@ -63,7 +65,7 @@ def columns(modalities: list[str]) -> dict[str, Callable[[Row], str]]:
 
 
 def _maybe(row: Row, key: str, text: Callable[[Any], str]) -> str:
-    return ("~" if key in row["estimated"] else "") + text(row[key])
+    return ("~" if key in row["estimated"] and row[key] else "") + text(row[key])
 
 
 def cells(results: dict[str, Any]) -> list[list[str]]:
@@ -120,10 +122,11 @@ def notes(results: dict[str, Any]) -> list[str]:
         f"{results['samples']:,} samples ({config['source']}), batch size {config['batch_size']}, "
         f"{config['epochs']} epochs, {results['parameters']:,} parameters.",
         "Real: the share of padded positions, and of their cost in FLOPs, that belongs to samples. Batch memory: mean "
-        "bytes of a batch. Device memory: bytes that the step of the largest shape holds. Samples/s: once compiled.",
+        "bytes of a batch. Device memory: bytes that the step of the largest shape holds. Compiling before: ahead of "
+        "the first step, on two threads; during: when a shape first comes. Samples/s: once compiled.",
     ]
     if any(row["policy"] == "planned_auto" for row in results["rows"]):
-        texts.append("Planning of planned auto compiles and times three shapes first, which compiling leaves out.")
+        texts.append("Planning of planned auto compiles and times five shapes first, which compiling leaves out.")
     if any(row["estimated"] for row in results["rows"]):
         texts.append(
             '"~": fewer steps were measured than the run has; the figure for the whole run is estimated from '
@@ -157,23 +160,7 @@ def markdown(results: dict[str, Any]) -> str:
     lines = ["| " + " | ".join(row) + " |" for row in (heading, *rows)]
     lines.insert(1, "|---|" + "---:|" * (len(heading) - 1))
     sentences = [f"- {sentence}" for sentence in (*against_fixed(results), *against_ladder(results))]
-    return "\n".join([*lines, "", *sentences, "", " ".join([*notes(results), origin(results)])])
-
-
-def origin(results: dict[str, Any]) -> str:
-    """Hardware, versions, commit and command, in a sentence."""
-    device, versions = results["device"], results["versions"]
-    where = f"{device['count']} x {device['kind']}" if device["platform"] != "cpu" else "CPU only"
-    return (
-        f"{device['cpu']}, {device['cores']} cores, {device['memory_gib']} GiB, {where}; Python {results['python']}, "
-        f"jax {versions['jax']}, flax {versions['flax']}; commit {_short(results['commit'])}; "
-        f"`{results['command']}`."
-    )
-
-
-def _short(commit: str | None) -> str:
-    """Ten digits of the commit, and the mark of a changed tree."""
-    return "unknown" if commit is None else commit[:10] + commit[40:].replace("+", " + ")
+    return "\n".join([*lines, "", *sentences, "", " ".join([*notes(results), where_measured(results)])])
 
 
 def report_html(results: dict[str, Any]) -> str:
@@ -194,7 +181,7 @@ def report_html(results: dict[str, Any]) -> str:
         body=body,
         said=said,
         drawn=drawn,
-        origin=html.escape(origin(results).replace("`", "")),
+        origin=html.escape(where_measured(results).replace("`", "")),
         config=html.escape(json.dumps(results["config"], indent=2)),
     )
 

@@ -37,6 +37,22 @@ def provenance(module: str, arguments: list[str]) -> dict[str, Any]:
     }
 
 
+def where_measured(results: dict[str, Any]) -> str:
+    """Hardware, versions, commit and command, in a sentence."""
+    device, versions = results["device"], results["versions"]
+    where = f"{device['count']} x {device['kind']}" if device["platform"] != "cpu" else "CPU only"
+    return (
+        f"{device['cpu']}, {device['cores']} cores, {device['memory_gib']} GiB, {where}; Python {results['python']}, "
+        f"jax {versions['jax']}, flax {versions['flax']}; commit {_short(results['commit'])}; "
+        f"`{results['command']}`."
+    )
+
+
+def _short(commit: str | None) -> str:
+    """Ten digits of the commit, and the mark of a changed tree."""
+    return "unknown" if commit is None else commit[:10] + commit[40:].replace("+", " + ")
+
+
 def _commit() -> str | None:
     """The commit of the working tree, with ``+changes`` where it differs; None outside git."""
     try:

@@ -28,10 +28,16 @@ def attention_area(lengths: np.ndarray) -> np.ndarray:
     return np.asarray(lengths, np.float64).sum(axis=1) ** 2
 
 
+def priced_modalities(cost: Cost) -> tuple[str, ...] | None:
+    """The modalities that a cost (or the object whose method it is) names for its columns, or None."""
+    names = getattr(getattr(cost, "__self__", cost), "modalities", None)
+    return None if names is None else tuple(names)
+
+
 def check_priced(cost: Cost, modalities: Sequence[str]) -> None:
     """Raise a PaddingError where a cost (or the object whose method it is) names other modalities."""
-    priced = getattr(getattr(cost, "__self__", cost), "modalities", modalities)
-    if tuple(priced) != tuple(modalities):
+    priced = priced_modalities(cost)
+    if priced is not None and priced != tuple(modalities):
         raise PaddingError(
             f"got a cost of the modalities {list(priced)} for lengths of {list(modalities)}; give both the same names "
             "in the same order"

@@ -98,7 +98,7 @@ def plan_shapes(
         grouping: how batches will be made, see :func:`~multimodal_pad.schedule.make_schedule`.
         batch_size: rows per batch, or a :class:`~multimodal_pad.cost.BatchBudget` for each shape.
         batch_overhead: what a batch costs beside its rows, in the unit of ``cost``.
-        run_time: for ``"auto"``; :func:`multimodal_pad.calibration.calibrate` measures it.
+        run_time: for ``"auto"``; :func:`multimodal_pad.compiling.calibrate` measures it.
         seed: of the search, and of the batches drawn.
         effort: how many times as many random moves as usual the search tries; 10 gain some tenths of a percent.
         progress: called with 1, 2, ... as plans with so many shapes are found.

@@ -20,8 +20,11 @@ from multimodal_pad.lengths import LONGEST, check_whole
 from multimodal_pad.padding import BatchShape, PaddedBatch
 from multimodal_pad.plan import ShapePlan
 
-PROBES = (2, 6)
-"""Multiples of rows that are compiled for their memory alone. Not 1: XLA drops an axis of one row."""
+FIRST_ROWS = 4
+"""Times ``multiple``: the rows of a shape's first compilation. Not one, where XLA drops an axis."""
+
+NEAR = 0.02
+"""Rows that fit are enough where no more than this share of them is foretold to fit beside them."""
 
 
 class _Line(NamedTuple):
@@ -29,13 +32,6 @@ class _Line(NamedTuple):
 
     constant: float
     per_row: float
-
-    @classmethod
-    def through(cls, points: dict[int, int]) -> _Line:
-        """The line through the two points with most rows, through (0, 0) where there is one alone."""
-        (fewer, less), (more, most) = sorted(points.items())[-2:]
-        slope = max(0.0, (most - less) / (more - fewer))
-        return cls(most - slope * more, slope)
 
     def bytes(self, rows: int) -> float:
         return self.constant + self.per_row * rows
@@ -61,9 +57,10 @@ def fit_batch_sizes(
     """Give each planned shape the most rows whose step fits the memory of the device.
 
     Nothing is run and nothing is allocated: the bytes of a step are what XLA's analysis of the compiled
-    program says. Two small batches of each shape are compiled; the bytes grow linearly with the rows, so
-    a line through them says how many rows fit, and that program is compiled to confirm it (and again
-    with fewer rows, should it not fit). What is confirmed stays in the table, for :func:`warm_up` to find.
+    program says. Each shape is compiled with few rows, and with as many as should then fit if bytes grew in
+    proportion. They grow nearly so: a line through the two says how many rows fit, and that program is compiled
+    to confirm it (and again with fewer rows, should it not fit). The confirmed one stays in the table, where
+    :func:`warm_up` finds it.
 
     Args:
         step: the table to fill, or a function ``(state, batch)`` to make one of. Donated state counts once.
@@ -117,18 +114,16 @@ def fit_batch_sizes(
         use_compilation_cache(cache_dir)
     limit = (1 - headroom) * _limit(bytes_limit, state)
     table = step if isinstance(step, StepTable) else StepTable(step)
-    most = -(-np.maximum(1, plan.samples.astype(np.int64)) // multiple)
-    if largest is not None:
-        most = np.minimum(most, largest // multiple)
-    search = _Search(table, plan, state, example, limit, multiple, most * multiple, threads, progress)
-    return replace(plan, batch_sizes=search.run(), batch_budget=limit)
+    fit = BatchSizeFit(table, plan, state, example, limit, multiple, largest, threads, progress)
+    return replace(plan, batch_sizes=fit.run(), batch_budget=limit)
 
 
-class _Search:
-    """Rows of each shape, from a line that every compilation makes better.
+class BatchSizeFit:
+    """The rows of each shape, from a line that every compilation makes better.
 
-    ``known`` holds the bytes of each shape by rows, as XLA tells them; ``foretold``, what the lines said of
-    the batch shapes that were then compiled.
+    Attributes:
+        known: bytes of each shape by rows, as XLA tells them.
+        foretold: what a line said of the batch shapes that were then compiled.
     """
 
     def __init__(
@@ -138,40 +133,39 @@ class _Search:
         state: Any,
         example: PaddedBatch,
         limit: float,
-        multiple: int,
-        most: np.ndarray,
-        threads: int,
-        progress: bool,
+        multiple: int = 1,
+        largest: int | None = None,
+        threads: int = 2,
+        progress: bool = False,
     ) -> None:
         self.table, self.plan, self.state, self.example = table, plan, state, example
-        self.limit, self.multiple, self.most = limit, multiple, most
+        self.limit, self.multiple = limit, multiple
         self.options = {"threads": threads, "progress": progress}
+        most = -(-np.maximum(1, plan.samples.astype(np.int64)) // multiple) * multiple
+        self.most = most if largest is None else np.minimum(most, largest // multiple * multiple)
         self.lengths = [dict(shape.lengths) for shape in plan.batch_shapes]
+        self.compiled: set[BatchShape] = set()
         self.known: list[dict[int, int]] = [{} for _ in self.lengths]
         self.foretold: dict[BatchShape, float] = {}
 
     def run(self) -> np.ndarray:
-        probes = self.table.emptied()  # what is compiled for its memory alone is not kept
-        wanted = [(number, self.multiple * times) for number in range(len(self.lengths)) for times in PROBES]
-        if not self._measure(probes, wanted):
-            return self._by_cost_model()
-        rows = np.array([self._fitting(number) for number in range(len(self.lengths))])
-        while True:
-            open_ = [(n, int(r)) for n, r in enumerate(rows) if r not in self.known[n]]
-            self._measure(self.table, open_)
-            over = [n for n, r in enumerate(rows) if self.known[n][int(r)] > self.limit]
-            if not over:
-                return rows
-            for number in reversed(over):  # the dearest shape first: if it must be refused, that one is named
-                shape = BatchShape.of(int(rows[number]), self.lengths[number])
-                self.table.steps.pop(shape, None)
-                if rows[number] <= self.multiple:
-                    self._refuse(number, self.known[number][int(rows[number])])
-                rows[number] = max(self.multiple, min(self._fitting(number), rows[number] - self.multiple))
+        """Rows of each shape, ``(k,)``, all confirmed."""
+        numbers = range(len(self.lengths))[::-1]  # the dearest first: if a shape must be refused, that one is named
+        wanted = [(number, self.multiple * FIRST_ROWS) for number in numbers]
+        while wanted:
+            if not self._measure(wanted):
+                return self._by_cost_model()
+            wanted = [(number, rows) for number in numbers if (rows := self._next_rows(number)) is not None]
+        chosen = np.array([max(self._fitting(number)) for number in range(len(self.lengths))])
+        kept = {BatchShape.of(rows, lengths) for rows, lengths in zip(chosen.tolist(), self.lengths, strict=True)}
+        for shape in self.compiled - kept:
+            del self.table.steps[shape]
+        return chosen
 
-    def _measure(self, table: StepTable, wanted: Sequence[tuple[int, int]]) -> bool:
+    def _measure(self, wanted: Sequence[tuple[int, int]]) -> bool:
         """Compile shapes (by number) with so many rows, and note their bytes; False where XLA tells none."""
-        jobs = [(table, BatchShape.of(rows, self.lengths[number])) for number, rows in wanted]
+        jobs = [(self.table, BatchShape.of(rows, self.lengths[number])) for number, rows in wanted]
+        self.compiled |= {shape for _, shape in jobs if shape not in self.table.steps}
         steps = compile_all(jobs, self.state, self.example, **self.options)
         for (number, rows), compiled in zip(wanted, steps, strict=True):
             if compiled.device_bytes is None:
@@ -179,12 +173,36 @@ class _Search:
             self.known[number][rows] = compiled.device_bytes
         return True
 
-    def _fitting(self, number: int) -> int:
-        """The rows that fit, by what is known of the shape so far; at least ``multiple``."""
-        line = _Line.through(self.known[number])
-        rows = self._rounded(line.rows(self.limit), number)
-        self.foretold[BatchShape.of(rows, self.lengths[number])] = line.bytes(rows)
+    def _fitting(self, number: int) -> list[int]:
+        """Numbers of rows that are known to fit."""
+        return [rows for rows, held in self.known[number].items() if held <= self.limit and rows <= self.most[number]]
+
+    def _next_rows(self, number: int) -> int | None:
+        """The rows to compile next, or None where those that fit best are known."""
+        known, most = self.known[number], int(self.most[number])
+        fits, over = self._fitting(number), [rows for rows, held in known.items() if held > self.limit]
+        line = self._line(number, fits, over)
+        ceiling = min([most, *(rows - self.multiple for rows in over)])
+        if ceiling < self.multiple:
+            self._refuse(number, known[min(over)])
+        rows = min(self._rounded(line.rows(self.limit), number), ceiling)
+        if fits and (rows <= max(fits) * (1 + NEAR) or max(fits) == ceiling):
+            return None
+        if len(known) > 1:
+            self.foretold[BatchShape.of(rows, self.lengths[number])] = line.bytes(rows)
         return rows
+
+    def _line(self, number: int, fits: list[int], over: list[int]) -> _Line:
+        """Through the known points on both sides of the limit, or the two nearest on one; through the state if one."""
+        known = self.known[number]
+        if len(known) == 1:
+            ((rows, held),) = known.items()
+            constant = min(held, _nbytes(self.state))
+            return _Line(constant, (held - constant) / rows)
+        ends = [max(fits), min(over)] if fits and over else sorted(known)[-2:] if fits else sorted(known)[:2]
+        fewer, more = sorted(ends)
+        per_row = max(0.0, (known[more] - known[fewer]) / (more - fewer))
+        return _Line(known[fewer] - per_row * fewer, per_row)
 
     def _rounded(self, rows: float, number: int) -> int:
         whole = int(min(max(rows, 0.0), float(self.most[number])))

@@ -15,10 +15,10 @@ from multimodal_pad.errors import PaddingError
 def use_compilation_cache(cache_dir: str | Path) -> Path:
     """Keep what is compiled from here on in a folder, and read it from there at the next start.
 
-    Call it first of all, or let :func:`~multimodal_pad.compiling.warm_up` do so. Every program is kept, small ones too, for a program that is not compiled again needs no guess of how
-    long it would have taken; JAX's own threshold is a second. The folder grows without end, so delete it
-    now and then: programs of other versions of JAX, other models and other shapes stay in it. It may be moved,
-    and copied to machines of the same kind.
+    Call it first of all, or let :func:`~multimodal_pad.compiling.warm_up` do so. Every program is kept, small
+    ones too, where JAX by itself leaves out what compiled in under a second. The folder grows without end, so
+    delete it now and then: programs of other versions of JAX, other models and other shapes stay in it. It may
+    be moved, and copied to machines of the same kind.
 
     It holds for the whole process. :class:`~multimodal_pad.compiling.CompileLog` tells what it saved.
 

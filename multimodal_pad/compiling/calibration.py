@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import combinations
 from typing import Any
 
 import jax
@@ -13,7 +12,7 @@ import numpy as np
 
 from multimodal_pad.compiling.table import StepTable, batch_struct
 from multimodal_pad.compiling.warming import Shapes, compile_all
-from multimodal_pad.cost import Cost, TransformerCost, check_priced, position_count
+from multimodal_pad.cost import Cost, TransformerCost, position_count, priced_modalities
 from multimodal_pad.errors import PaddingError
 from multimodal_pad.lengths import LengthTable, check_whole
 from multimodal_pad.padding import BatchShape, PaddedBatch
@@ -102,9 +101,9 @@ def calibrate(
     listed = list(dict.fromkeys(shapes.batch_shapes if isinstance(shapes, ShapePlan) else shapes))
     if not listed:
         raise PaddingError("got no shapes to calibrate at; give at least one, or three for a fit")
-    names = tuple(name for name, _ in listed[0].lengths)
-    names = getattr(cost, "modalities", shapes.modalities if isinstance(shapes, ShapePlan) else names)
-    terms = _terms(cost, listed, tuple(names))
+    by_name = tuple(name for name, _ in listed[0].lengths)
+    names = priced_modalities(cost) or (shapes.modalities if isinstance(shapes, ShapePlan) else by_name)
+    terms = _terms(cost, listed, names)
     jobs = [(table, shape) for shape in listed if shape not in table.steps]
     started = time.perf_counter()
     compile_all(jobs, state, example, threads=threads, progress=progress and bool(jobs))
@@ -138,31 +137,8 @@ def typical_shapes(lengths: LengthTable, batch_size: int) -> list[BatchShape]:
     return [BatchShape.of(batch_size, dict(zip(lengths.modalities, row, strict=True))) for row in rows]
 
 
-def fit_non_negative(terms: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Factors ``(w,)``, none below 0, with which ``terms (n, w)`` come nearest to ``values (n,)``, relatively.
-
-    Least squares over each subset of the few terms; the best one without a negative factor is the optimum.
-
-    >>> fit_non_negative(np.array([[1.0, 1], [1, 3], [1, 5]]), np.array([3.0, 7, 11])).round(6).tolist()
-    [1.0, 2.0]
-    """
-    scale = terms.max(axis=0)
-    scale[scale == 0] = 1.0
-    relative = terms / scale / values[:, None]
-    best, least = np.zeros(terms.shape[1]), float(len(values))
-    for size in range(1, terms.shape[1] + 1):
-        for chosen in map(list, combinations(range(terms.shape[1]), size)):
-            factors = np.linalg.lstsq(relative[:, chosen], np.ones(len(values)), rcond=None)[0]
-            error = float(((relative[:, chosen] @ factors - 1) ** 2).sum())
-            if factors.min() >= 0 and error < least - 1e-12:
-                best, least = np.zeros(terms.shape[1]), error
-                best[chosen] = factors
-    return best / scale
-
-
 def _terms(cost: Cost, shapes: list[BatchShape], names: tuple[str, ...]) -> np.ndarray:
     """What a step's seconds are a sum of, ``(n, w)``: 1 for every step, then rows times each part of the cost."""
-    check_priced(cost, names)
     for shape in shapes:
         if set(dict(shape.lengths)) != set(names):
             raise PaddingError(f"got the shape {shape} among others of {list(names)}; give all the same modalities")
@@ -175,9 +151,15 @@ def _terms(cost: Cost, shapes: list[BatchShape], names: tuple[str, ...]) -> np.n
 
 
 def _fit(terms: np.ndarray, seconds: np.ndarray) -> np.ndarray:
-    """The weights of the terms; where all the time would be constant, none of it is."""
-    weights = fit_non_negative(terms, seconds)
-    return weights if weights[1:].any() else np.append(0.0, fit_non_negative(terms[:, 1:], seconds))
+    """Factors of the terms, none below 0, by least squares of relative errors; not the constant alone."""
+    from scipy.optimize import nnls  # JAX needs SciPy too, but nothing else here does
+
+    scale = np.maximum(terms.max(axis=0), np.finfo(float).tiny)
+    relative = terms / scale / seconds[:, None]
+    factors, _ = nnls(relative, np.ones(len(seconds)))
+    if not factors[1:].any():
+        factors = np.append(0.0, nnls(relative[:, 1:], np.ones(len(seconds)))[0])
+    return factors / scale
 
 
 def _foretelling_error(terms: np.ndarray, seconds: np.ndarray) -> float:

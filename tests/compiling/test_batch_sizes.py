@@ -106,15 +106,19 @@ def test_bytes_are_foretold_within_a_tenth():
     plan = plan_shapes(table, max_shapes=2, cost=config.cost, alignment=8)
     sample = {name: np.ones((3, 8), np.float32) for name in table.modalities} | {"targets": np.int32(1)}
     steps = StepTable(step.train_step, donate_state=True)
-    most = np.full(len(plan), 4096)
-    search = batch_sizes._Search(steps, plan, step.leaves, pad_samples([sample]), 3e7, 1, most, 2, False)
+    plan = replace(plan, samples=np.full(len(plan), 4096.0))
+    search = batch_sizes.BatchSizeFit(steps, plan, step.leaves, pad_samples([sample]), 3e7)
     rows = search.run()
     assert rows.min() > 5
     for size, shape in zip(rows.tolist(), plan.batch_shapes, strict=True):
         chosen = shape._replace(batch_size=size)
         real = steps.steps[chosen].device_bytes
         assert 0.8 * 3e7 < real <= 3e7
-        assert search.foretold[chosen] == pytest.approx(real, rel=0.1)
+        assert search.foretold.get(chosen, real) == pytest.approx(real, rel=0.1)
+    assert search.foretold, "a line said how many rows would fit"
+    for shape, said in search.foretold.items():
+        place = search.lengths.index(dict(shape.lengths))
+        assert said == pytest.approx(search.known[place][shape.batch_size], rel=0.1)
 
 
 def test_too_much_for_even_one_row():
@@ -128,19 +132,21 @@ def test_too_much_for_even_one_row():
     assert needed == real
 
 
-def test_a_line_that_foretells_too_much_is_corrected(monkeypatch):
-    """A compilation that is larger than foretold is tried again with fewer rows, and never kept."""
+@pytest.mark.parametrize("factor", [0.5, 3.0])
+def test_a_line_that_is_wrong_is_corrected(factor, monkeypatch):
+    """What is larger than foretold is tried again with fewer rows, what is smaller with more; neither is kept."""
+    line = batch_sizes.BatchSizeFit._line
+
+    def wrong_at_first(self, number, fits, over):
+        right = line(self, number, fits, over)
+        return right._replace(per_row=factor * right.per_row) if len(self.known[number]) < 2 else right
+
+    wanted = fit(new_step())
+    monkeypatch.setattr(batch_sizes.BatchSizeFit, "_line", wrong_at_first)
     table = new_step()
-    real = batch_sizes._Line.through
-    monkeypatch.setattr(
-        batch_sizes._Line,
-        "through",
-        lambda points: real(points)._replace(per_row=real(points).per_row * (0.5 if len(points) == 2 else 1)),
-    )
     plan = fit(table)
-    monkeypatch.undo()
-    for shape in plan.batch_shapes:
-        assert table.steps[shape].device_bytes <= 1.8e6
+    np.testing.assert_allclose(plan.batch_sizes, wanted.batch_sizes, rtol=0.03)
+    assert set(table.steps) == set(plan.batch_shapes)
     assert all(step.device_bytes <= 1.8e6 for step in table.steps.values())
 
 

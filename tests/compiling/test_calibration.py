@@ -3,7 +3,6 @@ import math
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.optimize import nnls
 
 from multimodal_pad import (
     BatchShape,
@@ -17,7 +16,6 @@ from multimodal_pad import (
     position_count,
 )
 from multimodal_pad.compiling import CompileLog, StepTable, calibrate, calibration, typical_shapes
-from multimodal_pad.compiling.calibration import fit_non_negative
 from multimodal_pad.sources import Synthetic
 
 TABLE = Synthetic(200).lengths.select(("text", "audio"))
@@ -121,17 +119,6 @@ def test_steps_that_all_take_as_long_still_have_a_price(clock):
 def test_lengths_that_are_all_equal_are_one_shape():
     assert typical_shapes(LengthTable(("text",), np.full((9, 1), 5)), 4) == [BatchShape.of(4, {"text": 5})]
     assert typical_shapes(LengthTable(("text",), np.array([[0], [0]])), 4) == [BatchShape.of(4, {"text": 1})]
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_the_fit_is_the_optimum(seed):
-    rng = np.random.default_rng(seed)
-    terms = rng.random((6, 3)) * [1, 1e6, 1e12]
-    values = np.abs(terms @ rng.normal(size=3) / [1, 1e6, 1e12][seed % 3]) + 0.1
-    factors = fit_non_negative(terms, values)
-    _, wanted = nnls(terms / terms.max(axis=0) / values[:, None], np.ones(6))
-    assert factors.min() >= 0
-    assert np.linalg.norm(terms @ factors / values - 1) == pytest.approx(wanted, abs=2e-6)
 
 
 def test_bad_calibrations():

@@ -17,7 +17,8 @@ ROW_KEYS = {
     "grouping",
     "shapes",
     "backend_compiles",
-    "compile_seconds",
+    "compile_seconds_before",
+    "compile_seconds_during",
     "position_efficiency",
     "cost_efficiency",
     "batch_bytes_mean",
@@ -49,7 +50,11 @@ def test_the_results_say_everything(quick):
         assert row["estimated"] == []
         assert row["backend_compiles"] == row["shapes"] == row["shapes_so_far"][-1]
         assert len(row["measured"]["losses"]) == row["steps"] == 3
-        assert row["seconds_to_train"] > row["compile_seconds"] > 0
+        before, during = row["compile_seconds_before"], row["compile_seconds_during"]
+        assert row["seconds_to_train"] > before + during > 0
+        assert (during > 0) == (row["policy"] == "exact"), "whatever is finite compiles before the first step"
+        if row["policy"] != "exact":
+            assert set(row["measured"]["backend_compiles"]) == {row["shapes"]}
     fixed, exact, _, planned = results["rows"]
     assert 1 <= planned["shapes"] <= 2
     assert planned["preparing_seconds"] > 0

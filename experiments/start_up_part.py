@@ -1,0 +1,199 @@
+"""One part of start_up, in a process of its own; prints its figures as a line of JSON.
+
+python -m experiments.start_up_part NAME OPTIONS    as experiments.start_up calls it
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from rich.progress import Progress
+
+from experiments.compare_measure import make_step
+from experiments.compare_padding import Config, load, make_batcher, make_policy, parse_policy
+from multimodal_pad import BucketBatcher, Planned, ShapePlan
+from multimodal_pad.compiling import (
+    CompileLog,
+    StepTable,
+    calibrate,
+    forbid_compiles,
+    typical_shapes,
+    use_compilation_cache,
+    warm_up,
+)
+from multimodal_pad.compiling.batch_sizes import BatchSizeFit
+from multimodal_pad.training import TrainStep
+
+Options = dict[str, Any]
+
+
+def prepare(options: Options, spec: str) -> tuple[Config, BucketBatcher, Callable[[], TrainStep]]:
+    """The batches of a policy, and what makes a train step that nothing has compiled yet."""
+    names = ("data_dir", "modalities", "samples", "epochs", "batch_size")
+    given = {name: options[name] for name in names if options[name] is not None}
+    config = Config(source="synthetic" if options["data_dir"] is None else "meld", **given)
+    with Progress(disable=True) as progress:
+        samples, lengths, model_config, _ = load(config, progress)
+    name, grouping = parse_policy(spec)
+    policy = make_policy(name, grouping, samples, lengths, config, model_config)
+    batcher = make_batcher(policy, grouping, samples, lengths, config, model_config)
+    return config, batcher, lambda: make_step(model_config, config.learning_rate, config.seed)
+
+
+def _plan(batcher: BucketBatcher) -> ShapePlan:
+    if not isinstance(batcher.policy, Planned):
+        raise ValueError(f"got {batcher.policy!r}; these parts need a plan")
+    return batcher.policy.plan
+
+
+def start(options: Options) -> dict[str, Any]:
+    """From nothing to a number of steps, compiling first what can be compiled first."""
+    if options["cache_dir"]:
+        use_compilation_cache(options["cache_dir"])
+    with CompileLog() as log:
+        config, batcher, new_step = prepare(options, options["policy"])
+        step = new_step()
+        table, leaves = StepTable(step.train_step, donate_state=True), step.leaves
+        endless = batcher.policy.shapes() is None
+        prepared = time.time()
+        if not endless:
+            warm_up(table, batcher.batch_shapes(config.epochs), leaves, batcher.example(), progress=False)
+        ended, compiled = [], []
+        for batch in batcher.epoch(0):
+            leaves, metrics = table(leaves, batch)
+            float(metrics.loss)  # waits for the step
+            ended.append(time.time())
+            compiled.append(log.total.compiled)
+            if len(ended) == options["steps"]:
+                break
+    return {
+        "shapes": len(batcher.batch_shapes(config.epochs)),
+        "seconds_to_prepare": prepared - options["started"],
+        "seconds_to_first_step": ended[0] - options["started"],
+        "seconds_to_last_step": ended[-1] - options["started"],
+        "steps": len(ended),
+        "compiled": log.total.compiled,
+        "cache_hits": log.total.cache_hits,
+        "compiled_after_first_step": compiled[-1] - compiled[0],
+        "saved_seconds": log.total.saved_seconds,
+        "report": log.report("train_step"),
+    }
+
+
+def warming(options: Options) -> dict[str, Any]:
+    """All planned shapes before the first step, against each when it first comes, in alternation."""
+    _, batcher, new_step = prepare(options, options["planned"])
+    plan = _plan(batcher)
+    seconds: dict[str, list[float]] = {"lazy_seconds": [], "warm_up_seconds": []}
+    example = batcher.example()
+    for _ in range(options["rounds"]):
+        for name in seconds:
+            step = new_step()  # a new function, which JAX has no programs of
+            table = StepTable(step.train_step, donate_state=True)
+            begun = time.perf_counter()
+            if name == "warm_up_seconds":
+                warm_up(table, plan, step.leaves, example, progress=False)
+            else:
+                for shape in plan.batch_shapes:
+                    warm_up(table, [shape], step.leaves, example, threads=1, progress=False)
+            seconds[name].append(time.perf_counter() - begun)
+    return {"shapes": len(plan), **seconds}
+
+
+def dispatch(options: Options) -> dict[str, Any]:
+    """What a call through the table takes more than one through its executable, in alternation."""
+
+    def tiny_step(leaves: list[jax.Array], batch: Any) -> Any:
+        return [leaf + 1 for leaf in leaves], batch.sample_mask.sum()
+
+    _, batcher, _ = prepare(options, options["planned"])
+    batch = jax.device_put(next(batcher.epoch(0)))
+    leaves = jax.device_put([np.zeros(8, np.float32)] * 5)  # as many as our train state has
+    table = warm_up(tiny_step, [batch.shape], leaves, batch, progress=False)
+    compiled = table.steps[batch.shape].call
+    calls, through_table, alone = 200, [], []
+    with forbid_compiles():
+        for _ in range(100 * options["rounds"]):
+            for call, taken in ((table, through_table), (compiled, alone)):
+                begun = time.perf_counter()
+                for _ in range(calls - 1):
+                    call(leaves, batch)
+                result = call(leaves, batch)
+                taken.append((time.perf_counter() - begun) / calls * 1e6)
+                jax.block_until_ready(result)
+    more = np.array(through_table) - np.array(alone)
+    return {
+        "compiled_us_median": float(np.median(alone)),
+        "overhead_us_median": float(np.median(more)),
+        "overhead_us_quartiles": np.quantile(more, [0.25, 0.75]).tolist(),
+    }
+
+
+def batch_sizes(options: Options) -> dict[str, Any]:
+    """The rows that fit a limit, and the bytes foretold against those of the real programs."""
+    _, batcher, new_step = prepare(options, options["planned"])
+    plan, step = _plan(batcher), new_step()
+    table = StepTable(step.train_step, donate_state=True)
+    fit = BatchSizeFit(table, plan, step.leaves, batcher.example(), options["bytes_limit"])
+    begun = time.perf_counter()
+    with CompileLog() as log:
+        sizes = fit.run().tolist()
+    seconds = time.perf_counter() - begun
+    places = {shape.lengths: place for place, shape in enumerate(plan.batch_shapes)}
+    return {
+        "seconds": seconds,
+        "limit": fit.limit,
+        "compilations": log["train_step"].backend_compiles,
+        "shapes": [
+            {
+                "lengths": dict(shape.lengths),
+                "rows": rows,
+                "most": int(fit.most[place]),
+                "bytes": fit.known[place][rows],
+            }
+            for place, (shape, rows) in enumerate(zip(plan.batch_shapes, sizes, strict=True))
+        ],
+        "foretold": [
+            {
+                "lengths": dict(shape.lengths),
+                "rows": shape.batch_size,
+                "foretold": said,
+                "bytes": fit.known[places[shape.lengths]][shape.batch_size],
+            }
+            for shape, said in fit.foretold.items()
+        ],
+    }
+
+
+def calibration(options: Options) -> dict[str, Any]:
+    """The cost model fitted to the seconds of a step, with a rate for each kind of FLOP and with one."""
+    config, batcher, new_step = prepare(options, options["planned"])
+    step, cost = new_step(), batcher.cost
+    table = StepTable(step.train_step)
+    shapes = typical_shapes(batcher.lengths, config.batch_size)
+    begun = time.perf_counter()
+    found = calibrate(table, shapes, step.leaves, batcher.example(), cost=cost)
+    seconds = time.perf_counter() - begun
+    plain = calibrate(table, shapes, step.leaves, batcher.example(), cost=cost.__call__)
+    return {
+        "seconds": seconds,
+        "error": found.error,
+        "error_one_rate": plain.error,
+        "shapes": [dict(shape.lengths) for shape in found.shapes],
+        "step_seconds": found.step_seconds,
+        "compile_seconds": found.compile_seconds,
+        "batch_overhead": found.batch_overhead,
+    }
+
+
+PARTS = {part.__name__: part for part in (start, warming, dispatch, batch_sizes, calibration)}
+
+
+if __name__ == "__main__":
+    print(json.dumps(PARTS[sys.argv[1]](json.loads(sys.argv[2]))))
