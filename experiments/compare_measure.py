@@ -63,7 +63,7 @@ def measure(
     step = make_step(config, learning_rate, seed)
     table = StepTable(step.train_step, donate_state=True)
     leaves, measured, example = step.leaves, Measured(), batcher.example()
-    endless = batcher.policy.shapes() is None
+    endless = not batcher.policy.finite
     by_use = _by_use(batcher, schedules)
     with CompileLog() as log:
         # Two first: the largest one for its memory, and the seconds of both for how many more there is time.

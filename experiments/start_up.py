@@ -27,7 +27,9 @@ from rich.progress import Progress
 
 from experiments.output import write_folder
 from experiments.provenance import provenance, where_measured
+from multimodal_pad import PaddingError
 from multimodal_pad.cli import exit_status
+from multimodal_pad.sources import Meld
 
 STARTS = ("without_first", "without_second", "empty_cache", "filled_cache")
 """In this order; the last two share a folder."""
@@ -46,7 +48,7 @@ class Config:
     batch_size: int = 32
     steps: int = 10
     rounds: int = 3
-    bytes_limit: float = 5e8
+    bytes_limit: float | str = 5e8
 
 
 QUICK = {
@@ -72,7 +74,9 @@ def run(config: Config, progress: Progress) -> dict[str, Any]:
         progress.update(task, description=" ".join([name, *map(str, options.values())][:3]))
         command = [sys.executable, "-m", "experiments.start_up_part", name]
         given = {**asdict(config), **options, "started": time.time()}
-        done = subprocess.run([*command, json.dumps(given)], stdout=subprocess.PIPE, text=True, check=True)
+        done = subprocess.run([*command, json.dumps(given)], capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise PaddingError(f"the part {name!r} of the experiment failed:\n{done.stderr}")
         progress.advance(task)
         return json.loads(done.stdout.splitlines()[-1])
 
@@ -176,15 +180,32 @@ def main(arguments: list[str]) -> int:
         prog="python -m experiments.start_up", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data-dir", metavar="DIR", help="MELD's three CSV files (default: synthetic samples)")
+    parser.add_argument(
+        "--bytes-limit",
+        metavar="BYTES",
+        help='for the batch sizes; "device" for what the device reports (default: 5e8)',
+    )
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: results/start_up/<time>")
     parser.add_argument("--quick", action="store_true", help="a tiny run, to see that everything works")
     options = parser.parse_args(arguments)
     return exit_status(lambda: _run(options, arguments))
 
 
+def _limit(text: str) -> float | str:
+    if text == "device":
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise PaddingError(f'got --bytes-limit {text}; give a number of bytes, or "device"') from None
+
+
 def _run(options: argparse.Namespace, arguments: list[str]) -> None:
     out = options.out or Path("results", "start_up", datetime.now().strftime("%Y-%m-%dT%H-%M-%S"))
-    config = Config(options.data_dir, **(QUICK if options.quick else {}))
+    limit = {} if options.bytes_limit is None else {"bytes_limit": _limit(options.bytes_limit)}
+    config = Config(options.data_dir, **{**(QUICK if options.quick else {}), **limit})
+    if options.data_dir is not None:
+        Meld(options.data_dir, "train")  # a wrong folder is known before the first start
     console = Console(stderr=True)
     with write_folder(out) as folder:
         origin = provenance("experiments.start_up", arguments)

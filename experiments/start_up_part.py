@@ -27,7 +27,7 @@ from multimodal_pad.compiling import (
     use_compilation_cache,
     warm_up,
 )
-from multimodal_pad.compiling.batch_sizes import BatchSizeFit
+from multimodal_pad.compiling.batch_sizes import BatchSizeFit, usable_bytes
 from multimodal_pad.training import TrainStep
 
 Options = dict[str, Any]
@@ -60,9 +60,8 @@ def start(options: Options) -> dict[str, Any]:
         config, batcher, new_step = prepare(options, options["policy"])
         step = new_step()
         table, leaves = StepTable(step.train_step, donate_state=True), step.leaves
-        endless = batcher.policy.shapes() is None
         prepared = time.time()
-        if not endless:
+        if batcher.policy.finite:
             warm_up(table, batcher.batch_shapes(config.epochs), leaves, batcher.example(), progress=False)
         ended, compiled = [], []
         for batch in batcher.epoch(0):
@@ -140,7 +139,8 @@ def batch_sizes(options: Options) -> dict[str, Any]:
     _, batcher, new_step = prepare(options, options["planned"])
     plan, step = _plan(batcher), new_step()
     table = StepTable(step.train_step, donate_state=True)
-    fit = BatchSizeFit(table, plan, step.leaves, batcher.example(), options["bytes_limit"])
+    limit = usable_bytes(options["bytes_limit"], step.leaves, headroom=0.1)
+    fit = BatchSizeFit(table, plan, step.leaves, batcher.example(), limit)
     begun = time.perf_counter()
     with CompileLog() as log:
         sizes = fit.run().tolist()

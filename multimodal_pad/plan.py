@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import tempfile
 from dataclasses import dataclass, field
@@ -95,6 +97,12 @@ class ShapePlan:
         """What XLA compiles one program for each: the shapes with their rows."""
         rows = zip(self.batch_sizes.tolist(), self.shapes.tolist(), strict=True)
         return [BatchShape.of(size, dict(zip(self.modalities, shape, strict=True))) for size, shape in rows]
+
+    @property
+    def shapes_fingerprint(self) -> str:
+        """Of what the plan compiles: modalities, shapes and rows; :attr:`fingerprint` is that of the lengths."""
+        content = json.dumps([self.modalities, self.shapes.tolist(), self.batch_sizes.tolist()])
+        return hashlib.sha256(content.encode()).hexdigest()
 
     def __len__(self) -> int:
         return len(self.shapes)

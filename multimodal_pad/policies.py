@@ -39,6 +39,11 @@ class Policy(ABC):
     def shapes(self) -> np.ndarray | None:
         """Every row that ``round_up`` can answer with, ``(k, M)``, or None where unbounded."""
 
+    @property
+    def finite(self) -> bool:
+        """Whether :meth:`shapes` are finitely many, which may still be very many."""
+        return True
+
     @abstractmethod
     def truncate(self, lengths: np.ndarray) -> np.ndarray:
         """The longest lengths ``(n, M)``, at most those given, that the policy covers."""
@@ -84,8 +89,13 @@ class Exact(Policy):
         """The lengths themselves, at least 1."""
         return np.maximum(lengths, 1)
 
+    @property
+    def finite(self) -> bool:
+        """False: there is no bound on what it may answer."""
+        return False
+
     def shapes(self) -> None:
-        """None: there is no bound on what it may answer."""
+        """None."""
         return
 
     def truncate(self, lengths: np.ndarray) -> np.ndarray:
@@ -237,7 +247,7 @@ class Planned(Policy):
         )
 
     def __repr__(self) -> str:
-        return f"Planned({len(self.plan)} shapes, {self.plan.fingerprint[:8]})"
+        return f"Planned({len(self.plan)} shapes, {self.plan.shapes_fingerprint[:12]})"
 
 
 def _check_edges(name: str, column: Any) -> np.ndarray:

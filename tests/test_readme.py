@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments import compare_report, planning
+from experiments import compare_report, planning, start_up
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -22,7 +22,12 @@ def test_the_snippet_prints_what_the_readme_says():
 
 
 @pytest.mark.parametrize(
-    ("experiment", "markdown"), [("compare_padding", compare_report.markdown), ("planning", planning.markdown)]
+    ("experiment", "markdown"),
+    [
+        ("compare_padding", compare_report.markdown),
+        ("planning", planning.markdown),
+        ("start_up", start_up.markdown),
+    ],
 )
 def test_the_tables_are_those_of_the_committed_results(experiment, markdown):
     files = sorted((ROOT / "results" / experiment).glob("readme-*/results.json"))

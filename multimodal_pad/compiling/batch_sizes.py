@@ -78,7 +78,9 @@ def fit_batch_sizes(
         progress: show a bar.
 
     Returns:
-        The plan with these rows; its ``batch_budget`` is the limit in bytes, without the headroom.
+        The plan with these rows; its ``batch_budget`` is the limit in bytes, without the headroom. Its costs
+        and efficiencies stay those of the rows that it was planned with, which matters where it was made with a
+        ``batch_overhead``.
 
     Raises:
         PlanError: not even ``multiple`` rows of a shape fit (names the shape and the bytes), or the plan was
@@ -103,8 +105,6 @@ def fit_batch_sizes(
     check_whole("multiple", multiple, 1)
     if largest is not None:
         check_whole("largest", largest, multiple)
-    if not 0 <= headroom < 1:
-        raise PaddingError(f"got headroom={headroom!r}; it must be a share of the limit, at least 0 and below 1")
     if plan.grouping != "length":
         raise PlanError(
             "a random batch is drawn before its shape is known, so its rows can't follow from it; plan with "
@@ -112,7 +112,7 @@ def fit_batch_sizes(
         )
     if cache_dir is not None:
         use_compilation_cache(cache_dir)
-    limit = (1 - headroom) * _limit(bytes_limit, state)
+    limit = usable_bytes(bytes_limit, state, headroom)
     table = step if isinstance(step, StepTable) else StepTable(step)
     fit = BatchSizeFit(table, plan, state, example, limit, multiple, largest, threads, progress)
     return replace(plan, batch_sizes=fit.run(), batch_budget=limit)
@@ -144,29 +144,37 @@ class BatchSizeFit:
         most = -(-np.maximum(1, plan.samples.astype(np.int64)) // multiple) * multiple
         self.most = most if largest is None else np.minimum(most, largest // multiple * multiple)
         self.lengths = [dict(shape.lengths) for shape in plan.batch_shapes]
-        self.compiled: set[BatchShape] = set()
         self.known: list[dict[int, int]] = [{} for _ in self.lengths]
         self.foretold: dict[BatchShape, float] = {}
 
     def run(self) -> np.ndarray:
         """Rows of each shape, ``(k,)``, all confirmed."""
+        there, kept = set(self.table.steps), set()
+        try:
+            if not self._search():
+                return self._by_cost_model()
+            chosen = [max(self._fitting(number)) for number in range(len(self.lengths))]
+            kept = set(map(BatchShape.of, chosen, self.lengths))
+            return np.array(chosen)
+        finally:
+            for shape in set(self.table.steps) - there - kept:
+                del self.table.steps[shape]
+
+    def _search(self) -> bool:
+        """Compile until the rows that fit best are known for each shape; False where XLA tells no bytes."""
         numbers = range(len(self.lengths))[::-1]  # the dearest first: if a shape must be refused, that one is named
         wanted = [(number, self.multiple * FIRST_ROWS) for number in numbers]
         while wanted:
             if not self._measure(wanted):
-                return self._by_cost_model()
+                return False
             wanted = [(number, rows) for number in numbers if (rows := self._next_rows(number)) is not None]
-        chosen = np.array([max(self._fitting(number)) for number in range(len(self.lengths))])
-        kept = {BatchShape.of(rows, lengths) for rows, lengths in zip(chosen.tolist(), self.lengths, strict=True)}
-        for shape in self.compiled - kept:
-            del self.table.steps[shape]
-        return chosen
+        return True
 
     def _measure(self, wanted: Sequence[tuple[int, int]]) -> bool:
         """Compile shapes (by number) with so many rows, and note their bytes; False where XLA tells none."""
-        jobs = [(self.table, BatchShape.of(rows, self.lengths[number])) for number, rows in wanted]
-        self.compiled |= {shape for _, shape in jobs if shape not in self.table.steps}
-        steps = compile_all(jobs, self.state, self.example, **self.options)
+        shapes = [BatchShape.of(rows, self.lengths[number]) for number, rows in wanted]
+        jobs = [(self.table, batch_struct(self.example, shape)) for shape in shapes]
+        steps = compile_all(jobs, self.state, **self.options)
         for (number, rows), compiled in zip(wanted, steps, strict=True):
             if compiled.device_bytes is None:
                 return False
@@ -241,19 +249,22 @@ class BatchSizeFit:
         )
 
 
-def _limit(bytes_limit: float | Literal["device"], state: Any) -> float:
-    """Bytes that a step may take."""
+def usable_bytes(bytes_limit: float | Literal["device"], state: Any, headroom: float) -> float:
+    """What a step may take of the limit; see :func:`fit_batch_sizes`."""
+    if not 0 <= headroom < 1:
+        raise PaddingError(f"got headroom={headroom!r}; it must be a share of the limit, at least 0 and below 1")
     if bytes_limit != "device":
         if isinstance(bytes_limit, str) or not 0 < bytes_limit < np.inf:
             raise PaddingError(f'got bytes_limit={bytes_limit!r}; give bytes above 0, or "device"')
-        return float(bytes_limit)
+        return (1 - headroom) * float(bytes_limit)
     device = jax.devices()[0]
     stats = device.memory_stats() or {}
     if "bytes_limit" not in stats:
         raise PaddingError(f"{device.device_kind} does not report how much memory it has; give bytes_limit, in bytes")
-    held = _nbytes([x for x in jax.tree.leaves(state) if isinstance(x, jax.Array)])
-    return stats["bytes_limit"] - max(0, stats.get("bytes_in_use", 0) - held)
+    arrays = [x for x in jax.tree.leaves(state) if isinstance(x, jax.Array)]
+    shards = [shard.data for x in arrays for shard in x.addressable_shards if shard.device == device]
+    return (1 - headroom) * (stats["bytes_limit"] - max(0, stats.get("bytes_in_use", 0) - _nbytes(shards)))
 
 
 def _nbytes(tree: Any) -> int:
-    return sum(int(np.prod(x.shape)) * np.dtype(x.dtype).itemsize for x in jax.tree.leaves(tree))
+    return sum(int(np.prod(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree))

@@ -36,15 +36,16 @@ def use_compilation_cache(cache_dir: str | Path) -> Path:
         PaddingError: not a folder, not a local one, or one that others can write to.
         OSError: it cannot be made.
     """
+    if not str(cache_dir).strip():
+        raise PaddingError("got an empty cache_dir; name a folder")
     if "://" in str(cache_dir):
         raise PaddingError(
             f"got cache_dir={str(cache_dir)!r}; who can write there can't be checked, so give a local folder (or trust "
             "it yourself: jax.config.update('jax_compilation_cache_dir', ...))"
         )
     folder = Path(cache_dir).expanduser().resolve()
-    if not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        folder.mkdir(mode=0o700, exist_ok=True)  # exist_ok: another process may be starting, too
+    for missing in [path for path in (folder, *folder.parents) if not path.exists()][::-1]:
+        missing.mkdir(mode=0o700, exist_ok=True)  # exist_ok: another process may be starting, too
     if not folder.is_dir():
         raise PaddingError(f"got cache_dir={str(folder)!r}, which is not a folder; name another")
     check_private(folder)
@@ -69,11 +70,15 @@ def check_private(folder: Path) -> None:
     trusted = (0, os.getuid())
     entries = folder.rglob("*") if folder.stat().st_mode & (stat.S_IXGRP | stat.S_IXOTH) else ()
     for path in (folder, *folder.parents, *entries):
-        status = path.lstat()
+        try:
+            status = path.lstat()
+        except FileNotFoundError:
+            continue  # somebody has cleaned up
         shared = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not stat.S_ISLNK(status.st_mode)
         held = status.st_mode & stat.S_ISVTX and path in folder.parents
         if (shared and not held) or status.st_uid not in trusted:
+            close = f"chmod go-w {path}" if path in folder.parents else f"chmod 700 {folder}"
             raise PaddingError(
                 f"got the compilation cache {str(folder)!r}, and others can write to {str(path)!r}; what lies in the "
-                f"cache is run as code, so give a folder of your own (or close it: chmod go-w {path})"
+                f"cache is run as code, so give a folder of your own (or, if you trust what is there: {close})"
             )

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from multimodal_pad.compiling.log import CompileLog
 from multimodal_pad.compiling.table import StepTable, batch_struct
 from multimodal_pad.compiling.warming import Shapes, compile_all
 from multimodal_pad.cost import Cost, TransformerCost, position_count, priced_modalities
@@ -36,7 +37,8 @@ class Calibration:
             that it is in seconds; any other cost is as it was.
         seconds_per_cost: of a step, for each unit of ``cost``; 1 where that is in seconds.
         batch_overhead: what a step takes beside its rows, in the unit of ``cost``.
-        compile_seconds: mean of a shape, on the clock: less than each took where threads compiled side by side.
+        compile_seconds: mean of a shape, on the clock: less than each took where threads compiled side by side. A
+            program that was read from the persistent cache counts as long as it took to compile once.
         error: root mean square of the relative errors with which the fit to the other shapes foretells each
             shape's step; NaN where there is one shape alone.
         shapes: that were measured.
@@ -73,7 +75,8 @@ def calibrate(
     the cost, or, for a :class:`~multimodal_pad.TransformerCost`, one each for its linear and its quadratic FLOPs.
 
     Args:
-        step: a table or function ``(state, batch) -> (state, anything)``; a table keeps what is compiled.
+        step: a table or function ``(state, batch)`` that gives the next state, or a tuple that begins with it; a
+            table keeps what is compiled.
         shapes: the batch shapes to measure, such as :func:`typical_shapes` of the lengths; those of several
             sizes and forms tell more.
         state: its first argument; gone for the caller where the table donates it.
@@ -85,8 +88,8 @@ def calibrate(
         progress: show a bar.
 
     Raises:
-        PaddingError: no shapes, no repeats, other modalities in the batch than in the shapes, or shapes that all
-            cost nothing.
+        PaddingError: no shapes, no repeats, other modalities in the batch than in the shapes, shapes that all
+            cost nothing, or a step that gives no next state.
 
     >>> def step(state, batch):
     ...     return state + batch.features["text"].sum(), None
@@ -104,10 +107,13 @@ def calibrate(
     by_name = tuple(name for name, _ in listed[0].lengths)
     names = priced_modalities(cost) or (shapes.modalities if isinstance(shapes, ShapePlan) else by_name)
     terms = _terms(cost, listed, names)
-    jobs = [(table, shape) for shape in listed if shape not in table.steps]
+    fresh = sum(shape not in table.steps for shape in listed)
     started = time.perf_counter()
-    compile_all(jobs, state, example, threads=threads, progress=progress and bool(jobs))
-    compiling = time.perf_counter() - started
+    with CompileLog() as log:
+        jobs = [(table, batch_struct(example, shape)) for shape in listed]
+        steps = compile_all(jobs, state, threads=threads, progress=progress)
+    # What the persistent cache gave counts as if it had been compiled: other shapes will not be there.
+    compiling = time.perf_counter() - started + log.total.saved_seconds / threads
     measured = _time_steps(table, listed, state, example, repeats)
     weights = _fit(terms, measured)
     seconds_per_cost, fitted = float(weights[1]), cost
@@ -118,7 +124,7 @@ def calibrate(
         cost=fitted,
         seconds_per_cost=seconds_per_cost,
         batch_overhead=float(weights[0]) / seconds_per_cost,
-        compile_seconds=compiling / len(jobs) if jobs else float(np.mean([table.steps[s].seconds for s in listed])),
+        compile_seconds=compiling / fresh if fresh else float(np.mean([step.seconds for step in steps])),
         error=_foretelling_error(terms, measured),
         shapes=tuple(listed),
         step_seconds=tuple(measured.tolist()),
@@ -179,9 +185,22 @@ def _time_steps(
     for turn in range(repeats + 1):
         for place, batch in enumerate(batches):
             started = time.perf_counter()
-            state, _ = jax.block_until_ready(table(state, batch))
+            result = jax.block_until_ready(table(state, batch))
             seconds[turn, place] = time.perf_counter() - started
+            state = _next_state(result, state)
     return np.median(seconds[1:], axis=0)
+
+
+def _next_state(result: Any, state: Any) -> Any:
+    """The state that a step gave: all of its result, or the first part of it."""
+    wanted = jax.tree.structure(state)
+    for candidate in (result, result[0] if isinstance(result, tuple) and result else None):
+        if jax.tree.structure(candidate) == wanted:
+            return candidate
+    raise PaddingError(
+        f"got a step whose result is {jax.tree.structure(result)}, and its state is {wanted}; give one that returns "
+        "the next state, or a tuple that begins with it"
+    )
 
 
 def _blank(struct: PaddedBatch) -> PaddedBatch:

@@ -28,7 +28,7 @@ class CacheUse(NamedTuple):
         asked: programs that were looked for.
         hits: how many of them were there.
         seconds: that reading them took.
-        saved_seconds: that compiling them took once, each in whole seconds, less reading.
+        saved_seconds: that compiling them took when they were stored, each in whole seconds, less reading.
     """
 
     asked: int = 0
@@ -71,11 +71,11 @@ class Observer(Protocol):
 def observe(observer: Observer) -> Iterator[None]:
     """Let an observer see the compile events of all threads while the block runs."""
     _listeners.register()
-    _listeners.add(observer)
+    place = _listeners.add(observer)
     try:
         yield
     finally:
-        _listeners.remove(observer)
+        _listeners.remove(place)
 
 
 def report_shape(function: str) -> None:
@@ -87,12 +87,13 @@ class _Listeners:
     """The listeners that JAX calls: registered once and kept.
 
     Taking a listener back while another thread compiles would make JAX skip one in its list. The
-    observers are a tuple that is replaced, never changed, so that events need no lock.
+    observers are a dictionary that is replaced, never changed, so that events need no lock; its keys tell
+    two registrations of one observer apart.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._observers: tuple[Observer, ...] = ()
+        self._observers: dict[object, Observer] = {}
         self._registered = False
         self._cache = _ThreadCache()
 
@@ -105,13 +106,15 @@ class _Listeners:
         jax.monitoring.register_event_duration_secs_listener(self._on_duration)
         jax.monitoring.register_scalar_listener(self._on_start)
 
-    def add(self, observer: Observer) -> None:
+    def add(self, observer: Observer) -> object:
+        place = object()
         with self._lock:
-            self._observers = (*self._observers, observer)
+            self._observers = {**self._observers, place: observer}
+        return place
 
-    def remove(self, observer: Observer) -> None:
+    def remove(self, place: object) -> None:
         with self._lock:
-            self._observers = tuple(other for other in self._observers if other is not observer)
+            self._observers = {key: observer for key, observer in self._observers.items() if key is not place}
 
     def _on_event(self, event: str, **_: Any) -> None:
         if event == _CACHE + "compile_requests_use_cache":
@@ -123,7 +126,7 @@ class _Listeners:
     def _on_start(self, event: str, value: float, **metadata: Any) -> None:
         del value
         if event == _BACKEND:
-            for observer in self._observers:
+            for observer in self._observers.values():
                 observer.starting(_function(metadata))
 
     def _on_duration(self, event: str, duration_secs: float, **metadata: Any) -> None:
@@ -136,7 +139,7 @@ class _Listeners:
             self.emit(CompileEvent(_KINDS[event], _function(metadata), duration_secs, cache))
 
     def emit(self, event: CompileEvent) -> None:
-        for observer in self._observers:
+        for observer in self._observers.values():
             observer.ended(event)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import sys
 import threading
@@ -17,16 +18,25 @@ from multimodal_pad.errors import CompileError
 
 _OPTION = "jax_explain_cache_misses"
 _WEAK_TYPES = "https://docs.jax.dev/en/latest/type_promotion.html#weak-types"
-_EXPLAINER = "jax._src.interpreters.partial_eval"  # the logger that it makes talk
+_EXPLAINERS = tuple(f"jax._src.{name}" for name in ("interpreters.partial_eval", "compiler", "compilation_cache"))
+"""The loggers that it makes talk, and how what they say then begins."""
+_EXPLAINED = (
+    "TRACING CACHE MISS",
+    "PERSISTENT COMPILATION CACHE MISS",
+    "Not writing persistent cache entry",
+    "Writing ",
+)
 _INNER = ("jax", "flax", "multimodal_pad.compiling")
 
+_ELSEWHERE = "lie elsewhere now"
+
 _ADVICE = {
-    "lie elsewhere": "place state and batches alike at every step, or call it through a StepTable, which takes both",
     "weak_type": "give arrays of a fixed dtype where Python numbers were given, as np.float32(x)",
     "never seen function": "make the function, and its jax.jit, once and not at every call",
     "Tracing context": "set the configuration before the warm-up, and leave it",
     "input types": "call it through a StepTable that was warmed up for this shape and these dtypes",
     "input pytree": "give arguments of the same structure at every call; model.eval() changes that of a model",
+    _ELSEWHERE: "place state and batches alike at every step, or call it through a StepTable, which takes both",
 }
 
 
@@ -56,12 +66,12 @@ class CompileGuard:
             return
         traced, cause = _explanations.take(function)
         if not traced and function in self._refused:
-            cause = f"as before: {self._refused[function]}"
+            cause = f"as when it was refused before, or else its arguments {_ELSEWHERE}:\n  {self._refused[function]}"
         elif traced:
             cause = self._refused[function] = cause or "it was traced, and JAX does not tell why"
         else:
             cause = (
-                "it was traced for these types before, so its arguments lie elsewhere (committed to a device or "
+                f"it was traced for these types before, so its arguments {_ELSEWHERE} (committed to a device or "
                 "sharded, or not, as they were before), or the options of the compiler changed"
             )
         advice = next((advice for words, advice in _ADVICE.items() if words in cause), "warm it up before")
@@ -95,7 +105,8 @@ class _Explanations:
             if not self._guards:
                 self._before = getattr(jax.config, _OPTION)
                 jax.config.update(_OPTION, True)
-                logging.getLogger(_EXPLAINER).addFilter(self)
+                for name in _EXPLAINERS:
+                    logging.getLogger(name).addFilter(self)
             self._guards += 1
 
     def __exit__(self, *_: object) -> None:
@@ -103,20 +114,23 @@ class _Explanations:
             self._guards -= 1
             if not self._guards:
                 jax.config.update(_OPTION, self._before)
-                logging.getLogger(_EXPLAINER).removeFilter(self)
+                for name in _EXPLAINERS:
+                    logging.getLogger(name).removeFilter(self)
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Keep an explanation."""
         text = record.getMessage()
-        if not text.startswith("TRACING CACHE MISS"):
+        if not text.startswith(_EXPLAINED):
             return True
-        self._thread.causes.append(_in_short(text.partition(":\n")[2].strip()))
-        return False
+        if text.startswith(_EXPLAINED[0]):
+            self._thread.causes.append(_in_short(text.partition(":\n")[2].strip()))
+        return self._before  # whoever asked JAX to explain still reads it
 
     def take(self, function: str) -> tuple[bool, str | None]:
         """Whether the function was traced just now, and why, where JAX told it."""
         traced = function in self._thread.functions
-        named = [text for text in self._thread.causes if function in " ".join(text.splitlines()[:2])]
+        name = re.compile(rf"(for|never seen function:\s+) ?{re.escape(function)} (defined at|id=)")
+        named = [text for text in self._thread.causes if name.match(text)]
         self._thread.__init__()
         return traced, named[-1] if named else None
 
@@ -196,7 +210,8 @@ def _common(one: str, other: str) -> int:
 
 def _caller() -> str:
     """File and line outside of JAX, Flax and this package that the compilation comes from."""
-    inner = tuple(str(Path(sys.modules[name].__file__ or "").parent) for name in _INNER if name in sys.modules)
+    loaded = [sys.modules[name].__file__ or "" for name in _INNER if name in sys.modules]
+    inner = tuple(f"{Path(file).parent}{os.sep}" for file in loaded)
     frame = sys._getframe()
     while frame.f_back is not None and frame.f_code.co_filename.startswith(inner):
         frame = frame.f_back

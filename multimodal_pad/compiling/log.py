@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 
 from multimodal_pad.compiling.events import CompileEvent, observe
@@ -28,7 +28,8 @@ class CompileCounts:
         backend_seconds: seconds in the backend, reading from the cache included.
         cache_seconds: how many of those went into reading from the persistent cache.
         saved_seconds: what compiling took when the programs read from the cache were stored, each in whole
-            seconds, less reading: what the cache saved, at least.
+            seconds, less reading. Like all seconds here it is summed over threads, so it may be more than the
+            clock would have shown.
     """
 
     shapes: int = 0
@@ -76,15 +77,20 @@ class CompileLog:
     def __init__(self) -> None:
         self._counts: dict[str, CompileCounts] = {}
         self._lock = threading.Lock()
-        self._open: list[AbstractContextManager[None]] = []
+        self._depth = 0
+        self._observing: AbstractContextManager[None] = nullcontext()
 
     def __enter__(self) -> CompileLog:
-        self._open.append(observe(self))
-        self._open[-1].__enter__()
+        self._depth += 1
+        if self._depth == 1:  # opened again inside itself it counts once
+            self._observing = observe(self)
+            self._observing.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._open.pop().__exit__(None, None, None)
+        self._depth -= 1
+        if not self._depth:
+            self._observing.__exit__(None, None, None)
 
     def __getitem__(self, function: str) -> CompileCounts:
         """The counts of a function by its ``__name__``; zeros where nothing was compiled."""
@@ -116,12 +122,18 @@ class CompileLog:
             for name, c in rows
         ]
         lines = text_table(heading, body, left=1)
-        if total.cache_hits or total.cache_misses:
-            lines.append(
-                f"the compilation cache had {total.cache_hits} of {total.cache_hits + total.cache_misses} programs, "
-                f"which saved at least {total.saved_seconds:.0f} s"
-            )
-        return "\n".join(lines)
+        return "\n".join([*lines, *self.cache_report()])
+
+    def cache_report(self) -> list[str]:
+        """A line on what the persistent compilation cache gave; none where it is not in use."""
+        total = self.total
+        if not (total.cache_hits or total.cache_misses):
+            return []
+        line = f"the compilation cache had {total.cache_hits} of {total.cache_hits + total.cache_misses} programs"
+        if total.cache_hits:
+            compiling = total.saved_seconds + total.cache_seconds
+            line += f": {total.cache_seconds:.1f} s of reading instead of {compiling:.0f} s of compiling"
+        return [line]
 
     def starting(self, function: str) -> None:
         """The log counts what has ended."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable
-from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,7 +57,7 @@ class StepTable:
         steps: the executables by batch shape.
         planned: the batch shapes that it was warmed up for.
         unplanned: the batch shapes met since then that it was not.
-        fingerprint: of the shape plan that it was warmed up for, or None.
+        fingerprint: the ``shapes_fingerprint`` of the plan that it was warmed up for, or None.
 
     >>> import numpy as np
     >>> from multimodal_pad import pad_samples
@@ -129,12 +128,6 @@ class StepTable:
         self.steps[shape] = CompiledStep(compiled, seconds, device_bytes(compiled))
         report_shape(self.name)
         return self.steps[shape]
-
-    def emptied(self) -> StepTable:
-        """A table of the same function that has nothing in it."""
-        other = copy(self)
-        other.steps, other.planned, other.unplanned, other.fingerprint = {}, [], [], None
-        return other
 
     def _first(self, state: Any, batch: PaddedBatch) -> CompiledStep:
         """Compile for a shape that is met for the first time, if it may be."""
@@ -225,7 +218,8 @@ def _struct(x: Any) -> jax.ShapeDtypeStruct:
     """Shape and dtype: no weak type and no placement on one device, which would each be a program of their own."""
     if not hasattr(x, "shape"):
         raise PaddingError(f"got {type(x).__name__} {x!r} in the state; give arrays, so that dtypes are fixed")
-    return jax.ShapeDtypeStruct(x.shape, jax.dtypes.canonicalize_dtype(x.dtype), sharding=_spread(x))
+    dtype = jax.dtypes.canonicalize_dtype(x.dtype, allow_extended_dtype=True)
+    return jax.ShapeDtypeStruct(x.shape, dtype, sharding=_spread(x))
 
 
 def _spread(x: Any) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from multimodal_pad.compiling.cache import use_compilation_cache
+from multimodal_pad.compiling.log import CompileLog
 from multimodal_pad.compiling.table import CompiledStep, StepTable, batch_struct
 from multimodal_pad.errors import PaddingError
 from multimodal_pad.lengths import check_whole
@@ -18,6 +19,9 @@ from multimodal_pad.plan import ShapePlan
 
 Shapes = ShapePlan | Iterable[BatchShape]
 """The batch shapes to compile for: a plan's, or a list."""
+
+Job = tuple[StepTable, PaddedBatch]
+"""A table, and the batch (or its shapes and dtypes) that it is to have an executable for."""
 
 
 def warm_up(
@@ -46,7 +50,7 @@ def warm_up(
         threads: that compile side by side; more than two rarely pay.
         cache_dir: folder of the persistent compilation cache, see :func:`use_compilation_cache`; it holds for
             the process.
-        progress: show a bar.
+        progress: show a bar, and what the cache gave.
 
     Returns:
         The table; from now on other shapes are unplanned. ``print(table)`` shows the seconds and device
@@ -67,20 +71,26 @@ def warm_up(
     7.0
     """
     table = step if isinstance(step, StepTable) else StepTable(step)
-    warm_up_all([(table, shapes)], state, example, threads=threads, cache_dir=cache_dir, progress=progress)
+    warm_up_all([(table, shapes, example)], state, threads=threads, cache_dir=cache_dir, progress=progress)
     return table
 
 
 def warm_up_all(
-    tables: Sequence[tuple[StepTable, Shapes]],
+    tables: Sequence[tuple[StepTable, Shapes, PaddedBatch]],
     state: Any,
-    example: PaddedBatch,
     *,
     threads: int = 2,
     cache_dir: str | Path | None = None,
     progress: bool = True,
 ) -> None:
     """:func:`warm_up` for several steps of one state together, such as training and evaluation.
+
+    Args:
+        tables: each with its shapes, and an example of its batches.
+        state: as for :func:`warm_up`, and so are the others.
+        threads: that compile side by side.
+        cache_dir: folder of the persistent compilation cache.
+        progress: show a bar, and what the cache gave.
 
     >>> import numpy as np
     >>> from multimodal_pad import BatchShape, pad_samples
@@ -90,53 +100,67 @@ def warm_up_all(
     ...     return state - batch.features["text"].sum()
     >>> tables, shapes = [StepTable(train, donate_state=True), StepTable(evaluate)], [BatchShape.of(2, {"text": 8})]
     >>> example = pad_samples([{"text": np.ones(3)}])
-    >>> warm_up_all([(table, shapes) for table in tables], np.float32(0), example, progress=False)
+    >>> warm_up_all([(table, shapes, example) for table in tables], np.float32(0), progress=False)
     >>> [len(table) for table in tables]
     [1, 1]
     """
     if cache_dir is not None:
         use_compilation_cache(cache_dir)
-    jobs: list[tuple[StepTable, BatchShape]] = []
-    for table, shapes in tables:
-        listed = list(dict.fromkeys(shapes.batch_shapes if isinstance(shapes, ShapePlan) else shapes))
-        if not listed:
+    listed = [list(dict.fromkeys(_batch_shapes(shapes))) for _, shapes, _ in tables]
+    jobs: list[Job] = []
+    for (table, _, example), shapes in zip(tables, listed, strict=True):
+        if not shapes:
             raise PaddingError(f"got no shapes to warm {table.name!r} up for; give at least one")
-        jobs += [(table, shape) for shape in listed if shape not in table.steps]
-        table.planned += [shape for shape in listed if shape not in table.planned]
-        table.fingerprint = shapes.fingerprint if isinstance(shapes, ShapePlan) else None
-    # The longest ones first, so that no thread starts on one of them when the other has nothing left.
-    jobs.sort(key=lambda job: -_volume(job[1]))
-    compile_all(jobs, state, example, threads=threads, progress=progress)
+        jobs += [(table, batch_struct(example, shape)) for shape in shapes]
+    # The largest ones first, so that no thread starts on one of them when the other has nothing left.
+    jobs.sort(key=lambda job: -_volume(job[1].shape))
+    with CompileLog() as log:
+        compile_all(jobs, state, threads=threads, progress=progress)
+    if progress:
+        print(*log.cache_report(), sep="\n", end="\n" * len(log.cache_report()))
+    # Only now: what was interrupted on the way has no planned shapes without a program.
+    for (table, shapes, _), added in zip(tables, listed, strict=True):
+        table.planned += [shape for shape in added if shape not in table.planned]
+        table.fingerprint = None
+        if isinstance(shapes, ShapePlan) and set(table.planned) == set(added):
+            table.fingerprint = shapes.shapes_fingerprint
 
 
-def compile_all(
-    jobs: Sequence[tuple[StepTable, BatchShape]], state: Any, example: PaddedBatch, *, threads: int, progress: bool
-) -> list[CompiledStep]:
-    """Compile each table's step for its batch shape; the executables in the order of the jobs."""
+def compile_all(jobs: Sequence[Job], state: Any, *, threads: int, progress: bool) -> list[CompiledStep]:
+    """Compile each table's step for the shapes and dtypes of a batch; the executables in the order of the jobs.
+
+    What a table has already is not compiled again.
+    """
     check_whole("threads", threads, 1)
     columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]
-    with Progress(*columns, disable=not progress) as bar:
-        task = bar.add_task("compiling", total=len(jobs))
+    missing = {(id(table), batch.shape): (table, batch) for table, batch in jobs if batch.shape not in table.steps}
+    with Progress(*columns, disable=not progress or not missing) as bar:
+        task = bar.add_task("compiling", total=len(missing))
 
-        def finish(table: StepTable, shape: BatchShape, lowered: Any, seconds: float) -> CompiledStep:
-            step = table.finish(shape, lowered, seconds)
+        def finish(table: StepTable, shape: BatchShape, lowered: Any, seconds: float) -> None:
+            table.finish(shape, lowered, seconds)
             bar.update(task, advance=1, description=f"compiled {table.name} for {shape}")
-            return step
 
-        futures: list[Future[CompiledStep]] = []
+        futures: list[Future[None]] = []
         pool = ThreadPoolExecutor(threads, thread_name_prefix="compiling")
         try:
-            for table, shape in jobs:
+            for table, batch in missing.values():
                 for future in futures:
                     if future.done():
                         future.result()  # raises at once, and not when everything else is compiled
-                futures.append(pool.submit(finish, table, shape, *table.lower(state, batch_struct(example, shape))))
-            return [future.result() for future in futures]
+                futures.append(pool.submit(finish, table, batch.shape, *table.lower(state, batch)))
+            for future in futures:
+                future.result()
         except KeyboardInterrupt:
             bar.update(task, description="stopping once those under way are compiled")
             raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+    return [table.steps[batch.shape] for table, batch in jobs]
+
+
+def _batch_shapes(shapes: Shapes) -> Iterable[BatchShape]:
+    return shapes.batch_shapes if isinstance(shapes, ShapePlan) else shapes
 
 
 def _volume(shape: BatchShape) -> int:

@@ -136,7 +136,7 @@ def fit(
             f"got epochs={epochs} and patience={patience}; epochs must be at least 1, and patience at least 1 "
             "with evaluate_on given"
         )
-    endless = [b.policy for b in (batcher, evaluate_on) if b is not None and b.policy.shapes() is None]
+    endless = [b.policy for b in (batcher, evaluate_on) if b is not None and not b.policy.finite]
     if strict and endless:
         raise TrainingError(
             f"got strict for {endless[0]!r}, which compiles as it goes; choose a policy with few shapes"
@@ -151,12 +151,12 @@ def fit(
     leaves, history = step.leaves, []
     best_epoch, best_loss, best_leaves = 0, math.inf, leaves
     finite = [
-        (table, _shapes(batches, count))
+        (table, _shapes(batches, count), batches.example())
         for table, batches, count in ((train_table, batcher, epochs), (eval_table, evaluate_on, 1))
-        if batches is not None and batches.policy not in endless
+        if batches is not None and batches.policy.finite
     ]
     if finite:
-        warm_up_all(finite, leaves, batcher.example(), progress=progress)
+        warm_up_all(finite, leaves, progress=progress)
     with forbid_compiles() if strict else nullcontext(), _bar(progress) as show:
         for epoch in range(epochs):
             started = time.perf_counter()
@@ -197,6 +197,7 @@ def evaluate(table: StepTable, leaves: list[jax.Array], batcher: BucketBatcher) 
 def _shapes(batcher: BucketBatcher, epochs: int) -> Shapes:
     """What to compile for: the plan itself where its rows serve, so that errors can name it."""
     policy = batcher.policy
+    batcher.schedule(0)  # says whether there is anything to batch, before anything is compiled
     if isinstance(policy, Planned) and batcher.batch_size is None:
         return policy.plan
     return batcher.batch_shapes(epochs)

@@ -56,7 +56,7 @@ def test_the_most_rows_that_fit(multiple):
     assert plan.batch_sizes[0] == 400, "no more than the samples of the shape"
     for shape in plan.batch_shapes:
         assert table.steps[shape].device_bytes <= 1.8e6
-        more = table.emptied().compile(
+        more = new_step().compile(
             STATE,
             batch_sizes.batch_struct(
                 EXAMPLE, shape._replace(batch_size=shape.batch_size + max(multiple, round(0.05 * shape.batch_size)))
@@ -159,6 +159,14 @@ def test_the_limit_of_the_device(monkeypatch):
 
     monkeypatch.setattr("jax.devices", lambda: [Device()])
     assert fit(new_step(), bytes_limit="device").batch_budget == pytest.approx(0.9 * 2e6)
+
+
+def test_a_search_that_fails_leaves_nothing_in_the_table():
+    table = new_step()
+    kept = table.compile(STATE, EXAMPLE)
+    with pytest.raises(PlanError, match="needs"):
+        fit(table, bytes_limit=1e4)
+    assert list(table.steps.values()) == [kept]
 
 
 def test_a_device_that_does_not_tell(monkeypatch):

@@ -63,7 +63,7 @@ def test_a_second_process_compiles_nothing(tmp_path):
     assert compiled >= 3
     assert hits == 0
     assert second[1] == "0 3"
-    assert second[-1].startswith(f"the compilation cache had {compiled} of {compiled} programs, which saved")
+    assert second[-1].startswith(f"the compilation cache had {compiled} of {compiled} programs: 0.")
     assert errors == ""
     assert len(entries(folder)) == 3
     if os.name == "posix":
@@ -113,7 +113,7 @@ def test_a_folder_that_others_can_write_to_is_refused(tmp_path, mode):
     folder = tmp_path / "cache"
     folder.mkdir()
     folder.chmod(mode)
-    with pytest.raises(PaddingError, match=rf"others can write to '{folder}'; .*chmod go-w {folder}"):
+    with pytest.raises(PaddingError, match=rf"others can write to '{folder}'; .*chmod 700 {folder}"):
         use_compilation_cache(folder)
 
 
@@ -122,10 +122,22 @@ def test_a_folder_above_that_others_can_write_to_is_refused(tmp_path):
     above = tmp_path / "above"
     above.mkdir()
     above.chmod(0o777)
-    with pytest.raises(PaddingError, match=rf"others can write to '{above}'"):
+    with pytest.raises(PaddingError, match=rf"others can write to '{above}'.*chmod go-w {above}"):
         use_compilation_cache(above / "cache")
     above.chmod(0o1777)  # as /tmp: what others own can't be replaced
     check_private(above / "cache")
+
+
+@posix
+def test_a_generous_umask_does_not_open_what_is_made(tmp_path):
+    """As users have it whose group is their own: what JAX writes would be open to the group."""
+    before = os.umask(0o002)
+    try:
+        start(tmp_path / "one" / "two" / "cache")
+        out, _ = start(tmp_path / "one" / "two" / "cache")
+    finally:
+        os.umask(before)
+    assert out[1] == "0 3"
 
 
 @posix
@@ -157,6 +169,8 @@ def test_what_is_no_local_folder_is_refused(tmp_path):
         use_compilation_cache(tmp_path / "file")
     with pytest.raises(PaddingError, match="give a local folder"):
         use_compilation_cache("gs://bucket/cache")
+    with pytest.raises(PaddingError, match="got an empty cache_dir"):
+        use_compilation_cache("")
 
 
 def test_another_folder_can_follow(tmp_path):

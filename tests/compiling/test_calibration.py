@@ -15,7 +15,8 @@ from multimodal_pad import (
     plan_shapes,
     position_count,
 )
-from multimodal_pad.compiling import CompileLog, StepTable, calibrate, calibration, typical_shapes
+from multimodal_pad.compiling import CompileLog, StepTable, calibrate, calibration, events, typical_shapes
+from multimodal_pad.compiling.warming import compile_all
 from multimodal_pad.sources import Synthetic
 
 TABLE = Synthetic(200).lengths.select(("text", "audio"))
@@ -85,6 +86,24 @@ def test_the_coefficients_of_the_transformer_are_found(clock):
     for row, priced in zip(lengths.tolist(), found.cost(lengths).tolist(), strict=True):
         shape = BatchShape.of(16, dict(zip(COST.modalities, row, strict=True)))
         assert found.batch_overhead + 16 * priced == pytest.approx(seconds(shape))
+
+
+def test_a_step_may_give_the_state_alone_and_must_give_it():
+    found = calibrate(lambda state, batch: calibrated_step(state, batch)[0], shapes_of(2), jnp.zeros(()), EXAMPLE)
+    assert found.step_seconds[0] > 0
+    with pytest.raises(PaddingError, match=r"got a step whose result is .*loss.*; give one that returns"):
+        calibrate(lambda state, _: {"loss": state}, shapes_of(2), jnp.zeros(()), EXAMPLE)
+
+
+def test_programs_from_the_cache_count_as_compiled(monkeypatch):
+    def compile_from_cache(jobs, state, **options):
+        steps = compile_all(jobs, state, **options)
+        events._listeners.emit(events.CompileEvent("backend", "x", 0.1, events.CacheUse(1, 1, 0.1, 20.0)))
+        return steps
+
+    monkeypatch.setattr(calibration, "compile_all", compile_from_cache)
+    found = calibrate(calibrated_step, shapes_of(40, 41), jnp.zeros(()), EXAMPLE, threads=2)
+    assert 5 < found.compile_seconds < 9, "20 s on two threads, for two shapes"
 
 
 def test_a_plan_in_seconds_is_kept_in_its_file(clock, tmp_path):

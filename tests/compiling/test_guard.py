@@ -9,12 +9,31 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from multimodal_pad.compiling import CompileGuard, CompileLog, forbid_compiles
+from multimodal_pad.compiling import CompileGuard, CompileLog, forbid_compiles, use_compilation_cache
 from multimodal_pad.compiling.events import CompileEvent
 from multimodal_pad.compiling.guard import _in_short
 from multimodal_pad.errors import CompileError
+from tests.caches import restored_cache_options
 
 BATCH = np.ones((3, 2), np.float32)
+
+
+@jax.tree_util.register_pytree_node_class
+class _Rows:
+    """A batch of another structure that the step takes as well."""
+
+    def __init__(self, parts):
+        self.parts = parts
+
+    def sum(self):
+        return sum(part.sum() for part in self.parts)
+
+    def tree_flatten(self):
+        return self.parts, None
+
+    @classmethod
+    def tree_unflatten(cls, _, parts):
+        return cls(parts)
 
 
 def make_step():
@@ -58,8 +77,8 @@ CAUSES = {
     ),
     "configuration": (with_another_precision, r"jax_default_matmul_precision differs: now float32 and before None"),
     "another structure": (
-        lambda step: step(np.float32(0), {"x": BATCH}["x"][None]),
-        r"at batch, now f32\[1,3,2\]",
+        lambda step: step(np.float32(0), _Rows([BATCH, BATCH])),
+        r"different input pytree:\n(.*\n)*give arguments of the same structure",
     ),
 }
 
@@ -164,9 +183,49 @@ def test_guards_nest_and_leave_no_trace(step, caplog):
         with pytest.raises(CompileError, match=r"now f32\[2,2\]"):
             step(np.float32(0), BATCH[:2])
     assert not jax.config.jax_explain_cache_misses
+    with forbid_compiles():
+        with forbid_compiles():
+            pass
+        with pytest.raises(CompileError, match=r"now f32\[1,2\]"):  # the outer one still knows why
+            step(np.float32(0), BATCH[:1])
     assert caplog.records == [], "JAX's explanation is in the error, not in the log"
     assert logging.getLogger("jax._src.interpreters.partial_eval").filters == []
     step(np.float32(0), BATCH[:2])
+
+
+def test_whoever_asked_jax_to_explain_still_reads_it(step, caplog):
+    jax.config.update("jax_explain_cache_misses", True)
+    try:
+        with caplog.at_level(logging.WARNING), forbid_compiles(), pytest.raises(CompileError, match="now f32"):
+            step(np.float32(0), BATCH[:2])
+        assert jax.config.jax_explain_cache_misses
+    finally:
+        jax.config.update("jax_explain_cache_misses", False)
+    assert "TRACING CACHE MISS" in caplog.text
+
+
+def test_a_helper_in_the_same_file_does_not_explain_the_step():
+    """JAX explains the inner function too; its name ends as the outer one's does, and the file's is in both."""
+
+    @jax.jit
+    def other_test_guard(x):
+        return x * 2
+
+    def test_guard(state, x):
+        return other_test_guard(x) + state
+
+    jitted = jax.jit(test_guard)
+    jitted(np.float32(0), BATCH)
+    with forbid_compiles(), pytest.raises(CompileError, match=r"for test_guard defined at") as caught:
+        jitted(np.int32(0), BATCH[:2])
+    assert "at state, now i32[] and before f32[]" in str(caught.value)
+
+
+def test_a_partial_guard_is_quiet_beside_the_cache(tmp_path, caplog):
+    with restored_cache_options(), caplog.at_level(logging.WARNING), forbid_compiles("guarded_step"):
+        use_compilation_cache(tmp_path / "cache")
+        jax.jit(lambda x: x * 3)(BATCH)
+    assert caplog.records == []
 
 
 def test_long_explanations_are_cut_to_the_difference():

@@ -175,7 +175,7 @@ def test_an_unplanned_shape_is_refused_before_anything_compiles(rows, length, me
 def test_the_error_names_the_plan():
     plan = plan_shapes(LengthTable(("audio",), np.array([[4], [8]])), max_shapes=2, batch_size=2)
     table = warm_up(summed, plan, jnp.zeros(()), a_batch(), progress=False)
-    with pytest.raises(UnplannedShapeError, match=rf"of 2 of the plan {plan.fingerprint[:12]}\)"):
+    with pytest.raises(UnplannedShapeError, match=rf"of 2 of the plan {plan.shapes_fingerprint[:12]}\)"):
         table(jnp.zeros(()), a_batch(7))
 
 

@@ -69,7 +69,7 @@ def test_training_and_evaluation_together():
         return batch.features["audio"].sum() - state
 
     train, evaluate = StepTable(new_step(), donate_state=True), StepTable(evaluating)
-    warm_up_all([(train, SHAPES), (evaluate, SHAPES[:1])], jnp.zeros(()), EXAMPLE, progress=False)
+    warm_up_all([(train, SHAPES, EXAMPLE), (evaluate, SHAPES[:1], EXAMPLE)], jnp.zeros(()), progress=False)
     state = jnp.zeros(())
     moved = train(state, batch_of(4))
     assert state.is_deleted()
@@ -85,6 +85,35 @@ def test_bad_warm_ups():
     with pytest.raises(PaddingError, match=r"a batch of \['audio'\] and a shape of \['text'\]"):
         warm_up(new_step(), [BatchShape.of(2, {"text": 4})], np.float32(0), EXAMPLE, progress=False)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("compiling")]
+
+
+def test_a_warm_up_that_fails_plans_nothing():
+    table, other = StepTable(new_step()), StepTable(new_step())
+    with pytest.raises(PaddingError, match="got no shapes"):
+        warm_up_all([(table, SHAPES, EXAMPLE), (other, [], EXAMPLE)], np.float32(0), progress=False)
+    assert (len(table), table.planned) == (0, [])
+
+
+def test_each_table_has_an_example_of_its_own():
+    """Training on one dtype and evaluating on another."""
+    whole = pad_samples([{"audio": np.ones((1, 2), np.int16)}])
+    train, evaluate = StepTable(new_step()), StepTable(new_step())
+    warm_up_all([(train, SHAPES, EXAMPLE), (evaluate, SHAPES, whole)], np.float32(0), progress=False)
+    batch = batch_of(4)
+    assert float(train(np.float32(0), batch)) == 16
+    features = {"audio": batch.features["audio"].astype(np.int16)}
+    assert float(evaluate(np.float32(0), batch._replace(features=features))) == 16
+
+
+def test_a_random_key_may_be_in_the_state():
+    def random_step(key, batch):
+        return jax.random.split(key)[0], batch.features["audio"].sum() + jax.random.normal(key)
+
+    with CompileLog() as log:
+        table = warm_up(random_step, SHAPES[:1], jax.random.key(0), EXAMPLE, progress=False)
+        key, _ = table(jax.random.key(0), batch_of(4))
+        table(key, batch_of(4))
+    assert log["random_step"].backend_compiles == 1
 
 
 def test_the_bar_counts_programs(capsys):
@@ -111,6 +140,8 @@ def test_ctrl_c_leaves_no_threads_and_a_usable_process():
         warm_up(table, shapes, np.float32(0), EXAMPLE, progress=False)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("compiling")]
     assert 0 < len(table) < len(shapes)
+    assert table.planned == [], "a shape that was not reached compiles when it comes, as before any warm-up"
+    assert float(table(np.float32(0), batch_of(4))) == 16
     done.append(True)
     warm_up(table, shapes, np.float32(0), EXAMPLE, progress=False)
     assert len(table) == len(shapes)
@@ -121,7 +152,7 @@ MESH = """
 import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from multimodal_pad import BucketBatcher, LengthTable, Planned, plan_shapes
-from multimodal_pad.compiling import CompileLog, StepTable, forbid_compiles, warm_up_all
+from multimodal_pad.compiling import CompileLog, StepTable, forbid_compiles, warm_up, warm_up_all
 from multimodal_pad.training import TrainStep, cross_entropy, make_optimizer
 from tests.training.test_loop import MeanModel, make_samples
 
@@ -138,7 +169,7 @@ for placed in ("one device", "numpy", "sharded"):
     outs = {} if placed == "one device" else {"out_shardings": (whole, whole)}
     train = StepTable(step.train_step, donate_state=True, **shardings, **outs)
     evaluate = StepTable(step.eval_step, **shardings)
-    warm_up_all([(train, plan), (evaluate, plan)], step.leaves, batcher.example(), progress=False)
+    warm_up_all([(table, plan, batcher.example()) for table in (train, evaluate)], step.leaves, progress=False)
     leaves = step.leaves if placed == "one device" else jax.device_put(step.leaves, whole)
     losses.append([])
     with CompileLog() as log, forbid_compiles():
@@ -157,9 +188,9 @@ np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
 np.testing.assert_array_equal(losses[1], losses[2])
 try:
     uneven = StepTable(step.train_step, in_shardings=(whole, rows))
-    warm_up_all([(uneven, plan.batch_shapes[:1])], step.leaves, batcher.example(), progress=False)
+    warm_up(uneven, plan.batch_shapes[:1], step.leaves, batcher.example(), progress=False)
     odd = plan_shapes(LengthTable.measure(samples, ("audio",)), max_shapes=1, batch_size=5)
-    warm_up_all([(uneven, odd)], step.leaves, batcher.example(), progress=False)
+    warm_up(uneven, odd, step.leaves, batcher.example(), progress=False)
 except ValueError as error:
     assert "partitioned 2 times" in str(error) and "5 x (audio" in "".join(error.__notes__), error.__notes__
 else:
