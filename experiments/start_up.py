@@ -2,8 +2,8 @@
 
 Each start is a process of its own that trains a policy from nothing: twice without the persistent compilation
 cache, once with an empty one, and once with the one that the start before it filled. Then warming up the 8 planned
-shapes against compiling one after the other, what looking a step up costs, how well the rows that fit a limit of
-memory are foretold, and how well the cost model fits the time of a step.
+shapes against compiling one after the other, what looking a step up costs, and how well the rows that fit a limit of
+memory are foretold.
 
 With Python: python -m experiments.start_up --data-dir DIR --out results/start_up/mine
 """
@@ -67,7 +67,7 @@ QUICK = {
 
 def run(config: Config, progress: Progress) -> dict[str, Any]:
     """All figures. Every part is a process of its own, so that none finds what another has compiled."""
-    parts = len(STARTS) * len(config.policies) + 4
+    parts = len(STARTS) * len(config.policies) + 3
     task = progress.add_task("starting", total=parts)
 
     def part(name: str, **options: Any) -> dict[str, Any]:
@@ -93,7 +93,6 @@ def run(config: Config, progress: Progress) -> dict[str, Any]:
         "warming": part("warming"),
         "dispatch": part("dispatch"),
         "batch_sizes": part("batch_sizes"),
-        "calibration": part("calibration"),
     }
 
 
@@ -120,7 +119,7 @@ def markdown(results: dict[str, Any]) -> str:
         shapes = f"{rows[0]['shapes']:,}"
         compiled = f"{late[0]} ({late[-1]} with the filled cache)" if late[0] else "0"
         lines.append("| " + " | ".join([policy.replace("_", " ").replace("/", ", "), shapes, *times, compiled]) + " |")
-    told = (_tell_warming, _tell_dispatch, _tell_batch_sizes, _tell_calibration)
+    told = (_tell_warming, _tell_dispatch, _tell_batch_sizes)
     texts = [
         f"Seconds from the start of the process to the end of the first step, and of step {first['steps']}.",
         *(tell(results) for tell in told),
@@ -158,15 +157,6 @@ def _tell_batch_sizes(results: dict[str, Any]) -> str:
         f"{sizes['seconds']:,.0f} s"
         + (f"; what its lines foretold is within {100 * max(off):.1f} % of XLA's analysis" if off else "")
         + (f", and the limit {100 * min(full):.0f} to {100 * max(full):.0f} % full." if full else ".")
-    )
-
-
-def _tell_calibration(results: dict[str, Any]) -> str:
-    calibration = results["calibration"]
-    return (
-        f"`calibrate` at {len(calibration['step_seconds'])} shapes takes {calibration['seconds']:.0f} s; its fit "
-        f"foretells the step of one from the others within {100 * calibration['error']:.0f} % (root mean square), one "
-        f"rate for all FLOPs within {100 * calibration['error_one_rate']:.0f} %."
     )
 
 

@@ -21,9 +21,7 @@ from multimodal_pad import BucketBatcher, Planned, ShapePlan
 from multimodal_pad.compiling import (
     CompileLog,
     StepTable,
-    calibrate,
     forbid_compiles,
-    typical_shapes,
     use_compilation_cache,
     warm_up,
 )
@@ -171,28 +169,7 @@ def batch_sizes(options: Options) -> dict[str, Any]:
     }
 
 
-def calibration(options: Options) -> dict[str, Any]:
-    """The cost model fitted to the seconds of a step, with a rate for each kind of FLOP and with one."""
-    config, batcher, new_step = prepare(options, options["planned"])
-    step, cost = new_step(), batcher.cost
-    table = StepTable(step.train_step)
-    shapes = typical_shapes(batcher.lengths, config.batch_size)
-    begun = time.perf_counter()
-    found = calibrate(table, shapes, step.leaves, batcher.example(), cost=cost)
-    seconds = time.perf_counter() - begun
-    plain = calibrate(table, shapes, step.leaves, batcher.example(), cost=cost.__call__)
-    return {
-        "seconds": seconds,
-        "error": found.error,
-        "error_one_rate": plain.error,
-        "shapes": [dict(shape.lengths) for shape in found.shapes],
-        "step_seconds": found.step_seconds,
-        "compile_seconds": found.compile_seconds,
-        "batch_overhead": found.batch_overhead,
-    }
-
-
-PARTS = {part.__name__: part for part in (start, warming, dispatch, batch_sizes, calibration)}
+PARTS = {part.__name__: part for part in (start, warming, dispatch, batch_sizes)}
 
 
 if __name__ == "__main__":

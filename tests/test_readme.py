@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments import compare_report, planning, start_up
+from experiments import calibration, compare_report, planning, start_up
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -27,6 +27,7 @@ def test_the_snippet_prints_what_the_readme_says():
         ("compare_padding", compare_report.markdown),
         ("planning", planning.markdown),
         ("start_up", start_up.markdown),
+        ("calibration", calibration.markdown),
     ],
 )
 def test_the_tables_are_those_of_the_committed_results(experiment, markdown):

@@ -261,7 +261,7 @@ def usable_bytes(bytes_limit: float | Literal["device"], state: Any, headroom: f
     stats = device.memory_stats() or {}
     if "bytes_limit" not in stats:
         raise PaddingError(f"{device.device_kind} does not report how much memory it has; give bytes_limit, in bytes")
-    arrays = [x for x in jax.tree.leaves(state) if isinstance(x, jax.Array)]
+    arrays = [x for x in jax.tree.leaves(state) if isinstance(x, jax.Array) and not x.is_deleted()]
     shards = [shard.data for x in arrays for shard in x.addressable_shards if shard.device == device]
     return (1 - headroom) * (stats["bytes_limit"] - max(0, stats.get("bytes_in_use", 0) - _nbytes(shards)))
 

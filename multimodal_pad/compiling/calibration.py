@@ -65,7 +65,7 @@ def calibrate(
     example: PaddedBatch,
     *,
     cost: Cost = position_count,
-    repeats: int = 3,
+    repeats: int = 5,
     threads: int = 2,
     progress: bool = False,
 ) -> Calibration:
@@ -83,7 +83,7 @@ def calibrate(
         example: any batch, as for :func:`warm_up`.
         cost: per row, of lengths ``(n, M)``. Its columns are ``cost.modalities``, or else those of the plan that
             the shapes are given as, or else the modalities in the order of their names.
-        repeats: runs at each shape after a first one, in alternation; their median counts.
+        repeats: runs at each shape after a first one, in random order; their median counts.
         threads: that compile side by side.
         progress: show a bar.
 
@@ -182,10 +182,12 @@ def _time_steps(
     """Median seconds of a step at each shape, every position real."""
     batches = [_blank(batch_struct(example, shape)) for shape in shapes]
     seconds = np.zeros((repeats + 1, len(shapes)))
+    rng = np.random.default_rng(0)
     for turn in range(repeats + 1):
-        for place, batch in enumerate(batches):
+        # In another order each time, as in training: a step after one of a large shape takes longer.
+        for place in rng.permutation(len(shapes)).tolist():
             started = time.perf_counter()
-            result = jax.block_until_ready(table(state, batch))
+            result = jax.block_until_ready(table(state, batches[place]))
             seconds[turn, place] = time.perf_counter() - started
             state = _next_state(result, state)
     return np.median(seconds[1:], axis=0)

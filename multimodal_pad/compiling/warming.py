@@ -116,8 +116,8 @@ def warm_up_all(
     jobs.sort(key=lambda job: -_volume(job[1].shape))
     with CompileLog() as log:
         compile_all(jobs, state, threads=threads, progress=progress)
-    if progress:
-        print(*log.cache_report(), sep="\n", end="\n" * len(log.cache_report()))
+    for line in log.cache_report() if progress else []:
+        print(line)
     # Only now: what was interrupted on the way has no planned shapes without a program.
     for (table, shapes, _), added in zip(tables, listed, strict=True):
         table.planned += [shape for shape in added if shape not in table.planned]

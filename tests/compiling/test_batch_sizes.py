@@ -76,7 +76,7 @@ def test_what_was_confirmed_needs_no_warm_up():
         "two probes for each shape, and one to confirm"
     )
     batcher = BucketBatcher(SAMPLES, Planned(plan))
-    state = STATE
+    state = jnp.zeros_like(STATE)
     for batch in batcher.epoch(0):
         state = table(state, batch)
     assert table.unplanned == []
@@ -156,6 +156,12 @@ def test_the_limit_of_the_device(monkeypatch):
 
         def memory_stats(self):
             return {"bytes_limit": 3_000_000, "bytes_in_use": 1_000_000 + STATE.nbytes}
+
+        def __eq__(self, other):
+            return True  # the state lies on it
+
+        def __hash__(self):
+            return 0
 
     monkeypatch.setattr("jax.devices", lambda: [Device()])
     assert fit(new_step(), bytes_limit="device").batch_budget == pytest.approx(0.9 * 2e6)

@@ -37,9 +37,6 @@ def test_the_other_parts():
     assert dispatch["compiled_us_median"] > 0
     warmed = start_up_part.warming(small)
     assert (len(warmed["lazy_seconds"]), len(warmed["warm_up_seconds"]), warmed["shapes"]) == (1, 1, 2)
-    fitted = start_up_part.calibration(small)
-    assert fitted["error"] >= 0
-    assert len(fitted["step_seconds"]) == len(fitted["shapes"])
     sizes = start_up_part.batch_sizes(small)
     assert all(0 < row["bytes"] <= sizes["limit"] for row in sizes["shapes"])
     assert sizes["compilations"] >= len(sizes["shapes"]) == 2
@@ -99,7 +96,6 @@ def test_the_table_has_a_row_per_policy():
             "shapes": [{"rows": 20, "most": 99, "bytes": 4e8}, {"rows": 7, "most": 7, "bytes": 1e8}],
             "foretold": [{"foretold": 4.1e8, "bytes": 4e8}],
         },
-        "calibration": {"seconds": 30.0, "error": 0.05, "error_one_rate": 0.2, "step_seconds": [1, 2, 3]},
         "device": {"platform": "cpu", "kind": "cpu", "count": 1, "cpu": "a CPU", "cores": 2, "memory_gib": 8},
         "python": "3.11",
         "versions": {"jax": "0.10", "flax": "0.12"},

@@ -1,0 +1,155 @@
+"""How well does a calibrated cost model foretell the seconds of steps at shapes that it has not seen?
+
+The step is calibrated at quantiles of the lengths, and then timed at the shapes of a plan. The cost model is fitted
+with one rate for linear and one for quadratic FLOPs, and with one rate for all.
+
+With Python: python -m experiments.calibration --data-dir DIR --out results/calibration/mine
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import Progress
+
+from experiments import compare_padding
+from experiments.compare_measure import make_step
+from experiments.output import write_folder
+from experiments.provenance import provenance, where_measured
+from multimodal_pad import Planned, plan_shapes
+from multimodal_pad.cli import exit_status
+from multimodal_pad.compiling import Calibration, StepTable, calibrate, typical_shapes
+from multimodal_pad.cost import Cost
+
+
+@dataclass(frozen=True)
+class Config:
+    """One run; every default is here."""
+
+    data_dir: str | None = None
+    modalities: tuple[str, ...] | None = None
+    samples: int | None = None
+    batch_size: int = 32
+    shapes: int = 8
+    repeats: int = 5
+
+
+QUICK = {"modalities": ("text",), "samples": 64, "batch_size": 8, "shapes": 2, "repeats": 1}
+"""What --quick changes: a look at whether everything works."""
+
+
+def run(config: Config, progress: Progress) -> dict[str, Any]:
+    """All figures."""
+    names = ("data_dir", "modalities", "samples", "batch_size")
+    given = {name: getattr(config, name) for name in names if getattr(config, name) is not None}
+    comparison = compare_padding.Config(source="synthetic" if config.data_dir is None else "meld", **given)
+    samples, lengths, model_config, _ = compare_padding.load(comparison, progress)
+    step = make_step(model_config, comparison.learning_rate, comparison.seed)
+    table, cost = StepTable(step.train_step), model_config.cost
+    plan = plan_shapes(lengths, max_shapes=config.shapes, cost=cost, batch_size=config.batch_size)
+    batcher = compare_padding.make_batcher(Planned(plan), "length", samples, lengths, comparison, model_config)
+    example, seen = batcher.example(), typical_shapes(lengths, config.batch_size)
+    task = progress.add_task("calibrating", total=3)
+
+    def measured(shapes: Any, cost: Cost) -> Calibration:
+        found = calibrate(table, shapes, step.leaves, example, cost=cost, repeats=config.repeats)
+        progress.advance(task)
+        return found
+
+    begun = time.perf_counter()
+    two_rates = measured(seen, cost)
+    seconds = time.perf_counter() - begun
+    one_rate = measured(seen, cost.__call__)
+    timed = measured(plan, cost)
+    rows = [
+        {"lengths": dict(zip(plan.modalities, shape, strict=True)), "seconds": taken, **foretold}
+        for shape, taken, foretold in zip(
+            plan.shapes.tolist(),
+            timed.step_seconds,
+            (
+                {
+                    name: found.seconds_per_cost
+                    * (found.batch_overhead + config.batch_size * float(found.cost(shape[None])[0]))
+                    for name, found in (("two_rates", two_rates), ("one_rate", one_rate))
+                }
+                for shape in plan.shapes
+            ),
+            strict=True,
+        )
+    ]
+    return {
+        "config": asdict(config),
+        "corpus": "synthetic" if config.data_dir is None else "MELD",
+        "seen": [dict(shape.lengths) for shape in seen],
+        "seconds_to_calibrate": seconds,
+        "compile_seconds": two_rates.compile_seconds,
+        "error": {"two_rates": two_rates.error, "one_rate": one_rate.error},
+        "unseen": rows,
+    }
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """The table, what it took and where it comes from, for the README."""
+    rows = results["unseen"]
+    lines = [
+        "| shape | measured | foretold | with one rate for all FLOPs |",
+        "|---|---:|---:|---:|",
+    ]
+    for row in rows:
+        shape = ", ".join(f"{name} {length}" for name, length in row["lengths"].items())
+        cells = [f"{1e3 * row[key]:,.0f} ms" for key in ("seconds", "two_rates", "one_rate")]
+        lines.append("| " + " | ".join([shape, *cells]) + " |")
+    two, one = (_off(rows, key) for key in ("two_rates", "one_rate"))
+    texts = [
+        f"Steps of {results['config']['batch_size']} rows at {len(rows)} planned shapes, foretold from "
+        f"{len(results['seen'])} others ({results['corpus']}): off by {two}; with one rate by {one}.",
+        f"`calibrate` took {results['seconds_to_calibrate']:.0f} s and itself reported an error of "
+        f"{100 * results['error']['two_rates']:.0f} %.",
+        where_measured(results),
+    ]
+    return "\n".join([*lines, "", " ".join(texts)])
+
+
+def _off(rows: list[dict[str, Any]], key: str) -> str:
+    errors = [100 * abs(row[key] / row["seconds"] - 1) for row in rows]
+    return f"{np.median(errors):.0f} % (median) and {max(errors):.0f} % (most)"
+
+
+def main(arguments: list[str]) -> int:
+    """Run and write; the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.calibration",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--data-dir", metavar="DIR", help="MELD's three CSV files (default: synthetic samples)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="default: results/calibration/<time>")
+    parser.add_argument("--quick", action="store_true", help="a tiny run, to see that everything works")
+    options = parser.parse_args(arguments)
+    return exit_status(lambda: _run(options, arguments))
+
+
+def _run(options: argparse.Namespace, arguments: list[str]) -> None:
+    out = options.out or Path("results", "calibration", datetime.now().strftime("%Y-%m-%dT%H-%M-%S"))
+    config = Config(options.data_dir, **(QUICK if options.quick else {}))
+    console = Console(stderr=True)
+    with write_folder(out) as folder:
+        origin = provenance("experiments.calibration", arguments)
+        with Progress(console=console, disable=not console.is_terminal) as progress:
+            results = {**origin, **run(config, progress)}
+        (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    print(markdown(results))
+    print(f"Written: {out / 'results.json'}")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
