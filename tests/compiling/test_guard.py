@@ -69,7 +69,7 @@ CAUSES = {
     ),
     "committed": (
         lambda step: step(np.float32(0), jax.device_put(BATCH, jax.devices()[0])),
-        r"traced for these types before, so its arguments lie elsewhere now \(committed.*\nplace state and batches alike",
+        r"traced for these types before, so its arguments lie elsewhere now \(committed.*\nplace state and batches",
     ),
     "new closure": (
         lambda _: make_step()(np.float32(0), BATCH),
