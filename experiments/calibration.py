@@ -9,22 +9,19 @@ With Python: python -m experiments.calibration --data-dir DIR --out results/cali
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from dataclasses import asdict, dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.progress import Progress
 
 from experiments import compare_padding
 from experiments.compare_measure import make_step
-from experiments.output import write_folder
-from experiments.provenance import provenance, where_measured
+from experiments.output import write_results
+from experiments.provenance import where_measured
 from multimodal_pad import Planned, plan_shapes
 from multimodal_pad.cli import exit_status
 from multimodal_pad.compiling import Calibration, StepTable, calibrate, typical_shapes
@@ -49,9 +46,9 @@ QUICK = {"modalities": ("text",), "samples": 64, "batch_size": 8, "shapes": 2, "
 
 def run(config: Config, progress: Progress) -> dict[str, Any]:
     """All figures."""
-    names = ("data_dir", "modalities", "samples", "batch_size")
-    given = {name: getattr(config, name) for name in names if getattr(config, name) is not None}
-    comparison = compare_padding.Config(source="synthetic" if config.data_dir is None else "meld", **given)
+    comparison = compare_padding.on_corpus(
+        config.data_dir, modalities=config.modalities, samples=config.samples, batch_size=config.batch_size
+    )
     samples, lengths, model_config, _ = compare_padding.load(comparison, progress)
     step = make_step(model_config, comparison.learning_rate, comparison.seed)
     table, cost = StepTable(step.train_step), model_config.cost
@@ -135,20 +132,10 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: results/calibration/<time>")
     parser.add_argument("--quick", action="store_true", help="a tiny run, to see that everything works")
     options = parser.parse_args(arguments)
-    return exit_status(lambda: _run(options, arguments))
-
-
-def _run(options: argparse.Namespace, arguments: list[str]) -> None:
-    out = options.out or Path("results", "calibration", datetime.now().strftime("%Y-%m-%dT%H-%M-%S"))
     config = Config(options.data_dir, **(QUICK if options.quick else {}))
-    console = Console(stderr=True)
-    with write_folder(out) as folder:
-        origin = provenance("experiments.calibration", arguments)
-        with Progress(console=console, disable=not console.is_terminal) as progress:
-            results = {**origin, **run(config, progress)}
-        (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    print(markdown(results))
-    print(f"Written: {out / 'results.json'}")
+    return exit_status(
+        lambda: write_results("calibration", arguments, options.out, lambda progress: run(config, progress), markdown)
+    )
 
 
 if __name__ == "__main__":

@@ -55,8 +55,8 @@ def measure(
 ) -> Measured:
     """Train through the epochs of ``schedules`` in ``seconds``, or as much of them as fits.
 
-    A policy with finitely many shapes is warmed up: for all of its shapes, or for as many as half of the
-    time allows, the largest and those that most steps use. Steps of others are passed over, and
+    A policy with finitely many shapes is warmed up: for all that the schedules use, or for as many as half of
+    the time allows, the largest and those of most steps. Steps of others are passed over, and
     nothing may compile from then on. Exact padding compiles as it goes, until half of the time is gone.
     """
     started = time.perf_counter()

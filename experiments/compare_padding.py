@@ -82,6 +82,12 @@ QUICK = {"modalities": ("text", "audio"), "samples": 64, "epochs": 1, "batch_siz
 """What --quick changes: a look at whether everything works, not at what padding costs."""
 
 
+def on_corpus(data_dir: str | None, **given: Any) -> Config:
+    """The configuration of other experiments on the same samples and model; what is None is the default."""
+    chosen = {name: value for name, value in given.items() if value is not None}
+    return Config(source="synthetic" if data_dir is None else "meld", data_dir=data_dir, **chosen)
+
+
 def compare(config: Config, progress: Progress) -> dict[str, Any]:
     """Measure every policy: what ``results.json`` holds beside where it comes from."""
     samples, lengths, model_config, left_out = load(config, progress)

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress
+
+from experiments.provenance import provenance
 
 
 @contextmanager
@@ -28,3 +36,25 @@ def write_folder(out: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
+
+
+def write_results(
+    name: str,
+    arguments: list[str],
+    out: Path | None,
+    run: Callable[[Progress], dict[str, Any]],
+    markdown: Callable[[dict[str, Any]], str],
+) -> None:
+    """Run an experiment, write ``results.json`` with where it comes from, and print it as Markdown.
+
+    ``out`` is a folder, by default one of its own under ``results/`` and the experiment's name.
+    """
+    out = out or Path("results", name, datetime.now().strftime("%Y-%m-%dT%H-%M-%S"))
+    console = Console(stderr=True)
+    with write_folder(out) as folder:
+        origin = provenance(f"experiments.{name}", arguments)
+        with Progress(console=console, disable=not console.is_terminal) as progress:
+            results = {**origin, **run(progress)}
+        (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    print(markdown(results))
+    print(f"Written: {out / 'results.json'}")

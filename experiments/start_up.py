@@ -17,16 +17,14 @@ import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.progress import Progress
 
-from experiments.output import write_folder
-from experiments.provenance import provenance, where_measured
+from experiments.output import write_results
+from experiments.provenance import where_measured
 from multimodal_pad import PaddingError
 from multimodal_pad.cli import exit_status
 from multimodal_pad.sources import Meld
@@ -153,7 +151,8 @@ def _tell_batch_sizes(results: dict[str, Any]) -> str:
     full = [row["bytes"] / sizes["limit"] for row in sizes["shapes"] if row["rows"] < row["most"]]
     rows = ", ".join(f"{row['rows']:,}" for row in sizes["shapes"])
     return (
-        f"`fit_batch_sizes` for {sizes['limit'] / 1e6:,.0f} MB: {rows} rows, {sizes['compilations']} compilations, "
+        f"`fit_batch_sizes` within {sizes['limit'] / 1e6:,.0f} MB, headroom taken off: {rows} rows, "
+        f"{sizes['compilations']} compilations, "
         f"{sizes['seconds']:,.0f} s"
         + (f"; what its lines foretold is within {100 * max(off):.1f} % of XLA's analysis" if off else "")
         + (f", and the limit {100 * min(full):.0f} to {100 * max(full):.0f} % full." if full else ".")
@@ -191,19 +190,11 @@ def _limit(text: str) -> float | str:
 
 
 def _run(options: argparse.Namespace, arguments: list[str]) -> None:
-    out = options.out or Path("results", "start_up", datetime.now().strftime("%Y-%m-%dT%H-%M-%S"))
     limit = {} if options.bytes_limit is None else {"bytes_limit": _limit(options.bytes_limit)}
     config = Config(options.data_dir, **{**(QUICK if options.quick else {}), **limit})
     if options.data_dir is not None:
         Meld(options.data_dir, "train")  # a wrong folder is known before the first start
-    console = Console(stderr=True)
-    with write_folder(out) as folder:
-        origin = provenance("experiments.start_up", arguments)
-        with Progress(console=console, disable=not console.is_terminal) as progress:
-            results = {**origin, **run(config, progress)}
-        (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    print(markdown(results))
-    print(f"Written: {out / 'results.json'}")
+    write_results("start_up", arguments, options.out, lambda progress: run(config, progress), markdown)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import numpy as np
 from rich.progress import Progress
 
 from experiments.compare_measure import make_step
-from experiments.compare_padding import Config, load, make_batcher, make_policy, parse_policy
+from experiments.compare_padding import Config, load, make_batcher, make_policy, on_corpus, parse_policy
 from multimodal_pad import BucketBatcher, Planned, ShapePlan
 from multimodal_pad.compiling import (
     CompileLog,
@@ -34,8 +34,7 @@ Options = dict[str, Any]
 def prepare(options: Options, spec: str) -> tuple[Config, BucketBatcher, Callable[[], TrainStep]]:
     """The batches of a policy, and what makes a train step that nothing has compiled yet."""
     names = ("data_dir", "modalities", "samples", "epochs", "batch_size")
-    given = {name: options[name] for name in names if options[name] is not None}
-    config = Config(source="synthetic" if options["data_dir"] is None else "meld", **given)
+    config = on_corpus(**{name: options[name] for name in names})
     with Progress(disable=True) as progress:
         samples, lengths, model_config, _ = load(config, progress)
     name, grouping = parse_policy(spec)
@@ -76,6 +75,7 @@ def start(options: Options) -> dict[str, Any]:
         "seconds_to_last_step": ended[-1] - options["started"],
         "steps": len(ended),
         "compiled": log.total.compiled,
+        "steps_compiled": log["train_step"].compiled,
         "cache_hits": log.total.cache_hits,
         "compiled_after_first_step": compiled[-1] - compiled[0],
         "saved_seconds": log.total.saved_seconds,

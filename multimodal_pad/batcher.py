@@ -14,7 +14,7 @@ from multimodal_pad.padding import BatchShape, PaddedBatch, pad_samples
 from multimodal_pad.planner import check_served
 from multimodal_pad.policies import Fixed, Planned, Policy, check_covered
 from multimodal_pad.prefetch import Prefetch
-from multimodal_pad.schedule import EMPTY, Grouping, Schedule, check_batching, make_schedule
+from multimodal_pad.schedule import EMPTY, Grouping, Schedule, batch_rows, check_batching, make_schedule
 from multimodal_pad.stats import PaddingStats
 
 LongSamples = Literal["error", "truncate", "drop"]
@@ -141,7 +141,7 @@ class BucketBatcher:
         """The batch shapes of the epochs 0 to ``epochs - 1``: what a step is to be compiled for.
 
         Of a plan or of fixed padding, every shape, whichever epochs use it; of a ladder, whose shapes are a large
-        product, and of exact padding, those that the schedules of these epochs use.
+        product, and of exact padding, those that the schedules of these epochs use, each of which is made for it.
 
         >>> from multimodal_pad import Ladder
         >>> samples = [{"text": np.arange(n)} for n in (3, 5, 12)]
@@ -152,8 +152,7 @@ class BucketBatcher:
         check_whole("epochs", epochs, 1)
         if isinstance(self.policy, Planned | Fixed):
             padded = self.policy.shapes()
-            planned = self.policy.batch_sizes(padded) if self.batch_size is None else None
-            rows = np.full(len(padded), self.batch_size) if planned is None else planned
+            rows = batch_rows(self.policy, padded, self.batch_size)
             found = {(int(size), *row) for size, row in zip(rows, padded.tolist(), strict=True)}
         else:
             found = set()

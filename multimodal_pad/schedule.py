@@ -114,10 +114,10 @@ def make_schedule(
     if grouping == "random":
         check_joint_maxima(policy, values[ids].max(axis=0))
         first = policy.round_up(values[order[:1]])
-        starts, ids = _chunk(order, int(_rows(policy, first, batch_size)[0]))
+        starts, ids = _chunk(order, int(batch_rows(policy, first, batch_size)[0]))
         return Schedule(policy.round_up(_batch_maxima(starts, ids, values)), starts, ids)
     rounded = policy.round_up(values[order])
-    rows = _rows(policy, rounded, batch_size)
+    rows = batch_rows(policy, rounded, batch_size)
     starts, places, shapes = _group_by_length(rounded, rows, window, cost, rng)
     return Schedule(shapes, starts, np.where(places == EMPTY, EMPTY, order[places]))
 
@@ -156,7 +156,7 @@ def check_joint_maxima(policy: Policy, maxima: np.ndarray) -> None:
         )
 
 
-def _rows(policy: Policy, padded: np.ndarray, batch_size: int | None) -> np.ndarray:
+def batch_rows(policy: Policy, padded: np.ndarray, batch_size: int | None) -> np.ndarray:
     """Rows per batch at each of the padded lengths."""
     planned = policy.batch_sizes(padded) if batch_size is None else None
     return np.full(len(padded), batch_size) if planned is None else planned

@@ -67,8 +67,9 @@ def fit_batch_sizes(
         plan: the shapes; made for length grouping. Its own rows don't matter.
         state: arrays, or anything with their shapes and dtypes.
         example: any batch, as for :func:`warm_up`.
-        bytes_limit: of the device, or ``"device"``: what it reports as its limit, less what is in use there
-            beside the state.
+        bytes_limit: of a device, or ``"device"``: what it reports as its limit, less what is in use there
+            beside the state; of the devices that hold the state the one with least. Several hosts must share one
+            plan: fit it on one and save it for the others.
         headroom: the share of the limit that is left alone: for the batches on their way, copies of
             the state, and what an allocator loses.
         multiple: rows are a multiple of it: 8 for tensor cores, or the number of devices.
@@ -257,13 +258,18 @@ def usable_bytes(bytes_limit: float | Literal["device"], state: Any, headroom: f
         if isinstance(bytes_limit, str) or not 0 < bytes_limit < np.inf:
             raise PaddingError(f'got bytes_limit={bytes_limit!r}; give bytes above 0, or "device"')
         return (1 - headroom) * float(bytes_limit)
-    device = jax.devices()[0]
-    stats = device.memory_stats() or {}
-    if "bytes_limit" not in stats:
-        raise PaddingError(f"{device.device_kind} does not report how much memory it has; give bytes_limit, in bytes")
     arrays = [x for x in jax.tree.leaves(state) if isinstance(x, jax.Array) and not x.is_deleted()]
-    shards = [shard.data for x in arrays for shard in x.addressable_shards if shard.device == device]
-    return (1 - headroom) * (stats["bytes_limit"] - max(0, stats.get("bytes_in_use", 0) - _nbytes(shards)))
+    shards = [shard for x in arrays for shard in x.addressable_shards]
+    room = []
+    for device in {shard.device for shard in shards} or jax.local_devices()[:1]:
+        stats = device.memory_stats() or {}
+        if "bytes_limit" not in stats:
+            raise PaddingError(
+                f"{device.device_kind} does not report how much memory it has; give bytes_limit, in bytes"
+            )
+        held = _nbytes([shard.data for shard in shards if shard.device == device])
+        room.append(stats["bytes_limit"] - max(0, stats.get("bytes_in_use", 0) - held))
+    return (1 - headroom) * min(room)
 
 
 def _nbytes(tree: Any) -> int:

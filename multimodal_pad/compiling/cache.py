@@ -16,7 +16,8 @@ def use_compilation_cache(cache_dir: str | Path) -> Path:
     """Keep what is compiled from here on in a folder, and read it from there at the next start.
 
     Call it first of all, or let :func:`~multimodal_pad.compiling.warm_up` do so. Every program is kept, small
-    ones too, where JAX by itself leaves out what compiled in under a second. The folder grows without end, so
+    ones too, where JAX by itself leaves out what compiled in under a second; left out are programs that call back
+    into Python, and of several processes the first one alone writes. The folder grows without end, so
     delete it now and then: programs of other versions of JAX, other models and other shapes stay in it. It may
     be moved, and copied to machines of the same kind.
 
@@ -74,9 +75,14 @@ def check_private(folder: Path) -> None:
             status = path.lstat()
         except FileNotFoundError:
             continue  # somebody has cleaned up
+        if status.st_uid not in trusted:
+            raise PaddingError(
+                f"got the compilation cache {str(folder)!r}, and {str(path)!r} belongs to user {status.st_uid}, who "
+                "can change what is run as code from there; give a folder of your own, under folders of yours or root's"
+            )
         shared = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not stat.S_ISLNK(status.st_mode)
         held = status.st_mode & stat.S_ISVTX and path in folder.parents
-        if (shared and not held) or status.st_uid not in trusted:
+        if shared and not held:
             close = f"chmod go-w {path}" if path in folder.parents else f"chmod 700 {folder}"
             raise PaddingError(
                 f"got the compilation cache {str(folder)!r}, and others can write to {str(path)!r}; what lies in the "

@@ -12,7 +12,7 @@ import numpy as np
 
 from multimodal_pad.compiling.log import CompileLog
 from multimodal_pad.compiling.table import StepTable, batch_struct
-from multimodal_pad.compiling.warming import Shapes, compile_all
+from multimodal_pad.compiling.warming import Shapes, compile_all, listed_shapes
 from multimodal_pad.cost import Cost, TransformerCost, position_count, priced_modalities
 from multimodal_pad.errors import PaddingError
 from multimodal_pad.lengths import LengthTable, check_whole
@@ -38,7 +38,8 @@ class Calibration:
         seconds_per_cost: of a step, for each unit of ``cost``; 1 where that is in seconds.
         batch_overhead: what a step takes beside its rows, in the unit of ``cost``.
         compile_seconds: mean of a shape, on the clock: less than each took where threads compiled side by side. A
-            program that was read from the persistent cache counts as long as it took to compile once.
+            program that was read from the persistent cache counts about as long as it took to compile once; of a
+            table that had all shapes before, what it noted then.
         error: root mean square of the relative errors with which the fit to the other shapes foretells each
             shape's step; NaN where there is one shape alone.
         shapes: that were measured.
@@ -101,7 +102,7 @@ def calibrate(
     """
     check_whole("repeats", repeats, 1)
     table = step if isinstance(step, StepTable) else StepTable(step)
-    listed = list(dict.fromkeys(shapes.batch_shapes if isinstance(shapes, ShapePlan) else shapes))
+    listed = listed_shapes(shapes)
     if not listed:
         raise PaddingError("got no shapes to calibrate at; give at least one, or three for a fit")
     by_name = tuple(name for name, _ in listed[0].lengths)
@@ -112,8 +113,10 @@ def calibrate(
     with CompileLog() as log:
         jobs = [(table, batch_struct(example, shape)) for shape in listed]
         steps = compile_all(jobs, state, threads=threads, progress=progress)
-    # What the persistent cache gave counts as if it had been compiled: other shapes will not be there.
-    compiling = time.perf_counter() - started + log.total.saved_seconds / threads
+    # What the persistent cache gave counts as if it had been compiled, since other shapes will not be there. It
+    # remembers whole seconds, rounded down: half a second is what that leaves out.
+    cached = max(0.0, log.total.saved_seconds + 0.5 * log.total.cache_hits)
+    compiling = time.perf_counter() - started + cached / max(1, min(threads, fresh))
     measured = _time_steps(table, listed, state, example, repeats)
     weights = _fit(terms, measured)
     seconds_per_cost, fitted = float(weights[1]), cost

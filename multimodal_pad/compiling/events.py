@@ -28,7 +28,8 @@ class CacheUse(NamedTuple):
         asked: programs that were looked for.
         hits: how many of them were there.
         seconds: that reading them took.
-        saved_seconds: that compiling them took when they were stored, each in whole seconds, less reading.
+        saved_seconds: that compiling them took when they were stored, each rounded down to whole seconds, less
+            reading.
     """
 
     asked: int = 0
@@ -133,7 +134,7 @@ class _Listeners:
         if event == _CACHE + "cache_retrieval_time_sec":
             self._cache.add(seconds=duration_secs)
         elif event == _CACHE + "compile_time_saved_sec":
-            self._cache.add(saved_seconds=max(0.0, duration_secs))
+            self._cache.add(saved_seconds=duration_secs)
         elif event in _KINDS:
             cache = self._cache.take() if event == _BACKEND else NO_CACHE
             self.emit(CompileEvent(_KINDS[event], _function(metadata), duration_secs, cache))

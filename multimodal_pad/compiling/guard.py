@@ -51,8 +51,8 @@ class CompileGuard:
     def check(self) -> None:
         """Raise a CompileError if something has compiled since the guard was set up, or since the last check.
 
-        The guard stops a compilation before it begins, by an exception from JAX's own event. Should
-        something swallow that exception, this is where it comes to light.
+        The guard stops a compilation before it begins, by an exception from JAX's own event. Should a version
+        of JAX let the compilation go on all the same, this is where it comes to light.
         """
         slipped, self._slipped = self._slipped, []
         if slipped:
@@ -87,22 +87,25 @@ class CompileGuard:
 
 
 class _Explanations:
-    """What JAX tells of traces while at least one guard is up, kept for the backend compile that follows in the thread.
+    """What JAX tells of traces while at least one guard is up, kept for the backend compile that follows.
 
     JAX logs why it traces anew when ``jax_explain_cache_misses`` is set. That is set for the process, as
     the guard holds for the process (its context manager would hold for one thread), and what is logged
-    goes into the error and not to the log.
+    goes into the error and not to the log. It is kept by function and not by thread: a warm-up traces in one
+    thread and compiles in others.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._guards = 0
         self._before = False
-        self._thread = _Traces()
+        self._traced: set[str] = set()
+        self._causes: dict[str, str] = {}
 
     def __enter__(self) -> None:
         with self._lock:
             if not self._guards:
+                self._traced, self._causes = set(), {}
                 self._before = getattr(jax.config, _OPTION)
                 jax.config.update(_OPTION, True)
                 for name in _EXPLAINERS:
@@ -122,17 +125,17 @@ class _Explanations:
         text = record.getMessage()
         if not text.startswith(_EXPLAINED):
             return True
-        if text.startswith(_EXPLAINED[0]):
-            self._thread.causes.append(_in_short(text.partition(":\n")[2].strip()))
+        cause = text.partition(":\n")[2].strip()
+        named = re.match(r"(?:for|never seen function:)\s+(\S+) (?:defined at|id=)", cause)
+        if named:
+            self._causes[named[1]] = _in_short(cause)
         return self._before  # whoever asked JAX to explain still reads it
 
     def take(self, function: str) -> tuple[bool, str | None]:
-        """Whether the function was traced just now, and why, where JAX told it."""
-        traced = function in self._thread.functions
-        name = re.compile(rf"(for|never seen function:\s+) ?{re.escape(function)} (defined at|id=)")
-        named = [text for text in self._thread.causes if name.match(text)]
-        self._thread.__init__()
-        return traced, named[-1] if named else None
+        """Whether the function was traced since it was last compiled or refused, and why, where JAX told it."""
+        traced, cause = function in self._traced, self._causes.get(function)
+        self._forget(function)
+        return traced, cause
 
     def starting(self, function: str) -> None:
         """The guards decide."""
@@ -140,17 +143,13 @@ class _Explanations:
     def ended(self, event: CompileEvent) -> None:
         """Note a trace, and forget it when it has been compiled."""
         if event.kind == "trace":
-            self._thread.functions.add(event.function)
+            self._traced.add(event.function)
         elif event.kind == "backend":
-            self._thread.__init__()
+            self._forget(event.function)
 
-
-class _Traces(threading.local):
-    """What was traced in a thread since its last backend compile, and why."""
-
-    def __init__(self) -> None:
-        self.functions: set[str] = set()
-        self.causes: list[str] = []
+    def _forget(self, function: str) -> None:
+        self._traced.discard(function)
+        self._causes.pop(function, None)
 
 
 _explanations = _Explanations()

@@ -27,8 +27,8 @@ class CompileCounts:
         lowering_seconds: seconds spent lowering.
         backend_seconds: seconds in the backend, reading from the cache included.
         cache_seconds: how many of those went into reading from the persistent cache.
-        saved_seconds: what compiling took when the programs read from the cache were stored, each in whole
-            seconds, less reading. Like all seconds here it is summed over threads, so it may be more than the
+        saved_seconds: what compiling took when the programs read from the cache were stored, each rounded down to
+            whole seconds, less reading. Like all seconds here it is summed over threads, so it may be more than the
             clock would have shown.
     """
 

@@ -6,6 +6,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -45,7 +46,8 @@ class StepTable:
     a program to spread an array that lies on one device.
 
     Args:
-        function: pure; its ``__name__`` is what :class:`CompileLog` counts it by.
+        function: pure; its ``__name__`` (that of the function inside a ``functools.partial``) is what
+            :class:`CompileLog` counts it by.
         donate_state: let XLA reuse the buffers of ``state``, which are then gone for the caller.
         strict: refuse a batch of an unplanned shape; otherwise it is compiled, with a warning, and stands in
             :attr:`unplanned`.
@@ -79,7 +81,7 @@ class StepTable:
     ) -> None:
         given = {"in_shardings": in_shardings, "out_shardings": out_shardings}
         shardings = {name: value for name, value in given.items() if value is not None}
-        self.name: str = getattr(function, "__name__", type(function).__name__)
+        self.name = _name(function)
         self._jitted = jax.jit(function, donate_argnums=(0,) if donate_state else (), **shardings)
         self.strict = strict
         self.steps: dict[BatchShape, CompiledStep] = {}
@@ -135,8 +137,10 @@ class StepTable:
             message = f"{self.name!r} got a batch of an unplanned shape, {batch.shape}: {self._nearest(batch.shape)}"
             if self.strict:
                 raise UnplannedShapeError(f"{message}; batch with the plan that the table was warmed up for")
-            warnings.warn(f"{message}; it is compiled now", PlanWarning, stacklevel=3)
+            step = self.compile(state, batch)
             self.unplanned.append(batch.shape)
+            warnings.warn(f"{message}; it was compiled now", PlanWarning, stacklevel=3)
+            return step
         return self.compile(state, batch)
 
     def _nearest(self, shape: BatchShape) -> str:
@@ -223,9 +227,22 @@ def _struct(x: Any) -> jax.ShapeDtypeStruct:
 
 
 def _spread(x: Any) -> Any:
-    """The sharding of an array that lies on several devices: not where it happens to be, but what the program is."""
+    """The sharding of an array that lies on several devices, or was put on another than the default one.
+
+    That is not where the array happens to be, but what the program is.
+    """
     sharding = getattr(x, "sharding", None)
-    return sharding if sharding is not None and len(sharding.device_set) > 1 else None
+    if sharding is None:
+        return None
+    moved = getattr(x, "committed", False) and sharding.device_set != {jax.local_devices()[0]}
+    return sharding if moved or len(sharding.device_set) > 1 else None
+
+
+def _name(function: Callable[..., Any]) -> str:
+    """What JAX calls a function."""
+    while isinstance(function, partial):
+        function = function.func
+    return getattr(function, "__name__", "<unnamed function>")
 
 
 def _distance(one: BatchShape, other: BatchShape) -> float:

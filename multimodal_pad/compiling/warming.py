@@ -106,7 +106,7 @@ def warm_up_all(
     """
     if cache_dir is not None:
         use_compilation_cache(cache_dir)
-    listed = [list(dict.fromkeys(_batch_shapes(shapes))) for _, shapes, _ in tables]
+    listed = [listed_shapes(shapes) for _, shapes, _ in tables]
     jobs: list[Job] = []
     for (table, _, example), shapes in zip(tables, listed, strict=True):
         if not shapes:
@@ -159,8 +159,9 @@ def compile_all(jobs: Sequence[Job], state: Any, *, threads: int, progress: bool
     return [table.steps[batch.shape] for table, batch in jobs]
 
 
-def _batch_shapes(shapes: Shapes) -> Iterable[BatchShape]:
-    return shapes.batch_shapes if isinstance(shapes, ShapePlan) else shapes
+def listed_shapes(shapes: Shapes) -> list[BatchShape]:
+    """The batch shapes, each once."""
+    return list(dict.fromkeys(shapes.batch_shapes if isinstance(shapes, ShapePlan) else shapes))
 
 
 def _volume(shape: BatchShape) -> int:

@@ -18,7 +18,7 @@ from flax import nnx
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from multimodal_pad.batcher import BucketBatcher
-from multimodal_pad.compiling import StepTable, forbid_compiles, use_compilation_cache, warm_up_all
+from multimodal_pad.compiling import CompileGuard, StepTable, forbid_compiles, use_compilation_cache, warm_up_all
 from multimodal_pad.compiling.warming import Shapes
 from multimodal_pad.errors import TrainingError
 from multimodal_pad.policies import Planned
@@ -157,10 +157,10 @@ def fit(
     ]
     if finite:
         warm_up_all(finite, leaves, progress=progress)
-    with forbid_compiles() if strict else nullcontext(), _bar(progress) as show:
+    with forbid_compiles() if strict else nullcontext() as guard, _bar(progress) as show:
         for epoch in range(epochs):
             started = time.perf_counter()
-            leaves, train_loss = _train_epoch(train_table, leaves, batcher, epoch, show)
+            leaves, train_loss = _train_epoch(train_table, leaves, batcher, epoch, show, guard)
             evaluation = {} if evaluate_on is None else evaluate(eval_table, leaves, evaluate_on)
             if not math.isfinite(evaluation.get("loss", 0.0)):
                 raise _not_finite(f"epoch {epoch}, evaluation", evaluation["loss"])
@@ -209,6 +209,7 @@ def _train_epoch(
     batcher: BucketBatcher,
     epoch: int,
     show: Callable[[int, int, int, float], None],
+    guard: CompileGuard | None,
 ) -> tuple[list[jax.Array], float]:
     steps = len(batcher.schedule(epoch))
     in_flight: deque = deque()
@@ -225,6 +226,8 @@ def _train_epoch(
 
     for number, batch in enumerate(batcher.epoch(epoch)):
         leaves, metrics = table(leaves, batch)
+        if guard is not None:
+            guard.check()
         in_flight.append((number, metrics))
         if len(in_flight) > _IN_FLIGHT:
             settle(*in_flight.popleft())

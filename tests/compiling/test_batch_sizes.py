@@ -1,4 +1,5 @@
 from dataclasses import replace
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -150,21 +151,34 @@ def test_a_line_that_is_wrong_is_corrected(factor, monkeypatch):
     assert all(step.device_bytes <= 1.8e6 for step in table.steps.values())
 
 
+class Device:
+    device_kind = "a device"
+
+    def __init__(self, stats):
+        self.stats = stats
+
+    def memory_stats(self):
+        return self.stats
+
+
 def test_the_limit_of_the_device(monkeypatch):
-    class Device:
-        device_kind = "a device"
+    """What the device has, less what is in use beside the state; the least of the devices of a state."""
+    monkeypatch.setattr("jax.local_devices", lambda: [Device({"bytes_limit": 3_000_000, "bytes_in_use": 1_000_000})])
+    state = np.zeros((10, 10), np.float32)
+    assert batch_sizes.usable_bytes("device", state, 0.1) == pytest.approx(0.9 * 2e6)
 
-        def memory_stats(self):
-            return {"bytes_limit": 3_000_000, "bytes_in_use": 1_000_000 + STATE.nbytes}
+    class Spread(jax.Array):
+        """On two devices; half of it on each."""
 
-        def __eq__(self, other):
-            return True  # the state lies on it
+        addressable_shards = (
+            SimpleNamespace(device=Device({"bytes_limit": 9_000_000, "bytes_in_use": 200}), data=state[:5]),
+            SimpleNamespace(device=Device({"bytes_limit": 4_000_000, "bytes_in_use": 500_200}), data=state[:5]),
+        )
 
-        def __hash__(self):
-            return 0
+        def is_deleted(self):
+            return False
 
-    monkeypatch.setattr("jax.devices", lambda: [Device()])
-    assert fit(new_step(), bytes_limit="device").batch_budget == pytest.approx(0.9 * 2e6)
+    assert batch_sizes.usable_bytes("device", [Spread()], 0) == 3_500_000
 
 
 def test_a_search_that_fails_leaves_nothing_in_the_table():
@@ -176,15 +190,13 @@ def test_a_search_that_fails_leaves_nothing_in_the_table():
 
 
 def test_a_device_that_does_not_tell(monkeypatch):
-    class Device:
-        device_kind = "a device"
-
-        def memory_stats(self):
-            return None
-
-    monkeypatch.setattr("jax.devices", lambda: [Device()])
+    monkeypatch.setattr("jax.local_devices", lambda: [Device(None)])
     with pytest.raises(PaddingError, match="a device does not report how much memory it has; give bytes_limit"):
-        fit(new_step(), bytes_limit="device")
+        batch_sizes.usable_bytes("device", np.zeros(3), 0.1)
+    monkeypatch.undo()
+    if jax.default_backend() == "cpu":
+        with pytest.raises(PaddingError, match="cpu does not report how much memory"):
+            fit(new_step(), bytes_limit="device")
 
 
 def test_without_xlas_analysis_the_cost_model_says(monkeypatch):

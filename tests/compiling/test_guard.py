@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from multimodal_pad.compiling import CompileGuard, CompileLog, forbid_compiles, use_compilation_cache
+from multimodal_pad import pad_samples
+from multimodal_pad.compiling import CompileGuard, CompileLog, forbid_compiles, use_compilation_cache, warm_up
 from multimodal_pad.compiling.events import CompileEvent
 from multimodal_pad.compiling.guard import _in_short
 from multimodal_pad.errors import CompileError
@@ -123,6 +124,17 @@ def test_a_model_that_is_switched_to_evaluation():
     model.train()
     with forbid_compiles("model_step"):
         model_step(model, BATCH)
+
+
+def test_a_warm_up_under_the_guard_is_explained():
+    """It traces in one thread and compiles in another."""
+
+    def warmed_step(state, batch):
+        return state + batch.features["audio"].sum()
+
+    example = pad_samples([{"audio": BATCH}])
+    with forbid_compiles(), pytest.raises(CompileError, match=r"never seen function:\s+warmed_step"):
+        warm_up(warmed_step, [example.shape], np.float32(0), example, progress=False)
 
 
 def test_small_eager_operations_count_too():

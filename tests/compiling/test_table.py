@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,8 +17,8 @@ from multimodal_pad import (
     pad_samples,
     plan_shapes,
 )
-from multimodal_pad.compiling import CompileLog, StepTable, batch_struct, device_bytes, warm_up
-from multimodal_pad.errors import UnplannedShapeError
+from multimodal_pad.compiling import CompileLog, StepTable, batch_struct, device_bytes, forbid_compiles, warm_up
+from multimodal_pad.errors import CompileError, UnplannedShapeError
 from multimodal_pad.sources import Synthetic
 
 SOURCE = Synthetic(60)
@@ -187,7 +189,7 @@ def test_other_modalities_are_unplanned_too():
 
 def test_a_table_that_is_not_strict_warns_once_per_shape_and_counts():
     table = warmed(strict=False)
-    with pytest.warns(PlanWarning, match=r"unplanned shape, 1 x \(audio 5\): .*; it is compiled now") as caught:
+    with pytest.warns(PlanWarning, match=r"unplanned shape, 1 x \(audio 5\): .*; it was compiled now") as caught:
         table(jnp.zeros(()), a_batch(5))
     assert caught[0].filename == __file__
     assert float(table(jnp.zeros(()), a_batch(5))) == 10, "no second warning, which would be an error here"
@@ -195,6 +197,24 @@ def test_a_table_that_is_not_strict_warns_once_per_shape_and_counts():
     with pytest.warns(PlanWarning, match="audio 6"):
         table(jnp.zeros(()), a_batch(6))
     assert len(table.unplanned) == 2
+
+
+def test_a_table_that_may_not_compile_does_not_count():
+    table = warmed(strict=False)
+    with forbid_compiles(), pytest.raises(CompileError, match="'summed' would be compiled"):
+        table(jnp.zeros(()), a_batch(7))
+    assert table.unplanned == []
+
+
+def test_a_partial_function_has_the_name_that_jax_gives_it():
+    def inner_name(factor, state, batch):
+        return state + factor * batch.features["audio"].sum()
+
+    table = StepTable(partial(inner_name, 2.0))
+    with CompileLog() as log:
+        table(jnp.zeros(()), a_batch())
+    assert table.name == "inner_name"
+    assert log[table.name].backend_compiles == log[table.name].shapes == 1
 
 
 def test_what_is_compiled_on_purpose_is_not_unplanned():
