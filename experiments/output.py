@@ -14,8 +14,6 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress
 
-from experiments.provenance import provenance
-
 
 @contextmanager
 def write_folder(out: Path) -> Iterator[Path]:
@@ -49,6 +47,8 @@ def write_results(
 
     ``out`` is a folder, by default one of its own under ``results/`` and the experiment's name.
     """
+    from experiments.provenance import provenance  # imports JAX, which a large table's process does without
+
     out = out or Path("results", name, datetime.now().strftime("%Y-%m-%dT%H-%M-%S"))
     console = Console(stderr=True)
     with write_folder(out) as folder:
