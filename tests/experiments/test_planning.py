@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -43,3 +45,9 @@ def test_bad_arguments_are_one_line(tmp_path, capsys):
     assert main(["--data-dir", "nowhere", "--out", str(tmp_path / "run")]) == 2
     assert capsys.readouterr().err.startswith("error: ")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_large_table_is_planned_without_jax():
+    """Its process measures its own memory, which JAX would be most of."""
+    code = "import sys, experiments.planning; sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
