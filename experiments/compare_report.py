@@ -130,7 +130,8 @@ def notes(results: dict[str, Any]) -> list[str]:
     if any(row["estimated"] for row in results["rows"]):
         texts.append(
             '"~": fewer steps were measured than the run has; the figure for the whole run is estimated from '
-            "them (raise --max-minutes to measure more)."
+            "them (raise --max-minutes to measure more). Where there was no time to compile every shape, they are "
+            "steps of the largest one and of those that most steps use, and so is the median step."
         )
     if results["left_out"]:
         names = ", ".join(f"{row['utterance']} ({row['reason']})" for row in results["left_out"])
