@@ -209,4 +209,4 @@ def test_nothing_compiles_over_a_mesh_of_two_devices():
         [sys.executable, "-W", "error", "-c", MESH], capture_output=True, text=True, check=False, env=environment
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "well"
+    assert done.stdout.splitlines()[-1] == "well"  # jax 0.11 prints where an array did not divide
