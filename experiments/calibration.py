@@ -68,20 +68,13 @@ def run(config: Config, progress: Progress) -> dict[str, Any]:
     one_rate = measured(seen, cost.__call__)
     timed = measured(plan, cost)
     rows = [
-        {"lengths": dict(zip(plan.modalities, shape, strict=True)), "seconds": taken, **foretold}
-        for shape, taken, foretold in zip(
-            plan.shapes.tolist(),
-            timed.step_seconds,
-            (
-                {
-                    name: found.seconds_per_cost
-                    * (found.batch_overhead + config.batch_size * float(found.cost(shape[None])[0]))
-                    for name, found in (("two_rates", two_rates), ("one_rate", one_rate))
-                }
-                for shape in plan.shapes
-            ),
-            strict=True,
-        )
+        {
+            "lengths": dict(zip(plan.modalities, shape.tolist(), strict=True)),
+            "seconds": taken,
+            "two_rates": _foretell(two_rates, shape, config.batch_size),
+            "one_rate": _foretell(one_rate, shape, config.batch_size),
+        }
+        for shape, taken in zip(plan.shapes, timed.step_seconds, strict=True)
     ]
     return {
         "config": asdict(config),
@@ -92,6 +85,11 @@ def run(config: Config, progress: Progress) -> dict[str, Any]:
         "error": {"two_rates": two_rates.error, "one_rate": one_rate.error},
         "unseen": rows,
     }
+
+
+def _foretell(found: Calibration, shape: np.ndarray, rows: int) -> float:
+    """Seconds of a step of so many rows at padded lengths ``(M,)``."""
+    return found.seconds_per_cost * (found.batch_overhead + rows * float(found.cost(shape[None])[0]))
 
 
 def markdown(results: dict[str, Any]) -> str:
