@@ -133,7 +133,7 @@ def summarise(
     """
     stats = PaddingStats(batcher.policy.modalities, cost)
     for schedule in schedules:
-        stats.record(schedule, batcher.lengths)
+        stats.record(schedule.steps(), batcher.lengths)
     shapes = np.concatenate([schedule.shapes for schedule in schedules])
     batch_sizes = np.concatenate([schedule.batch_sizes for schedule in schedules])
     done = len(measured.losses)

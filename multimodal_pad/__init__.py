@@ -14,6 +14,7 @@ from multimodal_pad.planner import RunTime, plan_shapes
 from multimodal_pad.policies import Exact, Fixed, Ladder, Planned, Policy
 from multimodal_pad.schedule import Schedule, make_schedule
 from multimodal_pad.stats import PaddingStats
+from multimodal_pad.steps import Steps
 
 __version__ = "0.1.0"
 
@@ -34,6 +35,7 @@ __all__ = [
     "RunTime",
     "Schedule",
     "ShapePlan",
+    "Steps",
     "TransformerCost",
     "attention_area",
     "make_schedule",

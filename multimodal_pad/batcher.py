@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
 from multimodal_pad.cost import Cost, check_priced, position_count
+from multimodal_pad.dealing import batch_rows
 from multimodal_pad.errors import LengthError, PaddingError, SampleError
 from multimodal_pad.lengths import TARGETS, LengthTable, Source, check_whole, modality_array
 from multimodal_pad.padding import BatchShape, PaddedBatch, pad_samples
 from multimodal_pad.planner import check_served
 from multimodal_pad.policies import Fixed, Planned, Policy, check_covered
 from multimodal_pad.prefetch import Prefetch
-from multimodal_pad.schedule import EMPTY, Grouping, Schedule, batch_rows, check_batching, make_schedule
+from multimodal_pad.resuming import check_state, describe_run
+from multimodal_pad.schedule import WINDOW, Grouping, Schedule, Schedules, check_batching
 from multimodal_pad.stats import PaddingStats
+from multimodal_pad.steps import EMPTY, Steps
 
 LongSamples = Literal["error", "truncate", "drop"]
+
+
+class Position(NamedTuple):
+    """Where a run stands: the epoch, and the step of it that comes next."""
+
+    epoch: int
+    step: int
 
 
 class BucketBatcher:
@@ -73,7 +84,7 @@ class BucketBatcher:
         batch_size: int | None = None,
         lengths: LengthTable | None = None,
         grouping: Grouping = "length",
-        window: int = 1024,
+        window: int = WINDOW,
         seed: int = 0,
         long_samples: LongSamples = "error",
         pad_value: float | Mapping[str, float] = 0,
@@ -99,42 +110,136 @@ class BucketBatcher:
                 "sample"
             )
         self._measured = self.lengths = table.select(policy.modalities)
-        short = policy.covers(self.lengths.values)
-        self._keep = short if long_samples == "drop" else np.ones(len(table), bool)
-        if long_samples == "truncate":
+        self._keep = np.ones(len(table), bool)
+        truncated = 0
+        if long_samples == "drop":
+            self._keep = np.concatenate([policy.covers(block) for _, block in self.lengths.blocks()])
+        elif long_samples == "truncate":
             self.lengths = LengthTable(policy.modalities, policy.truncate(self.lengths.values))
+            truncated = int((self.lengths.values < self._measured.values).any(axis=1).sum())
         check_covered(self.lengths, policy, self._keep)
         if isinstance(policy, Planned):
             check_served(policy.plan, self.lengths, self._keep)
-        self._lost = {
-            "dropped": int((~self._keep).sum()),
-            "truncated": int((self.lengths.values < self._measured.values).any(axis=1).sum()),
-        }
+        self._lost = {"dropped": int((~self._keep).sum()), "truncated": truncated}
+        self.long_samples: LongSamples = long_samples
+        self.shard_index, self.shard_count = 0, 1
         self._kinds: dict[str, tuple[int, Any]] = {}
-        self._schedule: tuple[int, Schedule] | None = None
+        self._schedules: Schedules | None = None
+        self._made: dict[int, Schedule] = {}
+        self._making = threading.Lock()
+        self._position, self._resumes = Position(0, 0), False
         self.stats = self._new_stats()
 
     def schedule(self, epoch: int) -> Schedule:
-        """The steps of an epoch: padded lengths and sample numbers. Reads no sample."""
-        if self._schedule is None or self._schedule[0] != epoch:
-            steps = make_schedule(
-                self.lengths,
-                self.policy,
-                batch_size=self.batch_size,
-                grouping=self.grouping,
-                window=self.window,
-                seed=self.seed,
-                epoch=epoch,
-                cost=self.cost,
-                keep=self._keep,
+        """The steps of an epoch, of all shards together: padded lengths and sample numbers. Reads no sample."""
+        with self._making:  # at the end of an epoch, threads that read ahead ask for the next one all at once
+            if self._schedules is None:
+                self._schedules = Schedules(
+                    self.lengths,
+                    self.policy,
+                    batch_size=self.batch_size,
+                    grouping=self.grouping,
+                    window=self.window,
+                    seed=self.seed,
+                    cost=self.cost,
+                    keep=self._keep,
+                )
+            if epoch not in self._made:
+                newest = dict(list(self._made.items())[-1:])
+                self._made = {}  # or three of them would be held while the next one is made
+                self._made = {**newest, epoch: self._schedules.epoch(epoch)}
+            return self._made[epoch]
+
+    def shard(self, index: int, count: int) -> BucketBatcher:
+        """The same run for one of ``count`` hosts: its share of the rows of every batch.
+
+        All shards have the same shapes in the same order and as many steps, and shard ``index`` has run number
+        ``index`` of as many equal runs of a batch's rows. So the rows of all shards together, in order, are the batch
+        that one host would have, whatever the count. :meth:`schedule`, :meth:`forecast` and :meth:`batch_shapes` go on
+        to speak of whole batches.
+
+        Raises:
+            PaddingError: an index that is not below the count, or a count that does not divide the rows of every
+                batch.
+
+        >>> from multimodal_pad import Fixed
+        >>> samples = [{"text": np.arange(n)} for n in (3, 5, 7)]
+        >>> batcher = BucketBatcher(samples, Fixed({"text": 8}), batch_size=4)
+        >>> [next(batcher.shard(index, 2).epoch(0)).sample_mask.tolist() for index in range(2)]
+        [[True, True], [True, False]]
+        """
+        check_whole("shard_count", count, 1)
+        check_whole("shard_index", index, 0)
+        if index >= count:
+            raise PaddingError(f"got shard_index={index} of shard_count={count}; the index goes from 0 to {count - 1}")
+        plan = self.policy.plan if isinstance(self.policy, Planned) else None
+        sizes = [self.batch_size] if self.batch_size is not None else plan.batch_sizes.tolist() if plan else []
+        uneven = sorted({size for size in sizes if size % count})
+        if uneven:
+            raise PaddingError(
+                f"got batches of {uneven[0]} rows for {count} shards; give a number of rows that {count} divides"
+                + (f", such as BatchBudget(..., multiple={count})" if plan is not None and plan.batch_budget else "")
             )
-            self._schedule = (epoch, steps)
-        return self._schedule[1]
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        other.shard_index, other.shard_count = index, count
+        other.stats = other._new_stats()
+        return other
+
+    @property
+    def position(self) -> Position:
+        """The epoch, and the step of it that comes next: batches that were only made ahead don't count."""
+        return self._position
+
+    def state(self) -> dict[str, Any]:
+        """Where the run stands and what it is a run of, as a small JSON value for :meth:`restore`.
+
+        The batch that was consumed last counts as done. Shards and prefetch are no part of it.
+
+        >>> from multimodal_pad import Fixed
+        >>> batcher = BucketBatcher([{"text": np.arange(3)}] * 5, Fixed({"text": 4}), batch_size=2)
+        >>> first = next(batcher.epoch(0))
+        >>> [batcher.state()[key] for key in ("epoch", "step", "batch_size", "seed")]
+        [0, 1, 2, 0]
+        """
+        run = describe_run(
+            self._measured,
+            self.policy,
+            cost=self.cost,
+            batch_size=self.batch_size,
+            grouping=self.grouping,
+            window=self.window,
+            seed=self.seed,
+            long_samples=self.long_samples,
+        )
+        return {**self._position._asdict(), **run}
+
+    def restore(self, state: Mapping[str, Any]) -> Position:
+        """Go on where :meth:`state` was taken: the next call of :meth:`epoch` for that epoch begins at its next step.
+
+        No sample is read and no step repeated, and the number of shards may be another one. The statistics begin anew.
+
+        Returns:
+            The position: go on with ``for epoch in range(position.epoch, epochs): for batch in batcher.epoch(epoch)``.
+
+        Raises:
+            PaddingError: the state is of other lengths, another policy, plan, batch size, seed or version (all that
+                differ are named), or no state at all.
+        """
+        epoch, step = check_state(state, self.state())
+        steps = len(self.schedule(epoch))
+        if step > steps:
+            raise PaddingError(
+                f"got the state of step {step}, and epoch {epoch} has {steps}; give a state that is whole"
+            )
+        self._position, self._resumes = Position(epoch, step), True
+        return self._position
 
     def forecast(self, epoch: int = 0) -> PaddingStats:
         """The ledger that the epoch will leave, from the lengths alone."""
         stats = self._new_stats()
-        stats.record(self.schedule(epoch), self.lengths)
+        for part in self.schedule(epoch).parts():
+            stats.record(part, self.lengths)
         return stats
 
     def batch_shapes(self, epochs: int) -> list[BatchShape]:
@@ -156,55 +261,83 @@ class BucketBatcher:
             found = {(int(size), *row) for size, row in zip(rows, padded.tolist(), strict=True)}
         else:
             found = set()
-            for steps in map(self.schedule, range(epochs)):
-                found.update(
-                    (size, *row) for size, row in zip(steps.batch_sizes.tolist(), steps.shapes.tolist(), strict=True)
-                )
+            for epoch in range(epochs):
+                sizes, padded = self.schedule(epoch).used
+                found.update((size, *row) for size, row in zip(sizes.tolist(), padded.tolist(), strict=True))
         names = self.policy.modalities
         return [BatchShape.of(size, dict(zip(names, row, strict=True))) for size, *row in sorted(found, reverse=True)]
 
     def example(self) -> PaddedBatch:
         """A batch of one sample: what a step is warmed up with, for its feature widths, dtypes and targets."""
         index = int(np.argmax(self._keep))
-        return self._pad(np.maximum(self.lengths.values[index], 1), np.array([index]))
+        return self._pad([self._sample(index)], np.maximum(self.lengths.values[index], 1), 1, [index])
 
     def epoch(self, epoch: int) -> Iterator[PaddedBatch]:
-        """The batches of an epoch, in the order of its schedule.
+        """The batches of an epoch, in the order of its schedule; after :meth:`restore`, those that are left of it.
 
         Leaving the loop early stops the background thread; an exception that the source raises
         reaches the consumer at the batch that it spoilt.
         """
-        steps = self.schedule(epoch)
-        batches = (self._pad(row, ids) for row, ids in steps)
-        if not self.prefetch:
-            yield from self._recorded(batches, steps)
-            return
-        with Prefetch(batches, self.prefetch) as ahead:
-            yield from self._recorded(ahead, steps)
+        check_whole("epoch", epoch, 0)
+        start = self._position.step if self._resumes and epoch == self._position.epoch else 0
+        self._position, self._resumes = Position(epoch, start), False
+        return self._batches(epoch, start)
 
-    def _recorded(self, batches: Iterator[PaddedBatch], steps: Schedule) -> Iterator[PaddedBatch]:
-        for step, batch in enumerate(batches):
-            self.stats.record(steps.part(step, step + 1), self.lengths)
+    def batch(self, epoch: int, step: int) -> PaddedBatch:
+        """One batch by itself, from any thread; neither :attr:`position` nor :attr:`stats` take notice."""
+        shape, ids = self.schedule(epoch)[step]
+        return self._pad_shard(Steps(shape[None], np.array([0, len(ids)]), ids))
+
+    def _batches(self, epoch: int, start: int) -> Iterator[PaddedBatch]:
+        steps = (part.part(i, i + 1) for part in self.schedule(epoch).parts(start) for i in range(len(part)))
+        made = ((step, self._pad_shard(step)) for step in steps)
+        if not self.prefetch:
+            yield from self._recorded(made, epoch, start)
+            return
+        with Prefetch(made, self.prefetch) as ahead:
+            yield from self._recorded(ahead, epoch, start)
+
+    def _recorded(self, made: Iterator[tuple[Steps, PaddedBatch]], epoch: int, start: int) -> Iterator[PaddedBatch]:
+        for number, (step, batch) in enumerate(made, start=start):
+            self._position = Position(epoch, number + 1)
+            self.stats.record(step.shard(self.shard_index, self.shard_count), self.lengths)
             yield batch
 
-    def _pad(self, padded: np.ndarray, ids: np.ndarray) -> PaddedBatch:
+    def _pad_shard(self, step: Steps) -> PaddedBatch:
+        """This shard's rows of one step."""
+        rows = step.shard(self.shard_index, self.shard_count).ids
+        real = rows[rows != EMPTY].tolist()
+        if real:
+            return self._pad([self._sample(index) for index in real], step.shapes[0], len(rows), real)
+        # All of this shard's rows only fill up: a sample of another shard says what arrays they are.
+        index = int(step.ids[0])
+        sample = self._sample(index)
+        nothing = {name: np.zeros_like(x) if name == TARGETS else x[:0] for name, x in sample.items()}
+        batch = self._pad([nothing], step.shapes[0], len(rows), [index])
+        batch.sample_mask[:] = False
+        return batch
+
+    def _pad(self, samples: list[dict[str, Any]], padded: np.ndarray, rows: int, ids: list[int]) -> PaddedBatch:
         names = self.policy.modalities
-        real = ids[ids != EMPTY].tolist()
         batch = pad_samples(
-            [self._sample(index) for index in real],
+            samples,
             pad_to=dict(zip(names, padded.tolist(), strict=True)),
-            batch_size=len(ids),
+            batch_size=rows,
             modalities=names,
             pad_value=self.pad_value,
             check_finite=self.check_finite,
-            ids=real,
+            ids=ids,
         )
-        self._check_alike(batch, real[0])
+        self._check_alike(batch, ids[0])
         return batch
 
-    def _sample(self, index: int) -> Mapping[str, Any]:
+    def _sample(self, index: int) -> dict[str, Any]:
         """Sample ``index``, as long as the length table says, cut where it is to be truncated."""
-        sample = self.source[index]
+        try:
+            sample = self.source[index]
+        except Exception as error:
+            error.add_note(f"while sample {index} was read")
+            raise
         cut = {}
         columns = zip(self.policy.modalities, self._measured.values[index], self.lengths.values[index], strict=True)
         for name, measured, limit in columns:
@@ -230,3 +363,11 @@ class BucketBatcher:
 
     def _new_stats(self) -> PaddingStats:
         return PaddingStats(self.policy.modalities, self.cost, **self._lost)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the schedules, which a worker process makes for itself rather than receive."""
+        return {**self.__dict__, "_schedules": None, "_made": {}, "_making": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._making = threading.Lock()

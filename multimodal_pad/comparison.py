@@ -14,7 +14,8 @@ from multimodal_pad.cost import Cost
 from multimodal_pad.lengths import LengthTable
 from multimodal_pad.planning_task import distinct_rows
 from multimodal_pad.policies import Exact, Fixed, Ladder, Policy
-from multimodal_pad.schedule import EMPTY, Grouping, make_schedule
+from multimodal_pad.schedule import Grouping, make_schedule
+from multimodal_pad.steps import EMPTY
 
 
 class PolicyEfficiency(NamedTuple):

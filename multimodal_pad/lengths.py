@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -18,6 +18,8 @@ TARGETS = "targets"
 
 LONGEST = 2**31 - 1
 """No length is longer: what is, is damaged."""
+
+_BLOCK = 2**18  # samples: what is computed for so many at once stays in the cache
 
 Sample = Mapping[str, Any]
 """``{modality: array (length, *feature_shape), ..., "targets": array (...)}``."""
@@ -40,7 +42,8 @@ class LengthTable:
 
     Attributes:
         modalities: the M names, in the order of the columns.
-        values: int64 array ``(N, M)``, read-only; positions (tokens, frames), 0 = missing.
+        values: int64 array ``(N, M)``, read-only; positions (tokens, frames), 0 = missing. An int64 array that is
+            read-only already is taken as it is, so that a memory-mapped file stays one; others are copied.
 
     Raises:
         LengthError: no samples, no modalities, a column count that does not match the names, a
@@ -128,7 +131,7 @@ class LengthTable:
     @property
     def maxima(self) -> dict[str, int]:
         """The longest length of each modality."""
-        return dict(zip(self.modalities, self.values.max(axis=0).tolist(), strict=True))
+        return dict(zip(self.modalities, self.longest().tolist(), strict=True))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -138,8 +141,24 @@ class LengthTable:
         'a1d234be'
         """
         digest = hashlib.sha256(json.dumps([self.modalities, self.values.shape]).encode())
-        digest.update(np.ascontiguousarray(self.values, "<i8").data)
+        for _, block in self.blocks():
+            digest.update(np.ascontiguousarray(block, "<i8").data)
         return digest.hexdigest()
+
+    def blocks(self, rows: np.ndarray | None = None) -> Iterator[tuple[int, np.ndarray]]:
+        """The table, or these rows of it, in turn: the place of the first row of each block, and its lengths.
+
+        What is computed over a large table takes the memory of a block, not of the table.
+        """
+        for start in range(0, len(self) if rows is None else len(rows), _BLOCK):
+            yield (
+                start,
+                self.values[start : start + _BLOCK] if rows is None else self.values[rows[start : start + _BLOCK]],
+            )
+
+    def longest(self, rows: np.ndarray | None = None) -> np.ndarray:
+        """The longest length of each modality, ``(M,)``, of all samples or of these rows."""
+        return np.max([block.max(axis=0) for _, block in self.blocks(rows)], axis=0)
 
     def __len__(self) -> int:
         return len(self.values)
@@ -206,15 +225,20 @@ def _whole_lengths(names: tuple[str, ...], values: np.ndarray) -> np.ndarray:
     """The lengths as a read-only int64 array, or a LengthError that names the first bad one."""
     if values.dtype.kind not in "iuf":
         raise LengthError(f"lengths are whole numbers of positions, got dtype {values.dtype}")
+    for start in range(0, len(values), _BLOCK):
+        _check_lengths(names, values[start : start + _BLOCK], start)
+    whole = values.astype(np.int64, copy=values.flags.writeable)
+    whole.flags.writeable = False
+    return whole
+
+
+def _check_lengths(names: tuple[str, ...], values: np.ndarray, start: int) -> None:
     bad = (values < 0) | (values > LONGEST)
     if values.dtype.kind == "f":
         bad |= ~np.isfinite(values) | (values != np.trunc(values))
     if bad.any():
         row, column = np.argwhere(bad)[0].tolist()
         raise LengthError(
-            f"sample {row}, {names[column]!r}: got the length {values[row, column]}; lengths are "
+            f"sample {start + row}, {names[column]!r}: got the length {values[row, column]}; lengths are "
             f"whole numbers of positions, 0 (missing) to {LONGEST:,}"
         )
-    whole = values.astype(np.int64)
-    whole.flags.writeable = False
-    return whole

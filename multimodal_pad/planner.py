@@ -18,8 +18,9 @@ from multimodal_pad.plan import ShapePlan, TailSaving
 from multimodal_pad.plan_json import describe_name
 from multimodal_pad.planning_task import PlanningTask, Settled
 from multimodal_pad.policies import Exact, Planned, check_covered
-from multimodal_pad.schedule import EMPTY, Grouping, check_joint_maxima, make_schedule
+from multimodal_pad.schedule import Grouping, check_joint_maxima, make_schedule
 from multimodal_pad.search import ShapeSearch
+from multimodal_pad.steps import EMPTY
 
 MOST_SHAPES = 128
 """``max_shapes="auto"`` looks no further."""
@@ -292,8 +293,13 @@ def _shares(real: float | np.ndarray, padded: float | np.ndarray) -> np.ndarray:
     return np.divide(real, divisor, out=np.ones_like(divisor), where=divisor > 0)
 
 
-def plan_efficiency(plan: ShapePlan, lengths: LengthTable) -> float:
+def plan_efficiency(plan: ShapePlan, lengths: LengthTable, keep: np.ndarray | None = None) -> float:
     """Real / padded cost of a plan on the lengths given, or positions where the plan has no cost function.
+
+    Args:
+        plan: the plan.
+        lengths: lengths that it covers.
+        keep: bool ``(N,)``, the samples that count, at least one; by default all.
 
     Raises:
         UncoveredLengthError: a sample (in ``"random"`` grouping a batch) that no planned shape holds.
@@ -303,19 +309,24 @@ def plan_efficiency(plan: ShapePlan, lengths: LengthTable) -> float:
     >>> plan.efficiency, plan_efficiency(plan, LengthTable(("text",), np.array([[2], [8]])))
     (0.9, 0.8333333333333334)
     """
-    values = lengths.select(plan.modalities).values
-    policy = Planned(plan)
-    check_covered(lengths, policy)
-    if plan.grouping == "length":
-        places = plan.place(values)
-    else:
-        exact, rows = Exact(plan.modalities), int(plan.batch_sizes[0])
-        check_joint_maxima(policy, values.max(axis=0))
-        steps = make_schedule(lengths, exact, batch_size=rows, grouping="random")
-        places = np.repeat(plan.place(steps.shapes), steps.batch_sizes)[steps.ids != EMPTY]
-    if plan.cost is None:
-        return float(values.sum() / plan.shapes[places].sum())
-    return float(_shares(plan.cost(values).sum(), plan.costs[places].sum()))
+    lengths = lengths.select(plan.modalities)
+    check_covered(lengths, Planned(plan), keep)
+    cost = plan.cost or position_count
+    prices = plan.shapes.sum(axis=1) if plan.cost is None else plan.costs
+    real, rows = 0.0, np.zeros(len(plan))
+    kept = None if keep is None else np.flatnonzero(keep)
+    for _, block in lengths.blocks(kept):
+        real += float(cost(block).sum())
+        if plan.grouping == "length":
+            rows += np.bincount(plan.place(block), minlength=len(plan))
+    if plan.grouping == "random":
+        check_joint_maxima(Planned(plan), lengths.longest(kept))
+        exact, size = Exact(plan.modalities), int(plan.batch_sizes[0])
+        schedule = make_schedule(lengths, exact, batch_size=size, grouping="random", keep=keep)
+        for steps in schedule.parts():
+            samples = np.add.reduceat(steps.ids != EMPTY, steps.starts[:-1], dtype=np.int64)
+            rows += np.bincount(plan.place(steps.shapes), samples, minlength=len(plan))
+    return float(_shares(real, float(prices @ rows)))
 
 
 def check_served(plan: ShapePlan, lengths: LengthTable, keep: np.ndarray | None = None) -> None:
@@ -333,17 +344,19 @@ def check_served(plan: ShapePlan, lengths: LengthTable, keep: np.ndarray | None 
     """
     if lengths.fingerprint == plan.fingerprint:
         return
-    values = lengths.select(plan.modalities).values if keep is None else lengths.select(plan.modalities).values[keep]
-    if not len(values):
+    if keep is not None and not keep.any():
         return  # every sample is dropped
     unit = "positions" if plan.cost is None else "cost"
-    if plan.grouping == "random" and not Planned(plan).covers(values.max(axis=0)[None])[0]:
-        return  # random batches of these are refused; others have nothing to be compared with
+    if plan.grouping == "random":
+        longest = lengths.select(plan.modalities).longest(None if keep is None else np.flatnonzero(keep))
+        if not Planned(plan).covers(longest[None])[0]:
+            return  # random batches of these are refused; others have nothing to be compared with
     theirs = plan.position_efficiency["total"] if plan.cost is None else plan.efficiency
-    ours = plan_efficiency(plan, LengthTable(plan.modalities, values))
+    ours = plan_efficiency(plan, lengths, keep)
     if ours < WORSE * theirs:
+        count = len(lengths) if keep is None else int(keep.sum())
         warnings.warn(
-            f"the shape plan keeps {ours:.3f} of the padded {unit} real on these {len(values):,} samples, and "
+            f"the shape plan keeps {ours:.3f} of the padded {unit} real on these {count:,} samples, and "
             f"{theirs:.3f} on those it was made for; plan the shapes for these lengths",
             PlanWarning,
             stacklevel=3,

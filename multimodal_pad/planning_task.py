@@ -13,7 +13,8 @@ from multimodal_pad.errors import LengthError, PaddingError, PlanError
 from multimodal_pad.lengths import LengthTable, check_whole
 from multimodal_pad.plan import place
 from multimodal_pad.policies import Exact
-from multimodal_pad.schedule import EMPTY, Grouping, Schedule, check_batching, make_schedule
+from multimodal_pad.schedule import Grouping, Schedule, check_batching, make_schedule
+from multimodal_pad.steps import EMPTY
 
 DRAWN_BATCHES = 2048
 """``"random"`` grouping plans for at least so many batches, drawn in whole epochs,"""

@@ -268,14 +268,16 @@ def _check_edges(name: str, column: Any) -> np.ndarray:
 
 def check_covered(lengths: LengthTable, policy: Policy, keep: np.ndarray | None = None) -> None:
     """Raise an UncoveredLengthError that names the first sample (of those kept) that no bucket holds."""
-    values = lengths.select(policy.modalities).values
-    long = ~policy.covers(values) if keep is None else ~policy.covers(values) & keep
-    if long.any():
-        row = int(np.argmax(long))
-        raise UncoveredLengthError(
-            f"sample {row}: {policy.why_not(values[row])}; add a longer bucket, or pass "
-            'long_samples="truncate" or "drop" to the batcher'
-        )
+    for start, block in lengths.select(policy.modalities).blocks():
+        long = ~policy.covers(block)
+        if keep is not None:
+            long &= keep[start : start + len(block)]
+        if long.any():
+            row = int(np.argmax(long))
+            raise UncoveredLengthError(
+                f"sample {start + row}: {policy.why_not(block[row])}; add a longer bucket, or pass "
+                'long_samples="truncate" or "drop" to the batcher'
+            )
 
 
 def _check_steps(lengths: LengthTable, steps: Mapping[str, int]) -> None:

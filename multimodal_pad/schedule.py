@@ -3,56 +3,164 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, get_args
 
 import numpy as np
 
+from multimodal_pad.bias import BiasReport, measure_bias
 from multimodal_pad.cost import Cost, position_count
+from multimodal_pad.dealing import Kinds, LengthDeal, RandomDeal, batch_rows, find_kinds, shuffled
 from multimodal_pad.errors import PaddingError, UncoveredLengthError
 from multimodal_pad.lengths import LengthTable, check_whole
 from multimodal_pad.policies import Planned, Policy, check_covered
+from multimodal_pad.steps import Steps
 
 Grouping = Literal["random", "length"]
 
-EMPTY = -1
-"""The sample id of a row that only fills up a short batch."""
+WINDOW = 1024
+"""Batches per shuffle window, where nothing else is said."""
 
 
-@dataclass(frozen=True, eq=False)
 class Schedule:
-    """The steps of one epoch, or some of them.
+    """The steps of one epoch, each window of which is worked out when it is asked for.
 
-    Attributes:
-        shapes: int64 ``(steps, M)``: the padded lengths of each step, in the policy's column order.
-        starts: int64 ``(steps + 1,)``: where the rows of each step begin in ``ids``, and where they end.
-        ids: int64 ``(rows,)``: sample numbers, step after step; :data:`EMPTY` where a row only fills up.
+    ``len(schedule)`` is the number of steps, ``schedule[step]`` the padded lengths ``(M,)`` and the sample numbers
+    ``(B,)`` of one of them, and iterating gives all in turn. :attr:`shapes`, :attr:`starts` and :attr:`ids` are those
+    of all steps together (see :class:`Steps`): 8 bytes a sample, kept once asked for.
 
-    >>> schedule = Schedule(np.array([[8], [4]]), np.array([0, 2, 5]), np.array([7, EMPTY, 0, 1, 2]))
+    >>> from multimodal_pad import Ladder
+    >>> table = LengthTable(("text",), np.array([[3], [12], [4], [9]]))
+    >>> schedule = make_schedule(table, Ladder({"text": [4, 16]}), batch_size=2)
     >>> [(shape.tolist(), ids.tolist()) for shape, ids in schedule]
-    [([8], [7, -1]), ([4], [0, 1, 2])]
+    [([16], [3, 1]), ([4], [2, 0])]
     """
 
-    shapes: np.ndarray
-    starts: np.ndarray
-    ids: np.ndarray
+    def __init__(self, deal: RandomDeal | LengthDeal, lengths: LengthTable) -> None:
+        self._deal, self._lengths = deal, lengths
+        self._last: tuple[int, Steps] | None = None  # the window that was looked up last
+
+    def __len__(self) -> int:
+        return int(self._deal.starts[-1])
+
+    def __getitem__(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        if not 0 <= step < len(self):
+            raise IndexError(f"step {step} of {len(self)}")
+        return next(iter(self.steps(step, step + 1)))
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for part in self.parts():
+            yield from part
+
+    def parts(self, start: int = 0, stop: int | None = None) -> Iterator[Steps]:
+        """The steps from ``start`` up to ``stop``, a window at a time."""
+        stop = len(self) if stop is None else min(stop, len(self))
+        starts = self._deal.starts
+        for number in range(int(np.searchsorted(starts, start, side="right")) - 1, len(starts) - 1):
+            first, end = starts[number : number + 2].tolist()
+            if first >= stop:
+                return
+            yield self._window(number).part(max(start, first) - first, min(stop, end) - first)
+
+    def steps(self, start: int = 0, stop: int | None = None) -> Steps:
+        """The steps from ``start`` up to ``stop`` together."""
+        parts = list(self.parts(start, stop))
+        return Steps.join(parts) if parts else self._window(0).part(0, 0)
+
+    def _window(self, number: int) -> Steps:
+        last = self._last
+        if last is None or last[0] != number:
+            last = self._last = (number, self._deal.window(number))
+        return last[1]
+
+    @cached_property
+    def _all(self) -> Steps:
+        return self.steps()
+
+    @property
+    def shapes(self) -> np.ndarray:
+        """The padded lengths of each step, int64 ``(steps, M)``."""
+        return self._all.shapes
+
+    @property
+    def starts(self) -> np.ndarray:
+        """Where the rows of each step begin in :attr:`ids`, and where they end, int64 ``(steps + 1,)``."""
+        return self._all.starts
+
+    @property
+    def ids(self) -> np.ndarray:
+        """Sample numbers, step after step, int64 ``(rows,)``; EMPTY where a row only fills up."""
+        return self._all.ids
 
     @property
     def batch_sizes(self) -> np.ndarray:
         """Rows of each step, int64 ``(steps,)``."""
-        return np.diff(self.starts)
+        return self._all.batch_sizes
 
-    def part(self, start: int, stop: int) -> Schedule:
-        """The steps from ``start`` up to ``stop``."""
-        starts = self.starts[start : stop + 1]
-        return Schedule(self.shapes[start:stop], starts - starts[0], self.ids[starts[0] : starts[-1]])
+    @property
+    def used(self) -> tuple[np.ndarray, np.ndarray]:
+        """The rows ``(k,)`` and padded lengths ``(k, M)`` that its steps have, each once."""
+        return self._deal.used
 
-    def __len__(self) -> int:
-        return len(self.shapes)
+    def bias_report(self, labels: np.ndarray | None = None, *, seed: int = 0) -> BiasReport:
+        """What the grouping does to the randomness of the order, against a fully random one.
 
-    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for shape, start, stop in zip(self.shapes, self.starts, self.starts[1:], strict=False):
-            yield shape, self.ids[start:stop]
+        Args:
+            labels: of each sample of the table, ``(N,)``: classes (whole numbers) or values (floats); by default
+                nothing is said of labels.
+            seed: of the random order that is compared with.
+
+        Raises:
+            PaddingError: labels of another number than the samples.
+        """
+        return measure_bias(self._all, self._lengths, labels, seed)
+
+
+class Schedules:
+    """The epochs of one length table and policy; what they share is worked out once.
+
+    The arguments are those of :func:`make_schedule`.
+    """
+
+    def __init__(
+        self,
+        lengths: LengthTable,
+        policy: Policy,
+        *,
+        batch_size: int | None = None,
+        grouping: Grouping = "length",
+        window: int = WINDOW,
+        seed: int = 0,
+        cost: Cost = position_count,
+        keep: np.ndarray | None = None,
+    ) -> None:
+        check_batching(policy, batch_size, grouping, window, seed)
+        self._lengths = lengths.select(policy.modalities)
+        self._policy, self._batch_size, self._grouping = policy, batch_size, grouping
+        self._window, self._seed, self._cost = window, seed, cost
+        # None is all of them: numbers of their own would take as much memory as a column of the table.
+        self._keep = None if keep is None or keep.all() else np.flatnonzero(keep)
+        self._count = len(lengths) if self._keep is None else len(self._keep)
+        if not self._count:
+            raise PaddingError("no samples are left to deal: every one of them is longer than every bucket")
+        if grouping == "random":
+            longest = self._lengths.longest(self._keep)
+            check_joint_maxima(policy, longest)
+            self._rows = int(batch_rows(policy, policy.round_up(longest[None]), batch_size)[0])
+
+    @cached_property
+    def _kinds(self) -> Kinds:
+        return find_kinds(self._lengths, self._policy, self._batch_size, self._cost, self._keep)
+
+    def epoch(self, epoch: int) -> Schedule:
+        """The schedule of one epoch."""
+        check_whole("epoch", epoch, 0)
+        order = shuffled(self._count, self._seed, epoch)
+        ids = order if self._keep is None else self._keep[order]
+        if self._grouping == "random":
+            return Schedule(RandomDeal(ids, self._lengths, self._policy, self._rows), self._lengths)
+        kinds = Kinds(self._kinds.shapes, self._kinds.sizes, self._kinds.of[order])
+        return Schedule(LengthDeal(ids, kinds, self._window, (self._seed, epoch)), self._lengths)
 
 
 def make_schedule(
@@ -61,7 +169,7 @@ def make_schedule(
     *,
     batch_size: int | None = None,
     grouping: Grouping = "length",
-    window: int = 1024,
+    window: int = WINDOW,
     seed: int = 0,
     epoch: int = 0,
     cost: Cost = position_count,
@@ -105,21 +213,8 @@ def make_schedule(
     check_batching(policy, batch_size, grouping, window, seed)
     check_whole("epoch", epoch, 0)
     check_covered(lengths, policy, keep)
-    ids = np.arange(len(lengths)) if keep is None else np.flatnonzero(keep)
-    if not len(ids):
-        raise PaddingError("no samples are left to deal: every one of them is longer than every bucket")
-    rng = np.random.default_rng([seed, epoch])
-    order = rng.permutation(ids)
-    values = lengths.select(policy.modalities).values
-    if grouping == "random":
-        check_joint_maxima(policy, values[ids].max(axis=0))
-        first = policy.round_up(values[order[:1]])
-        starts, ids = _chunk(order, int(batch_rows(policy, first, batch_size)[0]))
-        return Schedule(policy.round_up(_batch_maxima(starts, ids, values)), starts, ids)
-    rounded = policy.round_up(values[order])
-    rows = batch_rows(policy, rounded, batch_size)
-    starts, places, shapes = _group_by_length(rounded, rows, window, cost, rng)
-    return Schedule(shapes, starts, np.where(places == EMPTY, EMPTY, order[places]))
+    options = {"grouping": grouping, "window": window, "seed": seed, "cost": cost, "keep": keep}
+    return Schedules(lengths, policy, batch_size=batch_size, **options).epoch(epoch)
 
 
 def check_batching(policy: Policy, batch_size: int | None, grouping: str, window: int, seed: int) -> None:
@@ -154,74 +249,3 @@ def check_joint_maxima(policy: Policy, maxima: np.ndarray) -> None:
             f"a random batch may have the longest of every modality at once, and {policy.why_not(maxima)}; "
             "plan with grouping='random', or use grouping='length'"
         )
-
-
-def batch_rows(policy: Policy, padded: np.ndarray, batch_size: int | None) -> np.ndarray:
-    """Rows per batch at each of the padded lengths."""
-    planned = policy.batch_sizes(padded) if batch_size is None else None
-    return np.full(len(padded), batch_size) if planned is None else planned
-
-
-def _chunk(order: np.ndarray, rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """``order`` cut into batches of so many rows, the last one filled up with EMPTY: their starts, and the ids."""
-    ids = np.concatenate([order, np.full(-len(order) % rows, EMPTY, order.dtype)])
-    return np.arange(0, len(ids) + 1, rows), ids
-
-
-def _batch_maxima(starts: np.ndarray, ids: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Per-modality maxima ``(steps, M)`` of each batch; EMPTY rows count as length 0."""
-    return np.maximum.reduceat(np.where((ids == EMPTY)[:, None], 0, values[ids]), starts[:-1])
-
-
-def _group_by_length(
-    rounded: np.ndarray, rows: np.ndarray, window: int, cost: Cost, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Batches of places in ``rounded (n, M)``, window by window: their starts, the places, their shapes."""
-    ids, sizes, shapes, carried = [], [], [], np.arange(0)
-    samples = max(1, round(window * len(rows) / (1 / rows).sum()))
-    for start in range(0, len(rounded), samples):
-        stop = min(start + samples, len(rounded))
-        members = np.concatenate([carried, np.arange(start, stop)])
-        dealt, carried = _deal(members, rounded, rows, cost, last=stop == len(rounded))
-        steps = [(batch, shape) for batches, shape in dealt for batch in batches]
-        for place in rng.permutation(len(steps)).tolist():
-            ids.append(steps[place][0])
-            sizes.append(len(steps[place][0]))
-            shapes.append(steps[place][1])
-    return np.cumsum([0, *sizes]), np.concatenate(ids), np.array(shapes)
-
-
-def _deal(
-    members: np.ndarray, rounded: np.ndarray, rows: np.ndarray, cost: Cost, *, last: bool
-) -> tuple[list[tuple[np.ndarray, np.ndarray]], np.ndarray]:
-    """Deal one window: the batches ``(steps, B)`` of each shape, and who waits for the next."""
-    shapes, first, kind = np.unique(rounded[members], axis=0, return_index=True, return_inverse=True)
-    by_cost = np.argsort(cost(shapes), kind="stable")
-    shapes, sizes, kind = shapes[by_cost], rows[members[first[by_cost]]], np.argsort(by_cost)[kind.ravel()]
-    counts = np.bincount(kind)
-    pools = np.split(members[np.argsort(kind, kind="stable")], np.cumsum(counts)[:-1])
-    if last or 2 * (counts % sizes).sum() > len(members):
-        _fill_from_below(pools, shapes, sizes)
-    dealt, waiting = [], [members[:0]]
-    for pool, shape, size in zip(pools, shapes, sizes.tolist(), strict=True):
-        full = len(pool) if last else len(pool) - len(pool) % size
-        dealt.append((_chunk(pool[:full], size)[1].reshape(-1, size), shape))
-        waiting.append(pool[full:])
-    return dealt, np.concatenate(waiting)
-
-
-def _fill_from_below(pools: list[np.ndarray], shapes: np.ndarray, sizes: np.ndarray) -> None:
-    """Fill up the last batch of each shape, from the most expensive on, with samples of the next smaller shapes.
-
-    Its rows are paid for anyway. So what stays short is a batch of the cheapest shapes.
-    """
-    counts = np.array([len(pool) for pool in pools])
-    for index in reversed(range(len(pools))):
-        wanted = int(-counts[index] % sizes[index])
-        below = np.flatnonzero((counts[:index] > 0) & (shapes[:index] <= shapes[index]).all(axis=1))[::-1]
-        taken = np.diff(np.minimum(np.cumsum(counts[below]), wanted), prepend=0)
-        for source, count in zip(below[taken > 0].tolist(), taken[taken > 0].tolist(), strict=True):
-            kept = len(pools[source]) - count
-            pools[index] = np.concatenate([pools[index], pools[source][kept:]])
-            pools[source] = pools[source][:kept]
-        counts[below] -= taken

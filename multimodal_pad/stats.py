@@ -9,7 +9,7 @@ import numpy as np
 
 from multimodal_pad.cost import Cost, position_count
 from multimodal_pad.lengths import LengthTable
-from multimodal_pad.schedule import EMPTY, Schedule
+from multimodal_pad.steps import EMPTY, Steps
 
 
 @dataclass
@@ -30,7 +30,7 @@ class PaddingStats:
 
     >>> stats = PaddingStats(("text",))
     >>> table = LengthTable(("text",), np.array([[2], [4]]))
-    >>> stats.record(Schedule(np.array([[4]]), np.array([0, 2]), np.array([0, 1])), table)
+    >>> stats.record(Steps(np.array([[4]]), np.array([0, 2]), np.array([0, 1])), table)
     >>> stats.position_efficiency
     {'text': 0.75, 'total': 0.75}
     """
@@ -52,7 +52,7 @@ class PaddingStats:
         zeros = np.zeros(len(self.modalities), np.int64)
         self.real, self.padded, self.missing = zeros, zeros.copy(), zeros.copy()
 
-    def record(self, steps: Schedule, lengths: LengthTable) -> None:
+    def record(self, steps: Steps, lengths: LengthTable) -> None:
         """Add steps, whose samples have the lengths given, to the ledger."""
         real = lengths.select(self.modalities).values[steps.ids[steps.ids != EMPTY]]
         self.real += real.sum(axis=0)

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from experiments.planning import reference_cost
 from multimodal_pad import Exact, Fixed, Ladder, LengthTable, PaddingError, make_schedule
 from multimodal_pad.errors import UncoveredLengthError
-from multimodal_pad.schedule import EMPTY
 from multimodal_pad.sources import Synthetic
+from multimodal_pad.steps import EMPTY
 from tests.strategies import length_tables, policies
 
 
@@ -151,3 +151,56 @@ def test_meld_keeps_what_the_reference_figures_say(meld_dir):
     ladder, programs = efficiency(powers, "length")
     assert ladder > 0.55, "short batches are filled up, at some cost"
     assert programs <= 46
+
+
+@given(st.data(), length_tables(), st.integers(1, 5), st.sampled_from(["random", "length"]), st.integers(1, 3))
+def test_any_stretch_of_steps_is_that_of_the_whole(data, table, batch_size, grouping, window):
+    policy = data.draw(policies(table))
+    schedule = make_schedule(table, policy, batch_size=batch_size, grouping=grouping, window=window)
+    whole = [(shape.tolist(), ids.tolist()) for shape, ids in schedule]
+    assert len(whole) == len(schedule)
+    start = data.draw(st.integers(0, len(whole)))
+    stop = data.draw(st.integers(start, len(whole) + 2))
+    again = make_schedule(table, policy, batch_size=batch_size, grouping=grouping, window=window)
+    assert [(shape.tolist(), ids.tolist()) for shape, ids in again.steps(start, stop)] == whole[start:stop]
+    if start < len(whole):
+        shape, ids = again[start]
+        assert (shape.tolist(), ids.tolist()) == whole[start]
+    rows, shapes = schedule.used
+    used = {(size, *row) for size, row in zip(rows.tolist(), shapes.tolist(), strict=True)}
+    assert used == {(len(ids), *shape) for shape, ids in whole}
+
+
+def test_the_order_is_the_same_on_every_version_of_numpy():
+    """Written down: what other releases of NumPy have to give too, or a run could not be resumed after an upgrade."""
+    table = LengthTable(("text",), np.array([[3], [5], [9], [2], [7], [12], [1]]))
+    schedule = make_schedule(table, Ladder({"text": [4, 8, 16]}), batch_size=2, seed=7, epoch=3)
+    assert schedule.shapes.ravel().tolist() == [8, 16, 4, 4]
+    assert schedule.ids.tolist() == [4, 1, 2, 5, 6, -1, 3, 0]
+
+
+def test_a_memory_mapped_table_stays_one(tmp_path):
+    values = Synthetic(1000).lengths.values
+    np.save(tmp_path / "lengths.npy", values)
+    mapped = LengthTable(("text", "audio", "visual"), np.load(tmp_path / "lengths.npy", mmap_mode="r"))
+    assert np.shares_memory(mapped.values, mapped.select(mapped.modalities).values)
+    assert isinstance(mapped.values, np.memmap) or isinstance(mapped.values.base, np.memmap)
+    table = LengthTable(mapped.modalities, values)
+    policy = Ladder.powers_of_two(table)
+    one, other = (make_schedule(each, policy, batch_size=8) for each in (mapped, table))
+    np.testing.assert_array_equal(one.ids, other.ids)
+    assert mapped.fingerprint == table.fingerprint
+
+
+def test_an_array_that_may_still_change_is_copied():
+    values = np.ones((3, 1), np.int64)
+    table = LengthTable(("text",), values)
+    values[0] = 9
+    assert table.values[0] == 1
+
+
+def test_length_grouping_of_too_many_shapes_is_refused(monkeypatch):
+    monkeypatch.setattr("multimodal_pad.dealing.MOST_KINDS", 5)
+    table = LengthTable(("text",), np.arange(7)[:, None])  # 0 is padded as 1 is
+    with pytest.raises(PaddingError, match="got samples of 6 shapes for grouping='length', which deals to at most 5"):
+        make_schedule(table, Exact(["text"]), batch_size=2)

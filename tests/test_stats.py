@@ -3,11 +3,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multimodal_pad import Exact, LengthTable, PaddingStats, Schedule, make_schedule
+from multimodal_pad import Exact, LengthTable, PaddingStats, Steps, make_schedule
 from tests.strategies import length_tables, policies
 
 TABLE = LengthTable(("text", "audio"), np.array([[2, 10], [4, 0], [1, 5]]))
-STEPS = Schedule(np.array([[4, 16], [1, 8]]), np.array([0, 2, 4]), np.array([0, 1, 2, -1]))
+STEPS = Steps(np.array([[4, 16], [1, 8]]), np.array([0, 2, 4]), np.array([0, 1, 2, -1]))
 
 
 def test_a_hand_counted_ledger():
@@ -24,7 +24,7 @@ def test_a_hand_counted_ledger():
 
 @given(st.data(), length_tables(), st.integers(1, 6))
 def test_step_by_step_is_all_at_once(data, table, batch_size):
-    steps = make_schedule(table, data.draw(policies(table)), batch_size=batch_size)
+    steps = make_schedule(table, data.draw(policies(table)), batch_size=batch_size).steps()
     whole, parts = PaddingStats(table.modalities), PaddingStats(table.modalities)
     whole.record(steps, table)
     for i in range(len(steps)):
@@ -37,7 +37,7 @@ def test_step_by_step_is_all_at_once(data, table, batch_size):
 def test_nothing_is_wasted_on_equal_lengths():
     table = LengthTable(("text",), np.full((8, 1), 5))
     stats = PaddingStats(table.modalities)
-    stats.record(make_schedule(table, Exact(["text"]), batch_size=4), table)
+    stats.record(make_schedule(table, Exact(["text"]), batch_size=4).steps(), table)
     assert stats.position_efficiency["total"] == stats.cost_efficiency == 1
 
 
