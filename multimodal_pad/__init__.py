@@ -15,6 +15,7 @@ from multimodal_pad.policies import Exact, Fixed, Ladder, Planned, Policy
 from multimodal_pad.schedule import Schedule, make_schedule
 from multimodal_pad.stats import PaddingStats
 from multimodal_pad.steps import Steps
+from multimodal_pad.streams import StreamBatcher
 
 __version__ = "0.1.0"
 
@@ -36,6 +37,7 @@ __all__ = [
     "Schedule",
     "ShapePlan",
     "Steps",
+    "StreamBatcher",
     "TransformerCost",
     "attention_area",
     "make_schedule",

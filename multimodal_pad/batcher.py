@@ -8,8 +8,9 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
+from multimodal_pad.alike import AlikeSamples
 from multimodal_pad.cost import Cost, check_priced, position_count
-from multimodal_pad.dealing import batch_rows
+from multimodal_pad.dealing import policy_shapes
 from multimodal_pad.errors import LengthError, PaddingError, SampleError
 from multimodal_pad.lengths import TARGETS, LengthTable, Source, check_whole, modality_array
 from multimodal_pad.padding import BatchShape, PaddedBatch, pad_samples
@@ -123,7 +124,7 @@ class BucketBatcher:
         self._lost = {"dropped": int((~self._keep).sum()), "truncated": truncated}
         self.long_samples: LongSamples = long_samples
         self.shard_index, self.shard_count = 0, 1
-        self._kinds: dict[str, tuple[int, Any]] = {}
+        self._alike = AlikeSamples()
         self._schedules: Schedules | None = None
         self._made: dict[int, Schedule] = {}
         self._making = threading.Lock()
@@ -256,14 +257,11 @@ class BucketBatcher:
         """
         check_whole("epochs", epochs, 1)
         if isinstance(self.policy, Planned | Fixed):
-            padded = self.policy.shapes()
-            rows = batch_rows(self.policy, padded, self.batch_size)
-            found = {(int(size), *row) for size, row in zip(rows, padded.tolist(), strict=True)}
-        else:
-            found = set()
-            for epoch in range(epochs):
-                sizes, padded = self.schedule(epoch).used
-                found.update((size, *row) for size, row in zip(sizes.tolist(), padded.tolist(), strict=True))
+            return policy_shapes(self.policy, self.batch_size)
+        found: set[tuple[int, ...]] = set()
+        for epoch in range(epochs):
+            sizes, padded = self.schedule(epoch).used
+            found.update((size, *row) for size, row in zip(sizes.tolist(), padded.tolist(), strict=True))
         names = self.policy.modalities
         return [BatchShape.of(size, dict(zip(names, row, strict=True))) for size, *row in sorted(found, reverse=True)]
 
@@ -328,7 +326,8 @@ class BucketBatcher:
             check_finite=self.check_finite,
             ids=ids,
         )
-        self._check_alike(batch, ids[0])
+        for name, features in batch.features.items():  # within a batch they are alike
+            self._alike.check(ids[0], name, features.shape[2:], features.dtype)
         return batch
 
     def _sample(self, index: int) -> dict[str, Any]:
@@ -349,17 +348,6 @@ class BucketBatcher:
                 )
             cut[name] = array[:limit]
         return {**cut, TARGETS: sample[TARGETS]} if TARGETS in sample else cut
-
-    def _check_alike(self, batch: PaddedBatch, index: int) -> None:
-        """Within a batch samples are alike; here a batch is held against those before it."""
-        for name, features in batch.features.items():
-            kind = (features.shape[2:], features.dtype)
-            first, wanted = self._kinds.setdefault(name, (index, kind))
-            if kind != wanted:
-                raise SampleError(
-                    f"sample {index}, {name!r}: got feature shape {kind[0]} and dtype {kind[1]}, but sample {first} "
-                    f"has {wanted[0]} and {wanted[1]}; give every sample the same"
-                )
 
     def _new_stats(self) -> PaddingStats:
         return PaddingStats(self.policy.modalities, self.cost, **self._lost)

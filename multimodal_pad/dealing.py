@@ -14,6 +14,7 @@ import numpy as np
 from multimodal_pad.cost import Cost
 from multimodal_pad.errors import PaddingError
 from multimodal_pad.lengths import LengthTable
+from multimodal_pad.padding import BatchShape
 from multimodal_pad.policies import Planned, Policy
 from multimodal_pad.steps import EMPTY, Steps
 
@@ -42,6 +43,16 @@ def batch_rows(policy: Policy, padded: np.ndarray, batch_size: int | None) -> np
     """Rows per batch at each of the padded lengths."""
     planned = policy.batch_sizes(padded) if batch_size is None else None
     return np.full(len(padded), batch_size) if planned is None else planned
+
+
+def policy_shapes(policy: Policy, batch_size: int | None) -> list[BatchShape]:
+    """Every batch shape of a policy that has finitely many, the most rows and the longest first."""
+    padded = policy.shapes()
+    if padded is None:
+        raise PaddingError(f"{policy!r} has no end of shapes; use a plan, or padding to few lengths")
+    rows = batch_rows(policy, padded, batch_size)
+    found = sorted(zip(rows.tolist(), padded.tolist(), strict=True), reverse=True)
+    return [BatchShape.of(size, dict(zip(policy.modalities, row, strict=True))) for size, row in found]
 
 
 def find_kinds(

@@ -17,6 +17,10 @@ class SampleError(PaddingError):
     """A sample does not fit the others: a missing modality key, another width, rank or dtype."""
 
 
+class StreamTimeoutError(SampleError):
+    """A stream did not give its next sample in time."""
+
+
 class SourceError(PaddingError):
     """A dataset on disk is not what its format promises (names the file and the line)."""
 

@@ -92,3 +92,46 @@ def test_making_items_overlaps_with_using_them():
         next(ahead)
         using.set()
         assert next(ahead) == 1
+
+
+def blocking(go):
+    yield 0
+    assert go.wait(20)
+    yield 1
+
+
+def test_closing_does_not_wait_for_ever():
+    go = threading.Event()
+    ahead = Prefetch(blocking(go), depth=2, close_seconds=0.1)
+    assert next(ahead) == 0
+    with pytest.warns(ResourceWarning, match=r"the source still blocks 0\.1 s after it was told to stop"):
+        ahead.close()
+    ahead.close()  # which has been told already
+    go.set()
+    assert wait_until(lambda: not prefetch_threads())
+
+
+def test_what_watches_may_end_the_wait():
+    go = threading.Event()
+
+    def watch():
+        raise TimeoutError("enough")
+
+    with pytest.raises(TimeoutError, match="enough"), Prefetch(blocking(go), depth=2, watch=watch) as ahead:
+        list(ahead)
+    go.set()
+    assert wait_until(lambda: not prefetch_threads())
+
+
+def test_a_generator_is_closed_in_its_thread():
+    closed = []
+
+    def items():
+        try:
+            yield from range(100)
+        finally:
+            closed.append(threading.current_thread().name)
+
+    with Prefetch(items(), depth=2) as ahead:
+        next(ahead)
+    assert closed == ["prefetch"]
