@@ -41,6 +41,10 @@ class UnplannedShapeError(CompileError):
     """A batch has a shape that its step table was not warmed up for."""
 
 
+class CheckpointWarning(UserWarning):
+    """A checkpoint is damaged or was never finished, and another one is taken instead."""
+
+
 class PlanWarning(UserWarning):
     """A shape plan is not what it was made to be: it serves other lengths much worse, or a batch is of none of its
     shapes."""

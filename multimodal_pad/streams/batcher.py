@@ -14,14 +14,14 @@ from multimodal_pad.cost import BatchBudget, Cost, check_priced, position_count
 from multimodal_pad.dealing import policy_shapes
 from multimodal_pad.errors import PaddingError, PlanWarning
 from multimodal_pad.lengths import LengthTable, Sample, check_whole
-from multimodal_pad.padding import BatchShape, PaddedBatch, pad_samples
+from multimodal_pad.padding import BatchShape, PaddedBatch
 from multimodal_pad.planner import plan_shapes
 from multimodal_pad.policies import Planned, Policy
 from multimodal_pad.prefetch import Prefetch
 from multimodal_pad.stats import PaddingStats
 from multimodal_pad.steps import EMPTY, Steps
 from multimodal_pad.streams.buffer import StreamBuffer, Taken
-from multimodal_pad.streams.intake import Intake, Waiting
+from multimodal_pad.streams.intake import Intake, Waiting, pad_waiting
 from multimodal_pad.streams.longest import check_longest, with_longest
 from multimodal_pad.streams.reader import StreamReader
 from multimodal_pad.streams.staleness import PlanReport, RecentLengths
@@ -311,15 +311,7 @@ class StreamBatcher:
 
     def _pad(self, taken: Taken[Waiting]) -> _Made:
         names = self.policy.modalities
-        batch = pad_samples(
-            [waiting.sample for waiting in taken.samples],
-            pad_to=dict(zip(names, taken.padded, strict=True)),
-            batch_size=taken.rows,
-            modalities=names,
-            pad_value=self.pad_value,
-            check_finite=self.check_finite,
-            ids=[waiting.number for waiting in taken.samples],
-        )
+        batch = pad_waiting(taken, names, self.pad_value, check_finite=self.check_finite)
         lengths = np.array([[len(sample[name]) for name in names] for _, sample in taken.samples])
         ids = np.where(np.arange(taken.rows) < len(lengths), np.arange(taken.rows), EMPTY)
         steps = Steps(np.array([taken.padded]), np.array([0, taken.rows]), ids)

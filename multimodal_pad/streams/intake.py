@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -11,7 +11,9 @@ import numpy as np
 from multimodal_pad.alike import AlikeSamples
 from multimodal_pad.errors import PaddingError, UncoveredLengthError
 from multimodal_pad.lengths import TARGETS, Sample, check_same_modalities, modality_array
+from multimodal_pad.padding import PaddedBatch, pad_samples
 from multimodal_pad.policies import Policy
+from multimodal_pad.streams.buffer import Taken
 
 
 class Waiting(NamedTuple):
@@ -110,6 +112,21 @@ class Intake:
         for place in np.flatnonzero(~covered).tolist():
             measured[place] = _cut(measured[place], names, shorter[place].tolist())
         return lengths, shorter, measured
+
+
+def pad_waiting(
+    taken: Taken[Waiting], modalities: Sequence[str], pad_value: float | Mapping[str, float], *, check_finite: bool
+) -> PaddedBatch:
+    """The batch of the samples taken, whose numbers errors give."""
+    return pad_samples(
+        [waiting.sample for waiting in taken.samples],
+        pad_to=dict(zip(modalities, taken.padded, strict=True)),
+        batch_size=taken.rows,
+        modalities=modalities,
+        pad_value=pad_value,
+        check_finite=check_finite,
+        ids=[waiting.number for waiting in taken.samples],
+    )
 
 
 def _cut(waiting: Waiting, names: tuple[str, ...], lengths: list[int]) -> Waiting:

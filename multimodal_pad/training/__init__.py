@@ -1,12 +1,20 @@
-"""Loss, metrics, train step and loop (JAX, Flax, optax)."""
+"""Loss, metrics, train step and loop (JAX, Flax, optax).
 
-from multimodal_pad.training.loop import EpochRecord, FitResult, evaluate, fit, make_optimizer
+Checkpoints are in :mod:`multimodal_pad.training.checkpoint`, which imports Orbax.
+"""
+
+from multimodal_pad.training.evaluation import evaluate
+from multimodal_pad.training.loop import FitResult, fit, make_optimizer
 from multimodal_pad.training.loss import cross_entropy, l1
+from multimodal_pad.training.mesh import DataMesh
 from multimodal_pad.training.metrics import classification_metrics, regression_metrics
-from multimodal_pad.training.step import StepMetrics, TrainStep
+from multimodal_pad.training.run import EpochRecord
+from multimodal_pad.training.step import Evaluated, StepMetrics, TrainStep
 
 __all__ = [
+    "DataMesh",
     "EpochRecord",
+    "Evaluated",
     "FitResult",
     "StepMetrics",
     "TrainStep",

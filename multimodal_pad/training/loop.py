@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -18,33 +16,19 @@ from flax import nnx
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from multimodal_pad.batcher import BucketBatcher
-from multimodal_pad.compiling import CompileGuard, StepTable, forbid_compiles, use_compilation_cache, warm_up_all
+from multimodal_pad.compiling import StepTable, forbid_compiles, use_compilation_cache, warm_up_all
 from multimodal_pad.compiling.warming import Shapes
 from multimodal_pad.errors import TrainingError
 from multimodal_pad.policies import Planned
+from multimodal_pad.training.evaluation import evaluate
 from multimodal_pad.training.loss import Loss, cross_entropy
-from multimodal_pad.training.metrics import classification_metrics, regression_metrics, require_scikit_learn
+from multimodal_pad.training.mesh import DataMesh
+from multimodal_pad.training.metrics import require_scikit_learn
+from multimodal_pad.training.run import EpochRecord, Run
 from multimodal_pad.training.step import TrainStep
 
-_IN_FLIGHT = 4
-"""Steps dispatched ahead of the device: each holds its batch in host memory until it has run."""
-
-
-@dataclass(frozen=True)
-class EpochRecord:
-    """One epoch of training.
-
-    Attributes:
-        epoch: its number, from 0.
-        train_loss: mean over the samples, while the parameters moved.
-        seconds: wall time of the epoch, evaluation included, the warm-up before the first one not.
-        evaluation: loss and metrics on the evaluation set; empty where there is none.
-    """
-
-    epoch: int
-    train_loss: float
-    seconds: float
-    evaluation: dict[str, float] = field(default_factory=dict)
+if TYPE_CHECKING:  # Orbax takes a second to import
+    from multimodal_pad.training.checkpoint import Checkpoints
 
 
 @dataclass(frozen=True)
@@ -94,6 +78,9 @@ def fit(
     seed: int = 0,
     cache_dir: str | Path | None = None,
     strict: bool = False,
+    checkpoints: Checkpoints | None = None,
+    save_every: int | None = None,
+    devices: Sequence[Any] | None = None,
     progress: bool = True,
 ) -> FitResult:
     """Train, evaluate after each epoch, and stop when evaluation no longer gets better.
@@ -114,13 +101,19 @@ def fit(
             :func:`~multimodal_pad.compiling.use_compilation_cache`.
         strict: forbid compilations of any kind after the warm-up, in all of the process, see
             :func:`~multimodal_pad.compiling.forbid_compiles`.
+        checkpoints: where the run is saved after each epoch; where it holds a run already, that is what goes on.
+        save_every: save after so many steps too.
+        devices: share the rows of each batch, in all processes; by default all of them. In several processes
+            give each the same batcher: it takes its own shard.
         progress: show a bar.
 
     Raises:
         CompileError: something compiles after the warm-up, and ``strict`` is given.
         TrainingError: fewer than 1 epoch, patience without evaluation, a loss that is not finite
-            (named by epoch and step), classes to evaluate without scikit-learn, or ``strict`` for a policy
-            without a finite set of shapes.
+            (named by epoch and step), classes to evaluate without scikit-learn, ``strict`` for a policy
+            without a finite set of shapes, ``save_every`` without checkpoints, checkpoints of another model, rows that
+            the devices don't divide, or processes that disagree about a batch.
+        PaddingError: checkpoints of a run on another dataset, plan or seed (what differs is named).
 
     >>> from multimodal_pad import Ladder
     >>> from multimodal_pad.models import ModalityConfig, MultimodalTransformer, TransformerConfig
@@ -136,6 +129,8 @@ def fit(
             f"got epochs={epochs} and patience={patience}; epochs must be at least 1, and patience at least 1 "
             "with evaluate_on given"
         )
+    if save_every is not None and (save_every < 1 or checkpoints is None):
+        raise TrainingError(f"got save_every={save_every}; it is a number of steps, at least 1, with checkpoints given")
     endless = [b.policy for b in (batcher, evaluate_on) if b is not None and not b.policy.finite]
     if strict and endless:
         raise TrainingError(
@@ -145,11 +140,19 @@ def fit(
         require_scikit_learn()  # now, and not after the first epoch
     if cache_dir is not None:
         use_compilation_cache(cache_dir)
-    step = TrainStep(model, optimizer or make_optimizer(), loss, seed=seed)
-    train_table = StepTable(step.train_step, donate_state=True)
-    eval_table = StepTable(step.eval_step)
-    leaves, history = step.leaves, []
-    best_epoch, best_loss, best_leaves = 0, math.inf, leaves
+    mesh = DataMesh(devices) if devices is not None or jax.device_count() > 1 else None
+    if mesh is not None:
+        mesh.prepare(batcher.policy.modalities)
+        batcher = mesh.share(batcher)
+        evaluate_on = None if evaluate_on is None else mesh.share(evaluate_on)
+    step = TrainStep(model, optimizer or make_optimizer(), loss, seed=seed, mesh=mesh and mesh.mesh)
+    spread: dict[str, Any] = {}
+    leaves: Sequence[jax.Array] = step.leaves
+    if mesh is not None:
+        leaves = mesh.place_state(leaves)
+        spread = {"in_shardings": (mesh.state_sharding, mesh.batch_sharding), "out_shardings": mesh.state_sharding}
+    train_table = StepTable(step.train_step, donate_state=True, **spread)
+    eval_table = StepTable(step.eval_step, **spread)
     finite = [
         (table, _shapes(batches, count), batches.example())
         for table, batches, count in ((train_table, batcher, epochs), (eval_table, evaluate_on, 1))
@@ -157,41 +160,41 @@ def fit(
     ]
     if finite:
         warm_up_all(finite, leaves, progress=progress)
+    # Beside the state, the parameters of the best epoch: a copy on the host, where it needs no program and no device
+    # memory, since the next step donates the state.
+    state: dict[str, Any] = {"leaves": list(leaves)}
+    if evaluate_on is not None:
+        state["best"] = np.array(leaves[0])
+    run = Run()
+    if checkpoints is not None and (saved := checkpoints.restore(state)) is not None:
+        state, run = saved.state, Run.from_record(saved.record)
+        batcher.restore(saved.record["batcher"])
+
+    def save(loss: float | None = None) -> None:
+        if checkpoints is not None:
+            checkpoints.save(run.steps, state, run.to_record(batcher), loss=loss)
+
     with forbid_compiles() if strict else nullcontext() as guard, _bar(progress) as show:
-        for epoch in range(epochs):
-            started = time.perf_counter()
-            leaves, train_loss = _train_epoch(train_table, leaves, batcher, epoch, show, guard)
-            evaluation = {} if evaluate_on is None else evaluate(eval_table, leaves, evaluate_on)
-            if not math.isfinite(evaluation.get("loss", 0.0)):
-                raise _not_finite(f"epoch {epoch}, evaluation", evaluation["loss"])
-            history.append(EpochRecord(epoch, train_loss, time.perf_counter() - started, evaluation))
-            if evaluate_on is None or evaluation["loss"] < best_loss:
-                best_epoch, best_loss = epoch, evaluation.get("loss", math.inf)
-                # The next step donates the state, so the best one must be a copy; on the host, where it
-                # needs no program and no device memory.
-                best_leaves = leaves if evaluate_on is None else [np.array(leaf) for leaf in leaves]
-            elif patience is not None and epoch - best_epoch >= patience:
-                break
-    return FitResult(step.model(best_leaves), history, best_epoch)
-
-
-def evaluate(table: StepTable, leaves: list[jax.Array], batcher: BucketBatcher) -> dict[str, float]:
-    """Loss and metrics over every sample of a batcher once.
-
-    ``table`` holds :meth:`TrainStep.eval_step`. One integer target for several outputs is a class
-    (accuracy, weighted F1); everything else is regressed (mean absolute error).
-    """
-    total, outputs, targets = 0.0, [], []
-    for batch in batcher.epoch(0):
-        predicted, loss = table(leaves, batch)
-        real = batch.sample_mask
-        total += float(loss) * int(real.sum())
-        outputs.append(np.asarray(predicted)[real])
-        targets.append(np.asarray(batch.targets)[real])
-    predicted, wanted = np.concatenate(outputs), np.concatenate(targets)
-    classes = predicted.shape[1] > 1 and wanted.ndim == 1 and wanted.dtype.kind in "iu"
-    metrics = classification_metrics if classes else regression_metrics
-    return {"loss": total / len(wanted), **metrics(predicted, wanted)}
+        while run.epoch < epochs and not run.stale(patience):
+            started = time.perf_counter() - run.seconds
+            batches, steps = batcher.epoch(run.epoch), len(batcher.schedule(run.epoch))
+            for batch in batches if mesh is None else mesh.batches(batches, batcher.policy.modalities):
+                state["leaves"], metrics = train_table(state["leaves"], batch)
+                if guard is not None:
+                    guard.check()
+                run.dispatched(metrics)
+                show(run, steps)
+                if save_every and run.steps % save_every == 0 and run.step < steps:
+                    run.settle()
+                    run.seconds = time.perf_counter() - started
+                    save()
+            run.settle()
+            evaluation = {} if evaluate_on is None else evaluate(eval_table, state["leaves"], evaluate_on, mesh)
+            if run.end_epoch(time.perf_counter() - started, evaluation) and evaluate_on is not None:
+                state["best"] = np.array(state["leaves"][0])
+            save(evaluation.get("loss"))
+    leaves = state["leaves"]
+    return FitResult(step.model([state.get("best", leaves[0]), *leaves[1:]]), run.history, run.best_epoch)
 
 
 def _shapes(batcher: BucketBatcher, epochs: int) -> Shapes:
@@ -203,54 +206,14 @@ def _shapes(batcher: BucketBatcher, epochs: int) -> Shapes:
     return batcher.batch_shapes(epochs)
 
 
-def _train_epoch(
-    table: StepTable,
-    leaves: list[jax.Array],
-    batcher: BucketBatcher,
-    epoch: int,
-    show: Callable[[int, int, int, float], None],
-    guard: CompileGuard | None,
-) -> tuple[list[jax.Array], float]:
-    steps = len(batcher.schedule(epoch))
-    in_flight: deque = deque()
-    total, samples = 0.0, 0
-
-    def settle(step: int, metrics: Any) -> None:
-        nonlocal total, samples
-        loss = float(metrics.loss)
-        if not math.isfinite(loss):
-            raise _not_finite(f"epoch {epoch}, step {step}", loss)
-        total += loss * int(metrics.samples)
-        samples += int(metrics.samples)
-        show(epoch, step + 1, steps, total / max(1, samples))
-
-    for number, batch in enumerate(batcher.epoch(epoch)):
-        leaves, metrics = table(leaves, batch)
-        if guard is not None:
-            guard.check()
-        in_flight.append((number, metrics))
-        if len(in_flight) > _IN_FLIGHT:
-            settle(*in_flight.popleft())
-    while in_flight:
-        settle(*in_flight.popleft())
-    return leaves, total / max(1, samples)
-
-
-def _not_finite(where: str, loss: float) -> TrainingError:
-    return TrainingError(
-        f"{where}: the loss is {loss}; lower the learning rate, look for NaN and inf in the features with "
-        "check_finite=True, and for token ids outside 0 to vocabulary_size - 1"
-    )
-
-
 @contextmanager
-def _bar(shown: bool) -> Iterator[Callable[[int, int, int, float], None]]:
+def _bar(shown: bool) -> Iterator[Callable[[Run, int], None]]:
     """A bar for the steps of the current epoch, with the mean loss so far."""
     columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
     with Progress(*columns, disable=not shown) as bar:
         task = bar.add_task("training", total=None)
 
-        def show(epoch: int, step: int, steps: int, loss: float) -> None:
-            bar.update(task, description=f"epoch {epoch}  loss {loss:.4f}", completed=step, total=steps)
+        def show(run: Run, steps: int) -> None:
+            bar.update(task, description=f"epoch {run.epoch}  loss {run.loss:.4f}", completed=run.step, total=steps)
 
         yield show

@@ -10,7 +10,11 @@ import optax
 from jax.typing import ArrayLike
 
 Loss = Callable[[jax.Array, ArrayLike, ArrayLike], jax.Array]
-"""``(outputs (B, K), targets (B, ...), sample_mask (B,)) -> scalar``."""
+"""``(outputs (B, K), targets (B, ...), sample_mask (B,)) -> scalar``: a mean over the real samples.
+
+Where there are none it is finite: over several devices each computes the mean of its own rows, which then counts by its
+number of real samples.
+"""
 
 
 def cross_entropy(outputs: jax.Array, targets: ArrayLike, sample_mask: ArrayLike) -> jax.Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +12,7 @@ import optax
 from flax import nnx
 from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
+from jax.sharding import Mesh, PartitionSpec
 
 from multimodal_pad.errors import TrainingError
 from multimodal_pad.lengths import TARGETS
@@ -32,6 +34,22 @@ class StepMetrics(NamedTuple):
     samples: jax.Array
 
 
+class Evaluated(NamedTuple):
+    """What an evaluation step gives, of the whole batch, wherever its rows were computed.
+
+    Attributes:
+        outputs: ``(B, K)``.
+        targets: those of the batch.
+        sample_mask: bool ``(B,)``.
+        loss: mean over the real samples.
+    """
+
+    outputs: jax.Array
+    targets: jax.Array
+    sample_mask: jax.Array
+    loss: jax.Array
+
+
 class TrainStep:
     """The pure functions of training one model, over a flat list of arrays.
 
@@ -45,6 +63,9 @@ class TrainStep:
         optimizer: an optax transformation of one vector.
         loss: weighted by ``sample_mask``.
         seed: of dropout.
+        mesh: devices that share the rows of each batch; by default there is one. Each computes the loss of its own
+            rows, and their sum is divided by the number of real samples on all of them. Every device draws
+            dropout of its own, so that only without dropout results don't depend on the number of devices.
 
     Attributes:
         leaves: the initial state.
@@ -54,7 +75,13 @@ class TrainStep:
     """
 
     def __init__(
-        self, model: nnx.Module, optimizer: optax.GradientTransformation, loss: Loss, *, seed: int = 0
+        self,
+        model: nnx.Module,
+        optimizer: optax.GradientTransformation,
+        loss: Loss,
+        *,
+        seed: int = 0,
+        mesh: Mesh | None = None,
     ) -> None:
         self._graphdef, parameters, rest = nnx.split(model, nnx.Param, ...)
         if jax.tree.leaves(rest):
@@ -66,30 +93,67 @@ class TrainStep:
         self._parameters = jax.eval_shape(lambda: parameters)
         vector, self._unravel = ravel_pytree(parameters)
         state = (vector, optimizer.init(vector), jnp.zeros((), jnp.int32))
-        self._optimizer, self._loss, self._seed = optimizer, loss, seed
+        self._optimizer, self._loss, self._seed, self._mesh = optimizer, loss, seed, mesh
         leaves, self._structure = jax.tree.flatten(state)
         # Copies, so that donating the state does not take the arrays of the caller's model away.
         self.leaves: list[jax.Array] = [jnp.array(leaf, copy=True) for leaf in leaves]
 
     def train_step(self, leaves: list[jax.Array], batch: PaddedBatch) -> tuple[list[jax.Array], StepMetrics]:
         """One update; donate ``leaves``."""
+        return self._on_mesh(self._train)(leaves, batch)
+
+    def eval_step(self, leaves: list[jax.Array], batch: PaddedBatch) -> Evaluated:
+        """Outputs and loss, without dropout."""
+        return self._on_mesh(self._evaluate)(leaves, batch)
+
+    def _on_mesh(self, local: Callable[..., Any]) -> Callable[..., Any]:
+        """The function of the rows on one device as one of the whole batch."""
+        if self._mesh is None:
+            return local
+        # Spelt out per device, since the partitioner would gather the whole batch for a loop over its samples. Sums
+        # over the devices are ours too (_sum), so there is no replication for JAX to check.
+        specs = PartitionSpec(), PartitionSpec(*self._mesh.axis_names)
+        return jax.shard_map(local, mesh=self._mesh, in_specs=specs, out_specs=PartitionSpec(), check_vma=False)
+
+    def _sum(self, x: jax.Array) -> jax.Array:
+        """The sum over all devices."""
+        return x if self._mesh is None else jax.lax.psum(x, self._mesh.axis_names)
+
+    def _gather(self, x: jax.Array) -> jax.Array:
+        """The rows of all devices."""
+        return x if self._mesh is None else jax.lax.all_gather(x, self._mesh.axis_names, tiled=True)
+
+    def _train(self, leaves: list[jax.Array], batch: PaddedBatch) -> tuple[list[jax.Array], StepMetrics]:
         vector, opt_state, count = jax.tree.unflatten(self._structure, leaves)
         key = jax.random.fold_in(jax.random.key(self._seed), count)
+        if self._mesh is not None:
+            key = jax.random.fold_in(key, jax.lax.axis_index(self._mesh.axis_names))
+        samples, share = self._share(batch)
 
         def objective(vector: jax.Array) -> jax.Array:
             outputs = self._merge(vector)(batch.features, batch.masks, dropout_key=key)
-            return self._batch_loss(outputs, batch)
+            return share * self._batch_loss(outputs, batch)
 
         loss, gradient = jax.value_and_grad(objective)(vector)
+        gradient = self._sum(gradient)
         updates, opt_state = self._optimizer.update(gradient, opt_state, vector)
-        metrics = StepMetrics(loss, jnp.linalg.norm(gradient), batch.sample_mask.sum())
+        metrics = StepMetrics(self._sum(loss), jnp.linalg.norm(gradient), samples)
         vector = optax.apply_updates(vector, updates)
         return jax.tree.leaves((vector, opt_state, count + 1)), metrics
 
-    def eval_step(self, leaves: list[jax.Array], batch: PaddedBatch) -> tuple[jax.Array, jax.Array]:
-        """Outputs ``(B, K)`` and the loss, without dropout."""
+    def _evaluate(self, leaves: list[jax.Array], batch: PaddedBatch) -> Evaluated:
         outputs = self.model(leaves)(batch.features, batch.masks)
-        return outputs, self._batch_loss(outputs, batch)
+        loss = self._sum(self._share(batch)[1] * self._batch_loss(outputs, batch))
+        outputs, targets, mask = (self._gather(jnp.asarray(x)) for x in (outputs, batch.targets, batch.sample_mask))
+        return Evaluated(outputs, targets, mask, loss)
+
+    def _share(self, batch: PaddedBatch) -> tuple[jax.Array, jax.Array | float]:
+        """The real samples on all devices, and the share of them that this device has."""
+        here = jnp.sum(batch.sample_mask)
+        if self._mesh is None:
+            return here, 1.0
+        samples = self._sum(here)
+        return samples, here / jnp.maximum(samples, 1)
 
     def model(self, leaves: list[jax.Array] | list[np.ndarray]) -> Any:
         """The model with the parameters in ``leaves``: to evaluate, inspect or save. Compiles nothing."""

@@ -184,7 +184,7 @@ for placed in ("one device", "numpy", "sharded"):
                 leaves, metrics = train(leaves, batch)
                 losses[-1].append(float(metrics.loss))
             for batch in batcher.epoch(0):
-                outputs, loss = evaluate(leaves, batch)
+                evaluate(leaves, batch)
         assert placed == "one device" or leaves[0].sharding.is_equivalent_to(whole, 1), leaves[0].sharding
     assert log.total.backend_compiles == 0, {name: log[name] for name in log}
     assert log.total.traces == 0

@@ -1,0 +1,300 @@
+"""Grain: a batcher's steps as a dataset, and streams of samples as streams of batches.
+
+Grain holds 500 elements ready unless it is told otherwise, and here each is a batch: :class:`BatchIterDataset` holds a
+few.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import deque
+from collections.abc import Mapping
+from functools import cached_property
+from itertools import islice
+from typing import Any
+
+import grain
+import numpy as np
+from absl import flags
+
+from multimodal_pad.batcher import BucketBatcher, LongSamples, Position
+from multimodal_pad.cost import Cost, check_priced, position_count
+from multimodal_pad.errors import PaddingError, PlanWarning
+from multimodal_pad.lengths import check_whole
+from multimodal_pad.padding import PaddedBatch
+from multimodal_pad.policies import Planned, Policy
+from multimodal_pad.resuming import check_state
+from multimodal_pad.streams.buffer import StreamBuffer
+from multimodal_pad.streams.intake import Intake, Waiting, pad_waiting
+
+_CHUNK = 256  # samples read before they are looked at
+
+
+class BatchMapDataset(grain.MapDataset[PaddedBatch]):
+    """The steps of a batcher's epochs, one after another; element i is the batch of step i.
+
+    Made from step numbers alone, so any order and any number of threads or processes give the same elements. To train,
+    take :class:`BatchIterDataset`, which bounds what is made ahead.
+
+    Args:
+        batcher: over any source, one of Grain's too (``batcher.shard`` for one of several hosts).
+        epochs: how many.
+
+    >>> from multimodal_pad import Ladder
+    >>> samples = [{"text": np.arange(n)} for n in (3, 5, 12, 4)]
+    >>> dataset = BatchMapDataset(BucketBatcher(samples, Ladder({"text": [8, 16]}), batch_size=2), epochs=3)
+    >>> len(dataset), str(dataset[0].shape)
+    (6, '2 x (text 16)')
+    """
+
+    def __init__(self, batcher: BucketBatcher, *, epochs: int = 1) -> None:
+        check_whole("epochs", epochs, 1)
+        super().__init__()
+        self.batcher, self.epochs = batcher, epochs
+
+    @cached_property
+    def starts(self) -> np.ndarray:
+        """The number of the first step of each epoch, and of all steps, int64 ``(epochs + 1,)``."""
+        return np.cumsum([0, *(len(self.batcher.schedule(epoch)) for epoch in range(self.epochs))])
+
+    def position(self, index: int) -> Position:
+        """The epoch and the step of element ``index``."""
+        epoch = int(np.searchsorted(self.starts, index, side="right")) - 1
+        return Position(epoch, index - int(self.starts[epoch]))
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return self.slice(index)
+        return self.batcher.batch(*self.position(int(index) % len(self)))
+
+
+class BatchIterDataset(grain.IterDataset[PaddedBatch]):
+    """The batches of a batcher's epochs in order, made a few ahead, and resumed at any step.
+
+    The state of its iterator is that of :meth:`BucketBatcher.state <multimodal_pad.BucketBatcher.state>`: either takes
+    the other's, with any number of shards and workers.
+
+    Args:
+        batcher: over any source, one of Grain's too.
+        epochs: how many.
+        workers: processes that make batches; 0 makes them in a thread of this one, which costs least unless
+            reading a sample takes much computing. Each worker makes the schedule for itself.
+        buffer: batches made ahead, by each worker.
+
+    >>> from multimodal_pad import Ladder
+    >>> samples = [{"text": np.arange(n)} for n in (3, 5, 12, 4)]
+    >>> batches = iter(BatchIterDataset(BucketBatcher(samples, Ladder({"text": [8, 16]}), batch_size=2), epochs=2))
+    >>> str(next(batches).shape), [batches.get_state()[key] for key in ("epoch", "step")]
+    ('2 x (text 16)', [0, 1])
+    """
+
+    def __init__(self, batcher: BucketBatcher, *, epochs: int = 1, workers: int = 0, buffer: int = 2) -> None:
+        check_whole("workers", workers, 0)
+        check_whole("buffer", buffer, 1)
+        super().__init__()
+        self.steps, self.workers, self.buffer = BatchMapDataset(batcher, epochs=epochs), workers, buffer
+
+    def __iter__(self) -> grain.DatasetIterator[PaddedBatch]:
+        return _BatchIterator(self)
+
+
+class _BatchIterator(grain.DatasetIterator[PaddedBatch]):
+    """Counts the steps itself: the state of Grain's own iterator fits one number of workers only."""
+
+    def __init__(self, dataset: BatchIterDataset) -> None:
+        super().__init__()
+        self._dataset, self._next = dataset, 0
+        self._inner: grain.DatasetIterator[PaddedBatch] | None = None
+
+    def __next__(self) -> PaddedBatch:
+        self._assert_not_closed()
+        if self._next >= len(self._dataset.steps):
+            raise StopIteration
+        if self._inner is None:
+            self._inner = self._begin()
+        batch = next(self._inner)
+        self._next += 1
+        names = self._dataset.steps.batcher.policy.modalities  # workers give them back in the order of the alphabet
+        features, masks = ({name: arrays[name] for name in names} for arrays in (batch.features, batch.masks))
+        return batch._replace(features=features, masks=masks)
+
+    def get_state(self) -> dict[str, Any]:
+        steps = self._dataset.steps
+        return {**steps.batcher.state(), **steps.position(self._next)._asdict()}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        steps = self._dataset.steps
+        epoch, step = check_state(state, steps.batcher.state())
+        if epoch > steps.epochs or int(steps.starts[epoch]) + step > len(steps):
+            raise PaddingError(
+                f"got the state of epoch {epoch}, step {step}, and there are {steps.epochs} epochs of together "
+                f"{len(steps)} steps; ask for more epochs"
+            )
+        self._close_inner()
+        self._next = int(steps.starts[epoch]) + step
+
+    def close(self) -> None:
+        self._close_inner()
+        super().close()
+
+    def _begin(self) -> grain.DatasetIterator[PaddedBatch]:
+        workers, buffer = self._dataset.workers, self._dataset.buffer
+        rest = self._dataset.steps[self._next :]
+        read = grain.ReadOptions(num_threads=1, prefetch_buffer_size=buffer)
+        dataset: grain.IterDataset[PaddedBatch] = rest.to_iter_dataset(read)
+        if workers:
+            # Grain 0.2.17 and 0.2.18 read absl's flags here, which nobody but absl's own app.run parses.
+            if not flags.FLAGS.is_parsed():
+                flags.FLAGS.mark_as_parsed()
+            options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=buffer)
+            dataset = dataset.mp_prefetch(options)
+        return iter(dataset)
+
+    def _close_inner(self) -> None:
+        if self._inner is not None:
+            self._inner.close()
+        self._inner = None
+
+
+class StreamIterDataset(grain.IterDataset[PaddedBatch]):
+    """Samples of any Grain dataset, of unknown number, as batches of a small set of shapes.
+
+    What :class:`~multimodal_pad.StreamBatcher` does, as a transformation. The state of its iterator is that of the
+    parent at a sample before the oldest one that waits, and the numbers of those that wait: to resume, at most
+    some six buffers full of samples are read again.
+
+    Args:
+        parent: gives ``{modality: (length, *feature_shape), "targets": ...}``.
+        policy: rounds lengths up to buckets; its modalities are the ones that are padded.
+        batch_size: rows of every batch; by default what the policy's plan says.
+        buffer: samples that wait at most.
+        seed: of the order.
+        long_samples: what becomes of samples that no bucket holds: ``"error"``, ``"truncate"`` or ``"drop"``; the first
+            one is told.
+        pad_value: what stands in the padding, for all modalities or per modality.
+        check_finite: look for NaN and inf in float features.
+        cost: cost per sample, for the grouping; by default the plan's, or positions.
+
+    Raises:
+        PaddingError: an option out of range; from the iterator: no samples.
+        SampleError: from the iterator: a sample that does not fit the others, named by its number.
+        UncoveredLengthError: from the iterator: a sample is longer than every bucket and ``long_samples="error"``.
+
+    >>> from multimodal_pad import Ladder
+    >>> samples = grain.MapDataset.source([{"text": np.arange(n)} for n in (3, 5, 12, 4)]).to_iter_dataset()
+    >>> dataset = StreamIterDataset(samples, Ladder({"text": [8, 16]}), batch_size=2)
+    >>> sorted(str(batch.shape) for batch in dataset)
+    ['2 x (text 16)', '2 x (text 8)']
+    """
+
+    def __init__(
+        self,
+        parent: grain.IterDataset[Any],
+        policy: Policy,
+        *,
+        batch_size: int | None = None,
+        buffer: int = 2048,
+        seed: int = 0,
+        long_samples: LongSamples = "error",
+        pad_value: float | Mapping[str, float] = 0,
+        check_finite: bool = False,
+        cost: Cost | None = None,
+    ) -> None:
+        super().__init__(parent)
+        planned = policy.plan.cost if isinstance(policy, Planned) else None
+        self.policy, self.batch_size, self.buffer, self.order_seed = policy, batch_size, buffer, seed
+        self.long_samples: LongSamples = long_samples
+        self.pad_value, self.check_finite, self.cost = pad_value, check_finite, cost or planned or position_count
+        check_priced(self.cost, policy.modalities)
+        self.new_buffer(0)
+
+    def new_buffer(self, batch: int) -> StreamBuffer[Waiting]:
+        """An empty buffer whose next batch has this number."""
+        return StreamBuffer(
+            self.policy, self.buffer, batch_size=self.batch_size, cost=self.cost, seed=self.order_seed, batch=batch
+        )
+
+    def __iter__(self) -> grain.DatasetIterator[PaddedBatch]:
+        return _StreamIterator(self._parent.__iter__(), self)
+
+
+class _StreamIterator(grain.DatasetIterator[PaddedBatch]):
+    def __init__(self, parent: grain.DatasetIterator[Any], dataset: StreamIterDataset) -> None:
+        super().__init__(parent)
+        self._dataset, self._intake = dataset, Intake(dataset.policy, dataset.long_samples)
+        self._begin(0, 0, 0)
+
+    def __next__(self) -> PaddedBatch:
+        self._assert_not_closed()
+        while not self._buffer.ready:
+            if self._finished:
+                raise StopIteration
+            self._fill(min(self._buffer.room, _CHUNK))
+        dataset = self._dataset
+        taken = self._buffer.take()
+        return pad_waiting(taken, dataset.policy.modalities, dataset.pad_value, check_finite=dataset.check_finite)
+
+    def get_state(self) -> dict[str, Any]:
+        held = self._buffer.held
+        oldest = held[0] if held else self._added
+        while len(self._marks) > 1 and self._marks[1][0] <= oldest:
+            self._marks.popleft()
+        added, number, parent = self._marks[0]
+        return {
+            "parent": parent,
+            "parent_added": added,
+            "parent_number": number,
+            "added": self._added,
+            "number": self._number,
+            "finished": int(self._finished),
+            "batch": self._buffer.batch,
+            # As text, since Grain wants states of one structure, and the samples that wait are now more, now fewer.
+            "held": ",".join(map(str, held)),
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self._parent.set_state(state["parent"])
+        self._begin(state["parent_added"], state["parent_number"], state["batch"])
+        held = set(map(int, filter(None, state["held"].split(","))))
+        while self._number < state["number"] and not self._finished:
+            self._fill(min(_CHUNK, state["number"] - self._number), held)
+        if (self._added, self._number) != (state["added"], state["number"]):
+            raise PaddingError(
+                f"got the state of {state['number']} samples read and {state['added']} kept, and the dataset now gives "
+                f"{self._number} and {self._added}; give the dataset that the state was taken with"
+            )
+        self._finished = bool(state["finished"])
+        if self._finished:
+            self._buffer.finish()
+
+    def _begin(self, added: int, number: int, batch: int) -> None:
+        """An empty buffer, before the sample that the parent gives next."""
+        self._buffer = self._dataset.new_buffer(batch)
+        self._added, self._number, self._finished = added, number, False
+        # States of the parent, each with the numbers of samples kept and read before it.
+        self._marks = deque([(added, number, self._parent.get_state())])
+
+    def _fill(self, count: int, held: set[int] | None = None) -> None:
+        """Read so many samples; of those that are kept, let all wait or those that are held."""
+        if self._number > self._marks[-1][1]:
+            self._marks.append((self._added, self._number, self._parent.get_state()))
+        samples = []
+        for sample in islice(self._parent, count):
+            samples.append((self._number + len(samples), sample))
+        if not samples:
+            if not self._added:
+                raise PaddingError("the dataset gave no samples that a bucket holds; give at least one")
+            self._finished = True
+            self._buffer.finish()
+            return
+        _, lengths, waiting = self._intake.admit(samples)
+        ordinals = range(self._added, self._added + len(waiting))
+        chosen = [place for place, ordinal in enumerate(ordinals) if held is None or ordinal in held]
+        self._buffer.add(lengths[chosen], [ordinals[place] for place in chosen], [waiting[place] for place in chosen])
+        self._number += len(samples)
+        self._added += len(waiting)
+        while self._intake.notices:
+            warnings.warn(self._intake.notices.popleft(), PlanWarning, stacklevel=4)

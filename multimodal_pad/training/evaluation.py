@@ -1,0 +1,37 @@
+"""Loss and metrics over an evaluation set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from multimodal_pad.batcher import BucketBatcher
+from multimodal_pad.compiling import StepTable
+from multimodal_pad.training.mesh import DataMesh
+from multimodal_pad.training.metrics import classification_metrics, regression_metrics
+
+
+def evaluate(
+    table: StepTable, leaves: Sequence[jax.Array], batcher: BucketBatcher, mesh: DataMesh | None = None
+) -> dict[str, float]:
+    """Loss and metrics over every sample of a batcher once.
+
+    ``table`` holds :meth:`TrainStep.eval_step`. One integer target for several outputs is a class
+    (accuracy, weighted F1); everything else is regressed (mean absolute error). With a mesh, which is the step's, every
+    process gets the figures of all samples.
+    """
+    total, outputs, targets = 0.0, [], []
+    batches = batcher.epoch(0)
+    for batch in batches if mesh is None else mesh.batches(batches, batcher.policy.modalities):
+        found: Any = table(leaves, batch)
+        real = np.asarray(found.sample_mask)
+        total += float(found.loss) * int(real.sum())
+        outputs.append(np.asarray(found.outputs)[real])
+        targets.append(np.asarray(found.targets)[real])
+    predicted, wanted = np.concatenate(outputs), np.concatenate(targets)
+    classes = predicted.shape[1] > 1 and wanted.ndim == 1 and wanted.dtype.kind in "iu"
+    metrics = classification_metrics if classes else regression_metrics
+    return {"loss": total / len(wanted), **metrics(predicted, wanted)}

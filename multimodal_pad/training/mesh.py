@@ -1,0 +1,180 @@
+"""Several devices, in one process or many: the rows of each batch are spread over all of them."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from multimodal_pad.batcher import BucketBatcher
+from multimodal_pad.errors import TrainingError
+from multimodal_pad.padding import PaddedBatch
+
+AXIS = "data"
+"""The name of the mesh's only axis."""
+
+_AHEAD = 4
+"""Batches whose shapes are agreed upon ahead of their steps, so that asking never waits for the device."""
+
+_BATCH, _END, _FAILED = 1, 0, -1
+
+
+class DataMesh:
+    """Devices in a row, each of which has an equal run of every batch's rows, and the whole train state.
+
+    Every process takes its share of the samples, at the same shapes (:meth:`share`). Nothing in JAX notices when two
+    processes pad one step to different lengths: they train on, on wrong values. So the processes tell each other the
+    shape of every batch before its step, and all of them end with an error where they differ, or where one of them has
+    no batch.
+
+    Args:
+        devices: those of all processes, by default every one there is.
+
+    Attributes:
+        mesh: the mesh, with one axis called ``"data"``.
+        state_sharding: of the train state: all of it on each device.
+        batch_sharding: of a batch: its rows spread over the devices.
+
+    Raises:
+        TrainingError: a process has none of the devices.
+
+    >>> DataMesh(jax.devices()[:1]).mesh.shape
+    OrderedDict({'data': 1})
+    """
+
+    def __init__(self, devices: Sequence[Any] | None = None) -> None:
+        devices = sorted(jax.devices() if devices is None else devices, key=lambda device: device.process_index)
+        idle = set(range(jax.process_count())) - {device.process_index for device in devices}
+        if idle:
+            raise TrainingError(f"got no device of process {min(idle)}; give devices of every process, as many of each")
+        self.mesh = Mesh(np.array(devices), (AXIS,))
+        self.state_sharding = NamedSharding(self.mesh, PartitionSpec())
+        self.batch_sharding = NamedSharding(self.mesh, PartitionSpec(AXIS))
+        self._gather = jax.jit(_all_messages, in_shardings=self.batch_sharding, out_shardings=self.state_sharding)
+        self._compiled: dict[int, Any] = {}
+
+    def share(self, batcher: BucketBatcher) -> BucketBatcher:
+        """This process's shard of the batches.
+
+        Raises:
+            TrainingError: the devices don't divide the rows of a batch, or the batcher is a shard already, of
+                another number of processes.
+        """
+        index, count = jax.process_index(), jax.process_count()
+        uneven = sorted({shape.batch_size for shape in batcher.batch_shapes(1) if shape.batch_size % self.mesh.size})
+        if uneven:
+            raise TrainingError(
+                f"got batches of {uneven[0]} rows for {self.mesh.size} devices; give a number of rows that "
+                f"{self.mesh.size} divides, or fewer devices"
+            )
+        if batcher.shard_count == 1:
+            return batcher.shard(index, count)
+        if (batcher.shard_index, batcher.shard_count) != (index, count):
+            raise TrainingError(
+                f"got shard {batcher.shard_index} of {batcher.shard_count} in process {index} of {count}; give the "
+                "whole batcher, each process takes its own shard of it"
+            )
+        return batcher
+
+    def place_state(self, leaves: Sequence[Any]) -> list[jax.Array]:
+        """Arrays that every process has alike, whole on each device."""
+        return [_spread(self.state_sharding, np.asarray(leaf), np.shape(leaf)) for leaf in leaves]
+
+    def place_batch(self, batch: PaddedBatch) -> PaddedBatch:
+        """This process's rows as a part of the batch of all of them."""
+        count = jax.process_count()
+        return jax.tree.map(lambda x: _spread(self.batch_sharding, x, (x.shape[0] * count, *x.shape[1:])), batch)
+
+    def prepare(self, modalities: Sequence[str]) -> None:
+        """Compile what :meth:`batches` tells shapes with."""
+        size = 2 + len(modalities)
+        if jax.process_count() > 1 and size not in self._compiled:
+            struct = jax.ShapeDtypeStruct((self.mesh.size, size), np.int32)
+            self._compiled[size] = self._gather.lower(struct).compile()
+
+    def batches(self, batches: Iterator[PaddedBatch], modalities: Sequence[str]) -> Iterator[PaddedBatch]:
+        """The batches of all processes together, as arrays over the devices.
+
+        Args:
+            batches: this process's shard.
+            modalities: their names, in any order that is the same in all processes.
+
+        Raises:
+            TrainingError: a process has a batch of another shape, none any more, or failed to make one: all raise it,
+                but for the failed one, which raises what it failed by. Or one has died, as soon as the backend tells.
+        """
+        if jax.process_count() == 1:
+            yield from map(self.place_batch, batches)
+            return
+        self.prepare(modalities)
+        # What a process fails by waits for its turn like a batch, since the steps before it need this process too. And
+        # whoever has no more batches goes on saying so: each process must say as much as the others before each step.
+        waiting: deque[tuple[PaddedBatch | Exception | None, jax.Array]] = deque()
+        made: PaddedBatch | Exception | None = None
+        ended = False
+        while True:
+            while len(waiting) <= _AHEAD:
+                if not ended:
+                    try:
+                        made = next(batches, None)
+                    except Exception as error:  # noqa: BLE001  raised in its turn
+                        made = error
+                    ended = not isinstance(made, PaddedBatch)
+                waiting.append((made, self._tell(_say(made, modalities))))
+            batch, told = waiting.popleft()
+            try:
+                said = np.asarray(told)
+            except (ValueError, jax.errors.JaxRuntimeError) as error:
+                raise TrainingError(
+                    f"process {jax.process_index()} of {jax.process_count()} has lost another, which has died (its own "
+                    "log says why); start all of them again, from the last checkpoint"
+                ) from error
+            if isinstance(batch, Exception):
+                raise batch
+            _check_alike(said, modalities)
+            if batch is None:
+                return
+            yield self.place_batch(batch)
+
+    def _tell(self, said: list[int]) -> jax.Array:
+        """What every process says, ``(devices, n)``: a row for each of its devices."""
+        mine = np.repeat(np.array([said], np.int32), len(self.mesh.local_devices), axis=0)
+        return self._compiled[len(said)](_spread(self.batch_sharding, mine, (self.mesh.size, len(said))))
+
+
+def _all_messages(messages: jax.Array) -> jax.Array:
+    return messages
+
+
+def _spread(sharding: NamedSharding, local: Any, shape: tuple[int, ...]) -> jax.Array:
+    return jax.make_array_from_process_local_data(sharding, local, shape)
+
+
+def _say(made: PaddedBatch | Exception | None, modalities: Sequence[str]) -> list[int]:
+    if isinstance(made, PaddedBatch):
+        return [_BATCH, len(made.sample_mask), *(made.features[name].shape[1] for name in modalities)]
+    return [_END if made is None else _FAILED] + [0] * (1 + len(modalities))
+
+
+def _check_alike(said: np.ndarray, modalities: Sequence[str]) -> None:
+    """Raise a TrainingError unless all processes say the same."""
+    if (said == said[0]).all():
+        return
+    described = " and ".join(sorted(_describe(row, modalities) for row in np.unique(said, axis=0).tolist()))
+    raise TrainingError(
+        f"the processes don't have the same batch: {described}; make the batcher from the same source, plan and "
+        f"options in each (this one is process {jax.process_index()} of {jax.process_count()})"
+    )
+
+
+def _describe(said: list[int], modalities: Sequence[str]) -> str:
+    if said[0] == _FAILED:
+        return "one failed to make its batch (its own error says why)"
+    if said[0] == _END:
+        return "one has no more batches"
+    lengths = [f"{name} {length}" for name, length in zip(modalities, said[2:], strict=True)]
+    return f"one has {said[1]} x ({', '.join(lengths)})"

@@ -1,0 +1,41 @@
+"""One decision in several processes of one training."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax._src import distributed
+
+from multimodal_pad.errors import TrainingError
+
+_PATIENCE = 600
+"""Seconds that a process waits for what the first one decides, which may have to read files for it."""
+
+_DECISIONS = itertools.count()
+
+
+def told_by_the_first(decide: Callable[[], Any]) -> Any:
+    """What the first process decides (a JSON value), or the error that it meets, in all processes.
+
+    It goes through JAX's coordinator, as a broadcast between devices would have to be compiled.
+    """
+    if jax.process_count() == 1:
+        return decide()
+    key, client = f"multimodal_pad/checkpoints/{next(_DECISIONS)}", distributed.global_state.client
+    assert client is not None  # there are no several processes without one
+    if jax.process_index() > 0:
+        told = json.loads(client.blocking_key_value_get(key, _PATIENCE * 1000))
+        if "error" in told:
+            raise TrainingError(told["error"])
+        return told["value"]
+    try:
+        value = decide()
+    except Exception as error:
+        client.key_value_set(key, json.dumps({"error": str(error)}))
+        raise
+    client.key_value_set(key, json.dumps({"value": value}))
+    return value

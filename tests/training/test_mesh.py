@@ -1,0 +1,123 @@
+"""Several devices in one process, and several processes."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from multimodal_pad.errors import TrainingError
+from multimodal_pad.training import DataMesh, fit
+from tests.training.pair import train
+from tests.training.test_loop import MeanModel, make_batcher, make_samples
+
+TWO_DEVICES = """
+import jax, numpy as np
+from multimodal_pad import BucketBatcher, Fixed
+from multimodal_pad.errors import TrainingError
+from multimodal_pad.training import DataMesh, fit
+from tests.training.pair import train
+from tests.training.test_loop import MeanModel, make_samples
+
+assert jax.device_count() == 2
+np.savez("{path}", **train())
+try:
+    DataMesh().share(BucketBatcher(make_samples(), Fixed({{"audio": 12}}), batch_size=5))
+except TrainingError as error:
+    assert "got batches of 5 rows for 2 devices; give a number of rows that 2 divides, or fewer devices" in str(error)
+else:
+    raise SystemExit("five rows went onto two devices")
+batcher = BucketBatcher(make_samples(), Fixed({{"audio": 12}}), batch_size=5)
+fit(MeanModel(), batcher, epochs=1, devices=jax.devices()[1:], progress=False)
+print("well")
+"""
+
+ENDS_WITHIN = 25.0
+"""Seconds: the heartbeats of ``tests.training.pair`` time out after 10, and so does its barrier at the end."""
+
+
+def assert_trained_alike(one, other):
+    np.testing.assert_allclose(one["kernel"], other["kernel"], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(one["losses"], other["losses"], rtol=1e-5, atol=1e-6)
+
+
+def test_two_devices_train_as_one(tmp_path):
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-W", "error", "-c", TWO_DEVICES.format(path=tmp_path / "two.npz")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert_trained_alike(train(), np.load(tmp_path / "two.npz"))
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """Two processes on this machine: what each printed and saved, and how long the survivor outlived the other."""
+    folder = tmp_path_factory.mktemp("pair")
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    processes = []
+    try:
+        for index in range(2):
+            command = [sys.executable, "-m", "tests.training.pair", str(port), str(index), str(folder)]
+            with (folder / f"{index}.out").open("w") as out:
+                processes.append(subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=environment))
+        processes[1].wait(200)
+        died = time.monotonic()
+        processes[0].wait(2 * ENDS_WITHIN)
+        outlived = time.monotonic() - died
+    finally:
+        for process in processes:
+            process.kill()
+    said = [(folder / f"{index}.out").read_text() for index in range(2)]
+    return said, [np.load(folder / f"{index}.npz") for index in range(2)], outlived
+
+
+def lines(said, what):
+    return [next((line for line in text.splitlines() if line.startswith(what)), text) for text in said]
+
+
+def test_two_processes_train_as_one(pair):
+    alone = train()
+    for saved in pair[1]:
+        assert_trained_alike(alone, saved)
+
+
+def test_a_wrong_shape_in_one_process_is_an_error_in_both(pair):
+    for index, line in enumerate(lines(pair[0], "shapes:")):
+        assert "one has 3 x (audio 12) and one has 3 x (audio 13); make the batcher from the same source" in line
+        assert f"process {index} of 2" in line
+
+
+def test_a_process_that_has_a_step_more_is_an_error_in_both(pair):
+    for line in lines(pair[0], "steps:"):
+        assert "one has 3 x (audio 12) and one has no more batches" in line
+
+
+def test_what_one_process_fails_by_ends_both(pair):
+    healthy, failed = lines(pair[0], "source:")
+    assert "one failed to make its batch (its own error says why) and one has 3 x (audio 12)" in healthy
+    assert "the disk is damaged while sample" in failed
+
+
+def test_the_death_of_one_process_ends_the_other(pair):
+    survivor, dead = pair[0]
+    assert "dying" in dead
+    assert "process 0 of 2 has lost another, which has died" in survivor
+    assert pair[2] < ENDS_WITHIN
+
+
+def test_a_shard_that_is_not_this_processes_is_refused():
+    with pytest.raises(TrainingError, match=r"got shard 1 of 2 in process 0 of 1; give the whole batcher"):
+        DataMesh(jax.devices()[:1]).share(make_batcher(make_samples()).shard(1, 2))
+
+
+def test_one_device_may_be_named():
+    result = fit(MeanModel(), make_batcher(make_samples()), epochs=1, devices=jax.devices()[:1], progress=False)
+    again = fit(MeanModel(), make_batcher(make_samples()), epochs=1, progress=False)
+    assert result.history[0].train_loss == pytest.approx(again.history[0].train_loss, rel=1e-5)

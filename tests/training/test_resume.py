@@ -1,0 +1,148 @@
+"""A run that is interrupted comes to what it would have come to, bit by bit."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from itertools import count
+
+import numpy as np
+import pytest
+
+from multimodal_pad import PaddingError
+from multimodal_pad.errors import TrainingError
+from multimodal_pad.training import fit, make_optimizer
+from multimodal_pad.training.checkpoint import Checkpoints
+from tests.training import killed
+from tests.training.test_loop import MeanModel, make_batcher, make_samples
+
+
+class Interrupted(list):
+    """A source that is interrupted at one of its reads."""
+
+    def __init__(self, samples, at):
+        super().__init__(samples)
+        self.reads, self.at = count(), at
+
+    def __getitem__(self, index):
+        if next(self.reads) == self.at:
+            raise KeyboardInterrupt
+        return super().__getitem__(index)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted():
+    return killed.train(None)
+
+
+def assert_same(one, other):
+    for name in ("kernel", "losses", "best"):
+        np.testing.assert_array_equal(one[name], other[name])
+
+
+@pytest.mark.parametrize("at", [60, 85, 300])
+def test_interrupted_anywhere_it_goes_on(at, tmp_path, uninterrupted):
+    lengths = {"lengths": make_batcher(make_samples(41)).lengths}
+    batcher = make_batcher(Interrupted(make_samples(41), at), **lengths)
+    other = make_batcher(make_samples(23, seed=1))
+    options = {"epochs": 25, "evaluate_on": other, "optimizer": make_optimizer(0.01), "progress": False}
+    with pytest.raises(KeyboardInterrupt), Checkpoints(tmp_path) as checkpoints:
+        fit(MeanModel(), batcher, **options, checkpoints=checkpoints, save_every=2)
+    assert checkpoints.directory.iterdir()
+    assert_same(killed.train(tmp_path), uninterrupted)
+
+
+def test_more_epochs_go_on_where_fewer_ended(tmp_path):
+    def train(epochs, **options):
+        return fit(MeanModel(), make_batcher(), epochs=epochs, optimizer=make_optimizer(0.1), progress=False, **options)
+
+    with Checkpoints(tmp_path) as checkpoints:
+        first = train(2, checkpoints=checkpoints)
+        more = train(4, checkpoints=checkpoints)
+        again = train(4, checkpoints=checkpoints)
+    whole = train(4)
+    assert [record.train_loss for record in more.history] == [record.train_loss for record in whole.history]
+    assert more.history[:2] == first.history
+    assert again.history == more.history
+    for result in (more, again):
+        np.testing.assert_array_equal(result.model.head.kernel[...], whole.model.head.kernel[...])
+
+
+def test_patience_outlives_an_interruption(tmp_path):
+    """Evaluated on flipped labels, epoch 0 stays the best, also of a run that ended after two epochs."""
+    flipped = make_batcher([{**sample, "targets": np.int32(1 - sample["targets"])} for sample in make_samples()])
+    options = {"evaluate_on": flipped, "patience": 2, "optimizer": make_optimizer(0.1), "progress": False}
+    whole = fit(MeanModel(), make_batcher(), epochs=9, **options)
+    for epochs in (2, 9, 9):
+        with Checkpoints(tmp_path) as checkpoints:
+            result = fit(MeanModel(), make_batcher(), epochs=epochs, **options, checkpoints=checkpoints)
+    assert (result.best_epoch, len(result.history)) == (whole.best_epoch, len(whole.history)) == (0, 3)
+    np.testing.assert_array_equal(result.model.head.kernel[...], whole.model.head.kernel[...])
+
+
+def test_checkpoints_of_another_run_are_refused(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        fit(MeanModel(), make_batcher(), epochs=1, checkpoints=checkpoints, progress=False)
+        with pytest.raises(PaddingError, match="got the state of another run: the seed is 4 here and 0 in the state"):
+            fit(MeanModel(), make_batcher(seed=4), epochs=2, checkpoints=checkpoints, progress=False)
+        with pytest.raises(TrainingError, match="another model or optimizer"):
+            fit(MeanModel(5), make_batcher(), epochs=2, checkpoints=checkpoints, progress=False)
+
+
+@pytest.mark.parametrize("options", [{"save_every": 0}, {"save_every": 5}])
+def test_when_to_save_is_checked(options, tmp_path):
+    given = {"checkpoints": Checkpoints(tmp_path)} if options["save_every"] == 0 else {}
+    with pytest.raises(TrainingError, match=f"got save_every={options['save_every']}; it is a number of steps"):
+        fit(MeanModel(), make_batcher(), epochs=1, **options, **given, progress=False)
+
+
+def kill_while_it_trains(folder, kills, seed):
+    """Start the training, kill it at a random moment, and start it again, until it has been killed often enough."""
+    rng = np.random.default_rng(seed)
+    command = [sys.executable, "-m", "tests.training.killed", str(folder)]
+    steps = []
+    for number in range(kills + 1):
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        try:
+            assert process.stdout.readline() == "training\n", process.stderr.read()
+            if number == kills:
+                assert process.wait(120) == 0, process.stderr.read()
+                return steps
+            # Any moment from the first checkpoint of this start on, so that each start gets further.
+            newest = max(steps, default=0)
+            deadline = time.monotonic() + 60
+            while max(saved_steps(folder), default=0) <= newest:
+                assert process.poll() is None, "it had come to its end before it was killed"
+                assert time.monotonic() < deadline, "it saves nothing"
+                time.sleep(0.005)
+            time.sleep(rng.uniform(0, 2.0 / kills))
+            process.send_signal(signal.SIGKILL)
+            process.wait(10)
+            steps.append(max(saved_steps(folder)))
+        finally:
+            process.kill()
+            process.communicate()
+    raise AssertionError
+
+
+def saved_steps(folder):
+    checkpoints = folder / "checkpoints"
+    return [int(path.name) for path in checkpoints.iterdir() if path.name.isdigit()] if checkpoints.is_dir() else []
+
+
+def check_kills(tmp_path, kills, seed, uninterrupted):
+    steps = kill_while_it_trains(tmp_path, kills, seed)
+    assert steps == sorted(set(steps))
+    assert len(steps) == kills
+    with np.load(tmp_path / "result.npz") as result:
+        assert_same(result, uninterrupted)
+
+
+def test_killed_three_times_it_comes_to_the_same(tmp_path, uninterrupted):
+    check_kills(tmp_path, 3, os.getpid(), uninterrupted)
+
+
+@pytest.mark.slow
+def test_killed_twenty_times_it_comes_to_the_same(tmp_path, uninterrupted):
+    check_kills(tmp_path, 20, os.getpid(), uninterrupted)
