@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -12,8 +13,8 @@ from multimodal_pad.alike import AlikeSamples
 from multimodal_pad.cost import Cost, check_priced, position_count
 from multimodal_pad.dealing import policy_shapes
 from multimodal_pad.errors import LengthError, PaddingError, SampleError
-from multimodal_pad.lengths import TARGETS, LengthTable, Source, check_whole, modality_array
-from multimodal_pad.padding import BatchShape, PaddedBatch, pad_samples
+from multimodal_pad.lengths import LengthTable, Sample, Source, check_whole
+from multimodal_pad.padding import BatchShape, PaddedBatch, alike_arrays, pad_arrays
 from multimodal_pad.planner import check_served
 from multimodal_pad.policies import Fixed, Planned, Policy, check_covered
 from multimodal_pad.prefetch import Prefetch
@@ -57,7 +58,6 @@ class BucketBatcher:
 
     Attributes:
         lengths: the length table, truncated where asked for.
-        stats: the ledger of the batches consumed so far.
 
     Raises:
         PaddingError: an option out of range, or a cost of other modalities than the policy's.
@@ -128,8 +128,8 @@ class BucketBatcher:
         self._schedules: Schedules | None = None
         self._made: dict[int, Schedule] = {}
         self._making = threading.Lock()
-        self._position, self._resumes = Position(0, 0), False
-        self.stats = self._new_stats()
+        self._position, self._counted, self._resumes = Position(0, 0), 0, False
+        self._stats = self._new_stats()
 
     def schedule(self, epoch: int) -> Schedule:
         """The steps of an epoch, of all shards together: padded lengths and sample numbers. Reads no sample."""
@@ -184,7 +184,7 @@ class BucketBatcher:
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
         other.shard_index, other.shard_count = index, count
-        other.stats = other._new_stats()
+        other._stats, other._counted = other._new_stats(), self._position.step
         return other
 
     @property
@@ -233,8 +233,24 @@ class BucketBatcher:
             raise PaddingError(
                 f"got the state of step {step}, and epoch {epoch} has {steps}; give a state that is whole"
             )
-        self._position, self._resumes = Position(epoch, step), True
+        self._begin(Position(epoch, step))
+        self._resumes = True
         return self._position
+
+    @property
+    def stats(self) -> PaddingStats:
+        """The ledger of the batches consumed so far."""
+        # Counted when it is looked at: step by step it would take a tenth of the time of a small batch.
+        if self._counted < self._position.step:
+            for part in self.schedule(self._position.epoch).parts(self._counted, self._position.step):
+                self._stats.record(part.shard(self.shard_index, self.shard_count), self.lengths)
+            self._counted = self._position.step
+        return self._stats
+
+    def _begin(self, position: Position) -> None:
+        """Stand somewhere else, with what was consumed before counted."""
+        self._stats = self.stats
+        self._position, self._counted, self._resumes = position, position.step, False
 
     def forecast(self, epoch: int = 0) -> PaddingStats:
         """The ledger that the epoch will leave, from the lengths alone."""
@@ -268,7 +284,7 @@ class BucketBatcher:
     def example(self) -> PaddedBatch:
         """A batch of one sample: what a step is warmed up with, for its feature widths, dtypes and targets."""
         index = int(np.argmax(self._keep))
-        return self._pad([self._sample(index)], np.maximum(self.lengths.values[index], 1), 1, [index])
+        return self._pad([index], np.maximum(self.lengths.values[index], 1), 1)
 
     def epoch(self, epoch: int) -> Iterator[PaddedBatch]:
         """The batches of an epoch, in the order of its schedule; after :meth:`restore`, those that are left of it.
@@ -278,7 +294,7 @@ class BucketBatcher:
         """
         check_whole("epoch", epoch, 0)
         start = self._position.step if self._resumes and epoch == self._position.epoch else 0
-        self._position, self._resumes = Position(epoch, start), False
+        self._begin(Position(epoch, start))
         return self._batches(epoch, start)
 
     def batch(self, epoch: int, step: int) -> PaddedBatch:
@@ -288,66 +304,55 @@ class BucketBatcher:
 
     def _batches(self, epoch: int, start: int) -> Iterator[PaddedBatch]:
         steps = (part.part(i, i + 1) for part in self.schedule(epoch).parts(start) for i in range(len(part)))
-        made = ((step, self._pad_shard(step)) for step in steps)
-        if not self.prefetch:
-            yield from self._recorded(made, epoch, start)
-            return
-        with Prefetch(made, self.prefetch) as ahead:
-            yield from self._recorded(ahead, epoch, start)
-
-    def _recorded(self, made: Iterator[tuple[Steps, PaddedBatch]], epoch: int, start: int) -> Iterator[PaddedBatch]:
-        for number, (step, batch) in enumerate(made, start=start):
-            self._position = Position(epoch, number + 1)
-            self.stats.record(step.shard(self.shard_index, self.shard_count), self.lengths)
-            yield batch
+        made = (self._pad_shard(step) for step in steps)
+        with Prefetch(made, self.prefetch) if self.prefetch else nullcontext(made) as ahead:
+            for number, batch in enumerate(ahead, start=start):
+                if self._position != (epoch, number):  # another loop over the batcher is under way too
+                    self._begin(Position(epoch, number))
+                self._position = Position(epoch, number + 1)
+                yield batch
 
     def _pad_shard(self, step: Steps) -> PaddedBatch:
         """This shard's rows of one step."""
         rows = step.shard(self.shard_index, self.shard_count).ids
         real = rows[rows != EMPTY].tolist()
         if real:
-            return self._pad([self._sample(index) for index in real], step.shapes[0], len(rows), real)
+            return self._pad(real, step.shapes[0], len(rows))
         # All of this shard's rows only fill up: a sample of another shard says what arrays they are.
-        index = int(step.ids[0])
-        sample = self._sample(index)
-        nothing = {name: np.zeros_like(x) if name == TARGETS else x[:0] for name, x in sample.items()}
-        batch = self._pad([nothing], step.shapes[0], len(rows), [index])
-        batch.sample_mask[:] = False
-        return batch
+        return self._pad(step.ids[:1].tolist(), step.shapes[0], len(rows), empty=True)
 
-    def _pad(self, samples: list[dict[str, Any]], padded: np.ndarray, rows: int, ids: list[int]) -> PaddedBatch:
-        names = self.policy.modalities
-        batch = pad_samples(
+    def _pad(self, ids: list[int], padded: np.ndarray, rows: int, *, empty: bool = False) -> PaddedBatch:
+        samples: list[Sample] = [self._read(index) for index in ids]
+        arrays = {name: alike_arrays(samples, name, ids) for name in self.policy.modalities}
+        for column, (name, found) in enumerate(arrays.items()):
+            self._alike.check(ids[0], name, found[0].shape[1:], found[0].dtype)  # within a batch they are alike
+            measured, limits = (table.values[ids, column] for table in (self._measured, self.lengths))
+            _check_measured(name, found, measured, ids)
+            if empty:
+                arrays[name] = [array[:0] for array in found]
+            elif self.long_samples == "truncate":
+                arrays[name] = [array[:limit] for array, limit in zip(found, limits.tolist(), strict=True)]
+        batch = pad_arrays(
+            arrays,
             samples,
-            pad_to=dict(zip(names, padded.tolist(), strict=True)),
-            batch_size=rows,
-            modalities=names,
+            rows,
+            pad_to=dict(zip(arrays, padded.tolist(), strict=True)),
             pad_value=self.pad_value,
             check_finite=self.check_finite,
             ids=ids,
         )
-        for name, features in batch.features.items():  # within a batch they are alike
-            self._alike.check(ids[0], name, features.shape[2:], features.dtype)
+        if empty:
+            batch.sample_mask[:] = False
+            if batch.targets is not None:
+                batch.targets[:] = 0
         return batch
 
-    def _sample(self, index: int) -> dict[str, Any]:
-        """Sample ``index``, as long as the length table says, cut where it is to be truncated."""
+    def _read(self, index: int) -> Sample:
         try:
-            sample = self.source[index]
+            return self.source[index]
         except Exception as error:
             error.add_note(f"while sample {index} was read")
             raise
-        cut = {}
-        columns = zip(self.policy.modalities, self._measured.values[index], self.lengths.values[index], strict=True)
-        for name, measured, limit in columns:
-            array = modality_array(sample, name, index)
-            if len(array) != measured:
-                raise SampleError(
-                    f"sample {index}, {name!r}: got {len(array)} positions and the length table says {measured}; "
-                    "measure the source again (LengthTable.measure)"
-                )
-            cut[name] = array[:limit]
-        return {**cut, TARGETS: sample[TARGETS]} if TARGETS in sample else cut
 
     def _new_stats(self) -> PaddingStats:
         return PaddingStats(self.policy.modalities, self.cost, **self._lost)
@@ -359,3 +364,14 @@ class BucketBatcher:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._making = threading.Lock()
+
+
+def _check_measured(name: str, arrays: list[np.ndarray], measured: np.ndarray, ids: list[int]) -> None:
+    """Raise a SampleError that names the first sample that is not as long as the length table says."""
+    found = np.array([len(array) for array in arrays])
+    if (found != measured).any():
+        row = int(np.argmax(found != measured))
+        raise SampleError(
+            f"sample {ids[row]}, {name!r}: got {found[row]} positions and the length table says {measured[row]}; "
+            "measure the source again (LengthTable.measure)"
+        )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -118,17 +120,30 @@ def pad_samples(
     if modalities is None:
         for sample, index in zip(samples, ids, strict=True):
             check_same_modalities(sample, names, index)
-    pad_values = _pad_values(pad_value, names)
+    arrays = {name: alike_arrays(samples, name, ids) for name in names}
+    return pad_arrays(arrays, samples, rows, pad_to=pad_to, pad_value=pad_value, check_finite=check_finite, ids=ids)
+
+
+def pad_arrays(
+    arrays: Mapping[str, list[np.ndarray]],
+    samples: Sequence[Sample],
+    rows: int,
+    *,
+    pad_to: Mapping[str, int] | None,
+    pad_value: float | Mapping[str, float],
+    check_finite: bool,
+    ids: Sequence[int],
+) -> PaddedBatch:
+    """:func:`pad_samples` for arrays that :func:`alike_arrays` gave; ``samples`` are read for their targets."""
+    pad_values = _pad_values(pad_value, tuple(arrays))
     features, masks = {}, {}
-    for name in names:
-        arrays = [modality_array(sample, name, i) for sample, i in zip(samples, ids, strict=True)]
-        _check_alike(arrays, name, ids)
+    for name, column in arrays.items():
         if check_finite:
-            _check_finite(arrays, name, ids)
+            _check_finite(column, name, ids)
         lengths = np.zeros(rows, np.int64)
-        lengths[: len(arrays)] = [len(array) for array in arrays]
+        lengths[: len(column)] = [len(array) for array in column]
         padded = _padded_length(lengths, name, pad_to, ids)
-        features[name] = _pad(arrays, rows, padded, _as_dtype(pad_values[name], arrays[0].dtype, name))
+        features[name] = _pad(column, lengths, padded, _as_dtype(pad_values[name], column[0].dtype, name))
         masks[name] = aligned_empty((rows, padded), np.dtype(bool))
         np.less(np.arange(padded)[None, :], lengths[:, None], out=masks[name])
     sample_mask = aligned_empty((rows,), np.dtype(bool))
@@ -164,20 +179,33 @@ def aligned_empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     On the CPU backend ``jax.device_put`` takes such an array without a copy, whatever
     ``may_alias`` says; for that reason no buffer is ever used for a second batch.
     """
-    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    size = math.prod(shape) * dtype.itemsize
     raw = np.empty(size + _ALIGNMENT, np.uint8)
     start = -raw.ctypes.data % _ALIGNMENT
     return raw[start : start + size].view(dtype).reshape(shape)
 
 
-def _pad(arrays: list[np.ndarray], rows: int, length: int, value: Any) -> np.ndarray:
-    """Each byte of the result is written once: a plain slice copy per sample is memcpy."""
-    out = aligned_empty((rows, length, *arrays[0].shape[1:]), arrays[0].dtype)
-    for row, array in enumerate(arrays):
-        out[row, : len(array)] = array
-        out[row, len(array) :] = value
-    out[len(arrays) :] = value
+def _pad(arrays: list[np.ndarray], lengths: np.ndarray, padded: int, value: Any) -> np.ndarray:
+    """One fill of the whole, then a slice copy per sample: filling row by row takes as many calls again, and longer."""
+    out = aligned_empty((len(lengths), padded, *arrays[0].shape[1:]), arrays[0].dtype)
+    if lengths.min() < padded:
+        out[...] = value
+    for row, array in zip(out, arrays, strict=False):  # rows beyond the samples are padding
+        row[: len(array)] = array
     return out
+
+
+def alike_arrays(samples: Sequence[Sample], name: str, ids: Sequence[int]) -> list[np.ndarray]:
+    """The arrays of one modality, checked all at once; one by one only to name the sample that is to blame."""
+    modality_array(samples[0], name, ids[0])
+    with suppress(KeyError, ValueError):  # a modality that is missing, or arrays of several ranks
+        arrays = [np.asarray(sample[name]) for sample in samples]
+        _, *feature_shapes = zip(*[array.shape for array in arrays], strict=True)
+        if all(len(set(sizes)) == 1 for sizes in [*feature_shapes, [array.dtype for array in arrays]]):
+            return arrays
+    arrays = [modality_array(sample, name, i) for sample, i in zip(samples, ids, strict=True)]
+    _check_alike(arrays, name, ids)
+    return arrays
 
 
 def _check_alike(arrays: list[np.ndarray], name: str, ids: Sequence[int]) -> None:

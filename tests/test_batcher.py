@@ -203,3 +203,12 @@ def test_batches_are_padded_in_the_background():
     source = Source(8)
     list(BucketBatcher(source, Fixed.longest(source.lengths), batch_size=4).epoch(0))
     assert set(names) == {"prefetch"}
+
+
+def test_two_loops_at_once_are_both_counted():
+    samples = [{"text": np.arange(n)} for n in range(1, 10)]
+    batcher = BucketBatcher(samples, Ladder({"text": [4, 16]}), batch_size=2, prefetch=0)
+    for _ in zip(batcher.epoch(0), batcher.epoch(1), strict=True):
+        pass
+    assert batcher.stats.samples == 18
+    assert batcher.stats.steps == len(batcher.schedule(0)) + len(batcher.schedule(1))

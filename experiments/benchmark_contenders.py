@@ -1,0 +1,228 @@
+"""Who pads the same batches of the same samples: this project, and what other libraries bring for it.
+
+A contender is made once from the :class:`Work`, and then gives an iterator over the epoch's batches each time it is
+called. Samples are ready arrays in memory, and are handed over in the form that the contender likes best before
+anything is timed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from multimodal_pad import BucketBatcher, LengthTable, PaddedBatch, Policy
+from multimodal_pad.padding import aligned_empty
+
+Samples = list[dict[str, np.ndarray]]
+Epoch = Callable[[], Iterator["Padded"]]
+
+
+class Padded(NamedTuple):
+    """Features ``(B, L_m, F_m)`` and masks ``(B, L_m)``, as the arrays or tensors of the contender."""
+
+    features: dict[str, Any]
+    masks: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What all contenders pad.
+
+    Attributes:
+        samples: N samples of float32 ``(length, width)``, and at -1, which is EMPTY in a schedule, one of length 0.
+        lengths: of the N samples.
+        policy: whose lengths the batches are padded to.
+        batch_size: rows of a batch.
+        steps: padded lengths and sample numbers of each batch of the schedule.
+        ready: the batches, padded; gone when the contender is made and checked.
+    """
+
+    samples: Samples
+    lengths: LengthTable
+    policy: Policy
+    batch_size: int
+    steps: list[tuple[dict[str, int], list[int]]]
+    ready: list[PaddedBatch]
+
+    def batcher(self, prefetch: int) -> BucketBatcher:
+        """The batcher of this work."""
+        return make_batcher(self.samples, self.policy, self.lengths, self.batch_size, prefetch)
+
+
+def make_batcher(
+    samples: Samples, policy: Policy, lengths: LengthTable, batch_size: int, prefetch: int
+) -> BucketBatcher:
+    """A batcher of all samples but the empty one at the end."""
+    return BucketBatcher(samples[:-1], policy, batch_size=batch_size, lengths=lengths, prefetch=prefetch)
+
+
+def copy_batches(work: Work) -> Epoch:
+    """``np.copyto`` from the ready arrays to fresh, aligned ones: one call per features and per masks."""
+
+    def copied(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        fresh = {name: aligned_empty(array.shape, array.dtype) for name, array in arrays.items()}
+        for name, array in arrays.items():
+            np.copyto(fresh[name], array)
+        return fresh
+
+    ready = list(work.ready)
+    return lambda: (Padded(copied(batch.features), copied(batch.masks)) for batch in ready)
+
+
+def copy_samples(work: Work) -> Epoch:
+    """``np.copyto`` per sample, with nothing checked and the padding left as it is: scattered reads, small calls."""
+
+    def copied(name: str, length: int, ids: list[int]) -> np.ndarray:
+        width = work.samples[-1][name].shape[1]
+        fresh = aligned_empty((len(ids), length, width), np.dtype(np.float32))
+        for row, index in zip(fresh, ids, strict=True):
+            array = work.samples[index][name]
+            np.copyto(row[: len(array)], array)
+        return fresh
+
+    every_mask = [batch.masks for batch in work.ready]
+
+    def batches() -> Iterator[Padded]:
+        for (lengths, ids), masks in zip(work.steps, every_mask, strict=True):
+            yield Padded({name: copied(name, length, ids) for name, length in lengths.items()}, masks)
+
+    return batches
+
+
+def batcher(work: Work, prefetch: int) -> Epoch:
+    """This project, every check included."""
+    made = work.batcher(prefetch)
+    return lambda: (Padded(batch.features, batch.masks) for batch in made.epoch(0))
+
+
+def torch_loader(work: Work) -> Epoch:
+    """``DataLoader`` in process, with a batch sampler of the schedule and ``pad_sequence``."""
+    torch = import_module("torch")
+    torch.set_num_threads(1)  # as its own workers do; two threads wait for each other longer than they save
+    samples = [{name: torch.from_numpy(array) for name, array in sample.items()} for sample in work.samples]
+
+    def collate(batch: list[dict[str, Any]]) -> Padded:
+        features, masks = {}, {}
+        for name in batch[0]:
+            sequences = [sample[name] for sample in batch]
+            features[name] = torch.nn.utils.rnn.pad_sequence(sequences, batch_first=True)
+            lengths = torch.tensor([len(sequence) for sequence in sequences])
+            masks[name] = torch.arange(features[name].shape[1]) < lengths[:, None]
+        return Padded(features, masks)
+
+    batches = [ids for _, ids in work.steps]
+    loader = torch.utils.data.DataLoader(samples, batch_sampler=batches, collate_fn=collate, num_workers=0)
+    return lambda: iter(loader)
+
+
+def tf_generator(work: Work) -> Epoch:
+    """``tf.data`` from a Python generator of samples."""
+    tf = import_module("tensorflow")
+    signature = {name: tf.TensorSpec((None, array.shape[1]), tf.float32) for name, array in work.samples[-1].items()}
+
+    def samples() -> Iterator[dict[str, np.ndarray]]:
+        return (work.samples[index] for _, ids in work.steps for index in ids)
+
+    return _tf_padded(tf, work, tf.data.Dataset.from_generator(samples, output_signature=signature))
+
+
+def tf_tensors(work: Work) -> Epoch:
+    """``tf.data`` with the samples in tensors of TensorFlow's own, so that no Python runs per sample."""
+    tf = import_module("tensorflow")
+    tensors, starts = {}, {}
+    for name in work.samples[-1]:
+        tensors[name] = tf.constant(np.concatenate([sample[name] for sample in work.samples]))
+        starts[name] = tf.constant(np.cumsum([0, *(len(sample[name]) for sample in work.samples)]))
+    empty = len(work.samples) - 1
+    order = [empty if index < 0 else index for _, ids in work.steps for index in ids]
+
+    def sample(index: Any) -> dict[str, Any]:
+        return {name: tensors[name][starts[name][index] : starts[name][index + 1]] for name in tensors}
+
+    read = tf.data.Dataset.from_tensor_slices(order).map(sample, num_parallel_calls=tf.data.AUTOTUNE)
+    return _tf_padded(tf, work, read)
+
+
+def _tf_padded(tf: Any, work: Work, samples: Any) -> Epoch:
+    """``padded_batch``, which brings no masks: they are made of the lengths."""
+
+    def with_lengths(sample: dict[str, Any]) -> Any:
+        return sample, {name: tf.shape(array)[0] for name, array in sample.items()}
+
+    def with_masks(features: dict[str, Any], lengths: dict[str, Any]) -> Any:
+        return features, {name: tf.sequence_mask(lengths[name], tf.shape(x)[1]) for name, x in features.items()}
+
+    batches = samples.map(with_lengths).padded_batch(work.batch_size).map(with_masks).prefetch(tf.data.AUTOTUNE)
+    return lambda: (Padded(*batch) for batch in batches)
+
+
+def grain_stack(work: Work) -> Epoch:
+    """Grain's own batch, which only stacks: each sample is padded by itself before."""
+    grain = import_module("grain")
+    order = [(work.samples[index], lengths) for lengths, ids in work.steps for index in ids]
+
+    def padded(entry: tuple[dict[str, np.ndarray], dict[str, int]]) -> Padded:
+        sample, lengths = entry
+        features = {name: np.zeros((lengths[name], array.shape[1]), array.dtype) for name, array in sample.items()}
+        for name, array in sample.items():
+            features[name][: len(array)] = array
+        return Padded(features, {name: np.arange(lengths[name]) < len(array) for name, array in sample.items()})
+
+    batches = grain.MapDataset.source(order).map(padded).batch(work.batch_size)
+    return lambda: iter(batches.to_iter_dataset())
+
+
+def grain_batch_fn(work: Work, threads: int | None) -> Epoch:
+    """Grain's batch with a ``batch_fn`` of plain NumPy, with its own read options or one thread that is 2 ahead."""
+    grain = import_module("grain")
+    order = [work.samples[index] for _, ids in work.steps for index in ids]
+
+    def padded(samples: Samples) -> Padded:
+        features, masks = {}, {}
+        for name, first in samples[0].items():
+            lengths = np.array([len(sample[name]) for sample in samples])
+            features[name] = np.zeros((len(samples), lengths.max(), first.shape[1]), first.dtype)
+            for row, sample in enumerate(samples):
+                features[name][row, : lengths[row]] = sample[name]
+            masks[name] = np.arange(lengths.max()) < lengths[:, None]
+        return Padded(features, masks)
+
+    batches = grain.MapDataset.source(order).batch(work.batch_size, batch_fn=padded)
+    options = None if threads is None else grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2)
+    return lambda: iter(batches.to_iter_dataset(options))
+
+
+class Contender(NamedTuple):
+    """One way to pad.
+
+    Attributes:
+        name: for the table.
+        make: from the work to an iterator per epoch.
+        package: what must be installed for it.
+        own_maxima: it pads each batch to the batch's own maxima, not to the policy's lengths.
+        fills: it writes the padding too.
+    """
+
+    name: str
+    make: Callable[[Work], Epoch]
+    package: str = "numpy"
+    own_maxima: bool = False
+    fills: bool = True
+
+
+CONTENDERS = (
+    Contender("np.copyto of ready batches", copy_batches),
+    Contender("np.copyto per sample, no padding", copy_samples, fills=False),
+    Contender("BucketBatcher, in the consumer's thread", lambda work: batcher(work, 0)),
+    Contender("BucketBatcher, prefetch=2", lambda work: batcher(work, 2)),
+    Contender("torch DataLoader, pad_sequence", torch_loader, "torch", own_maxima=True),
+    Contender("tf.data padded_batch, samples from a generator", tf_generator, "tensorflow", own_maxima=True),
+    Contender("tf.data padded_batch, samples in tensors", tf_tensors, "tensorflow", own_maxima=True),
+    Contender("Grain batch, each sample padded before", grain_stack, "grain"),
+    Contender("Grain batch_fn", lambda work: grain_batch_fn(work, None), "grain", own_maxima=True),
+    Contender("Grain batch_fn, 1 thread", lambda work: grain_batch_fn(work, 1), "grain", own_maxima=True),
+)

@@ -1,0 +1,146 @@
+"""A contender of the batcher's benchmark in a process of its own: checked once, and then timed epoch by epoch."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+
+from experiments.benchmark_contenders import CONTENDERS, Contender, Epoch, Padded, Work, make_batcher
+from multimodal_pad import PaddedBatch, Planned, plan_shapes
+from multimodal_pad.sources import Meld, Synthetic
+from multimodal_pad.sources.synthetic import WIDTHS
+
+
+@dataclass(frozen=True)
+class Config:
+    """One run; every default is here."""
+
+    data_dir: str | None = None
+    samples: int = 9988
+    batch_size: int = 64
+    shapes: int = 8
+    repeats: int = 11
+
+
+def load(config: Config) -> Work:
+    """The samples, the schedule and its batches."""
+    source = Synthetic(config.samples) if config.data_dir is None else Meld(config.data_dir, "train")
+    lengths = source.lengths.select(tuple(WIDTHS))
+    rng = np.random.default_rng(0)
+    samples = [
+        {
+            name: rng.standard_normal((length, WIDTHS[name]), np.float32)
+            for name, length in zip(WIDTHS, row, strict=True)
+        }
+        for row in [*lengths.values.tolist(), [0] * len(WIDTHS)]
+    ]
+    policy = Planned(plan_shapes(lengths, max_shapes=config.shapes, batch_size=config.batch_size))
+    batcher = make_batcher(samples, policy, lengths, config.batch_size, prefetch=0)
+    steps = [(dict(zip(WIDTHS, shape.tolist(), strict=True)), ids.tolist()) for shape, ids in batcher.schedule(0)]
+    return Work(samples, lengths, policy, config.batch_size, steps, list(batcher.epoch(0)))
+
+
+@dataclass(frozen=True)
+class Running:
+    """A contender in its process, which has run its epoch once and waits."""
+
+    name: str
+    connection: Connection
+    first: dict[str, Any]
+
+    def time_epoch(self) -> float:
+        """Seconds of one more epoch."""
+        self.connection.send("epoch")
+        return _receive(self.connection, self.name)
+
+
+@contextmanager
+def start(contender: Contender, config: Config) -> Iterator[Running]:
+    """A contender in a process that ends with the block."""
+    context = get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=serve, args=(there, contender.name, config), daemon=True)
+    process.start()
+    there.close()
+    try:
+        yield Running(contender.name, here, _receive(here, contender.name))
+    finally:
+        process.kill()
+        process.join()
+
+
+def serve(connection: Connection, name: str, config: Config) -> None:
+    """The process of a contender: what its epoch holds, and then seconds as often as they are asked for."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this process
+    logging.disable(logging.WARNING)  # what is to be said of the corpus, the parent has said
+    (contender,) = (contender for contender in CONTENDERS if contender.name == name)
+    work = load(config)
+    epoch = contender.make(work)
+    connection.send(
+        {
+            "bytes": check_epoch(contender, epoch, work),
+            "version": import_module(contender.package).__version__,
+            "work": {
+                "samples": len(work.lengths),
+                "batches": len(work.steps),
+                "padding_efficiency": work.batcher(0).forecast().cost_efficiency,
+            },
+        }
+    )
+    work.ready.clear()  # only who copies them keeps them
+    gc.collect()
+    while connection.recv() == "epoch":
+        connection.send(time_epoch(epoch))
+
+
+def _receive(connection: Connection, name: str) -> Any:
+    try:
+        return connection.recv()
+    except EOFError:
+        raise RuntimeError(f"{name}: its process ended; the reason stands above") from None
+
+
+def time_epoch(epoch: Epoch) -> float:
+    """Seconds of one epoch, whose batches are looked at by nobody."""
+    begun = time.perf_counter()
+    for _ in epoch():
+        pass
+    return time.perf_counter() - begun
+
+
+def check_epoch(contender: Contender, epoch: Epoch, work: Work) -> int:
+    """Bytes of the features and masks of an epoch, which must be those of the ready batches.
+
+    Raises:
+        RuntimeError: they are not: then there is nothing to compare.
+    """
+    size = 0
+    for batch, ready in zip(epoch(), work.ready, strict=True):
+        features = {name: np.asarray(x) for name, x in batch.features.items()}
+        masks = {name: np.asarray(x) for name, x in batch.masks.items()}
+        if not all(_same(contender, Padded(features, masks), ready, name) for name in ready.features):
+            raise RuntimeError(f"{contender.name}: its batches are not those of the schedule")
+        size += sum(array.nbytes for arrays in (features, masks) for array in arrays.values())
+    return size
+
+
+def _same(contender: Contender, batch: Padded, ready: PaddedBatch, name: str) -> bool:
+    mask, features = ready.masks[name], ready.features[name]
+    if contender.own_maxima:
+        longest = int(mask.sum(axis=1).max())
+        mask, features = mask[:, :longest], features[:, :longest]
+    if not np.array_equal(batch.masks[name], mask) or batch.features[name].shape != features.shape:
+        return False
+    kept = ... if contender.fills else mask
+    return np.array_equal(batch.features[name][kept], features[kept])
