@@ -15,7 +15,7 @@ import gc
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -45,6 +45,7 @@ from multimodal_pad import (
 )
 from multimodal_pad.cli import exit_status
 from multimodal_pad.compiling import CompileLog, StepTable, calibrate, typical_shapes
+from multimodal_pad.lengths import Sample
 from multimodal_pad.models import ModalityConfig, MultimodalTransformer, TransformerConfig
 from multimodal_pad.schedule import Grouping
 from multimodal_pad.sources import Meld, Synthetic
@@ -197,15 +198,8 @@ def load(
     samples = [source[int(index)] for index in progress.track(chosen, description="reading")]
     lengths = LengthTable(source.lengths.modalities, source.lengths.values[chosen])
     lengths = lengths.select(config.modalities or lengths.modalities)
-    modalities = {}
-    for name in lengths.modalities:
-        if name in vocabulary_sizes:
-            modalities[name] = ModalityConfig(vocabulary_size=vocabulary_sizes[name])
-        else:
-            width = samples[0][name].shape[1]
-            modalities[name] = ModalityConfig(feature_width=width, kernel_size=KERNEL_SIZES.get(name, 1))
     model_config = TransformerConfig(
-        modalities,
+        modality_configs(samples[0], lengths.modalities, vocabulary_sizes),
         classes,
         d_model=config.d_model,
         num_heads=config.num_heads,
@@ -214,6 +208,18 @@ def load(
         dropout_rate=0.0,  # so that the first loss is the same under every policy of one grouping
     )
     return samples, lengths, model_config, left_out
+
+
+def modality_configs(
+    sample: Sample, names: Sequence[str], vocabulary_sizes: Mapping[str, int]
+) -> dict[str, ModalityConfig]:
+    """What each modality of a corpus feeds the model: token ids of a vocabulary, or features as wide as a sample's."""
+    return {
+        name: ModalityConfig(vocabulary_size=vocabulary_sizes[name])
+        if name in vocabulary_sizes
+        else ModalityConfig(feature_width=sample[name].shape[1], kernel_size=KERNEL_SIZES.get(name, 1))
+        for name in names
+    }
 
 
 def parse_policy(spec: str) -> tuple[str, Grouping]:

@@ -42,8 +42,11 @@ def write_results(
     out: Path | None,
     run: Callable[[Progress], dict[str, Any]],
     markdown: Callable[[dict[str, Any]], str],
+    draw: Callable[[dict[str, Any], Path], None] | None = None,
 ) -> None:
     """Run an experiment, write ``results.json`` with where it comes from, and print it as Markdown.
+
+    ``draw`` makes a picture of the results, ``{name}.png``.
 
     ``out`` is a folder, by default one of its own under ``results/`` and the experiment's name.
     """
@@ -56,5 +59,7 @@ def write_results(
         with Progress(console=console, disable=not console.is_terminal) as progress:
             results = {**origin, **run(progress)}
         (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        if draw is not None:
+            draw(results, folder / f"{name}.png")
     print(markdown(results))
     print(f"Written: {out / 'results.json'}")

@@ -37,6 +37,7 @@ from multimodal_pad.sources import Meld, Synthetic
 
 SHAPES = (1, 4, 8, 16, 32)
 D_MODEL = 40
+MODALITIES = ("text", "audio", "visual")
 DRAWN = 16
 """Shapes of the plan in the picture."""
 
@@ -158,15 +159,20 @@ def _run_large(samples: int, shapes: int) -> dict[str, Any]:
     return json.loads(done.stdout)
 
 
-def plan_large(samples: int, shapes: int) -> dict[str, Any]:
-    """Plan ``samples`` log-normal lengths of three modalities, correlated at 0.7, in multiples of 8."""
+def log_normal_lengths(samples: int) -> np.ndarray:
+    """Log-normal lengths of three modalities, correlated at 0.7, in multiples of 8; int64 ``(samples, 3)``."""
     rng = np.random.default_rng(0)
     lengths = np.empty((samples, 3), np.int64)
     common = rng.standard_normal(samples, np.float32)
     for m, (middle, longest) in enumerate([(8, 400), (60, 2000), (45, 1500)]):
         logs = np.sqrt(0.7) * common + np.sqrt(0.3) * rng.standard_normal(samples, np.float32)
         lengths[:, m] = np.minimum(middle * np.exp(0.75 * logs), longest) // 8 * 8 + 8
-    table = LengthTable(("text", "audio", "visual"), lengths)
+    return lengths
+
+
+def plan_large(samples: int, shapes: int) -> dict[str, Any]:
+    """Plan so many lengths of three modalities in multiples of 8."""
+    table = LengthTable(MODALITIES, log_normal_lengths(samples))
     begun = time.perf_counter()
     plan = plan_shapes(table, max_shapes=shapes, cost=reference_cost, alignment=8)
     seconds = time.perf_counter() - begun
