@@ -198,7 +198,8 @@ def markdown(results: dict[str, Any]) -> str:
         "",
         f"Length grouping of {results['samples']:,} samples ({results['corpus']}) and of {config['large_samples']:,} "
         f"synthetic ones with MELD's lengths, in batches of {config['batch_size']}, {config['orders']} orders each. "
-        "Window: in batches. Real cost: share of the padded cost. Adjacent batches: correlation of their mean lengths, mean and standard error. Spread: standard deviation of lengths within a "
+        "Window: in batches. Real cost: share of the padded cost. Adjacent batches: "
+        "correlation of their mean lengths, mean and standard error. Spread: standard deviation of lengths within a "
         "batch, of that over all. Label on shape: Cramér's V. In brackets the same steps with samples in random order; "
         "medians.",
         "",
