@@ -18,7 +18,7 @@ compare: $(VENV)/installed-$(VERSION)-experiments
 	$(BIN)/python -m experiments.compare_padding $(ARGS)
 
 test: $(VENV)/installed-$(VERSION)-dev
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: $(VENV)/installed-$(VERSION)-dev
 	$(BIN)/ruff format --check .

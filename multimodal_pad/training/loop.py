@@ -174,7 +174,8 @@ def fit(
         if checkpoints is not None:
             checkpoints.save(run.steps, state, run.to_record(batcher), loss=loss)
 
-    with forbid_compiles() if strict else nullcontext() as guard, _bar(progress) as show:
+    watch = nullcontext() if mesh is None else mesh.watch()
+    with forbid_compiles() if strict else nullcontext() as guard, watch, _bar(progress) as show:
         while run.epoch < epochs and not run.stale(patience):
             started = time.perf_counter() - run.seconds
             batches, steps = batcher.epoch(run.epoch), len(batcher.schedule(run.epoch))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import jax
@@ -105,7 +106,7 @@ class DataMesh:
 
         Raises:
             TrainingError: a process has a batch of another shape, none any more, or failed to make one: all raise it,
-                but for the failed one, which raises what it failed by. Or one has died, as soon as the backend tells.
+                but for the failed one, which raises what it failed by.
         """
         if jax.process_count() == 1:
             yield from map(self.place_batch, batches)
@@ -126,19 +127,31 @@ class DataMesh:
                     ended = not isinstance(made, PaddedBatch)
                 waiting.append((made, self._tell(_say(made, modalities))))
             batch, told = waiting.popleft()
-            try:
-                said = np.asarray(told)
-            except (ValueError, jax.errors.JaxRuntimeError) as error:
-                raise TrainingError(
-                    f"process {jax.process_index()} of {jax.process_count()} has lost another, which has died (its own "
-                    "log says why); start all of them again, from the last checkpoint"
-                ) from error
+            said = np.asarray(told)
             if isinstance(batch, Exception):
                 raise batch
             _check_alike(said, modalities)
             if batch is None:
                 return
             yield self.place_batch(batch)
+
+    @contextmanager
+    def watch(self) -> Iterator[None]:
+        """Around steps: where one fails because another process has died, say so.
+
+        Raises:
+            TrainingError: JAX fails in a step that all processes take.
+        """
+        try:
+            yield
+        except (ValueError, jax.errors.JaxRuntimeError) as error:
+            # gloo's errors are now one, now the other
+            if jax.process_count() == 1 or not (isinstance(error, jax.errors.JaxRuntimeError) or "Gloo" in str(error)):
+                raise
+            raise TrainingError(
+                f"process {jax.process_index()} of {jax.process_count()} failed in a step that all of them take; if "
+                f"another has died, its own log says why. Start all of them again, from the last checkpoint ({error})"
+            ) from error
 
     def _tell(self, said: list[int]) -> jax.Array:
         """What every process says, ``(devices, n)``: a row for each of its devices."""

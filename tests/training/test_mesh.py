@@ -108,7 +108,7 @@ def test_what_one_process_fails_by_ends_both(pair):
 def test_the_death_of_one_process_ends_the_other(pair):
     survivor, dead = pair[0]
     assert "dying" in dead
-    assert "process 0 of 2 has lost another, which has died" in survivor
+    assert "death: process 0 of 2 failed in a step that all of them take; if another has died" in survivor
     assert pair[2] < ENDS_WITHIN
 
 
