@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
+import re
 import subprocess
 import sys
 import tempfile
@@ -121,7 +121,11 @@ def _open(folder: Path) -> BucketBatcher:
 
 
 def _peak_gib() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    """Peak resident memory of this program; getrusage would count the parent's at the time of the fork."""
+    found = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"))
+    if found is None:
+        raise OSError("/proc/self/status tells no VmHWM; this experiment needs Linux")
+    return int(found[1]) / 2**20
 
 
 def markdown(results: dict[str, Any]) -> str:
