@@ -73,8 +73,10 @@ def train(config: Config, *, progress: bool) -> dict[str, Any]:
     sources, classes, vocabulary_sizes = _load(config)
     names = config.modalities or sources["train"].lengths.modalities
     lengths = {split: source.lengths.select(names) for split, source in sources.items()}
-    together = LengthTable(names, np.concatenate([table.values for table in lengths.values()]))
-    plan = plan_shapes(together, max_shapes=config.max_shapes, batch_size=config.batch_size, grouping=config.grouping)
+    # Made for the training samples, and held to the longest of any split.
+    longest = np.max([table.longest() for table in lengths.values()], axis=0)
+    planned = LengthTable(names, np.vstack([lengths["train"].values, longest]))
+    plan = plan_shapes(planned, max_shapes=config.max_shapes, batch_size=config.batch_size, grouping=config.grouping)
     batchers = {
         split: BucketBatcher(source, Planned(plan), lengths=lengths[split], grouping=config.grouping, seed=config.seed)
         for split, source in sources.items()
