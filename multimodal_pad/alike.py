@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from multimodal_pad.errors import SampleError
-from multimodal_pad.lengths import TARGETS, Sample
+from multimodal_pad.lengths import TARGETS, Sample, target_array
 
 
 class AlikeSamples:
@@ -36,10 +36,7 @@ class AlikeSamples:
         """Raise a SampleError where the targets have another shape or dtype than the first one's, or one has none."""
         kind = None
         if TARGETS in sample:
-            try:
-                targets = np.asarray(sample[TARGETS])
-            except ValueError as error:
-                raise SampleError(f"sample {number}, {TARGETS!r}: not an array of one shape ({error})") from None
+            targets = target_array(sample, number)
             kind = (targets.shape, targets.dtype)
         first, wanted = self._first.setdefault(TARGETS, (number, kind))
         if kind != wanted:

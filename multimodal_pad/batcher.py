@@ -9,12 +9,12 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
-from multimodal_pad.alike import AlikeSamples
+from multimodal_pad.assembly import Assembly
 from multimodal_pad.cost import Cost, check_priced, position_count
 from multimodal_pad.dealing import policy_shapes
-from multimodal_pad.errors import LengthError, PaddingError, SampleError
-from multimodal_pad.lengths import LengthTable, Sample, Source, check_whole
-from multimodal_pad.padding import BatchShape, PaddedBatch, alike_arrays, pad_arrays
+from multimodal_pad.errors import LengthError, PaddingError
+from multimodal_pad.lengths import LengthTable, Source, check_whole
+from multimodal_pad.padding import BatchShape, PaddedBatch
 from multimodal_pad.planner import check_served
 from multimodal_pad.policies import Fixed, Planned, Policy, check_covered
 from multimodal_pad.prefetch import Prefetch
@@ -102,7 +102,6 @@ class BucketBatcher:
         self.source, self.policy, self.batch_size = source, policy, batch_size
         self.grouping: Grouping = grouping
         self.window, self.seed, self.cost, self.prefetch = window, seed, cost, prefetch
-        self.pad_value, self.check_finite = pad_value, check_finite
         check_priced(cost, policy.modalities)
         table = LengthTable.measure(source, policy.modalities) if lengths is None else lengths
         if len(table) != len(source):
@@ -124,7 +123,8 @@ class BucketBatcher:
         self._lost = {"dropped": int((~self._keep).sum()), "truncated": truncated}
         self.long_samples: LongSamples = long_samples
         self.shard_index, self.shard_count = 0, 1
-        self._alike = AlikeSamples()
+        limits = self.lengths if long_samples == "truncate" else None
+        self._assembly = Assembly(source, self._measured, limits, pad_value, check_finite=check_finite)
         self._schedules: Schedules | None = None
         self._made: dict[int, Schedule] = {}
         self._making = threading.Lock()
@@ -132,7 +132,13 @@ class BucketBatcher:
         self._stats = self._new_stats()
 
     def schedule(self, epoch: int) -> Schedule:
-        """The steps of an epoch, of all shards together: padded lengths and sample numbers. Reads no sample."""
+        """The steps of an epoch, of all shards together: padded lengths and sample numbers. Reads no sample.
+
+        The last two schedules asked for are kept.
+
+        Raises:
+            PaddingError: every sample was dropped, or too many shapes to group by length.
+        """
         with self._making:  # at the end of an epoch, threads that read ahead ask for the next one all at once
             if self._schedules is None:
                 self._schedules = Schedules(
@@ -160,8 +166,8 @@ class BucketBatcher:
         to speak of whole batches.
 
         Raises:
-            PaddingError: an index that is not below the count, or a count that does not divide the rows of every
-                batch.
+            PaddingError: an index that is not below the count, a count that does not divide the rows of every batch,
+                or a batcher that is a shard already.
 
         >>> from multimodal_pad import Fixed
         >>> samples = [{"text": np.arange(n)} for n in (3, 5, 7)]
@@ -171,6 +177,11 @@ class BucketBatcher:
         """
         check_whole("shard_count", count, 1)
         check_whole("shard_index", index, 0)
+        if self.shard_count > 1:
+            raise PaddingError(
+                f"got shard {self.shard_index} of {self.shard_count}, which is not shared out again; take the shard of "
+                "the whole batcher"
+            )
         if index >= count:
             raise PaddingError(f"got shard_index={index} of shard_count={count}; the index goes from 0 to {count - 1}")
         plan = self.policy.plan if isinstance(self.policy, Planned) else None
@@ -227,15 +238,19 @@ class BucketBatcher:
             PaddingError: the state is of other lengths, another policy, plan, batch size, seed or version (all that
                 differ are named), or no state at all.
         """
+        self._begin(self.position_of(state))
+        self._stats, self._resumes = self._new_stats(), True
+        return self._position
+
+    def position_of(self, state: Mapping[str, Any]) -> Position:
+        """The position that a state was taken at; raises as :meth:`restore`."""
         epoch, step = check_state(state, self.state())
         steps = len(self.schedule(epoch))
         if step > steps:
             raise PaddingError(
                 f"got the state of step {step}, and epoch {epoch} has {steps}; give a state that is whole"
             )
-        self._begin(Position(epoch, step))
-        self._resumes = True
-        return self._position
+        return Position(epoch, step)
 
     @property
     def stats(self) -> PaddingStats:
@@ -282,15 +297,21 @@ class BucketBatcher:
         return [BatchShape.of(size, dict(zip(names, row, strict=True))) for size, *row in sorted(found, reverse=True)]
 
     def example(self) -> PaddedBatch:
-        """A batch of one sample: what a step is warmed up with, for its feature widths, dtypes and targets."""
+        """A batch of one sample: what a step is warmed up with, for its feature widths, dtypes and targets.
+
+        Raises:
+            PaddingError: every sample was dropped.
+        """
+        if not self._keep.any():
+            self.schedule(0)  # says so
         index = int(np.argmax(self._keep))
-        return self._pad([index], np.maximum(self.lengths.values[index], 1), 1)
+        return self._assembly.make([index], np.maximum(self.lengths.values[index], 1).tolist(), 1)
 
     def epoch(self, epoch: int) -> Iterator[PaddedBatch]:
         """The batches of an epoch, in the order of its schedule; after :meth:`restore`, those that are left of it.
 
         Leaving the loop early stops the background thread; an exception that the source raises
-        reaches the consumer at the batch that it spoilt.
+        reaches the consumer at the batch that it spoilt, with a note that names the sample.
         """
         check_whole("epoch", epoch, 0)
         start = self._position.step if self._resumes and epoch == self._position.epoch else 0
@@ -298,13 +319,18 @@ class BucketBatcher:
         return self._batches(epoch, start)
 
     def batch(self, epoch: int, step: int) -> PaddedBatch:
-        """One batch by itself, from any thread; neither :attr:`position` nor :attr:`stats` take notice."""
+        """One batch by itself, from any thread; neither :attr:`position` nor :attr:`stats` take notice.
+
+        Raises:
+            IndexError: the epoch has no such step.
+            SampleError: as :meth:`epoch`.
+        """
         shape, ids = self.schedule(epoch)[step]
-        return self._pad_shard(Steps(shape[None], np.array([0, len(ids)]), ids))
+        return self._make(Steps(shape[None], np.array([0, len(ids)]), ids))
 
     def _batches(self, epoch: int, start: int) -> Iterator[PaddedBatch]:
         steps = (part.part(i, i + 1) for part in self.schedule(epoch).parts(start) for i in range(len(part)))
-        made = (self._pad_shard(step) for step in steps)
+        made = (self._make(step) for step in steps)
         with Prefetch(made, self.prefetch) if self.prefetch else nullcontext(made) as ahead:
             for number, batch in enumerate(ahead, start=start):
                 if self._position != (epoch, number):  # another loop over the batcher is under way too
@@ -312,47 +338,12 @@ class BucketBatcher:
                 self._position = Position(epoch, number + 1)
                 yield batch
 
-    def _pad_shard(self, step: Steps) -> PaddedBatch:
+    def _make(self, step: Steps) -> PaddedBatch:
         """This shard's rows of one step."""
         rows = step.shard(self.shard_index, self.shard_count).ids
         real = rows[rows != EMPTY].tolist()
-        if real:
-            return self._pad(real, step.shapes[0], len(rows))
-        # All of this shard's rows only fill up: a sample of another shard says what arrays they are.
-        return self._pad(step.ids[:1].tolist(), step.shapes[0], len(rows), empty=True)
-
-    def _pad(self, ids: list[int], padded: np.ndarray, rows: int, *, empty: bool = False) -> PaddedBatch:
-        samples: list[Sample] = [self._read(index) for index in ids]
-        arrays = {name: alike_arrays(samples, name, ids) for name in self.policy.modalities}
-        for column, (name, found) in enumerate(arrays.items()):
-            self._alike.check(ids[0], name, found[0].shape[1:], found[0].dtype)  # within a batch they are alike
-            measured, limits = (table.values[ids, column] for table in (self._measured, self.lengths))
-            _check_measured(name, found, measured, ids)
-            if empty:
-                arrays[name] = [array[:0] for array in found]
-            elif self.long_samples == "truncate":
-                arrays[name] = [array[:limit] for array, limit in zip(found, limits.tolist(), strict=True)]
-        batch = pad_arrays(
-            arrays,
-            samples,
-            rows,
-            pad_to=dict(zip(arrays, padded.tolist(), strict=True)),
-            pad_value=self.pad_value,
-            check_finite=self.check_finite,
-            ids=ids,
-        )
-        if empty:
-            batch.sample_mask[:] = False
-            if batch.targets is not None:
-                batch.targets[:] = 0
-        return batch
-
-    def _read(self, index: int) -> Sample:
-        try:
-            return self.source[index]
-        except Exception as error:
-            error.add_note(f"while sample {index} was read")
-            raise
+        # Where all of this shard's rows only fill up, a sample of another shard says what arrays they are.
+        return self._assembly.make(real or step.ids[:1].tolist(), step.shapes[0].tolist(), len(rows), empty=not real)
 
     def _new_stats(self) -> PaddingStats:
         return PaddingStats(self.policy.modalities, self.cost, **self._lost)
@@ -364,14 +355,3 @@ class BucketBatcher:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._making = threading.Lock()
-
-
-def _check_measured(name: str, arrays: list[np.ndarray], measured: np.ndarray, ids: list[int]) -> None:
-    """Raise a SampleError that names the first sample that is not as long as the length table says."""
-    found = np.array([len(array) for array in arrays])
-    if (found != measured).any():
-        row = int(np.argmax(found != measured))
-        raise SampleError(
-            f"sample {ids[row]}, {name!r}: got {found[row]} positions and the length table says {measured[row]}; "
-            "measure the source again (LengthTable.measure)"
-        )

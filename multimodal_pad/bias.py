@@ -58,6 +58,11 @@ def measure_bias(steps: Steps, lengths: LengthTable, labels: np.ndarray | None, 
         raise PaddingError(
             f"got labels of shape {np.shape(labels)} for {len(lengths)} samples; give one class or value per sample"
         )
+    labels = None if labels is None else np.asarray(labels)
+    if labels is not None and (
+        labels.dtype.kind not in "biufUS" or (labels.dtype.kind == "f" and np.isnan(labels).any())
+    ):
+        raise PaddingError(f"got labels of dtype {labels.dtype}; give whole numbers, strings, or floats without NaN")
     real = steps.ids != EMPTY
     ids, batch = steps.ids[real], np.repeat(np.arange(len(steps)), steps.batch_sizes)[real]
     orders = ids, np.random.default_rng(seed).permutation(ids)
@@ -69,7 +74,6 @@ def measure_bias(steps: Steps, lengths: LengthTable, labels: np.ndarray | None, 
     if labels is None:
         return BiasReport(adjacent, spread, None)
     shape = np.unique(steps.shapes, axis=0, return_inverse=True)[1].ravel()[batch]
-    labels = np.asarray(labels)
     dependence = _cramers_v if labels.dtype.kind in "biuUS" else _correlation_ratio
     return BiasReport(adjacent, spread, Bias(*(dependence(labels[order], shape) for order in orders)))
 

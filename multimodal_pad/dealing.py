@@ -18,8 +18,8 @@ from multimodal_pad.padding import BatchShape
 from multimodal_pad.policies import Planned, Policy
 from multimodal_pad.steps import EMPTY, Steps
 
-MOST_KINDS = 2**15
-"""Filling up short batches looks at every pair of kinds: with more of them length grouping never ends."""
+MOST_KINDS = 2**13
+"""Filling up short batches looks at every pair of kinds: with more of them length grouping takes minutes."""
 
 RANDOM_WINDOW = 1024  # steps that a random epoch looks up at once
 
@@ -100,18 +100,20 @@ def _compact(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return distinct, place[codes]
 
 
-def shuffled(count: int, *seeds: int) -> np.ndarray:
+def shuffled(count: int, seed: int, *path: int) -> np.ndarray:
     """The numbers below ``count`` in a random order that any version of NumPy gives; int32 where they fit.
+
+    ``path`` tells orders of one seed apart: an epoch's, and those of its windows.
 
     NumPy promises the bits of a seeded generator for good, but not what ``permutation`` makes of them. So random bits
     stand before the bits of each number, and the whole is sorted. Of 10 million numbers some 90 share their random bits
     with another and are in ascending order.
 
     >>> shuffled(5, 0, 1).tolist()
-    [4, 1, 2, 0, 3]
+    [1, 3, 2, 0, 4]
     """
     low = np.uint64(max(0, count - 1).bit_length())
-    keys = np.random.PCG64(np.random.SeedSequence(seeds)).random_raw(count)
+    keys = np.random.PCG64(np.random.SeedSequence(seed, spawn_key=path)).random_raw(count)
     keys >>= low
     keys <<= low
     keys |= np.arange(count, dtype=np.uint64)

@@ -10,7 +10,6 @@ import warnings
 from collections import deque
 from collections.abc import Mapping
 from functools import cached_property
-from itertools import islice
 from typing import Any
 
 import grain
@@ -23,7 +22,6 @@ from multimodal_pad.errors import PaddingError, PlanWarning
 from multimodal_pad.lengths import check_whole
 from multimodal_pad.padding import PaddedBatch
 from multimodal_pad.policies import Planned, Policy
-from multimodal_pad.resuming import check_state
 from multimodal_pad.streams.buffer import StreamBuffer
 from multimodal_pad.streams.intake import Intake, Waiting, pad_waiting
 
@@ -38,29 +36,31 @@ class BatchMapDataset(grain.MapDataset[PaddedBatch]):
 
     Args:
         batcher: over any source, one of Grain's too (``batcher.shard`` for one of several hosts).
-        epochs: how many.
+        epochs: how many; the schedule of each is made to count its steps. Of the schedules two are kept, so shuffle
+            within epochs.
+        first_epoch: the number of the first one.
+
+    Raises:
+        PaddingError: a number out of range.
 
     >>> from multimodal_pad import Ladder
     >>> samples = [{"text": np.arange(n)} for n in (3, 5, 12, 4)]
     >>> dataset = BatchMapDataset(BucketBatcher(samples, Ladder({"text": [8, 16]}), batch_size=2), epochs=3)
     >>> len(dataset), str(dataset[0].shape)
-    (6, '2 x (text 16)')
+    (6, '2 x (text 8)')
     """
 
-    def __init__(self, batcher: BucketBatcher, *, epochs: int = 1) -> None:
+    def __init__(self, batcher: BucketBatcher, *, epochs: int = 1, first_epoch: int = 0) -> None:
         check_whole("epochs", epochs, 1)
+        check_whole("first_epoch", first_epoch, 0)
         super().__init__()
-        self.batcher, self.epochs = batcher, epochs
+        self.batcher, self.epochs, self.first_epoch = batcher, epochs, first_epoch
 
     @cached_property
     def starts(self) -> np.ndarray:
         """The number of the first step of each epoch, and of all steps, int64 ``(epochs + 1,)``."""
-        return np.cumsum([0, *(len(self.batcher.schedule(epoch)) for epoch in range(self.epochs))])
-
-    def position(self, index: int) -> Position:
-        """The epoch and the step of element ``index``."""
-        epoch = int(np.searchsorted(self.starts, index, side="right")) - 1
-        return Position(epoch, index - int(self.starts[epoch]))
+        numbers = range(self.first_epoch, self.first_epoch + self.epochs)
+        return np.cumsum([0, *(len(self.batcher.schedule(number)) for number in numbers)])
 
     def __len__(self) -> int:
         return int(self.starts[-1])
@@ -68,7 +68,9 @@ class BatchMapDataset(grain.MapDataset[PaddedBatch]):
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return self.slice(index)
-        return self.batcher.batch(*self.position(int(index) % len(self)))
+        index = int(index) % len(self)
+        place = int(np.searchsorted(self.starts, index, side="right")) - 1
+        return self.batcher.batch(self.first_epoch + place, index - int(self.starts[place]))
 
 
 class BatchIterDataset(grain.IterDataset[PaddedBatch]):
@@ -81,21 +83,26 @@ class BatchIterDataset(grain.IterDataset[PaddedBatch]):
         batcher: over any source, one of Grain's too.
         epochs: how many.
         workers: processes that make batches; 0 makes them in a thread of this one, which costs least unless
-            reading a sample takes much computing. Each worker makes the schedule for itself.
+            reading a sample takes much computing. Workers start anew with each epoch, and each makes the schedule
+            for itself.
         buffer: batches made ahead, by each worker.
+
+    Raises:
+        PaddingError: a number out of range; from the iterator's ``set_state``: the state of another run, or of more
+            epochs.
 
     >>> from multimodal_pad import Ladder
     >>> samples = [{"text": np.arange(n)} for n in (3, 5, 12, 4)]
     >>> batches = iter(BatchIterDataset(BucketBatcher(samples, Ladder({"text": [8, 16]}), batch_size=2), epochs=2))
     >>> str(next(batches).shape), [batches.get_state()[key] for key in ("epoch", "step")]
-    ('2 x (text 16)', [0, 1])
+    ('2 x (text 8)', [0, 1])
     """
 
     def __init__(self, batcher: BucketBatcher, *, epochs: int = 1, workers: int = 0, buffer: int = 2) -> None:
-        check_whole("workers", workers, 0)
-        check_whole("buffer", buffer, 1)
+        for name, value, least in (("epochs", epochs, 1), ("workers", workers, 0), ("buffer", buffer, 1)):
+            check_whole(name, value, least)
         super().__init__()
-        self.steps, self.workers, self.buffer = BatchMapDataset(batcher, epochs=epochs), workers, buffer
+        self.batcher, self.epochs, self.workers, self.buffer = batcher, epochs, workers, buffer
 
     def __iter__(self) -> grain.DatasetIterator[PaddedBatch]:
         return _BatchIterator(self)
@@ -106,43 +113,50 @@ class _BatchIterator(grain.DatasetIterator[PaddedBatch]):
 
     def __init__(self, dataset: BatchIterDataset) -> None:
         super().__init__()
-        self._dataset, self._next = dataset, 0
+        self._dataset, self._position = dataset, Position(0, 0)
         self._inner: grain.DatasetIterator[PaddedBatch] | None = None
 
     def __next__(self) -> PaddedBatch:
         self._assert_not_closed()
-        if self._next >= len(self._dataset.steps):
+        batcher, (epoch, step) = self._dataset.batcher, self._position
+        if epoch < self._dataset.epochs and step == len(batcher.schedule(epoch)):
+            self._close_inner()
+            epoch, step = epoch + 1, 0
+        if epoch == self._dataset.epochs:
             raise StopIteration
-        if self._inner is None:
-            self._inner = self._begin()
-        batch = next(self._inner)
-        self._next += 1
-        names = self._dataset.steps.batcher.policy.modalities  # workers give them back in the order of the alphabet
+        try:
+            if self._inner is None:
+                self._inner = self._begin(epoch, step)
+            batch = next(self._inner)
+        except BaseException:
+            # Whoever goes on after an error is to get this step, and not one that was made ahead of it.
+            self._close_inner()
+            raise
+        self._position = Position(epoch, step + 1)
+        names = batcher.policy.modalities  # workers give them back in the order of the alphabet
         features, masks = ({name: arrays[name] for name in names} for arrays in (batch.features, batch.masks))
         return batch._replace(features=features, masks=masks)
 
     def get_state(self) -> dict[str, Any]:
-        steps = self._dataset.steps
-        return {**steps.batcher.state(), **steps.position(self._next)._asdict()}
+        return {**self._dataset.batcher.state(), **self._position._asdict()}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        steps = self._dataset.steps
-        epoch, step = check_state(state, steps.batcher.state())
-        if epoch > steps.epochs or int(steps.starts[epoch]) + step > len(steps):
+        position = self._dataset.batcher.position_of(state)
+        if position.epoch > self._dataset.epochs or (position.epoch == self._dataset.epochs and position.step):
             raise PaddingError(
-                f"got the state of epoch {epoch}, step {step}, and there are {steps.epochs} epochs of together "
-                f"{len(steps)} steps; ask for more epochs"
+                f"got the state of epoch {position.epoch}, and there are {self._dataset.epochs} epochs, counted from "
+                "0; ask for more"
             )
         self._close_inner()
-        self._next = int(steps.starts[epoch]) + step
+        self._position = position
 
     def close(self) -> None:
         self._close_inner()
         super().close()
 
-    def _begin(self) -> grain.DatasetIterator[PaddedBatch]:
+    def _begin(self, epoch: int, step: int) -> grain.DatasetIterator[PaddedBatch]:
         workers, buffer = self._dataset.workers, self._dataset.buffer
-        rest = self._dataset.steps[self._next :]
+        rest = BatchMapDataset(self._dataset.batcher, first_epoch=epoch)[step:]
         read = grain.ReadOptions(num_threads=1, prefetch_buffer_size=buffer)
         dataset: grain.IterDataset[PaddedBatch] = rest.to_iter_dataset(read)
         if workers:
@@ -274,16 +288,24 @@ class _StreamIterator(grain.DatasetIterator[PaddedBatch]):
         """An empty buffer, before the sample that the parent gives next."""
         self._buffer = self._dataset.new_buffer(batch)
         self._added, self._number, self._finished = added, number, False
+        self._read: list[tuple[int, Any]] = []  # samples that are not looked at yet
         # States of the parent, each with the numbers of samples kept and read before it.
         self._marks = deque([(added, number, self._parent.get_state())])
 
     def _fill(self, count: int, held: set[int] | None = None) -> None:
         """Read so many samples; of those that are kept, let all wait or those that are held."""
-        if self._number > self._marks[-1][1]:
+        if self._number > self._marks[-1][1] and not self._read:
             self._marks.append((self._added, self._number, self._parent.get_state()))
-        samples = []
-        for sample in islice(self._parent, count):
-            samples.append((self._number + len(samples), sample))
+        # What was read stays where the next sample, or one of these, is an error: nothing is lost where one goes on.
+        samples = self._read
+        while len(samples) < count:
+            try:
+                samples.append((self._number + len(samples), next(self._parent)))
+            except StopIteration:
+                break
+            except Exception as error:
+                error.add_note(f"while sample {self._number + len(samples)} of the stream was read")
+                raise
         if not samples:
             if not self._added:
                 raise PaddingError("the dataset gave no samples that a bucket holds; give at least one")
@@ -296,5 +318,6 @@ class _StreamIterator(grain.DatasetIterator[PaddedBatch]):
         self._buffer.add(lengths[chosen], [ordinals[place] for place in chosen], [waiting[place] for place in chosen])
         self._number += len(samples)
         self._added += len(waiting)
+        self._read = []
         while self._intake.notices:
             warnings.warn(self._intake.notices.popleft(), PlanWarning, stacklevel=4)

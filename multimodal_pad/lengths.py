@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -102,10 +103,10 @@ class LengthTable:
             return known if modalities is None else known.select(modalities)
         if not len(source):
             raise LengthError("got no samples; give at least one")
-        names = check_names(modality_names(source[0]) if modalities is None else modalities)
+        names = check_names(modality_names(read_sample(source, 0)) if modalities is None else modalities)
         rows = np.empty((len(source), len(names)), np.int64)
         for index in range(len(source)):
-            sample = source[index]
+            sample = read_sample(source, index)
             if modalities is None:
                 check_same_modalities(sample, names, index)
             rows[index] = [len(modality_array(sample, name, index)) for name in names]
@@ -163,6 +164,20 @@ class LengthTable:
     def __len__(self) -> int:
         return len(self.values)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled for another process, a table in a memory-mapped file is mapped there, and not copied."""
+        mapped = self.values if isinstance(self.values, np.memmap) else self.values.base
+        if isinstance(mapped, np.memmap) and mapped.filename and mapped.shape == self.values.shape:
+            order = "C" if mapped.flags.c_contiguous else "F"
+            return _open_mapped, (self.modalities, str(mapped.filename), mapped.offset, mapped.shape, order)
+        return LengthTable, (self.modalities, self.values)
+
+
+def _open_mapped(
+    modalities: tuple[str, ...], path: str, offset: int, shape: tuple[int, ...], order: Literal["C", "F"]
+) -> LengthTable:
+    return LengthTable(modalities, np.memmap(path, np.int64, "r", offset, shape, order))
+
 
 def check_names(names: Sequence[str]) -> tuple[str, ...]:
     """The modality names as a tuple; at least one, no repeats, none called ``targets``."""
@@ -198,27 +213,71 @@ def check_same_modalities(sample: Sample, names: tuple[str, ...], index: int) ->
         )
 
 
+def read_sample(source: Source, index: int) -> Sample:
+    """Sample ``index``; what the source raises goes on with a note that names the sample.
+
+    Raises:
+        SampleError: it is no mapping.
+    """
+    try:
+        sample = source[index]
+    except Exception as error:
+        error.add_note(f"while sample {index} was read")
+        raise
+    if not isinstance(sample, Mapping):
+        raise SampleError(
+            f"sample {index} is no mapping but {type(sample).__name__}; a sample is {{modality: array (length, "
+            "*feature_shape), ...}"
+        )
+    return sample
+
+
 def modality_array(sample: Sample, name: str, index: int) -> np.ndarray:
     """The array of one modality of sample number ``index``, rank 1 or more.
 
     Raises:
         SampleError: the key is missing, or its value is a scalar or not numeric.
     """
-    try:
-        array = np.asarray(sample[name])
-    except KeyError:
+    if name not in sample:
         raise SampleError(
             f"sample {index} has no {name!r}, only {sorted(sample)}; a modality that is missing "
             "in a sample is an array of length 0, with the width and dtype of the others"
-        ) from None
+        )
+    with _named(name, index):
+        array = np.asarray(sample[name])
+    check_array(array, name, index)
+    return array
+
+
+def target_array(sample: Sample, index: int) -> np.ndarray:
+    """The targets of sample number ``index``, which has some.
+
+    Raises:
+        SampleError: they are not an array of one shape.
+    """
+    with _named(TARGETS, index):
+        return np.asarray(sample[TARGETS])
+
+
+@contextmanager
+def _named(key: str, index: int) -> Iterator[None]:
+    """What an array fails by when it is read, with a word about whose it is."""
+    try:
+        yield
     except ValueError as error:
-        raise SampleError(f"sample {index}, {name!r}: not an array of one shape ({error})") from None
+        raise SampleError(f"sample {index}, {key!r}: not an array of one shape ({error})") from None
+    except Exception as error:
+        error.add_note(f"while {key!r} of sample {index} was read")
+        raise
+
+
+def check_array(array: np.ndarray, name: str, index: int) -> None:
+    """Raise a SampleError unless the array is numeric and of rank 1 or more."""
     if array.ndim == 0 or not (array.dtype.kind in "biuf" or array.dtype.name == "bfloat16"):
         raise SampleError(
             f"sample {index}, {name!r}: got shape {array.shape} and dtype {array.dtype}; "
             "a modality is a numeric array (length, *feature_shape) or token ids (length,)"
         )
-    return array
 
 
 def _whole_lengths(names: tuple[str, ...], values: np.ndarray) -> np.ndarray:

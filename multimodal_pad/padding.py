@@ -13,10 +13,12 @@ from multimodal_pad.errors import SampleError
 from multimodal_pad.lengths import (
     TARGETS,
     Sample,
+    check_array,
     check_names,
     check_same_modalities,
     modality_array,
     modality_names,
+    target_array,
 )
 
 _ALIGNMENT = 64  # bytes: what the CPU backend of JAX asks for to take a NumPy buffer without a copy
@@ -197,9 +199,9 @@ def _pad(arrays: list[np.ndarray], lengths: np.ndarray, padded: int, value: Any)
 
 def alike_arrays(samples: Sequence[Sample], name: str, ids: Sequence[int]) -> list[np.ndarray]:
     """The arrays of one modality, checked all at once; one by one only to name the sample that is to blame."""
-    modality_array(samples[0], name, ids[0])
-    with suppress(KeyError, ValueError):  # a modality that is missing, or arrays of several ranks
+    with suppress(Exception):  # whatever is wrong with a sample, below it is named
         arrays = [np.asarray(sample[name]) for sample in samples]
+        check_array(arrays[0], name, ids[0])
         _, *feature_shapes = zip(*[array.shape for array in arrays], strict=True)
         if all(len(set(sizes)) == 1 for sizes in [*feature_shapes, [array.dtype for array in arrays]]):
             return arrays
@@ -272,7 +274,7 @@ def _stack_targets(samples: Sequence[Sample], rows: int, ids: Sequence[int]) -> 
         return None
     if without:
         raise SampleError(f"sample {without[0]} has no {TARGETS!r} and others have; give them to all or none")
-    targets = [np.asarray(sample[TARGETS]) for sample in samples]
+    targets = [target_array(sample, index) for sample, index in zip(samples, ids, strict=True)]
     for target, index in zip(targets, ids, strict=True):
         if target.shape != targets[0].shape or target.dtype != targets[0].dtype:
             raise SampleError(

@@ -33,7 +33,7 @@ class Schedule:
     >>> table = LengthTable(("text",), np.array([[3], [12], [4], [9]]))
     >>> schedule = make_schedule(table, Ladder({"text": [4, 16]}), batch_size=2)
     >>> [(shape.tolist(), ids.tolist()) for shape, ids in schedule]
-    [([16], [3, 1]), ([4], [2, 0])]
+    [([4], [2, 0]), ([16], [3, 1])]
     """
 
     def __init__(self, deal: RandomDeal | LengthDeal, lengths: LengthTable) -> None:
@@ -53,8 +53,14 @@ class Schedule:
             yield from part
 
     def parts(self, start: int = 0, stop: int | None = None) -> Iterator[Steps]:
-        """The steps from ``start`` up to ``stop``, a window at a time."""
-        stop = len(self) if stop is None else min(stop, len(self))
+        """The steps from ``start`` up to ``stop``, or to the end, a window at a time.
+
+        Raises:
+            PaddingError: numbers below 0 or out of order.
+        """
+        stop = len(self) if stop is None else stop
+        if not 0 <= start <= stop:
+            raise PaddingError(f"got the steps from {start} up to {stop}; give 0 <= start <= stop")
         starts = self._deal.starts
         for number in range(int(np.searchsorted(starts, start, side="right")) - 1, len(starts) - 1):
             first, end = starts[number : number + 2].tolist()
@@ -111,7 +117,7 @@ class Schedule:
             seed: of the random order that is compared with.
 
         Raises:
-            PaddingError: labels of another number than the samples.
+            PaddingError: labels of another number than the samples, or neither classes nor values.
         """
         return measure_bias(self._all, self._lengths, labels, seed)
 
@@ -119,7 +125,7 @@ class Schedule:
 class Schedules:
     """The epochs of one length table and policy; what they share is worked out once.
 
-    The arguments are those of :func:`make_schedule`.
+    The arguments are those of :func:`make_schedule`, and so are the errors; the lengths are covered.
     """
 
     def __init__(
@@ -200,7 +206,7 @@ def make_schedule(
     Raises:
         PaddingError: a batch size or window below 1, no batch size and a policy that leaves it open; a batch
             size or ``"random"`` for a plan with a batch budget; a negative seed or epoch, an unknown
-            grouping, no samples kept.
+            grouping, no samples kept, or too many shapes to group by length.
         UncoveredLengthError: a sample is longer than every bucket, or ``"random"`` could draw a batch
             that is.
 

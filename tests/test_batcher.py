@@ -1,4 +1,5 @@
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -119,8 +120,9 @@ def test_what_the_source_raises_reaches_the_consumer(prefetch):
     source = Broken(40)
     batcher = BucketBatcher(source, Fixed.longest(source.lengths), batch_size=4, prefetch=prefetch)
     batches = []
-    with pytest.raises(OSError, match="disk gone at 17"):
+    with pytest.raises(OSError, match="disk gone") as caught:
         batches.extend(batcher.epoch(0))
+    assert caught.value.__notes__ == ["while sample 17 was read"]
     bad_step = [17 in ids for _, ids in batcher.schedule(0)].index(True)
     assert batcher.stats.steps == bad_step, "the batches before it were delivered"
     assert not prefetch_threads()
@@ -212,3 +214,68 @@ def test_two_loops_at_once_are_both_counted():
         pass
     assert batcher.stats.samples == 18
     assert batcher.stats.steps == len(batcher.schedule(0)) + len(batcher.schedule(1))
+
+
+class Unreadable:
+    def __array__(self, dtype=None, copy=None):
+        raise OSError("no such block")
+
+
+def corrupt(what):
+    """Twenty samples, of which number 17 is something else."""
+    samples = [{"text": np.arange(3), "targets": np.int32(0)} for _ in range(20)]
+    return [*samples[:17], what, *samples[18:]]
+
+
+@pytest.mark.parametrize(
+    ("what", "error", "message"),
+    [
+        (None, SampleError, "sample 17 is no mapping but NoneType"),
+        (3, SampleError, "sample 17 is no mapping but int"),
+        ({"audio": np.arange(3)}, SampleError, "sample 17 has no 'text'"),
+        ({"text": Unreadable()}, OSError, "no such block"),
+        ({"text": [[1], [2, 3], []]}, SampleError, "sample 17, 'text': not an array of one shape"),
+        ({"text": np.arange(3), "targets": [[1], [2, 3]]}, SampleError, "sample 17, 'targets': not an array of one"),
+        ({"text": np.arange(3), "targets": 1.5}, SampleError, "sample 17, 'targets': got shape"),
+        ({"text": np.arange(3)}, SampleError, "sample 17"),
+        (
+            {"text": np.arange(4), "targets": np.int32(0)},
+            SampleError,
+            "sample 17, 'text': got 4 positions and the length table says 3",
+        ),
+    ],
+)
+@pytest.mark.parametrize("rows", [1, 4])
+def test_a_corrupt_sample_is_named(what, error, message, rows):
+    table = LengthTable(("text",), np.full((20, 1), 3))
+    batcher = BucketBatcher(corrupt(what), Fixed({"text": 8}), batch_size=rows, lengths=table)
+    with pytest.raises(error, match=message) as caught:
+        for _ in batcher.epoch(0):
+            pass
+    if error is OSError:
+        assert caught.value.__notes__ == ["while 'text' of sample 17 was read"]
+
+
+@pytest.mark.parametrize("what", [None, 3, {"text": Unreadable()}])
+def test_a_corrupt_sample_is_named_where_lengths_are_measured(what):
+    with pytest.raises((SampleError, OSError)) as caught:
+        BucketBatcher(corrupt(what), Fixed({"text": 8}), batch_size=4)
+    assert "sample 17" in " ".join([str(caught.value), *getattr(caught.value, "__notes__", [])])
+
+
+def test_a_source_that_blocks_for_a_while_is_waited_for():
+    class Slow(list):
+        def __getitem__(self, index):
+            if index == 7:
+                time.sleep(0.3)
+            return super().__getitem__(index)
+
+    samples = [{"text": np.arange(3), "targets": np.int32(i)} for i in range(20)]
+    batcher = BucketBatcher(Slow(samples), Fixed({"text": 8}), batch_size=4)
+    assert sorted(np.concatenate([batch.targets for batch in batcher.epoch(0)]).tolist()) == list(range(20))
+
+
+def test_an_example_of_samples_that_are_all_dropped():
+    batcher = BucketBatcher([{"text": np.arange(9)}], Fixed({"text": 4}), batch_size=2, long_samples="drop")
+    with pytest.raises(PaddingError, match="no samples are left"):
+        batcher.example()

@@ -1,6 +1,7 @@
 """A run that stops at any step goes on as if it had not."""
 
 import json
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -54,21 +55,22 @@ def test_resumed_at_every_step_what_is_left_is_the_same(grouping, prefetch):
 
 
 def test_the_number_of_shards_may_change_on_the_way():
+    """Three steps on one shard, three on two, and the rest on four."""
     whole = list(make_batcher().epoch(0))
-    done, state, joined = 0, make_batcher().state(), []
-    for count in (1, 2, 4):
-        shards = [make_batcher().shard(index, count) for index in range(count)]
+    state, done = make_batcher().state(), 0
+    for count, steps in ((1, 3), (2, 3), (4, len(whole))):
+        shards = [make_batcher(prefetch=0).shard(index, count) for index in range(count)]
         for shard in shards:
             shard.restore(state)
-        for _, *parts in zip(range(3), *(shard.epoch(0) for shard in shards), strict=False):
-            joined.append(np.concatenate([part.targets for part in parts]))
+        for parts in islice(zip(*(shard.epoch(0) for shard in shards), strict=True), steps):
+            for one, *others in zip(flat(whole[done]), *map(flat, parts), strict=True):
+                np.testing.assert_array_equal(np.concatenate(others), one)
             done += 1
         states = [shard.state() for shard in shards]
         assert all(other == states[0] for other in states)
         state = states[0]
         assert state["step"] == done
-    for batch, targets in zip(whole, joined, strict=False):
-        np.testing.assert_array_equal(batch.targets, targets)
+    assert done == len(whole)
 
 
 def test_what_was_only_made_ahead_is_not_consumed():
@@ -121,7 +123,7 @@ PLAN, OTHER_PLAN = (plan_shapes(TABLE, max_shapes=k, batch_size=4) for k in (2, 
         ({"grouping": "random"}, {}, "the grouping is 'length' here and 'random' in the state"),
         ({"window": 2}, {}, "the shuffle window is 3 here and 2 in the state"),
         ({"long_samples": "drop"}, {}, "what becomes of long samples is 'error' here and 'drop' in the state"),
-        ({"cost": lambda x: x.sum(axis=1)}, {}, "the cost function is 'position_count' here and"),
+        ({"cost": lambda x: 999 - x.sum(axis=1)}, {}, "the cost function .* is '.*' here and"),
         ({"seed": 6, "batch_size": 2}, {}, "the batch size is 4 .*; the seed is 5"),
     ],
 )
@@ -171,3 +173,18 @@ def test_exhausted_it_has_nothing_left():
     resumed.restore(batcher.state())
     assert list(resumed.epoch(0)) == []
     assert len(list(resumed.epoch(1))) == 10
+
+
+def test_the_ledger_begins_anew_where_a_run_is_resumed():
+    batcher = make_batcher()
+    for _ in batcher.epoch(0):
+        pass
+    batcher.restore({**batcher.state(), "step": 8})
+    assert batcher.stats.steps == 0
+    assert len(list(batcher.epoch(0))) == batcher.stats.steps == len(batcher.schedule(0)) - 8
+
+
+def test_grouping_at_random_knows_no_window_and_no_cost():
+    one = make_batcher(grouping="random", window=9, cost=lambda x: 999 - x.sum(axis=1))
+    other = make_batcher(grouping="random")
+    other.restore(one.state())

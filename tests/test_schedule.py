@@ -1,3 +1,6 @@
+import pickle
+from collections import Counter
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -5,6 +8,7 @@ from hypothesis import strategies as st
 
 from experiments.planning import reference_cost
 from multimodal_pad import Exact, Fixed, Ladder, LengthTable, PaddingError, make_schedule
+from multimodal_pad.dealing import shuffled
 from multimodal_pad.errors import UncoveredLengthError
 from multimodal_pad.sources import Synthetic
 from multimodal_pad.steps import EMPTY
@@ -175,15 +179,14 @@ def test_the_order_is_the_same_on_every_version_of_numpy():
     """Written down: what other releases of NumPy have to give too, or a run could not be resumed after an upgrade."""
     table = LengthTable(("text",), np.array([[3], [5], [9], [2], [7], [12], [1]]))
     schedule = make_schedule(table, Ladder({"text": [4, 8, 16]}), batch_size=2, seed=7, epoch=3)
-    assert schedule.shapes.ravel().tolist() == [8, 16, 4, 4]
-    assert schedule.ids.tolist() == [4, 1, 2, 5, 6, -1, 3, 0]
+    assert schedule.shapes.ravel().tolist() == [8, 4, 4, 16]
+    assert schedule.ids.tolist() == [1, 4, 0, -1, 3, 6, 2, 5]
 
 
 def test_a_memory_mapped_table_stays_one(tmp_path):
     values = Synthetic(1000).lengths.values
     np.save(tmp_path / "lengths.npy", values)
     mapped = LengthTable(("text", "audio", "visual"), np.load(tmp_path / "lengths.npy", mmap_mode="r"))
-    assert np.shares_memory(mapped.values, mapped.select(mapped.modalities).values)
     assert isinstance(mapped.values, np.memmap) or isinstance(mapped.values.base, np.memmap)
     table = LengthTable(mapped.modalities, values)
     policy = Ladder.powers_of_two(table)
@@ -204,3 +207,39 @@ def test_length_grouping_of_too_many_shapes_is_refused(monkeypatch):
     table = LengthTable(("text",), np.arange(7)[:, None])  # 0 is padded as 1 is
     with pytest.raises(PaddingError, match="got samples of 6 shapes for grouping='length', which deals to at most 5"):
         make_schedule(table, Exact(["text"]), batch_size=2)
+
+
+@pytest.mark.parametrize("grouping", ["random", "length"])
+def test_every_order_of_an_epoch_is_as_likely(grouping):
+    """Also of steps within a window: their random bits are not those of the epoch's order."""
+    table = LengthTable(("text",), np.ones((3, 1), int))
+    orders = Counter(
+        tuple(make_schedule(table, Fixed({"text": 1}), batch_size=1, grouping=grouping, seed=seed).ids)
+        for seed in range(3000)
+    )
+    assert len(orders) == 6
+    assert min(orders.values()) > 420, "each is expected 500 times, with a standard deviation of 20"
+
+
+def test_large_seeds_are_seeds_of_their_own():
+    assert shuffled(50, 3 * 2**32 + 5, 0).tolist() != shuffled(50, 5, 3).tolist()
+
+
+@pytest.mark.parametrize(("start", "stop"), [(3, 1), (-1, 2), (0, -1)])
+def test_steps_that_cannot_be(start, stop):
+    schedule = make_schedule(LengthTable(("text",), np.ones((9, 1), int)), Fixed({"text": 1}), batch_size=2)
+    with pytest.raises(PaddingError, match=f"got the steps from {start} up to {stop}"):
+        schedule.steps(start, stop)
+
+
+def test_a_memory_mapped_table_is_mapped_in_other_processes_too(tmp_path):
+    values = Synthetic(1000).lengths.values
+    np.save(tmp_path / "lengths.npy", values)
+    mapped = LengthTable(("text", "audio", "visual"), np.load(tmp_path / "lengths.npy", mmap_mode="r"))
+    plain = LengthTable(mapped.modalities, values)
+    sent = pickle.dumps(mapped)
+    assert len(sent) < 1000 < len(pickle.dumps(plain))
+    for table in (pickle.loads(sent), pickle.loads(pickle.dumps(plain))):
+        np.testing.assert_array_equal(table.values, values)
+        assert not table.values.flags.writeable
+        assert table.modalities == mapped.modalities

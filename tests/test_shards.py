@@ -92,3 +92,11 @@ def test_shards_that_cannot_be(index, count, message):
     )
     with pytest.raises(PaddingError, match=re.escape(message)):
         batcher.shard(index, count)
+
+
+def test_a_shard_is_not_shared_out_again():
+    batcher = BucketBatcher(
+        make_samples(LengthTable(("text",), np.ones((5, 1), int))), Fixed({"text": 1}), batch_size=4
+    )
+    with pytest.raises(PaddingError, match="got shard 1 of 2, which is not shared out again"):
+        batcher.shard(1, 2).shard(0, 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import islice
 from typing import Any, NamedTuple, get_args
 
@@ -175,15 +176,24 @@ class StreamBatcher:
             )
         _check_stream(samples, timeout)
         reader = StreamReader(samples, timeout)
-        first = reader.read_ahead(plan_from)
-        if not first:
-            raise PaddingError("the stream gave no samples; a plan needs at least one")
-        table = LengthTable.measure(first, modalities)
-        check_longest(table, longest)
-        plan = plan_shapes(
-            with_longest(table, longest), max_shapes=max_shapes, cost=cost, alignment=alignment, batch_size=batch_size
-        )
-        batcher = cls(samples, Planned(plan), buffer=buffer, cost=cost, timeout=timeout, **options)
+        try:
+            first = reader.read_ahead(plan_from)
+            if not first:
+                raise PaddingError("the stream gave no samples; a plan needs at least one")
+            table = LengthTable.measure(first, modalities)
+            check_longest(table, longest)
+            plan = plan_shapes(
+                with_longest(table, longest),
+                max_shapes=max_shapes,
+                cost=cost,
+                alignment=alignment,
+                batch_size=batch_size,
+            )
+            batcher = cls(samples, Planned(plan), buffer=buffer, cost=cost, timeout=timeout, **options)
+        except BaseException:
+            with suppress(ValueError):  # it is still being read, in the thread that was left
+                reader.close()
+            raise
         batcher._begun, batcher._rows, batcher._longest = reader, batch_size, longest
         batcher._intake.whole = modalities is None
         return batcher
@@ -198,10 +208,19 @@ class StreamBatcher:
         number, self._passes = self._passes, self._passes + 1
         reader = self._begin(number)
         with Prefetch(self._make(reader, number), self.prefetch, watch=reader.watch) as ahead, reader:
-            for made in ahead:
-                self._tell()
-                self.stats.record(made.steps, made.lengths)
-                yield made.batch
+            try:
+                for made in ahead:
+                    self._tell()
+                    self.stats.record(made.steps, made.lengths)
+                    yield made.batch
+            except GeneratorExit:
+                self._count_lost()  # nobody is there to be told
+                raise
+            except BaseException as error:
+                self._count_lost()
+                for notice in self._intake.notices:
+                    error.add_note(notice)
+                raise
         self._tell()
 
     def batch_shapes(self) -> list[BatchShape]:
@@ -226,8 +245,12 @@ class StreamBatcher:
         """
         if self._intake.first is None:
             reader = self._begin(self._passes)
-            for sample in reader.read_ahead(1):
-                self._intake.measure(0, sample)
+            try:
+                for sample in reader.read_ahead(1):
+                    self._intake.measure(0, sample)
+            except BaseException:
+                self._passes += 1  # an iterator has lost what was read
+                raise
             self._begun = reader
         if self._intake.first is None:
             raise PaddingError("the stream gave no samples; there is none to make an example of")
@@ -319,9 +342,12 @@ class StreamBatcher:
 
     def _tell(self) -> None:
         """Say what the background thread has found, and count what it has left out."""
-        self.stats.dropped, self.stats.truncated = self._intake.dropped, self._intake.truncated
+        self._count_lost()
         while self._intake.notices:
             warnings.warn(self._intake.notices.popleft(), PlanWarning, stacklevel=3)
+
+    def _count_lost(self) -> None:
+        self.stats.dropped, self.stats.truncated = self._intake.dropped, self._intake.truncated
 
     def _new_buffer(self, number: int) -> StreamBuffer[Waiting]:
         return StreamBuffer(

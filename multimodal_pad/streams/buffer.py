@@ -29,6 +29,8 @@ MOST_TRIED = 64
 """Where no kind fills a batch, so many kinds are tried for the one that wastes least. Exact padding has almost as many
 kinds as samples, and to try them all would take longer than to pad them."""
 
+_STREAM = 1  # tells these random bits from those of a schedule's windows
+
 T = TypeVar("T")
 
 
@@ -185,7 +187,7 @@ class StreamBuffer(Generic[T]):
             )
         if len(self._kinds) < len(self._by_shape):
             self._sort_kinds()
-        bits = np.random.PCG64(np.random.SeedSequence([self.seed, self.epoch, self.batch]))
+        bits = np.random.PCG64(np.random.SeedSequence(self.seed, spawn_key=(self.epoch, self.batch, _STREAM)))
         counts = np.array([len(kind.members) for kind in self._kinds])
         oldest = min(range(len(counts)), key=lambda index: self._kinds[index].members[0][0])
         waited = self._newest - self._kinds[oldest].members[0][0]

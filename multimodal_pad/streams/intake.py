@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from multimodal_pad.alike import AlikeSamples
-from multimodal_pad.errors import PaddingError, UncoveredLengthError
+from multimodal_pad.errors import UncoveredLengthError
 from multimodal_pad.lengths import TARGETS, Sample, check_same_modalities, modality_array
 from multimodal_pad.padding import PaddedBatch, pad_samples
 from multimodal_pad.policies import Policy
@@ -57,20 +57,14 @@ class Intake:
             SampleError: they are not, or a modality is missing or no array.
         """
         names = self._policy.modalities
-        try:
-            if self.whole:
-                check_same_modalities(sample, names, number)
-            kept: dict[str, Any] = {name: modality_array(sample, name, number) for name in names}
-            for name, array in kept.items():
-                self._alike.check(number, name, array.shape[1:], array.dtype)
-            self._alike.check_targets(number, sample)
-            if TARGETS in sample:
-                kept[TARGETS] = sample[TARGETS]
-        except PaddingError:
-            raise
-        except Exception as error:
-            error.add_note(f"while the arrays of sample {number} of the stream were read")
-            raise
+        if self.whole:
+            check_same_modalities(sample, names, number)
+        kept: dict[str, Any] = {name: modality_array(sample, name, number) for name in names}
+        for name, array in kept.items():
+            self._alike.check(number, name, array.shape[1:], array.dtype)
+        self._alike.check_targets(number, sample)
+        if TARGETS in sample:
+            kept[TARGETS] = sample[TARGETS]
         waiting = Waiting(number, kept)
         self.first = self.first or waiting
         return waiting

@@ -43,8 +43,8 @@ class DataMesh:
     Raises:
         TrainingError: a process has none of the devices.
 
-    >>> DataMesh(jax.devices()[:1]).mesh.shape
-    OrderedDict({'data': 1})
+    >>> DataMesh(jax.devices()[:1]).mesh.size
+    1
     """
 
     def __init__(self, devices: Sequence[Any] | None = None) -> None:

@@ -153,7 +153,7 @@ def test_what_an_array_raises_names_the_sample():
     samples = [{"text": Unreadable() if i == 17 else np.arange(3)} for i in range(20)]
     with pytest.raises(OSError, match="no such block") as caught:
         list(StreamBatcher(samples, EIGHT, batch_size=4))
-    assert caught.value.__notes__ == ["while the arrays of sample 17 of the stream were read"]
+    assert caught.value.__notes__ == ["while 'text' of sample 17 was read"]
 
 
 @pytest.mark.parametrize(
@@ -497,3 +497,27 @@ def test_shapes_without_an_end():
 def test_bad_options(options, message):
     with pytest.raises(PaddingError, match=message):
         StreamBatcher(**{"samples": texts([3]), "policy": EIGHT, "batch_size": 2, **options})
+
+
+def test_what_was_left_out_is_told_with_the_error_that_ends_the_loop():
+    def samples():
+        yield from texts([9, 9, 3, 3])
+        raise OSError("gone")
+
+    batcher = StreamBatcher(samples(), EIGHT, batch_size=4, buffer=4, long_samples="drop")
+    with pytest.raises(OSError, match="gone") as caught:
+        list(batcher)
+    assert batcher.stats.dropped == 2
+    assert any("it is left out" in note for note in caught.value.__notes__)
+
+
+def test_an_example_that_does_not_come_has_used_the_iterator():
+    def samples():
+        time.sleep(0.4)
+        yield from texts([3] * 6)
+
+    batcher = StreamBatcher(samples(), EIGHT, batch_size=2, timeout=0.1)
+    with pytest.raises(StreamTimeoutError):
+        batcher.example()
+    with pytest.raises(PaddingError, match="a loop before has used it"):
+        list(batcher)
