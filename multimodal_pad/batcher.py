@@ -15,11 +15,11 @@ from multimodal_pad.dealing import policy_shapes
 from multimodal_pad.errors import LengthError, PaddingError
 from multimodal_pad.lengths import LengthTable, Source, check_whole
 from multimodal_pad.padding import BatchShape, PaddedBatch
-from multimodal_pad.planner import check_served
 from multimodal_pad.policies import Fixed, Planned, Policy, check_covered
 from multimodal_pad.prefetch import Prefetch
 from multimodal_pad.resuming import check_state, describe_run
 from multimodal_pad.schedule import WINDOW, Grouping, Schedule, Schedules, check_batching
+from multimodal_pad.serving import check_served
 from multimodal_pad.stats import PaddingStats
 from multimodal_pad.steps import EMPTY, Steps
 

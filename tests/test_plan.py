@@ -5,7 +5,7 @@ import pytest
 
 from multimodal_pad import LengthTable, PaddingError, Planned, ShapePlan, TransformerCost, attention_area, plan_shapes
 from multimodal_pad.errors import PlanError
-from multimodal_pad.planner import plan_efficiency
+from multimodal_pad.serving import plan_efficiency
 
 TABLE = LengthTable(("text", "audio"), np.array([[n % 9, 3 * n % 40] for n in range(500)]))
 COST = TransformerCost(("text", "audio"), feature_widths={"audio": 74}, kernel_sizes={"audio": 3})

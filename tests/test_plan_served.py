@@ -14,8 +14,8 @@ from multimodal_pad import (
     plan_shapes,
 )
 from multimodal_pad.errors import UncoveredLengthError
-from multimodal_pad.planner import check_served, plan_efficiency
 from multimodal_pad.planning_task import DRAWN_BATCHES
+from multimodal_pad.serving import check_served, plan_efficiency
 from multimodal_pad.sources import Synthetic
 from multimodal_pad.steps import EMPTY
 from tests.plans import table_of, weighted

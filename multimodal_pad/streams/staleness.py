@@ -11,8 +11,9 @@ from multimodal_pad.cost import BatchBudget, Cost, position_count
 from multimodal_pad.errors import PaddingError
 from multimodal_pad.lengths import LengthTable
 from multimodal_pad.plan import ShapePlan
-from multimodal_pad.planner import WORSE, plan_efficiency, plan_shapes
+from multimodal_pad.planner import plan_shapes
 from multimodal_pad.policies import Planned, Policy
+from multimodal_pad.serving import WORSE, plan_efficiency
 from multimodal_pad.streams.longest import with_longest
 
 MOST_NEW_SHAPES = 32
