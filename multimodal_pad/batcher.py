@@ -58,6 +58,7 @@ class BucketBatcher:
 
     Attributes:
         lengths: the length table, truncated where asked for.
+        resumes: whether it was restored, and the next epoch asked for begins where the state says.
 
     Raises:
         PaddingError: an option out of range, or a cost of other modalities than the policy's.
@@ -128,7 +129,7 @@ class BucketBatcher:
         self._schedules: Schedules | None = None
         self._made: dict[int, Schedule] = {}
         self._making = threading.Lock()
-        self._position, self._counted, self._resumes = Position(0, 0), 0, False
+        self._position, self._counted, self.resumes = Position(0, 0), 0, False
         self._stats = self._new_stats()
 
     def schedule(self, epoch: int) -> Schedule:
@@ -184,19 +185,24 @@ class BucketBatcher:
             )
         if index >= count:
             raise PaddingError(f"got shard_index={index} of shard_count={count}; the index goes from 0 to {count - 1}")
-        plan = self.policy.plan if isinstance(self.policy, Planned) else None
-        sizes = [self.batch_size] if self.batch_size is not None else plan.batch_sizes.tolist() if plan else []
-        uneven = sorted({size for size in sizes if size % count})
+        uneven = [rows for rows in self.batch_sizes if rows % count]
         if uneven:
             raise PaddingError(
-                f"got batches of {uneven[0]} rows for {count} shards; give a number of rows that {count} divides"
-                + (f", such as BatchBudget(..., multiple={count})" if plan is not None and plan.batch_budget else "")
+                f"got batches of {uneven[0]} rows for {count} shards; give a number of rows that {count} divides, such "
+                f"as BatchBudget(..., multiple={count}) for a budget"
             )
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
         other.shard_index, other.shard_count = index, count
         other._stats, other._counted = other._new_stats(), self._position.step
         return other
+
+    @property
+    def batch_sizes(self) -> list[int]:
+        """The rows of batches, of all shards together, each number once."""
+        if self.batch_size is not None:
+            return [self.batch_size]
+        return sorted(set(self.policy.plan.batch_sizes.tolist())) if isinstance(self.policy, Planned) else []
 
     @property
     def position(self) -> Position:
@@ -239,7 +245,7 @@ class BucketBatcher:
                 differ are named), or no state at all.
         """
         self._begin(self.position_of(state))
-        self._stats, self._resumes = self._new_stats(), True
+        self._stats, self.resumes = self._new_stats(), True
         return self._position
 
     def position_of(self, state: Mapping[str, Any]) -> Position:
@@ -265,7 +271,7 @@ class BucketBatcher:
     def _begin(self, position: Position) -> None:
         """Stand somewhere else, with what was consumed before counted."""
         self._stats = self.stats
-        self._position, self._counted, self._resumes = position, position.step, False
+        self._position, self._counted, self.resumes = position, position.step, False
 
     def forecast(self, epoch: int = 0) -> PaddingStats:
         """The ledger that the epoch will leave, from the lengths alone."""
@@ -314,7 +320,7 @@ class BucketBatcher:
         reaches the consumer at the batch that it spoilt, with a note that names the sample.
         """
         check_whole("epoch", epoch, 0)
-        start = self._position.step if self._resumes and epoch == self._position.epoch else 0
+        start = self._position.step if self.resumes and epoch == self._position.epoch else 0
         self._begin(Position(epoch, start))
         return self._batches(epoch, start)
 

@@ -1,4 +1,10 @@
+import os
 from pathlib import Path
+
+# Tests compile many small programs and run each a few times: to optimize them takes longer than it saves.
+os.environ["XLA_FLAGS"] = " ".join(
+    [os.environ.get("XLA_FLAGS", ""), "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"]
+)
 
 import jax
 import pytest

@@ -52,8 +52,8 @@ class Checkpoints:
     until they are whole. A process that is killed at any time leaves a whole checkpoint at a step, or none.
     :meth:`restore` compares all it reads with checksums from the time of writing.
 
-    Of several processes each makes the same calls; the first one writes, and decides which checkpoint is taken. They
-    need a folder that all of them see.
+    Of several processes each makes the same calls. Only the first one writes, so that none waits for another, and it
+    decides which checkpoint is taken. They need a folder that all of them see.
 
     Args:
         directory: a local folder, made at the first save; for one training at a time.
@@ -106,9 +106,11 @@ class Checkpoints:
         check_whole("step", step, 0, TrainingError)
         if loss is not None and not math.isfinite(loss):
             raise TrainingError(f"got loss={loss!r} at step {step}; it must be finite, or None")
+        self.wait()  # before the state is copied, so that there is one copy at a time
+        if jax.process_index() > 0:
+            return
         copies = host_copies(state)
         saved = make_record(copies, record, None if loss is None else float(loss))
-        self.wait()
         manager = self._manager or self._open()
         latest = manager.latest_step()
         if latest is not None and latest >= step:
@@ -143,7 +145,7 @@ class Checkpoints:
         self.close()  # the next save looks at the folder anew
         named_leaves(like)
         read: dict[int, Checkpoint] = {}
-        step = told_by_the_first(lambda: self._choose(like, read))
+        step = told_by_the_first("checkpoint", lambda: self._choose(like, read))
         if step is not None and step not in read:
             try:
                 read[step] = self._read(step, like)
@@ -217,11 +219,10 @@ class Checkpoints:
         return chosen
 
     def _open(self) -> ocp.CheckpointManager:
-        told_by_the_first(self._prepare)
-        processes = ocp.options.MultiprocessingOptions()
-        if jax.process_count() > 1:
-            # All of them by name: Orbax then waits at barriers of the coordinator, which need no compiled program.
-            processes = ocp.options.MultiprocessingOptions(active_processes=set(range(jax.process_count())))
+        self._prepare()
+        # This process alone: Orbax would have all of them wait for each other.
+        alone = jax.process_index()
+        processes = ocp.options.MultiprocessingOptions(primary_host=alone, active_processes={alone})
         handlers = ocp.handlers.DefaultCheckpointHandlerRegistry()
         handlers.add(STATE, ocp.args.PyTreeSave, array_handler(processes))
         policies = [ocp.checkpoint_managers.LatestN(self._keep_last), self._best]

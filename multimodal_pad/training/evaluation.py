@@ -21,11 +21,14 @@ def evaluate(
 
     ``table`` holds :meth:`TrainStep.eval_step`. One integer target for several outputs is a class
     (accuracy, weighted F1); everything else is regressed (mean absolute error). With a mesh, which is the step's, every
-    process gets the figures of all samples.
+    process gives the whole batcher (or its own shard) and gets the figures of all samples.
+
+    Raises:
+        TrainingError: batches without targets, classes without scikit-learn, or as :meth:`DataMesh.share` and
+            :meth:`DataMesh.batches`.
     """
     total, outputs, targets = 0.0, [], []
-    batches = batcher.epoch(0)
-    for batch in batches if mesh is None else mesh.batches(batches, batcher.policy.modalities):
+    for batch in batcher.epoch(0) if mesh is None else mesh.epoch(mesh.share(batcher), 0):
         found: Any = table(leaves, batch)
         real = np.asarray(found.sample_mask)
         total += float(found.loss) * int(real.sum())

@@ -111,9 +111,15 @@ def fit(
         CompileError: something compiles after the warm-up, and ``strict`` is given.
         TrainingError: fewer than 1 epoch, patience without evaluation, a loss that is not finite
             (named by epoch and step), classes to evaluate without scikit-learn, ``strict`` for a policy
-            without a finite set of shapes, ``save_every`` without checkpoints, checkpoints of another model, rows that
-            the devices don't divide, or processes that disagree about a batch.
-        PaddingError: checkpoints of a run on another dataset, plan or seed (what differs is named).
+            without a finite set of shapes, ``save_every`` without checkpoints, a batcher that was restored,
+            checkpoints that are damaged, of another model, seed or evaluation set, or that can't be written, rows
+            that the devices don't divide, or processes that differ, in what they are given or in a batch. (That the
+            learning rate is another one is not noticed.)
+        PaddingError: checkpoints of a run on another dataset, plan or order (what differs is named).
+        OSError: the folder of the checkpoints can't be made.
+
+    Warns:
+        CheckpointWarning: a checkpoint is damaged, and skipped.
 
     >>> from multimodal_pad import Ladder
     >>> from multimodal_pad.models import ModalityConfig, MultimodalTransformer, TransformerConfig
@@ -140,17 +146,35 @@ def fit(
         require_scikit_learn()  # now, and not after the first epoch
     if cache_dir is not None:
         use_compilation_cache(cache_dir)
+    if batcher.resumes:
+        raise TrainingError(
+            f"got a batcher that was restored to {batcher.position}; fit goes on by checkpoints: give it a new "
+            "batcher, and checkpoints of the run"
+        )
+    progress = progress and jax.process_index() == 0
     mesh = DataMesh(devices) if devices is not None or jax.device_count() > 1 else None
-    if mesh is not None:
-        mesh.prepare(batcher.policy.modalities)
-        batcher = mesh.share(batcher)
-        evaluate_on = None if evaluate_on is None else mesh.share(evaluate_on)
     step = TrainStep(model, optimizer or make_optimizer(), loss, seed=seed, mesh=mesh and mesh.mesh)
+    settings = {"seed": seed, "evaluate_on": None if evaluate_on is None else _identity(evaluate_on)}
     spread: dict[str, Any] = {}
-    leaves: Sequence[jax.Array] = step.leaves
+    # The state, and beside it the parameters of the best epoch: a copy on the host, where it needs no program and no
+    # device memory, since the next step donates the state.
+    state: dict[str, Any] = {"leaves": step.leaves, "best": np.array(step.leaves[0])}
     if mesh is not None:
-        leaves = mesh.place_state(leaves)
+        batcher = mesh.share(batcher, "batcher")
+        evaluate_on = None if evaluate_on is None else mesh.share(evaluate_on, "evaluate_on")
+        mesh.check_agreed(
+            {
+                "the initial parameters or the optimizer": b"".join(np.asarray(leaf).tobytes() for leaf in step.leaves),
+                "the batcher": _identity(batcher),
+                "the samples": [str((x.shape[2:], x.dtype)) for x in jax.tree.leaves(batcher.example())],
+                "the settings": {**settings, "epochs": epochs, "patience": patience, "save_every": save_every},
+                "the checkpoints": checkpoints is not None,
+            }
+        )
+        mesh.prepare(batcher.policy.modalities)
+        state["leaves"] = mesh.place_state(step.leaves)
         spread = {"in_shardings": (mesh.state_sharding, mesh.batch_sharding), "out_shardings": mesh.state_sharding}
+    step.leaves = []  # the steps donate the state: whoever held on to the first one would hold its memory
     train_table = StepTable(step.train_step, donate_state=True, **spread)
     eval_table = StepTable(step.eval_step, **spread)
     finite = [
@@ -159,27 +183,24 @@ def fit(
         if batches is not None and batches.policy.finite
     ]
     if finite:
-        warm_up_all(finite, leaves, progress=progress)
-    # Beside the state, the parameters of the best epoch: a copy on the host, where it needs no program and no device
-    # memory, since the next step donates the state.
-    state: dict[str, Any] = {"leaves": list(leaves)}
-    if evaluate_on is not None:
-        state["best"] = np.array(leaves[0])
+        warm_up_all(finite, state["leaves"], progress=progress)
     run = Run()
     if checkpoints is not None and (saved := checkpoints.restore(state)) is not None:
-        state, run = saved.state, Run.from_record(saved.record)
+        state, run = saved.state, Run.from_record(saved.record, settings)
         batcher.restore(saved.record["batcher"])
+        del saved
 
     def save(loss: float | None = None) -> None:
         if checkpoints is not None:
-            checkpoints.save(run.steps, state, run.to_record(batcher), loss=loss)
+            checkpoints.save(run.steps, state, run.to_record(batcher, settings), loss=loss)
 
     watch = nullcontext() if mesh is None else mesh.watch()
     with forbid_compiles() if strict else nullcontext() as guard, watch, _bar(progress) as show:
         while run.epoch < epochs and not run.stale(patience):
             started = time.perf_counter() - run.seconds
-            batches, steps = batcher.epoch(run.epoch), len(batcher.schedule(run.epoch))
-            for batch in batches if mesh is None else mesh.batches(batches, batcher.policy.modalities):
+            batches = batcher.epoch(run.epoch) if mesh is None else mesh.epoch(batcher, run.epoch)
+            steps = len(batcher.schedule(run.epoch))
+            for batch in batches:
                 state["leaves"], metrics = train_table(state["leaves"], batch)
                 if guard is not None:
                     guard.check()
@@ -194,8 +215,17 @@ def fit(
             if run.end_epoch(time.perf_counter() - started, evaluation) and evaluate_on is not None:
                 state["best"] = np.array(state["leaves"][0])
             save(evaluation.get("loss"))
-    leaves = state["leaves"]
-    return FitResult(step.model([state.get("best", leaves[0]), *leaves[1:]]), run.history, run.best_epoch)
+    if checkpoints is not None:
+        checkpoints.wait()
+    vector, *others = state["leaves"]
+    return FitResult(
+        step.model([vector if evaluate_on is None else state["best"], *others]), run.history, run.best_epoch
+    )
+
+
+def _identity(batcher: BucketBatcher) -> dict[str, Any]:
+    """What a batcher is of, wherever it stands."""
+    return {name: value for name, value in batcher.state().items() if name not in ("epoch", "step")}
 
 
 def _shapes(batcher: BucketBatcher, epochs: int) -> Shapes:

@@ -12,8 +12,7 @@ from jax.typing import ArrayLike
 Loss = Callable[[jax.Array, ArrayLike, ArrayLike], jax.Array]
 """``(outputs (B, K), targets (B, ...), sample_mask (B,)) -> scalar``: a mean over the real samples.
 
-Where there are none it is finite: over several devices each computes the mean of its own rows, which then counts by its
-number of real samples.
+Over several devices each computes the mean of its own rows, which then counts by its number of real samples.
 """
 
 

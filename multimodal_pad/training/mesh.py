@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator, Sequence
+import json
+import zlib
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,7 +21,8 @@ AXIS = "data"
 """The name of the mesh's only axis."""
 
 _AHEAD = 4
-"""Batches whose shapes are agreed upon ahead of their steps, so that asking never waits for the device."""
+"""Batches whose shapes are agreed upon ahead of their steps, so that asking never waits for the device; they are held
+in host memory, beside those that are prefetched and in flight."""
 
 _BATCH, _END, _FAILED = 1, 0, -1
 
@@ -41,7 +44,7 @@ class DataMesh:
         batch_sharding: of a batch: its rows spread over the devices.
 
     Raises:
-        TrainingError: a process has none of the devices.
+        TrainingError: no devices, one of them twice, or more of one process than of another.
 
     >>> DataMesh(jax.devices()[:1]).mesh.size
     1
@@ -49,37 +52,57 @@ class DataMesh:
 
     def __init__(self, devices: Sequence[Any] | None = None) -> None:
         devices = sorted(jax.devices() if devices is None else devices, key=lambda device: device.process_index)
-        idle = set(range(jax.process_count())) - {device.process_index for device in devices}
-        if idle:
-            raise TrainingError(f"got no device of process {min(idle)}; give devices of every process, as many of each")
+        counts = Counter(device.process_index for device in devices)
+        each = [counts[index] for index in range(jax.process_count())]
+        if len(set(devices)) < len(devices) or len(set(each)) > 1 or not each[0]:
+            raise TrainingError(
+                f"got {len(devices)} devices, {each} of the processes 0 to {jax.process_count() - 1}; give as many of "
+                "every process, at least one, and each once"
+            )
         self.mesh = Mesh(np.array(devices), (AXIS,))
         self.state_sharding = NamedSharding(self.mesh, PartitionSpec())
         self.batch_sharding = NamedSharding(self.mesh, PartitionSpec(AXIS))
         self._gather = jax.jit(_all_messages, in_shardings=self.batch_sharding, out_shardings=self.state_sharding)
         self._compiled: dict[int, Any] = {}
 
-    def share(self, batcher: BucketBatcher) -> BucketBatcher:
-        """This process's shard of the batches.
+    def share(self, batcher: BucketBatcher, name: str = "batcher") -> BucketBatcher:
+        """This process's shard of the batches; ``name`` is what errors call them.
 
         Raises:
             TrainingError: the devices don't divide the rows of a batch, or the batcher is a shard already, of
                 another number of processes.
         """
         index, count = jax.process_index(), jax.process_count()
-        uneven = sorted({shape.batch_size for shape in batcher.batch_shapes(1) if shape.batch_size % self.mesh.size})
+        uneven = [rows for rows in batcher.batch_sizes if rows % self.mesh.size]
         if uneven:
             raise TrainingError(
-                f"got batches of {uneven[0]} rows for {self.mesh.size} devices; give a number of rows that "
-                f"{self.mesh.size} divides, or fewer devices"
+                f"{name}: got batches of {uneven[0]} rows for {self.mesh.size} devices; give a number of rows that "
+                f"{self.mesh.size} divides (BatchBudget(..., multiple={self.mesh.size}) for a budget), or fewer "
+                "devices (devices=jax.devices()[:1])"
             )
         if batcher.shard_count == 1:
             return batcher.shard(index, count)
         if (batcher.shard_index, batcher.shard_count) != (index, count):
             raise TrainingError(
-                f"got shard {batcher.shard_index} of {batcher.shard_count} in process {index} of {count}; give the "
-                "whole batcher, each process takes its own shard of it"
+                f"{name}: got shard {batcher.shard_index} of {batcher.shard_count} in process {index} of {count}; give "
+                "the whole batcher, each process takes its own shard of it"
             )
         return batcher
+
+    def check_agreed(self, facts: Mapping[str, Any]) -> None:
+        """Raise a TrainingError in all processes that names the facts (JSON values or arrays) that are not the same."""
+        if jax.process_count() == 1:
+            return
+        said = [
+            zlib.crc32(value if isinstance(value, bytes) else json.dumps(value).encode()) for value in facts.values()
+        ]
+        told = np.asarray(self._tell(np.array(said, np.uint32).view(np.int32).tolist()))
+        different = [name for name, column in zip(facts, told.T, strict=True) if (column != column[0]).any()]
+        if different:
+            raise TrainingError(
+                f"the processes differ in {', '.join(different)}; give each the same (this one is process "
+                f"{jax.process_index()} of {jax.process_count()})"
+            )
 
     def place_state(self, leaves: Sequence[Any]) -> list[jax.Array]:
         """Arrays that every process has alike, whole on each device."""
@@ -92,10 +115,8 @@ class DataMesh:
 
     def prepare(self, modalities: Sequence[str]) -> None:
         """Compile what :meth:`batches` tells shapes with."""
-        size = 2 + len(modalities)
-        if jax.process_count() > 1 and size not in self._compiled:
-            struct = jax.ShapeDtypeStruct((self.mesh.size, size), np.int32)
-            self._compiled[size] = self._gather.lower(struct).compile()
+        if jax.process_count() > 1:
+            self._compile(2 + len(modalities))
 
     def batches(self, batches: Iterator[PaddedBatch], modalities: Sequence[str]) -> Iterator[PaddedBatch]:
         """The batches of all processes together, as arrays over the devices.
@@ -135,6 +156,10 @@ class DataMesh:
                 return
             yield self.place_batch(batch)
 
+    def epoch(self, batcher: BucketBatcher, epoch: int) -> Iterator[PaddedBatch]:
+        """The batches of an epoch of all processes together; ``batcher`` is this process's :meth:`share`."""
+        return self.batches(batcher.epoch(epoch), batcher.policy.modalities)
+
     @contextmanager
     def watch(self) -> Iterator[None]:
         """Around steps: where one fails because another process has died, say so.
@@ -153,10 +178,17 @@ class DataMesh:
                 f"another has died, its own log says why. Start all of them again, from the last checkpoint ({error})"
             ) from error
 
+    def _compile(self, size: int) -> Any:
+        """What gathers so many numbers of each process."""
+        if size not in self._compiled:
+            struct = jax.ShapeDtypeStruct((self.mesh.size, size), np.int32)
+            self._compiled[size] = self._gather.lower(struct).compile()
+        return self._compiled[size]
+
     def _tell(self, said: list[int]) -> jax.Array:
         """What every process says, ``(devices, n)``: a row for each of its devices."""
         mine = np.repeat(np.array([said], np.int32), len(self.mesh.local_devices), axis=0)
-        return self._compiled[len(said)](_spread(self.batch_sharding, mine, (self.mesh.size, len(said))))
+        return self._compile(len(said))(_spread(self.batch_sharding, mine, (self.mesh.size, len(said))))
 
 
 def _all_messages(messages: jax.Array) -> jax.Array:

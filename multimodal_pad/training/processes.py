@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -15,17 +15,22 @@ from multimodal_pad.errors import TrainingError
 _PATIENCE = 600
 """Seconds that a process waits for what the first one decides, which may have to read files for it."""
 
-_DECISIONS = itertools.count()
+_DECISIONS: dict[str, Iterator[int]] = {}
 
 
-def told_by_the_first(decide: Callable[[], Any]) -> Any:
+def told_by_the_first(subject: str, decide: Callable[[], Any]) -> Any:
     """What the first process decides (a JSON value), or the error that it meets, in all processes.
 
-    It goes through JAX's coordinator, as a broadcast between devices would have to be compiled.
+    It goes through JAX's coordinator, as a broadcast between devices would have to be compiled. All processes ask the
+    same questions of a subject, in the same order.
+
+    Raises:
+        TrainingError: in the others, where the first one meets an error.
     """
     if jax.process_count() == 1:
         return decide()
-    key, client = f"multimodal_pad/checkpoints/{next(_DECISIONS)}", distributed.global_state.client
+    number = next(_DECISIONS.setdefault(subject, itertools.count()))
+    key, client = f"multimodal_pad/{subject}/{number}", distributed.global_state.client
     assert client is not None  # there are no several processes without one
     if jax.process_index() > 0:
         told = json.loads(client.blocking_key_value_get(key, _PATIENCE * 1000))

@@ -98,14 +98,25 @@ class Run:
         """Whether the last ``patience`` epochs were all worse than the best."""
         return patience is not None and bool(self.history) and self.history[-1].epoch - self.best_epoch >= patience
 
-    def to_record(self, batcher: BucketBatcher) -> dict[str, Any]:
-        """All of it as JSON values, with the batcher's state at this step."""
-        return {**asdict(self), "batcher": {**batcher.state(), "epoch": self.epoch, "step": self.step}}
+    def to_record(self, batcher: BucketBatcher, settings: dict[str, Any]) -> dict[str, Any]:
+        """All of it as JSON values, with the batcher's state at this step, and what else the run depends on."""
+        state = {**batcher.state(), "epoch": self.epoch, "step": self.step}
+        return {**asdict(self), "batcher": state, "settings": settings}
 
     @classmethod
-    def from_record(cls, record: dict[str, Any]) -> Run:
-        """The run that :meth:`to_record` wrote."""
-        fields = {name: value for name, value in record.items() if name != "batcher"}
+    def from_record(cls, record: dict[str, Any], settings: dict[str, Any]) -> Run:
+        """The run that :meth:`to_record` wrote.
+
+        Raises:
+            TrainingError: it was run with other settings.
+        """
+        different = [name for name, value in settings.items() if record["settings"].get(name) != value]
+        if different:
+            raise TrainingError(
+                f"the checkpoints are of a run with another {' and another '.join(different)}; go on with the same, or "
+                "name another folder"
+            )
+        fields = {name: value for name, value in record.items() if name not in ("batcher", "settings")}
         return cls(**{**fields, "history": [EpochRecord(**epoch) for epoch in record["history"]]})
 
     def _settle_one(self) -> None:

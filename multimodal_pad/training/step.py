@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -132,30 +132,32 @@ class TrainStep:
 
         def objective(vector: jax.Array) -> jax.Array:
             outputs = self._merge(vector)(batch.features, batch.masks, dropout_key=key)
-            return share * self._batch_loss(outputs, batch)
+            return self._batch_loss(outputs, batch)
 
         loss, gradient = jax.value_and_grad(objective)(vector)
-        gradient = self._sum(gradient)
+        loss, gradient = self._combine(loss, share), self._combine(gradient, share)
         updates, opt_state = self._optimizer.update(gradient, opt_state, vector)
-        metrics = StepMetrics(self._sum(loss), jnp.linalg.norm(gradient), samples)
+        metrics = StepMetrics(loss, jnp.linalg.norm(gradient), samples)
         vector = optax.apply_updates(vector, updates)
         return jax.tree.leaves((vector, opt_state, count + 1)), metrics
 
     def _evaluate(self, leaves: list[jax.Array], batch: PaddedBatch) -> Evaluated:
         outputs = self.model(leaves)(batch.features, batch.masks)
-        loss = self._sum(self._share(batch)[1] * self._batch_loss(outputs, batch))
+        loss = self._combine(self._batch_loss(outputs, batch), self._share(batch)[1])
         outputs, targets, mask = (self._gather(jnp.asarray(x)) for x in (outputs, batch.targets, batch.sample_mask))
         return Evaluated(outputs, targets, mask, loss)
 
-    def _share(self, batch: PaddedBatch) -> tuple[jax.Array, jax.Array | float]:
+    def _share(self, batch: PaddedBatch) -> tuple[jax.Array, jax.Array]:
         """The real samples on all devices, and the share of them that this device has."""
         here = jnp.sum(batch.sample_mask)
-        if self._mesh is None:
-            return here, 1.0
         samples = self._sum(here)
         return samples, here / jnp.maximum(samples, 1)
 
-    def model(self, leaves: list[jax.Array] | list[np.ndarray]) -> Any:
+    def _combine(self, mean: jax.Array, share: jax.Array) -> jax.Array:
+        """The mean over all devices, of means over the real samples on each, which may be NaN where there are none."""
+        return mean if self._mesh is None else self._sum(jnp.where(share > 0, share * mean, 0))
+
+    def model(self, leaves: Sequence[jax.Array | np.ndarray]) -> Any:
         """The model with the parameters in ``leaves``: to evaluate, inspect or save. Compiles nothing."""
         vector = jax.tree.unflatten(self._structure, leaves)[0]
         if isinstance(vector, Tracer):

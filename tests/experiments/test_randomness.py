@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 
 from experiments.randomness import Config, differences, main, markdown
+from tests.caches import restored_cache_options
 
 
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory):
     out = tmp_path_factory.mktemp("randomness") / "run"
-    assert main(["--quick", "--out", str(out)]) == 0
+    with restored_cache_options():
+        assert main(["--quick", "--out", str(out)]) == 0
     return out
 
 

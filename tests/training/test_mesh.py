@@ -16,21 +16,28 @@ from tests.training.pair import train
 from tests.training.test_loop import MeanModel, make_batcher, make_samples
 
 TWO_DEVICES = """
-import jax, numpy as np
+import jax, optax, numpy as np
 from multimodal_pad import BucketBatcher, Fixed
 from multimodal_pad.errors import TrainingError
 from multimodal_pad.training import DataMesh, fit
 from tests.training.pair import train
 from tests.training.test_loop import MeanModel, make_samples
 
+def naive(outputs, targets, sample_mask):
+    # Not a number where no row is real, as on the second device at the last of 37 samples.
+    losses = optax.softmax_cross_entropy_with_integer_labels(outputs, targets)
+    return (losses * sample_mask).sum() / sample_mask.sum()
+
+
 assert jax.device_count() == 2
 np.savez("{path}", **train())
 try:
     DataMesh().share(BucketBatcher(make_samples(), Fixed({{"audio": 12}}), batch_size=5))
 except TrainingError as error:
-    assert "got batches of 5 rows for 2 devices; give a number of rows that 2 divides, or fewer devices" in str(error)
+    assert "batcher: got batches of 5 rows for 2 devices; give a number of rows that 2 divides" in str(error)
 else:
     raise SystemExit("five rows went onto two devices")
+fit(MeanModel(), BucketBatcher(make_samples(37), Fixed({{"audio": 12}}), batch_size=6), epochs=1, loss=naive)
 batcher = BucketBatcher(make_samples(), Fixed({{"audio": 12}}), batch_size=5)
 fit(MeanModel(), batcher, epochs=1, devices=jax.devices()[1:], progress=False)
 print("well")
@@ -88,6 +95,19 @@ def test_two_processes_train_as_one(pair):
         assert_trained_alike(alone, saved)
 
 
+@pytest.mark.parametrize(
+    ("what", "named"),
+    [
+        ("model", "the initial parameters or the optimizer"),
+        ("epochs", "the settings"),
+        ("data", "the batcher"),
+    ],
+)
+def test_processes_that_are_given_different_things_are_told(pair, what, named):
+    for line in lines(pair[0], f"{what}:"):
+        assert f"{what}: the processes differ in {named}; give each the same" in line
+
+
 def test_a_wrong_shape_in_one_process_is_an_error_in_both(pair):
     for index, line in enumerate(lines(pair[0], "shapes:")):
         assert "one has 3 x (audio 12) and one has 3 x (audio 13); make the batcher from the same source" in line
@@ -115,6 +135,12 @@ def test_the_death_of_one_process_ends_the_other(pair):
 def test_a_shard_that_is_not_this_processes_is_refused():
     with pytest.raises(TrainingError, match=r"got shard 1 of 2 in process 0 of 1; give the whole batcher"):
         DataMesh(jax.devices()[:1]).share(make_batcher(make_samples()).shard(1, 2))
+
+
+@pytest.mark.parametrize("devices", [[], jax.devices()[:1] * 2])
+def test_devices_that_cannot_be(devices):
+    with pytest.raises(TrainingError, match=r"got \d devices, \[\d\] of the processes 0 to 0; give as many of every"):
+        DataMesh(devices)
 
 
 def test_one_device_may_be_named():
