@@ -46,7 +46,7 @@ class BucketBatcher:
             every sample is read once to be measured.
         grouping: ``"length"`` puts samples of like shape together, ``"random"`` draws the batch
             first (see :func:`~multimodal_pad.schedule.make_schedule`).
-        window: batches per shuffle window of ``"length"``.
+        window: batches per shuffle window of ``"length"``, see :data:`~multimodal_pad.schedule.WINDOW`.
         seed: of the order.
         long_samples: what becomes of samples that no bucket holds: ``"error"``, ``"truncate"``
             (keep the front) or ``"drop"``; both are counted in :attr:`stats`.

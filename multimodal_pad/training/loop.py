@@ -162,15 +162,17 @@ def fit(
     if mesh is not None:
         batcher = mesh.share(batcher, "batcher")
         evaluate_on = None if evaluate_on is None else mesh.share(evaluate_on, "evaluate_on")
-        mesh.check_agreed(
-            {
-                "the initial parameters or the optimizer": b"".join(np.asarray(leaf).tobytes() for leaf in step.leaves),
-                "the batcher": _identity(batcher),
-                "the samples": [str((x.shape[2:], x.dtype)) for x in jax.tree.leaves(batcher.example())],
-                "the settings": {**settings, "epochs": epochs, "patience": patience, "save_every": save_every},
-                "the checkpoints": checkpoints is not None,
-            }
-        )
+        if jax.process_count() > 1:
+            arrays = b"".join(np.asarray(leaf).tobytes() for leaf in step.leaves)
+            mesh.check_agreed(
+                {
+                    "the initial parameters or the optimizer": arrays,
+                    "the batcher": _identity(batcher),
+                    "the samples": [str((x.shape[2:], x.dtype)) for x in jax.tree.leaves(batcher.example())],
+                    "the settings": {**settings, "epochs": epochs, "patience": patience, "save_every": save_every},
+                    "the checkpoints": checkpoints is not None,
+                }
+            )
         mesh.prepare(batcher.policy.modalities)
         state["leaves"] = mesh.place_state(step.leaves)
         spread = {"in_shardings": (mesh.state_sharding, mesh.batch_sharding), "out_shardings": mesh.state_sharding}

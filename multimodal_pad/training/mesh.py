@@ -80,7 +80,7 @@ class DataMesh:
                 f"{self.mesh.size} divides (BatchBudget(..., multiple={self.mesh.size}) for a budget), or fewer "
                 "devices (devices=jax.devices()[:1])"
             )
-        if batcher.shard_count == 1:
+        if batcher.shard_count == 1 < count:
             return batcher.shard(index, count)
         if (batcher.shard_index, batcher.shard_count) != (index, count):
             raise TrainingError(
@@ -90,9 +90,7 @@ class DataMesh:
         return batcher
 
     def check_agreed(self, facts: Mapping[str, Any]) -> None:
-        """Raise a TrainingError in all processes that names the facts (JSON values or arrays) that are not the same."""
-        if jax.process_count() == 1:
-            return
+        """Raise a TrainingError in all processes that names the facts (JSON values or bytes) that are not the same."""
         said = [
             zlib.crc32(value if isinstance(value, bytes) else json.dumps(value).encode()) for value in facts.values()
         ]

@@ -112,7 +112,7 @@ class TrainStep:
             return local
         # Spelt out per device, since the partitioner would gather the whole batch for a loop over its samples. Sums
         # over the devices are ours too (_sum), so there is no replication for JAX to check.
-        specs = PartitionSpec(), PartitionSpec(*self._mesh.axis_names)
+        specs = PartitionSpec(), PartitionSpec(self._mesh.axis_names)
         return jax.shard_map(local, mesh=self._mesh, in_specs=specs, out_specs=PartitionSpec(), check_vma=False)
 
     def _sum(self, x: jax.Array) -> jax.Array:
