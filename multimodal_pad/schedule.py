@@ -21,9 +21,9 @@ Grouping = Literal["random", "length"]
 WINDOW = 1024
 """Batches per shuffle window, where nothing else is said.
 
-Measured (``docs/scale.md``): fewer than there are shapes cost padding, more than that save none. But with a few hundred
-the mean lengths of neighbouring batches are still correlated, by some -0.01; at so many they are not, and a window costs
-neither memory nor time.
+Measured (``docs/scale.md``): fewer than there are shapes cost padding, more than that save none. But with some tens
+of them the mean lengths of neighbouring batches are still correlated, by -0.01; at so many they are not, and a window
+costs neither memory nor time.
 """
 
 
