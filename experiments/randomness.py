@@ -60,7 +60,7 @@ QUICK = {
     "seeds": 2,
     "epochs": 1,
     "batch_size": 8,
-    "shapes": 2,
+    "shapes": 1,
 }
 """What --quick changes: a look at whether everything works."""
 

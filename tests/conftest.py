@@ -1,4 +1,6 @@
 import os
+import signal
+from contextlib import suppress
 from pathlib import Path
 
 # Tests compile many small programs and run each a few times: to optimize them takes longer than it saves.
@@ -11,6 +13,9 @@ import pytest
 from hypothesis import settings
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# A shell that runs the tests in the background has them ignore Ctrl-C, and what they start inherits that.
+with suppress(ValueError):  # not in the main thread
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("steady", deadline=None, derandomize=True)
 settings.load_profile("steady")
 
