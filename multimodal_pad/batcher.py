@@ -5,25 +5,31 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from multimodal_pad.assembly import Assembly
-from multimodal_pad.cost import Cost, check_priced, position_count
+from multimodal_pad.cost import Cost
 from multimodal_pad.dealing import policy_shapes
 from multimodal_pad.errors import LengthError, PaddingError
 from multimodal_pad.lengths import LengthTable, Source, check_whole
 from multimodal_pad.padding import BatchShape, PaddedBatch
-from multimodal_pad.policies import Fixed, Planned, Policy, check_covered
+from multimodal_pad.policies import (
+    Fixed,
+    LongSamples,
+    Planned,
+    Policy,
+    check_covered,
+    check_long_samples,
+    choose_cost,
+)
 from multimodal_pad.prefetch import Prefetch
 from multimodal_pad.resuming import check_state, describe_run
 from multimodal_pad.schedule import WINDOW, Grouping, Schedule, Schedules, check_batching
 from multimodal_pad.serving import check_served
 from multimodal_pad.stats import PaddingStats
 from multimodal_pad.steps import EMPTY, Steps
-
-LongSamples = Literal["error", "truncate", "drop"]
 
 
 class Position(NamedTuple):
@@ -96,14 +102,11 @@ class BucketBatcher:
     ) -> None:
         check_batching(policy, batch_size, grouping, window, seed)
         check_whole("prefetch", prefetch, 0)
-        planned = policy.plan.cost if isinstance(policy, Planned) else None
-        cost = cost or planned or position_count
-        if long_samples not in get_args(LongSamples):
-            raise PaddingError(f"got long_samples={long_samples!r}; choose one of {list(get_args(LongSamples))}")
+        check_long_samples(long_samples)
+        cost = choose_cost(policy, cost)
         self.source, self.policy, self.batch_size = source, policy, batch_size
         self.grouping: Grouping = grouping
         self.window, self.seed, self.cost, self.prefetch = window, seed, cost, prefetch
-        check_priced(cost, policy.modalities)
         table = LengthTable.measure(source, policy.modalities) if lengths is None else lengths
         if len(table) != len(source):
             raise LengthError(

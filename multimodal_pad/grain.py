@@ -16,12 +16,12 @@ import grain
 import numpy as np
 from absl import flags
 
-from multimodal_pad.batcher import BucketBatcher, LongSamples, Position
-from multimodal_pad.cost import Cost, check_priced, position_count
+from multimodal_pad.batcher import BucketBatcher, Position
+from multimodal_pad.cost import Cost
 from multimodal_pad.errors import PaddingError, PlanWarning
 from multimodal_pad.lengths import check_whole
 from multimodal_pad.padding import PaddedBatch
-from multimodal_pad.policies import Planned, Policy
+from multimodal_pad.policies import LongSamples, Policy, check_long_samples, choose_cost
 from multimodal_pad.streams.buffer import StreamBuffer
 from multimodal_pad.streams.intake import Intake, Waiting, pad_waiting
 
@@ -218,11 +218,10 @@ class StreamIterDataset(grain.IterDataset[PaddedBatch]):
         cost: Cost | None = None,
     ) -> None:
         super().__init__(parent)
-        planned = policy.plan.cost if isinstance(policy, Planned) else None
+        check_long_samples(long_samples)
         self.policy, self.batch_size, self.buffer, self.order_seed = policy, batch_size, buffer, seed
         self.long_samples: LongSamples = long_samples
-        self.pad_value, self.check_finite, self.cost = pad_value, check_finite, cost or planned or position_count
-        check_priced(self.cost, policy.modalities)
+        self.pad_value, self.check_finite, self.cost = pad_value, check_finite, choose_cost(policy, cost)
         self.new_buffer(0)
 
     def new_buffer(self, batch: int) -> StreamBuffer[Waiting]:

@@ -9,13 +9,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
-from multimodal_pad.errors import LengthError, UncoveredLengthError
+from multimodal_pad.cost import Cost, check_priced, position_count
+from multimodal_pad.errors import LengthError, PaddingError, UncoveredLengthError
 from multimodal_pad.lengths import LengthTable, check_names, check_whole
 from multimodal_pad.plan import ShapePlan
+
+LongSamples = Literal["error", "truncate", "drop"]
+"""What becomes of a sample that no bucket holds."""
 
 
 class Policy(ABC):
@@ -264,6 +268,24 @@ def _check_edges(name: str, column: Any) -> np.ndarray:
             "each larger than the one before"
         )
     return edges.astype(np.int64)
+
+
+def check_long_samples(long_samples: str) -> None:
+    """Raise a PaddingError unless it says what becomes of samples that no bucket holds."""
+    if long_samples not in get_args(LongSamples):
+        raise PaddingError(f"got long_samples={long_samples!r}; choose one of {list(get_args(LongSamples))}")
+
+
+def choose_cost(policy: Policy, cost: Cost | None) -> Cost:
+    """The cost given, or that of the policy's plan, or positions.
+
+    Raises:
+        PaddingError: it is a cost of other modalities than the policy's.
+    """
+    planned = policy.plan.cost if isinstance(policy, Planned) else None
+    chosen = cost or planned or position_count
+    check_priced(chosen, policy.modalities)
+    return chosen
 
 
 def check_covered(lengths: LengthTable, policy: Policy, keep: np.ndarray | None = None) -> None:

@@ -156,6 +156,8 @@ def test_a_stream_over_another_dataset_is_refused():
 def test_streams_that_cannot_be_batched():
     with pytest.raises(PaddingError, match="no samples that a bucket holds"):
         list(make_stream(grain.MapDataset.source([])))
+    with pytest.raises(PaddingError, match=r"got long_samples='cut'; choose one of \['error', 'truncate', 'drop'\]"):
+        make_stream(long_samples="cut")
     with pytest.raises(PaddingError, match="got a buffer of 2 samples for batches of up to 3 rows"):
         make_stream(buffer=2)
     with pytest.raises(SampleError, match="sample 1"):

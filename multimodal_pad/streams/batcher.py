@@ -6,18 +6,17 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from multimodal_pad.batcher import LongSamples
-from multimodal_pad.cost import BatchBudget, Cost, check_priced, position_count
+from multimodal_pad.cost import BatchBudget, Cost, position_count
 from multimodal_pad.dealing import policy_shapes
 from multimodal_pad.errors import PaddingError, PlanWarning
 from multimodal_pad.lengths import LengthTable, Sample, check_whole
 from multimodal_pad.padding import BatchShape, PaddedBatch
 from multimodal_pad.planner import plan_shapes
-from multimodal_pad.policies import Planned, Policy
+from multimodal_pad.policies import LongSamples, Planned, Policy, choose_cost
 from multimodal_pad.prefetch import Prefetch
 from multimodal_pad.stats import PaddingStats
 from multimodal_pad.steps import EMPTY, Steps
@@ -105,13 +104,9 @@ class StreamBatcher:
         check_whole("prefetch", prefetch, 1)
         check_whole("recent", recent, 1)
         _check_stream(samples, timeout)
-        if long_samples not in get_args(LongSamples):
-            raise PaddingError(f"got long_samples={long_samples!r}; choose one of {list(get_args(LongSamples))}")
-        planned = policy.plan.cost if isinstance(policy, Planned) else None
         self.samples, self.policy, self.batch_size, self.buffer = samples, policy, batch_size, buffer
-        self.seed, self.cost, self.prefetch, self.timeout = seed, cost or planned or position_count, prefetch, timeout
+        self.seed, self.cost, self.prefetch, self.timeout = seed, choose_cost(policy, cost), prefetch, timeout
         self.pad_value, self.check_finite = pad_value, check_finite
-        check_priced(self.cost, policy.modalities)
         self._new_buffer(0)
         self._intake = Intake(policy, long_samples)
         self._recent = RecentLengths(policy, self.cost, recent)

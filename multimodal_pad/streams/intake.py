@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from multimodal_pad.alike import AlikeSamples
 from multimodal_pad.errors import UncoveredLengthError
 from multimodal_pad.lengths import TARGETS, Sample, check_same_modalities, modality_array
 from multimodal_pad.padding import PaddedBatch, pad_samples
-from multimodal_pad.policies import Policy
+from multimodal_pad.policies import LongSamples, Policy, check_long_samples
 from multimodal_pad.streams.buffer import Taken
 
 
@@ -35,6 +35,9 @@ class Intake:
         policy: says which samples are too long.
         long_samples: what becomes of those.
 
+    Raises:
+        PaddingError: it says something else than it may.
+
     Attributes:
         whole: whether a sample may have no other modalities than the policy's.
         first: the first sample, or None before it.
@@ -43,7 +46,8 @@ class Intake:
         notices: what the user is to be told.
     """
 
-    def __init__(self, policy: Policy, long_samples: Literal["error", "truncate", "drop"]) -> None:
+    def __init__(self, policy: Policy, long_samples: LongSamples) -> None:
+        check_long_samples(long_samples)
         self._policy, self._long_samples, self.whole = policy, long_samples, False
         self._alike = AlikeSamples()
         self.first: Waiting | None = None

@@ -25,13 +25,16 @@ def told_by_the_first(subject: str, decide: Callable[[], Any]) -> Any:
     same questions of a subject, in the same order.
 
     Raises:
-        TrainingError: in the others, where the first one meets an error.
+        TrainingError: in the others, where the first one meets an error; in all, where they were not connected.
     """
     if jax.process_count() == 1:
         return decide()
     number = next(_DECISIONS.setdefault(subject, itertools.count()))
     key, client = f"multimodal_pad/{subject}/{number}", distributed.global_state.client
-    assert client is not None  # there are no several processes without one
+    if client is None:
+        raise TrainingError(
+            f"got {jax.process_count()} processes that are not connected; call jax.distributed.initialize() first"
+        )
     if jax.process_index() > 0:
         told = json.loads(client.blocking_key_value_get(key, _PATIENCE * 1000))
         if "error" in told:
