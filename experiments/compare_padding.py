@@ -29,7 +29,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from experiments.compare_measure import make_step, measure, summarise
 from experiments.compare_report import comparison_table, write_report
-from experiments.output import write_folder
 from experiments.provenance import provenance
 from multimodal_pad import (
     BucketBatcher,
@@ -47,6 +46,7 @@ from multimodal_pad.cli import exit_status
 from multimodal_pad.compiling import CompileLog, StepTable, calibrate, typical_shapes
 from multimodal_pad.lengths import Sample
 from multimodal_pad.models import ModalityConfig, MultimodalTransformer, TransformerConfig
+from multimodal_pad.output import write_folder
 from multimodal_pad.schedule import Grouping
 from multimodal_pad.sources import Meld, Synthetic
 

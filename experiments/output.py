@@ -1,12 +1,9 @@
-"""Output that is there whole or not at all."""
+"""What an experiment writes: its results, where they come from, and a picture."""
 
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,26 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress
 
-
-@contextmanager
-def write_folder(out: Path) -> Iterator[Path]:
-    """A temporary folder beside ``out``, renamed to it when the block ends well, else removed.
-
-    Raises:
-        FileExistsError: ``out`` is there already.
-        OSError: it cannot be written.
-    """
-    if out.exists():
-        raise FileExistsError(f"{out} exists; name another folder, so that nothing is overwritten")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
-        yield folder
-        folder.chmod(0o755)
-        folder.rename(out)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
+from multimodal_pad.output import write_folder
 
 
 def write_results(

@@ -27,10 +27,10 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from experiments.output import write_folder
 from multimodal_pad import LengthTable, Planned, ShapePlan, make_schedule, plan_shapes
 from multimodal_pad.cli import exit_status
 from multimodal_pad.comparison import ladders_within, policy_efficiency
+from multimodal_pad.output import write_folder
 from multimodal_pad.plan_plot import plot_plan
 from multimodal_pad.serving import plan_efficiency
 from multimodal_pad.sources import Meld, Synthetic

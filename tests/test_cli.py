@@ -110,7 +110,7 @@ def test_ctrl_c_leaves_nothing(lengths_csv, tmp_path, monkeypatch, capsys):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("multimodal_pad.cli.plan_shapes", interrupted)
+    monkeypatch.setattr("multimodal_pad.commands.plan.plan_shapes", interrupted)
     assert main(["plan", str(lengths_csv), "--out", str(tmp_path / "plan.json")]) == 130
     assert capsys.readouterr().err == "stopped\n"
     assert [file.name for file in tmp_path.iterdir()] == ["lengths.csv"]

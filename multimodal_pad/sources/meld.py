@@ -1,4 +1,4 @@
-"""MELD's utterance tables: text as token ids, audio and visual lengths from the durations."""
+"""MELD's utterance tables: text as token ids; audio and visual from feature files, or lengths from the durations."""
 
 from __future__ import annotations
 
@@ -7,18 +7,21 @@ import io
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from multimodal_pad.errors import PaddingError, SourceError
-from multimodal_pad.lengths import TARGETS, LengthTable
+from multimodal_pad.errors import SourceError
+from multimodal_pad.lengths import LengthTable
+from multimodal_pad.sources.corpus import Corpus, LeftOut, NonFinite, Progress, check_choice, check_distinct
+from multimodal_pad.sources.feature_files import FeatureFiles
 from multimodal_pad.sources.synthetic import AUDIO_RATE, VISUAL_RATE, WIDTHS
 
 Split = Literal["train", "dev", "test"]
 Payload = Literal["synthetic", "none"]
+SPLITS: tuple[Split, ...] = ("train", "dev", "test")
 
 EMOTIONS = ("neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger")
 UNKNOWN_ID = 1  # and 0 is what stands in the padding
@@ -32,15 +35,6 @@ _TIME = re.compile(r"(\d+):([0-5]?\d):([0-5]?\d)[,.](\d{1,3})")
 logger = logging.getLogger(__name__)
 
 
-class LeftOut(NamedTuple):
-    """A row that was left out, and why."""
-
-    file: str
-    line: int
-    utterance: str
-    reason: str
-
-
 class _Row(NamedTuple):
     line: int
     utterance: str
@@ -49,16 +43,17 @@ class _Row(NamedTuple):
     seconds: float
 
 
-class Meld:
+class Meld(Corpus):
     """One split of MELD (Poria et al., ACL 2019) from ``{split}_sent_emo.csv``.
 
     - ``text``: token ids ``(length,)`` int32. Tokens are words and punctuation marks in lower case;
       the vocabulary is that of the train split, 0 is padding and 1 an unknown token.
-    - ``audio`` and ``visual``: the tables hold no features, only times. Lengths are duration times
-      20 Hz and 15 Hz, at least 1. With ``payload="synthetic"`` the features ``(length, 74)`` and
-      ``(length, 35)`` are standard normal noise that carries no information; with ``"none"`` there is
-      only text.
+    - ``audio`` and ``visual``: the tables hold no features, only times. With ``features``, they are what is in your
+      files, and any other modalities too. Otherwise lengths are duration times 20 Hz and 15 Hz, at least 1; with
+      ``payload="synthetic"`` the features ``(length, 74)`` and ``(length, 35)`` are standard normal noise that carries
+      no information; with ``"none"`` there is only text.
     - ``targets``: one of the seven :data:`EMOTIONS`, int32.
+    - ``ids``: ``dia0_utt3`` and so on, of dialogue and utterance.
 
     Rows of no duration, or of more than 40 s, have faulty time stamps: they are left out, logged as
     a warning, and listed in :attr:`left_out`.
@@ -66,20 +61,26 @@ class Meld:
     Args:
         data_dir: the folder of the three tables.
         split: ``"train"``, ``"dev"`` or ``"test"``.
-        payload: what stands for audio and visual.
+        payload: what stands for audio and visual; not looked at where there are ``features``.
+        features: a folder of feature files per modality, as
+            :class:`~multimodal_pad.sources.feature_files.FeatureFiles` reads them. An utterance without a file
+            lacks the modality (length 0), which is logged as a warning and counted.
+        min_count: tokens that the train split has less often than this are unknown tokens.
         seed: of the payload.
+        nonfinite: what becomes of NaN and inf in feature files: ``"error"``, or ``"zero"`` puts 0 there and counts
+            them.
+        progress: told how far opening is.
 
     Attributes:
-        lengths: the length table.
-        targets: int32 ``(N,)``.
         vocabulary: token to id.
-        left_out: the rows left out, by the rule above.
 
     Raises:
         PaddingError: an unknown split or payload.
-        SourceError: a table is missing, is not UTF-8, lacks a column or rows, or has a broken row
-            (named by file and line).
+        SourceError: a table is missing, is not UTF-8, lacks a column or rows, has a broken row or one utterance twice
+            (named by file and line); or a feature file that is none.
     """
+
+    kind = "meld"
 
     def __init__(
         self,
@@ -87,43 +88,70 @@ class Meld:
         split: Split = "train",
         *,
         payload: Payload = "synthetic",
+        features: Mapping[str, str | Path] | None = None,
+        min_count: int = 1,
         seed: int = 0,
+        nonfinite: NonFinite = "error",
+        progress: Progress | None = None,
     ) -> None:
-        for name, value, allowed in (("split", split, Split), ("payload", payload, Payload)):
-            if value not in get_args(allowed):
-                raise PaddingError(f"got {name}={value!r}; choose one of {list(get_args(allowed))}")
+        check_choice("split", split, Split)
+        check_choice("payload", payload, Payload)
+        check_choice("nonfinite", nonfinite, NonFinite)
         path, train = _table(data_dir, split), _table(data_dir, "train")
-        rows, self.left_out = _split_off_faulty(path, list(_read(path)))
+        rows, left_out = _split_off_faulty(path, list(_read(path)))
         train_rows = rows if split == "train" else _split_off_faulty(train, list(_read(train)))[0]
-        for row in self.left_out:
+        for row in left_out:
             logger.warning("%s, line %d: left out %s: %s", row.file, row.line, row.utterance, row.reason)
         if not rows:
             raise SourceError(f"{path}: no usable row; it should hold the {split} utterances of MELD")
-        self.vocabulary = _vocabulary(train_rows)
-        self.targets = np.array([row.emotion for row in rows], np.int32)
+        ids = [row.utterance for row in rows]
+        check_distinct(ids, str(path))
+        self.vocabulary = _vocabulary(train_rows, min_count)
         self._tokens = [
             np.array([self.vocabulary.get(token, UNKNOWN_ID) for token in row.tokens], np.int32) for row in rows
         ]
-        self._seed = seed
+        self._seed, self._path = seed, path
         columns: dict[str, Any] = {"text": [len(tokens) for tokens in self._tokens]}
-        if payload == "synthetic":
+        rules: dict[str, Any] = {"min_count": min_count}
+        self._files: dict[str, FeatureFiles] = {}
+        for name, folder in (features or {}).items():
+            self._files[name] = files = FeatureFiles(Path(folder, split), name, ids, progress)
+            columns[name] = files.lengths
+            rules[f"{name} of"] = {"folder": str(folder), "utterances without a file": files.absent}
+        if features is None and payload == "synthetic":
             seconds = np.array([row.seconds for row in rows])
             for name, rate in (("audio", AUDIO_RATE), ("visual", VISUAL_RATE)):
                 columns[name] = np.maximum(1, np.rint(seconds * rate)).astype(np.int64)
-        self.lengths = LengthTable.from_columns(columns)
+            rules["payload"] = "synthetic: standard normal noise, as long as the utterance lasts"
+        super().__init__(
+            split,
+            lengths=LengthTable.from_columns(columns),
+            targets=np.array([row.emotion for row in rows], np.int32),
+            ids=ids,
+            inputs=[path, *([] if split == "train" else [train]), *[p for f in self._files.values() for p in f.paths]],
+            rules={**rules, "nonfinite": nonfinite},
+            nonfinite=nonfinite,
+            left_out=left_out,
+            vocabularies={"text": self.vocabulary},
+        )
 
-    def __len__(self) -> int:
-        return len(self.targets)
+    @staticmethod
+    def split_names(data_dir: str | Path) -> list[Split]:
+        """The three splits, whose tables must be there."""
+        return [split for split in SPLITS if _table(data_dir, split)]
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        if not 0 <= index < len(self):
-            raise IndexError(f"sample {index} of {len(self)}")
+    def _read(self, index: int) -> dict[str, np.ndarray]:
+        sample: dict[str, np.ndarray] = {"text": self._tokens[index]}
+        if self._files:
+            return {**sample, **{name: files.read(index) for name, files in self._files.items()}}
         rng = np.random.default_rng([self._seed, index])
-        sample: dict[str, Any] = {"text": self._tokens[index]}
         lengths = self.lengths.values[index].tolist()
         for name, length in zip(self.lengths.modalities[1:], lengths[1:], strict=True):
             sample[name] = rng.standard_normal((length, WIDTHS[name]), np.float32)
-        return {**sample, TARGETS: self.targets[index]}
+        return sample
+
+    def _place(self, index: int, modality: str) -> str:
+        return str(self._files[modality].path(index))
 
 
 def _table(data_dir: str | Path, split: str) -> Path:
@@ -165,7 +193,12 @@ def _parse(record: dict[str, Any], path: Path, line: int) -> _Row:
     if emotion not in EMOTIONS:
         raise SourceError(f"{where}: got the emotion {record['Emotion']!r}; known are {list(EMOTIONS)}")
     times = [_seconds(record[name], name, where) for name in ("StartTime", "EndTime")]
-    utterance = f"dia{record['Dialogue_ID']}_utt{record['Utterance_ID']}"
+    numbers = [record[name].strip() for name in ("Dialogue_ID", "Utterance_ID")]
+    if not all(number.isdecimal() for number in numbers):
+        raise SourceError(
+            f"{where}: got the dialogue {numbers[0]!r} and the utterance {numbers[1]!r}; both are numbers"
+        )
+    utterance = f"dia{numbers[0]}_utt{numbers[1]}"
     tokens = _TOKEN.findall(record["Utterance"].lower())
     return _Row(line, utterance, tokens, EMOTIONS.index(emotion), times[1] - times[0])
 
@@ -189,7 +222,8 @@ def _split_off_faulty(path: Path, rows: list[_Row]) -> tuple[list[_Row], list[Le
     return good, faulty
 
 
-def _vocabulary(rows: list[_Row]) -> dict[str, int]:
+def _vocabulary(rows: list[_Row], min_count: int) -> dict[str, int]:
     """Ids by falling frequency, ties in order of appearance; 0 and 1 are taken."""
     counts = Counter(token for row in rows for token in row.tokens)
-    return {token: rank for rank, (token, _) in enumerate(counts.most_common(), start=UNKNOWN_ID + 1)}
+    common = (token for token, count in counts.most_common() if count >= min_count)
+    return {token: rank for rank, token in enumerate(common, start=UNKNOWN_ID + 1)}

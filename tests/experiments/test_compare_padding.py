@@ -9,8 +9,8 @@ import pytest
 from experiments.compare_measure import predict_seconds
 from experiments.compare_padding import main, parse_arguments, parse_policy
 from experiments.compare_report import against_ladder, markdown
-from experiments.output import write_folder
 from multimodal_pad import PaddingError
+from multimodal_pad.output import write_folder
 
 ROW_KEYS = {
     "policy",

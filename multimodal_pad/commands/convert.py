@@ -1,0 +1,257 @@
+"""``multimodal-pad convert``: any corpus to a flat cache."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, get_args
+
+from rich.console import Console
+from rich.progress import Progress, TaskID
+
+from multimodal_pad.errors import PaddingError
+from multimodal_pad.lengths import Source
+from multimodal_pad.sources import Csd, Meld, Mmsa, Mult, NumpyDir, convert, tfds
+from multimodal_pad.sources.conversion import Dtype
+from multimodal_pad.sources.corpus import NonFinite
+from multimodal_pad.sources.corpus import Progress as Tell
+from multimodal_pad.sources.mmsa import Lengths
+from multimodal_pad.sources.tfds_source import TfdsCorpus
+
+HELP = """Write a corpus as a flat cache: per split and modality one memory-mapped .npy with the frames of all samples,
+true lengths, targets, ids, and a manifest.json that says where it comes from and what was chosen.
+
+It is written to a temporary folder beside OUT, which is renamed when it is whole: an interrupted run leaves nothing.
+Pickles are read as data alone: nothing in them is run."""
+
+EXAMPLES = """examples:
+  multimodal-pad convert mult mosi_data_noalign.pkl mosi
+  multimodal-pad convert mmsa unaligned_50.pkl mosei --nonfinite zero --standardize audio visual
+  multimodal-pad convert csd FOLDER mosi --labels CMU_MOSI_Opinion_Labels.csd --folds folds.json \\
+      --sequence text=CMU_MOSI_TimestampedWordVectors.csd --sequence audio=CMU_MOSI_COVAREP.csd --nonfinite zero
+  multimodal-pad convert meld MELD meld --features audio=WAV2VEC --features visual=FACES
+  multimodal-pad convert tfds unaligned_emotion/mosi mosi --targets targets --ids id
+
+in Python:
+  source = NumpyDir("mosi", "train")"""
+
+Open = Callable[[Tell], Mapping[str, Source]]
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command to the subparsers of ``multimodal-pad``."""
+    parser = commands.add_parser(
+        "convert",
+        help="write a corpus as a flat cache",
+        description=HELP,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=_run)
+    sources = parser.add_subparsers(required=True, metavar="SOURCE", dest="source")
+
+    mult = _source(sources, "mult", "FILE", "a pickle of MulT (MOSI, MOSEI, IEMOCAP), padded on the left", _open_mult)
+    _modalities(mult)
+
+    mmsa = _source(sources, "mmsa", "FILE", "a pickle of MMSA (MOSI, MOSEI, CH-SIMS), padded on the right", _open_mmsa)
+    _modalities(mmsa)
+    mmsa.add_argument(
+        "--lengths",
+        choices=get_args(Lengths),
+        default="declared",
+        help="of audio and visual: what the file says (default), or up to the last row that is not zero",
+    )
+    mmsa.add_argument(
+        "--labels", default="regression_labels", metavar="KEY", help="of the targets (default: regression_labels)"
+    )
+
+    csd = _source(sources, "csd", "FOLDER", "computational sequences of the CMU Multimodal SDK", _open_csd)
+    csd.add_argument(
+        "--sequence",
+        action="append",
+        type=_pair,
+        required=True,
+        metavar="NAME=FILE",
+        help="a modality; may be repeated",
+    )
+    csd.add_argument(
+        "--labels", required=True, metavar="FILE", help="the sequence of labels, whose intervals are samples"
+    )
+    csd.add_argument("--label-column", type=int, default=0, metavar="N", help="column of the labels (default: 0)")
+    csd.add_argument("--folds", type=Path, metavar="JSON", help='videos of each split: {"train": ["03bSnISJMiM", ...]}')
+
+    meld = _source(sources, "meld", "FOLDER", "MELD's three tables, with your features", _open_meld)
+    meld.add_argument(
+        "--features",
+        action="append",
+        type=_pair,
+        metavar="NAME=FOLDER",
+        help="FOLDER/train/dia0_utt0.npy and so on, or .npz with an array NAME; may be repeated (default: text alone)",
+    )
+    meld.add_argument(
+        "--noise", action="store_true", help="audio and visual that are noise as long as the utterance, to try things"
+    )
+    meld.add_argument(
+        "--min-count", type=int, default=1, metavar="N", help="rarer tokens count as unknown (default: 1)"
+    )
+
+    _source(sources, "numpy_dir", "FOLDER", "a flat cache, or a plain folder of arrays with offsets", _open_numpy_dir)
+
+    named = _source(sources, "tfds", "NAME", "a prepared TFDS dataset with ragged features", _open_tfds)
+    named.add_argument(
+        "--feature",
+        action="append",
+        type=_pair,
+        metavar="NAME=KEY",
+        help="the feature of a modality; may be repeated (default: all that are ragged)",
+    )
+    named.add_argument("--targets", metavar="KEY", help="the feature of the targets (default: none)")
+    named.add_argument("--ids", metavar="KEY", help="the feature of the ids (default: numbers)")
+    named.add_argument("--data-dir", type=Path, metavar="FOLDER", help="of TFDS")
+
+
+def _source(sources: Any, name: str, what: str, description: str, open_splits: Callable[..., Any]) -> Any:
+    """A parser for one kind of source, with what all of them take."""
+    parser = sources.add_parser(name, help=description, description=f"Convert {description}.")
+    parser.add_argument("input", metavar=what, help="what to convert" if what != "NAME" else "of the dataset")
+    parser.add_argument("out", type=Path, metavar="OUT", help="the folder to make")
+    parser.set_defaults(open_splits=open_splits)
+    parser.add_argument(
+        "--nonfinite",
+        choices=get_args(NonFinite),
+        default="error",
+        help="what becomes of NaN and inf (default: error); zeros are counted in the manifest",
+    )
+    parser.add_argument(
+        "--dtype", choices=get_args(Dtype), default="float32", help="of the features (default: float32)"
+    )
+    parser.add_argument(
+        "--standardize",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="modalities to give mean 0 and variance 1 per feature, by the real frames of train",
+    )
+    return parser
+
+
+def _modalities(parser: Any) -> None:
+    parser.add_argument("--modalities", nargs="+", metavar="NAME", help="which (default: text audio visual)")
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        raise argparse.ArgumentTypeError(f"got {text!r}; give NAME=VALUE")
+    return name, value
+
+
+def _run(options: argparse.Namespace) -> None:
+    if options.out.exists():
+        raise FileExistsError(f"{options.out} exists; name another folder, so that nothing is overwritten")
+    with _telling() as tell:
+        splits = options.open_splits(options, tell)
+        manifest = convert(splits, options.out, dtype=options.dtype, standardize=options.standardize, progress=tell)
+    for split, facts in manifest["splits"].items():
+        print(f"{split}: {facts['samples']:,} samples")
+        for name, count in facts["nonfinite"].items():
+            if count:
+                print(f"{split}: {count:,} values of {name} that were NaN or inf are 0")
+        if facts["left_out"]:
+            print(f"{split}: left out {', '.join(row['utterance'] for row in facts['left_out'])}")
+    print(f"Written: {options.out} (look at it with: multimodal-pad inspect {options.out})")
+
+
+def _open_mult(options: argparse.Namespace, tell: Tell) -> dict[str, Source]:
+    return {name: Mult(options.input, name, **_common(options, tell)) for name in Mult.split_names(options.input)}
+
+
+def _open_mmsa(options: argparse.Namespace, tell: Tell) -> dict[str, Source]:
+    chosen = {**_common(options, tell), "lengths": options.lengths, "labels": options.labels}
+    return {name: Mmsa(options.input, name, **chosen) for name in Mmsa.split_names(options.input)}
+
+
+def _open_csd(options: argparse.Namespace, tell: Tell) -> dict[str, Source]:
+    return {
+        name: Csd(
+            options.input,
+            name,
+            sequences=_once(options.sequence, "--sequence"),
+            labels=options.labels,
+            folds=options.folds,
+            label_column=options.label_column,
+            nonfinite=options.nonfinite,
+            progress=tell,
+        )
+        for name in Csd.split_names(options.folds)
+    }
+
+
+def _open_meld(options: argparse.Namespace, tell: Tell) -> dict[str, Source]:
+    if options.features and options.noise:
+        raise PaddingError("give --features or --noise, not both")
+    return {
+        name: Meld(
+            options.input,
+            name,
+            payload="synthetic" if options.noise else "none",
+            features=_once(options.features, "--features") if options.features else None,
+            min_count=options.min_count,
+            nonfinite=options.nonfinite,
+            progress=tell,
+        )
+        for name in Meld.split_names(options.input)
+    }
+
+
+def _open_numpy_dir(options: argparse.Namespace, _: Tell) -> dict[str, Source]:
+    sources = [
+        NumpyDir(options.input, name, nonfinite=options.nonfinite) for name in NumpyDir.split_names(options.input)
+    ]
+    return {source.split: source for source in sources}
+
+
+def _open_tfds(options: argparse.Namespace, tell: Tell) -> dict[str, Source]:
+    return {
+        name: tfds(
+            options.input,
+            name,
+            features=_once(options.feature, "--feature") if options.feature else None,
+            targets=options.targets,
+            ids=options.ids,
+            data_dir=options.data_dir,
+            nonfinite=options.nonfinite,
+            progress=tell,
+        )
+        for name in TfdsCorpus.split_names(options.input, options.data_dir)
+    }
+
+
+def _common(options: argparse.Namespace, tell: Tell) -> dict[str, Any]:
+    """What both kinds of pickles take."""
+    chosen = {} if options.modalities is None else {"modalities": options.modalities}
+    return {**chosen, "nonfinite": options.nonfinite, "progress": tell}
+
+
+def _once(pairs: list[tuple[str, str]], option: str) -> dict[str, str]:
+    names = [name for name, _ in pairs]
+    if len(set(names)) < len(names):
+        raise PaddingError(f"got {option} for {names}; name each modality once")
+    return dict(pairs)
+
+
+@contextmanager
+def _telling() -> Iterator[Tell]:
+    """A bar for each thing that is done, on a terminal."""
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not console.is_terminal) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def tell(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total)
+            bars.update(tasks[what], completed=done)
+
+        yield tell

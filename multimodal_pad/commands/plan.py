@@ -1,0 +1,237 @@
+"""``multimodal-pad plan``: choose the batch shapes for a table of lengths."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress
+from rich.table import Table
+
+from multimodal_pad.comparison import PolicyEfficiency, ladders_within, policy_efficiency
+from multimodal_pad.cost import BatchBudget, Cost, TransformerCost, attention_area, position_count
+from multimodal_pad.errors import PaddingError
+from multimodal_pad.length_files import read_lengths
+from multimodal_pad.lengths import LengthTable
+from multimodal_pad.plan import ShapePlan
+from multimodal_pad.plan_plot import check_plots, plot_plan
+from multimodal_pad.planner import MOST_SHAPES, RunTime, plan_shapes
+from multimodal_pad.policies import Planned
+from multimodal_pad.sources import NumpyDir
+from multimodal_pad.sources.inspection import train_split
+from multimodal_pad.sources.numpy_dir import read_manifest
+
+HELP = """Choose the batch shapes for a table of lengths: jointly over all modalities, under a compile budget.
+
+LENGTHS has a row per sample and a column per modality, in positions (tokens, frames), 0 where the modality is
+missing: a .csv whose first line names the columns, a .npz with an array per modality, a .npy (name its columns with
+--modalities), or a flat cache of multimodal-pad convert (its split train). Prints the plan, and how fixed padding,
+powers of two and quantiles do with as many shapes."""
+
+EXAMPLES = """examples:
+  multimodal-pad plan lengths.csv --max-shapes 8
+  multimodal-pad plan lengths.csv --max-shapes 16 --align 8 --align audio=16 --out plan.json --plot plan.png
+  multimodal-pad plan lengths.npy --modalities text audio --cost transformer --d-model 512 --layers 6
+  multimodal-pad plan lengths.csv --max-shapes auto --epochs 10 --compile-seconds 9 --seconds-per-cost 2e-6
+
+in Python:
+  policy = Planned(ShapePlan.load("plan.json"))"""
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command to the subparsers of ``multimodal-pad``."""
+    plan = commands.add_parser(
+        "plan",
+        help="choose the batch shapes for a table of lengths",
+        description=HELP,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    plan.set_defaults(run=_plan)
+    plan.add_argument("lengths", metavar="LENGTHS", type=Path, help="a .csv, .npy or .npz file, or a flat cache")
+    plan.add_argument(
+        "--max-shapes", type=_shape_count, default=8, metavar="N", help="compile budget, or auto (default: 8)"
+    )
+    plan.add_argument("--modalities", nargs="+", metavar="NAME", help="columns to plan for (default: all)")
+    plan.add_argument(
+        "--align",
+        action="append",
+        type=_alignment,
+        default=[],
+        metavar="[NAME=]N",
+        help="padded lengths are multiples of N; may be repeated: --align 8 --align audio=16",
+    )
+    plan.add_argument("--grouping", choices=["length", "random"], default="length", help="of the batches to come")
+    plan.add_argument("--seed", type=int, default=0, metavar="N", help="of the search (default: 0)")
+    plan.add_argument("--effort", type=float, default=1, metavar="X", help="search X times as long (default: 1)")
+    cost = plan.add_argument_group("cost")
+    cost.add_argument(
+        "--cost",
+        choices=["positions", "attention", "transformer"],
+        default="positions",
+        help="of a row: its positions (default), query-key pairs, or FLOPs of this package's transformer",
+    )
+    cost.add_argument("--d-model", type=int, metavar="N", help="of the transformer (default: 40)")
+    cost.add_argument("--layers", type=int, metavar="N", help="of each of its encoders (default: 4)")
+    cost.add_argument("--batch-overhead", type=float, default=0, metavar="X", help="cost of a batch beside its rows")
+    rows = plan.add_argument_group("rows per batch")
+    rows.add_argument("--batch-size", type=int, metavar="N", help="of every shape (default: 32)")
+    rows.add_argument("--batch-positions", type=float, metavar="N", help="instead: as many rows as hold N positions,")
+    rows.add_argument("--batch-multiple", type=int, metavar="N", help="in multiples of N (default: 8),")
+    rows.add_argument("--batch-largest", type=int, metavar="N", help="and at most N")
+    auto = plan.add_argument_group("for --max-shapes auto")
+    auto.add_argument("--epochs", type=float, metavar="N", help="of the run")
+    auto.add_argument("--compile-seconds", type=float, metavar="S", help="to compile one batch shape")
+    auto.add_argument("--seconds-per-cost", type=float, metavar="S", help="of a step, per unit of its cost")
+    output = plan.add_argument_group("output")
+    output.add_argument("--out", type=Path, metavar="FILE", help="write the plan as JSON")
+    output.add_argument("--plot", type=Path, metavar="FILE", help="draw the plan (.png, .svg or .pdf)")
+    output.add_argument("--overwrite", action="store_true", help="replace these files where they are there")
+
+
+def _shape_count(text: str) -> int | Literal["auto"]:
+    if text == "auto":
+        return "auto"
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"got {text!r}; give a whole number or auto") from None
+
+
+def _alignment(text: str) -> tuple[str, int]:
+    """``8`` to ``("", 8)``, for all modalities, and ``audio=16`` to ``("audio", 16)``."""
+    name, _, step = text.rpartition("=")
+    try:
+        return name, int(step)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"got {text!r}; give a whole number, or NAME=N") from None
+
+
+def _plan(options: argparse.Namespace) -> None:
+    console = Console() if sys.stdout.isatty() else Console(width=160)
+    _check_options(options)
+    lengths = _read(options.lengths, options.modalities)
+    cost = _cost(options, lengths.modalities)
+    batch_size = _batch_size(options)
+    everywhere = {name: step for align, step in options.align if not align for name in lengths.modalities}
+    alignment = everywhere | {name: step for name, step in options.align if name}
+    progress = Console(stderr=True)
+    with Progress(console=progress, transient=True, disable=not progress.is_terminal) as bar:
+        task = bar.add_task("planning", total=MOST_SHAPES if options.max_shapes == "auto" else options.max_shapes)
+        plan = plan_shapes(
+            lengths,
+            max_shapes=options.max_shapes,
+            cost=cost,
+            alignment=alignment,
+            grouping=options.grouping,
+            batch_size=batch_size,
+            batch_overhead=options.batch_overhead,
+            run_time=_run_time(options),
+            seed=options.seed,
+            effort=options.effort,
+            progress=lambda found: bar.update(task, completed=found),
+        )
+    batches: Any = {"grouping": options.grouping, "batch_size": batch_size if isinstance(batch_size, int) else 1}
+    policies = {"planned": Planned(plan), **ladders_within(lengths, len(plan), alignment=plan.alignment, **batches)}
+    price = _price(cost, batch_size, options.batch_overhead)
+    rows = {name: policy_efficiency(policy, lengths, cost, price=price, **batches) for name, policy in policies.items()}
+    if options.plot is not None:
+        _draw(plan, lengths, options.plot, {name: row for name, row in rows.items() if name != "planned"})
+    if options.out is not None:
+        plan.save(options.out, overwrite=options.overwrite)
+    console.print(str(plan), markup=False, highlight=False, soft_wrap=True)
+    console.print(_comparison(plan, rows))
+    for path in (options.out, options.plot):
+        if path is not None:
+            console.print(f"Written: {path}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _read(path: Path, modalities: list[str] | None) -> LengthTable:
+    """The lengths of a file, or of a flat cache's training split, or of one split's folder."""
+    if not path.is_dir():
+        return read_lengths(path, modalities)
+    manifest = read_manifest(path)
+    table = NumpyDir(path, None if manifest is None else train_split(manifest)).lengths
+    return table if modalities is None else table.select(modalities)
+
+
+def _check_options(options: argparse.Namespace) -> None:
+    """Raise where an option would be ignored or a file could not be written, before any work is done."""
+    auto = (options.epochs, options.compile_seconds, options.seconds_per_cost)
+    if options.max_shapes == "auto" and None in auto:
+        raise PaddingError("--max-shapes auto needs --epochs, --compile-seconds and --seconds-per-cost")
+    if options.max_shapes != "auto" and any(value is not None for value in auto):
+        raise PaddingError("--epochs, --compile-seconds and --seconds-per-cost are for --max-shapes auto")
+    if options.batch_positions is None and (options.batch_multiple, options.batch_largest) != (None, None):
+        raise PaddingError("--batch-multiple and --batch-largest are for --batch-positions")
+    if options.batch_positions is not None and options.batch_size is not None:
+        raise PaddingError("give --batch-size or --batch-positions, not both")
+    if options.cost != "transformer" and (options.d_model, options.layers) != (None, None):
+        raise PaddingError("--d-model and --layers are for --cost transformer")
+    paths = [path for path in (options.out, options.plot) if path is not None]
+    for path in paths:
+        if path.exists() and not options.overwrite:
+            raise FileExistsError(f"{path} exists; name another file, or give --overwrite")
+        if not path.parent.is_dir():
+            raise FileNotFoundError(f"{path}: there is no folder {path.parent}")
+    if len(paths) == 2 and paths[0].resolve() == paths[1].resolve():
+        raise PaddingError(f"--out and --plot are both {options.out}; name two files")
+    if options.plot is not None:
+        check_plots(options.plot)
+
+
+def _cost(options: argparse.Namespace, modalities: tuple[str, ...]) -> Cost:
+    if options.cost == "transformer":
+        width = 40 if options.d_model is None else options.d_model
+        layers = 4 if options.layers is None else options.layers
+        return TransformerCost(modalities, d_model=width, crossmodal_layers=layers, memory_layers=layers)
+    return attention_area if options.cost == "attention" else position_count
+
+
+def _batch_size(options: argparse.Namespace) -> int | BatchBudget:
+    if options.batch_positions is None:
+        return 32 if options.batch_size is None else options.batch_size
+    multiple = 8 if options.batch_multiple is None else options.batch_multiple
+    return BatchBudget(options.batch_positions, multiple=multiple, largest=options.batch_largest)
+
+
+def _run_time(options: argparse.Namespace) -> RunTime | None:
+    if options.max_shapes != "auto":
+        return None
+    return RunTime(options.epochs, options.compile_seconds, options.seconds_per_cost)
+
+
+def _price(cost: Cost, batch_size: int | BatchBudget, overhead: float) -> Cost:
+    """The cost of a padded row with its share of what a batch costs beside its rows."""
+
+    def price(shapes: np.ndarray) -> np.ndarray:
+        sizes = batch_size.sizes(shapes) if isinstance(batch_size, BatchBudget) else batch_size
+        return cost(shapes) + overhead / np.maximum(sizes, 1)
+
+    return price
+
+
+def _comparison(plan: ShapePlan, rows: dict[str, PolicyEfficiency]) -> Table:
+    """The plan beside the policies that people use otherwise."""
+    table = Table(title="Real share of what is padded, every batch full", title_justify="left")
+    table.add_column("policy")
+    for heading in ("shapes", "cost", *plan.modalities, "padded cost"):
+        table.add_column(escape(heading), justify="right")
+    for name, row in rows.items():
+        shares = [f"{share:.3f}" for share in (row.cost, *row.positions)]
+        table.add_row(name, f"{row.shapes:,}", *shares, f"{row.padded_cost / rows['planned'].padded_cost:.2f} x")
+    return table
+
+
+def _draw(plan: ShapePlan, lengths: LengthTable, path: Path, others: dict[str, PolicyEfficiency]) -> None:
+    """Draw aside and rename, so that the picture is there whole or not at all."""
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
+        aside = Path(folder, path.name)
+        plot_plan(plan, lengths, aside, others)
+        aside.replace(path)

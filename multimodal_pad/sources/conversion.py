@@ -1,0 +1,310 @@
+"""Any source to a flat cache: read once, in order, and written as it is read."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import json
+import math
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from multimodal_pad.alike import AlikeSamples
+from multimodal_pad.errors import PaddingError, SampleError, SourceError
+from multimodal_pad.lengths import TARGETS, LengthTable, Source, modality_array, read_sample
+from multimodal_pad.output import write_folder
+from multimodal_pad.sources.corpus import Progress, check_choice, check_distinct
+from multimodal_pad.sources.numpy_dir import FORMAT, IDS, MANIFEST, VERSION, vocabulary_file
+from multimodal_pad.sources.standardizing import Standardized, measure_statistics
+
+Dtype = Literal["float32", "float16"]
+
+QUANTILES = (5, 25, 50, 75, 95, 99)
+"""Per cent: of the lengths, in the manifest."""
+
+TRAIN = "train"
+"""The split whose statistics standardise all of them."""
+
+
+def convert(
+    splits: Mapping[str, Source],
+    out: str | Path,
+    *,
+    modalities: Sequence[str] | None = None,
+    dtype: Dtype = "float32",
+    standardize: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Write the splits of a corpus as a flat cache that :class:`~multimodal_pad.sources.NumpyDir` reads.
+
+    Per split and modality one ``.npy`` with the frames of all samples and one with the offsets, targets and ids, and a
+    ``manifest.json`` with where it comes from (SHA-256 of the input files), what was chosen, and a summary of the
+    lengths. Everything is written to a temporary folder beside ``out``, which is renamed when it is whole: an
+    interrupted run leaves nothing that looks finished. One sample is in memory at a time.
+
+    Args:
+        splits: the sources by the names of their splits: corpora of this package, or anything that a
+            :class:`~multimodal_pad.BucketBatcher` takes. What is NaN or inf is theirs to replace; what is left is an
+            error.
+        out: the folder to make.
+        modalities: which to keep, in which order; by default all.
+        dtype: of features. Token ids stay whole numbers.
+        standardize: modalities to give mean 0 and variance 1 per feature, by the real frames of the split ``train``.
+        progress: told how far it is.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        FileExistsError: ``out`` is there.
+        PaddingError: no splits, an unknown modality, a name that makes no file, or nothing to standardise by.
+        SourceError: a sample that the source can't give (its own error), NaN or inf, a value too large for float16,
+            an id that two samples have, or too little room on the disk, as far as can be foretold.
+        SampleError: a sample that does not fit the others.
+        OSError: it cannot be written: the file, the split and the sample are named.
+
+    >>> import tempfile
+    >>> samples = [{"audio": np.ones((n, 2), np.float32), "targets": np.int32(n)} for n in (3, 0, 4)]
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     manifest = convert({"train": samples}, folder + "/cache")
+    >>> manifest["splits"]["train"]["lengths"]["audio"]["max"], manifest["splits"]["train"]["missing"]
+    (4, {'audio': 1})
+    """
+    check_choice("dtype", dtype, Dtype)
+    out = Path(out)
+    if out.exists():
+        raise FileExistsError(f"{out} exists; name another folder, so that nothing is overwritten")
+    if not splits:
+        raise PaddingError("got no splits; give at least one source, as {'train': source}")
+    tables = {split: LengthTable.measure(source) for split, source in splits.items()}
+    names = list(next(iter(tables.values())).modalities if modalities is None else modalities)
+    tables = {split: table.select(names) for split, table in tables.items()}
+    for name in [*names, *splits]:
+        _check_file_name(name)
+    unknown = [name for name in standardize if name not in names]
+    if unknown or (standardize and TRAIN not in splits):
+        raise PaddingError(
+            f"got standardize={list(standardize)} for the modalities {names} and the splits {list(splits)}; name "
+            f"modalities that there are, and have a split {TRAIN!r} to take the statistics from"
+        )
+    statistics = measure_statistics(splits[TRAIN], standardize, progress) if standardize else {}
+    sources = {split: Standardized(source, statistics) if statistics else source for split, source in splits.items()}
+    kinds = _kinds(sources, names, dtype)
+    _check_room(out, tables, kinds)
+    first = next(iter(splits.values()))
+    manifest: dict[str, Any] = {
+        "format": FORMAT,
+        "version": VERSION,
+        "source": {
+            "kind": getattr(first, "kind", type(first).__name__),
+            "inputs": _digests(splits, progress),
+        },
+        "modalities": {
+            name: {"dtype": str(kind.written), "feature_shape": list(kind.feature_shape)}
+            for name, kind in kinds.items()
+        },
+        "standardized": {
+            name: {"mean": found.mean.tolist(), "std": found.std.tolist(), "frames": found.frames, "split": TRAIN}
+            for name, found in statistics.items()
+        },
+        "splits": {},
+    }
+    with write_folder(out) as folder:
+        for name, vocabulary in getattr(first, "vocabularies", {}).items():
+            if name in names:
+                manifest["modalities"][name]["vocabulary_size"] = 1 + max(vocabulary.values(), default=1)
+                with _writing(vocabulary_file(name)):
+                    text = json.dumps(vocabulary, ensure_ascii=False)
+                    (folder / vocabulary_file(name)).write_text(text, encoding="utf-8")
+        for split, source in sources.items():
+            with _writing(split):
+                (folder / split).mkdir()
+            targets = _write_split(folder / split, split, source, tables[split], kinds, progress)
+            manifest["splits"][split] = _summary(splits[split], tables[split], targets)
+        with _writing(MANIFEST):
+            (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    return manifest
+
+
+class _Kind(NamedTuple):
+    """What all samples have alike in one modality, and the dtype that it gets in the cache."""
+
+    feature_shape: tuple[int, ...]
+    read: np.dtype
+    written: np.dtype
+
+
+def _kinds(sources: Mapping[str, Source], names: Sequence[str], dtype: Dtype) -> dict[str, _Kind]:
+    sample = read_sample(next(iter(sources.values())), 0)
+    kinds = {}
+    for name in names:
+        array = modality_array(sample, name, 0)
+        written = array.dtype if array.dtype.kind in "biu" else np.dtype(dtype)
+        kinds[name] = _Kind(array.shape[1:], array.dtype, written)
+    return kinds
+
+
+def _write_split(
+    folder: Path, split: str, source: Source, table: LengthTable, kinds: Mapping[str, _Kind], progress: Progress | None
+) -> np.ndarray | None:
+    """All files of a split; its targets."""
+    alike, targets = AlikeSamples(), []
+    with ExitStack() as stack:
+        files = {}
+        for name, column in zip(kinds, table.values.T, strict=True):
+            offsets = np.concatenate([[0], np.cumsum(column)])
+            _save(folder / f"{name}.offsets.npy", offsets)
+            # Unbuffered, so that a full disk is noticed at the sample that it is full at, and not when the file closes.
+            file = files[name] = stack.enter_context((folder / f"{name}.npy").open("wb", buffering=0))
+            _write(file, _header(kinds[name], int(offsets[-1])), "the first bytes")
+        for index in range(len(source)):
+            sample = read_sample(source, index)
+            alike.check_targets(index, sample)
+            for (name, kind), length in zip(kinds.items(), table.values[index].tolist(), strict=True):
+                what = f"split {split!r}, {name!r}, sample {index}"
+                _write(files[name], _frames(modality_array(sample, name, index), kind, length, what).data, what)
+            if TARGETS in sample:
+                targets.append(np.asarray(sample[TARGETS]))
+            if progress is not None:
+                progress(f"writing {split}", index + 1, len(source))
+    ids = list(getattr(source.source if isinstance(source, Standardized) else source, "ids", ()))
+    if ids:
+        check_distinct(ids, f"the split {split!r}")
+        _save(folder / f"{IDS}.npy", np.array(ids))
+    if not targets:
+        return None
+    _save(folder / f"{TARGETS}.npy", np.stack(targets))
+    return np.stack(targets)
+
+
+def _frames(array: np.ndarray, kind: _Kind, length: int, what: str) -> np.ndarray:
+    """The frames of a sample as they are written, held against the length table and the first sample."""
+    found, wanted = (array.shape, array.dtype), ((length, *kind.feature_shape), kind.read)
+    if found != wanted:
+        raise SampleError(
+            f"{what}: has the shape {found[0]} and dtype {found[1]}; by the length table and the very first sample it "
+            f"should have {wanted[0]} and {wanted[1]}"
+        )
+    with np.errstate(over="ignore"):
+        written = np.ascontiguousarray(array, kind.written).reshape(array.shape)
+    if kind.written.kind == "f" and not np.isfinite(written).all():
+        value = array[~np.isfinite(written)][0]
+        hint = f"too large for {kind.written}; take float32, or standardise" if np.isfinite(value) else "not finite"
+        raise SourceError(f"{what}: holds {value}, which is {hint}")
+    return written
+
+
+def _header(kind: _Kind, frames: int) -> bytes:
+    """The first bytes of a ``.npy`` file."""
+    header = io.BytesIO()
+    description = {"descr": np.lib.format.dtype_to_descr(kind.written), "fortran_order": False}
+    np.lib.format.write_array_header_1_0(header, {**description, "shape": (frames, *kind.feature_shape)})
+    return header.getvalue()
+
+
+def _write(file: io.FileIO, data: bytes | memoryview, what: str) -> None:
+    """Write all of it; what goes wrong says where."""
+    left = memoryview(data).cast("B") if len(data) else memoryview(b"")
+    with _writing(what):
+        while left:
+            left = left[file.write(left) :]
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    with _writing(f"{path.parent.name}/{path.name}"):
+        np.save(path, array)
+
+
+@contextmanager
+def _writing(what: str) -> Iterator[None]:
+    """Errors of the disk with a word about what was being written."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(
+            error.errno, f"{error.strerror or error} while writing {what}; nothing is left of the cache"
+        ) from None
+
+
+def _summary(source: Source, table: LengthTable, targets: np.ndarray | None) -> dict[str, Any]:
+    lengths, missing = {}, {}
+    for name, column in zip(table.modalities, table.values.T, strict=True):
+        quantiles = np.percentile(column, QUANTILES).round(1).tolist()
+        lengths[name] = {
+            "mean": round(float(column.mean()), 3),
+            **{f"p{level}": value for level, value in zip(QUANTILES, quantiles, strict=True)},
+            "max": int(column.max()),
+        }
+        missing[name] = int((column == 0).sum())
+    return {
+        "samples": len(table),
+        "targets": None if targets is None else {"dtype": str(targets.dtype), "shape": list(targets.shape[1:])},
+        "lengths": lengths,
+        "missing": missing,
+        "padded_to": getattr(source, "padded_to", None),
+        "rules": getattr(source, "rules", {}),
+        "nonfinite": dict(getattr(source, "nonfinite", {})),
+        "left_out": [row._asdict() for row in getattr(source, "left_out", ())],
+    }
+
+
+def _digests(splits: Mapping[str, Source], progress: Progress | None) -> list[dict[str, Any]]:
+    """SHA-256 of every input file, each once; of many small files in a folder together, by name and contents."""
+    paths = list(dict.fromkeys(path for source in splits.values() for path in getattr(source, "inputs", ())))
+    folders: dict[Path, list[Path]] = {}
+    for path in paths:
+        folders.setdefault(path.parent, []).append(path)
+    found: list[dict[str, Any]] = []
+    done, total = 0, sum(path.stat().st_size for path in paths)
+    for folder, files in folders.items():
+        together = len(files) > _FEW
+        whole = hashlib.sha256()
+        for path in sorted(files) if together else files:
+            digest, size = hashlib.sha256(), 0
+            with path.open("rb") as file:
+                while block := file.read(2**22):
+                    digest.update(block)
+                    size += len(block)
+                    done += len(block)
+                    if progress is not None:
+                        progress("SHA-256 of the input", done, total)
+            whole.update(f"{path.name}\0{digest.hexdigest()}\n".encode())
+            if not together:
+                found.append({"path": str(path), "bytes": size, "sha256": digest.hexdigest()})
+        if together:
+            size = sum(path.stat().st_size for path in files)
+            found.append({"path": str(folder), "files": len(files), "bytes": size, "sha256": whole.hexdigest()})
+    return found
+
+
+_FEW = 32
+"""Files of one folder that have a line each in the manifest."""
+
+
+def _check_file_name(name: str) -> None:
+    if (
+        not isinstance(name, str)
+        or not name
+        or name.startswith(".")
+        or name in (TARGETS, IDS)
+        or set(name) & set("/\\\0")
+    ):
+        raise PaddingError(f"got {name!r} for a modality or a split; it names a file, so give letters and digits")
+
+
+def _check_room(out: Path, tables: Mapping[str, LengthTable], kinds: Mapping[str, _Kind]) -> None:
+    """Raise before anything is written where the frames alone are more than the disk has room for."""
+    frame = np.array([math.prod(kind.feature_shape) * kind.written.itemsize for kind in kinds.values()])
+    needed = int(sum(table.values.sum(axis=0) @ frame for table in tables.values()))
+    above = next(folder for folder in (out.parent, *out.parent.absolute().parents) if folder.exists())
+    free = shutil.disk_usage(above).free
+    if needed > free:
+        raise OSError(
+            errno.ENOSPC, f"{out}: takes {needed / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free in {above}; make room"
+        )

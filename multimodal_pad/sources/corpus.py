@@ -1,0 +1,160 @@
+"""One split of a corpus on disk: what all of them give, and how they treat what is not finite."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple, Self, get_args
+
+import numpy as np
+
+from multimodal_pad.errors import PaddingError, SourceError
+from multimodal_pad.lengths import TARGETS, LengthTable
+
+NonFinite = Literal["error", "zero"]
+
+Progress = Callable[[str, int, int], None]
+"""Told what is being done, how far it is, and how far it goes."""
+
+
+class LeftOut(NamedTuple):
+    """A sample that was left out, and why."""
+
+    file: str
+    line: int | None
+    utterance: str
+    reason: str
+
+
+class Corpus(ABC):
+    """One split of a corpus on disk, as a source of samples.
+
+    Samples are dicts of float32 features ``(length, *feature_shape)`` or whole numbers, such as token ids
+    ``(length,)``, with ``"targets"``, as :class:`~multimodal_pad.BucketBatcher` takes them. What is padding in the file
+    is gone: a sample begins at its first real position and ends at its last. A modality that is missing has length 0.
+
+    Attributes:
+        split: the name of the split, as the corpus has it.
+        lengths: the length table.
+        targets: ``(N, ...)`` float32 or int32, never NaN; or None where samples have none.
+        ids: N distinct names of samples.
+        inputs: the files that it is read from.
+        rules: what was chosen where there was a choice, for the record.
+        padded_to: the length that each modality is padded to in the file, or None where it is not.
+        left_out: samples that are faulty, and left out.
+        vocabularies: token to id, of each modality that is token ids.
+    """
+
+    kind: ClassVar[str]
+    _opened_with: tuple[tuple[Any, ...], dict[str, Any]]
+
+    def __new__(cls, *arguments: Any, **options: Any) -> Self:
+        """Keep what it is opened with, for :meth:`__reduce__`."""
+        self = super().__new__(cls)
+        self._opened_with = arguments, options
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled for another process, a corpus is opened again there, and its data are not copied."""
+        return _open, (type(self), *self._opened_with)
+
+    def __init__(
+        self,
+        split: str,
+        *,
+        lengths: LengthTable,
+        targets: np.ndarray | None,
+        ids: Sequence[str],
+        inputs: Sequence[Path],
+        rules: Mapping[str, Any],
+        nonfinite: NonFinite | None = "error",
+        padded_to: Mapping[str, int] | None = None,
+        left_out: Sequence[LeftOut] = (),
+        vocabularies: Mapping[str, Mapping[str, int]] | None = None,
+    ) -> None:
+        self.split, self.lengths, self.targets, self.ids = split, lengths, targets, ids
+        self.inputs, self.rules = tuple(inputs), dict(rules)
+        self.padded_to = None if padded_to is None else dict(padded_to)
+        self.left_out = list(left_out)
+        self.vocabularies = dict(vocabularies or {})
+        self._rule: NonFinite | None = nonfinite  # None: nothing but finite values is there
+        self._replaced: dict[str, dict[int, int]] = {name: {} for name in lengths.modalities}
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Sample number ``index``.
+
+        Raises:
+            IndexError: there is no such sample.
+            SourceError: NaN or inf in its features, and they are not to be replaced.
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(f"sample {index} of {len(self)}")
+        sample: dict[str, Any] = self._read(index)
+        if self._rule is not None:
+            for name, array in sample.items():
+                if array.dtype.kind == "f" and not np.isfinite(array).all():
+                    sample[name] = self._finite(index, name, array)
+        if self.targets is not None:
+            sample[TARGETS] = self.targets[index]
+        return sample
+
+    @property
+    def nonfinite(self) -> dict[str, int]:
+        """NaN and inf that were replaced by 0, of each modality, in the samples read so far."""
+        return {name: sum(counts.values()) for name, counts in self._replaced.items()}
+
+    @abstractmethod
+    def _read(self, index: int) -> dict[str, np.ndarray]:
+        """The features of a sample, in the order of the table's modalities."""
+
+    @abstractmethod
+    def _place(self, index: int, modality: str) -> str:
+        """Where the features of a sample stand, for errors: the file, and the key in it."""
+
+    def _finite(self, index: int, name: str, array: np.ndarray) -> np.ndarray:
+        bad = ~np.isfinite(array)
+        if self._rule == "error":
+            position = np.argwhere(bad)[0].tolist()
+            raise SourceError(
+                f"{self._place(index, name)}: sample {index} ({self.ids[index]}) holds {array[tuple(position)]} at "
+                f"position {position[0]}{f', feature {position[1]}' if len(position) > 1 else ''}, and "
+                f"{int(bad.sum())} such values in all; clean the file, or put zeros there with nonfinite='zero' "
+                "(--nonfinite zero), which are counted"
+            )
+        self._replaced[name][index] = int(bad.sum())  # by sample, so that one that is read again is counted once
+        return np.where(bad, 0, array)
+
+
+def _open(corpus: type[Corpus], arguments: tuple[Any, ...], options: dict[str, Any]) -> Corpus:
+    return corpus(*arguments, **options)
+
+
+def check_choice(name: str, value: object, allowed: Any) -> None:
+    """Raise a PaddingError where an option is not one of those that its Literal type lists."""
+    if value not in get_args(allowed):
+        raise PaddingError(f"got {name}={value!r}; choose one of {list(get_args(allowed))}")
+
+
+def check_finite_targets(targets: np.ndarray, ids: Sequence[str], where: str) -> None:
+    """Raise a SourceError that names the first sample whose targets are NaN or inf."""
+    bad = ~np.isfinite(targets.reshape(len(targets), -1)).all(axis=1)
+    if bad.any():
+        index = int(np.argmax(bad))
+        raise SourceError(
+            f"{where}: sample {index} ({ids[index]}) is labelled {targets[index]}; mend the label, or take the sample "
+            f"out of the file ({int(bad.sum())} of {len(targets)} have no finite label)"
+        )
+
+
+def check_distinct(ids: Sequence[str], where: str) -> None:
+    """Raise a SourceError that names the first id that two samples have."""
+    seen: dict[str, int] = {}
+    for index, name in enumerate(ids):
+        if seen.setdefault(name, index) != index:
+            raise SourceError(
+                f"{where}: samples {seen[name]} and {index} are both called {name!r}; give each sample an id of its own"
+            )

@@ -1,0 +1,150 @@
+"""The pickles of MMSA: CMU-MOSI, CMU-MOSEI and CH-SIMS with BERT features, padded on the right."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from multimodal_pad.errors import SourceError
+from multimodal_pad.sources.corpus import NonFinite, Progress, check_choice, check_finite_targets
+from multimodal_pad.sources.pickled import PickledCorpus, PickledSplit, nonzero_span, read_options, split_names
+
+KEYS = {"text": "text", "audio": "audio", "visual": "vision"}
+"""The key of each modality in the file."""
+
+Lengths = Literal["declared", "last_nonzero"]
+
+
+class Mmsa(PickledCorpus):
+    """One split of a pickle as MMSA has them: ``unaligned_50.pkl``, ``aligned_50.pkl``, and those of CH-SIMS.
+
+    A dict of ``train``, ``valid`` and ``test``, each with arrays ``text``, ``audio`` and ``vision`` ``(N, T, F)``
+    padded on the right, ``text_bert`` ``(N, 3, T)`` (token ids, mask, segments), ``id`` and labels. The length of
+    ``text`` is that of the mask in ``text_bert``, since BERT's features of padding are not zero.
+
+    - ``text``, ``audio``, ``visual``: float32 ``(length, F)``.
+    - ``targets``: scalars, float32, or int32 of ``classification_labels``.
+
+    Opening ``"declared"`` lengths looks at no array; samples are read from the file as they are needed.
+
+    Args:
+        path: the pickle, which is read as data alone: nothing in it is run.
+        split: ``"train"``, ``"valid"`` or ``"test"``, or what the file has.
+        lengths: of audio and visual. ``"declared"``: what the file says under ``audio_lengths`` and
+            ``vision_lengths``. ``"last_nonzero"``: up to the last row that is not all zero, which is further where the
+            declared length ends at the first frame without a face, and the only one for aligned files, which declare
+            none.
+        labels: the key of the targets: ``"regression_labels"``, ``"classification_labels"``, or of CH-SIMS
+            ``"regression_labels_T"``, ``"_A"`` and ``"_V"``, which are those of one modality.
+        modalities: which, in which order.
+        nonfinite: what becomes of NaN and inf (COVAREP holds -inf): ``"error"``, or ``"zero"`` puts 0 there and counts
+            them.
+        progress: told how far opening is.
+
+    Raises:
+        SourceError: not such a file, or one that is damaged, a split or key that is missing, numbers of samples that
+            differ, lengths that the arrays don't have, labels of another shape or NaN, an id that two samples have;
+            and, when a sample is read, NaN and inf. The file, the split, the key and the sample are named.
+        OSError: the file cannot be read.
+    """
+
+    kind = "mmsa"
+
+    def __init__(
+        self,
+        path: str | Path,
+        split: str,
+        *,
+        lengths: Lengths = "declared",
+        labels: str = "regression_labels",
+        modalities: Sequence[str] = tuple(KEYS),
+        nonfinite: NonFinite = "error",
+        progress: Progress | None = None,
+    ) -> None:
+        check_choice("lengths", lengths, Lengths)
+        keys = read_options(nonfinite, modalities, KEYS)
+        file = PickledSplit(path, split)
+        arrays = {name: (key, file.features(key)) for name, key in keys.items()}
+        values = file.numbers(labels)
+        count = file.check_count({**{key: len(array) for key, array in arrays.values()}, labels: len(values)})
+        ids = file.ids("id", count)
+        found: dict[str, np.ndarray] = {}
+        for name, (key, array) in arrays.items():
+            if name == "text":
+                found[name] = _mask_lengths(file, array, ids)
+            elif lengths == "declared":
+                found[name] = _declared_lengths(file, key, array, ids)
+            else:
+                _, found[name] = nonzero_span(array, file.mapping, progress, f"looking through {split}, {key}")
+        super().__init__(
+            file,
+            arrays,
+            {name: np.zeros(count, np.int64) for name in arrays},
+            found,
+            targets=_targets(values, ids, file.key(labels), labels),
+            ids=ids,
+            nonfinite=nonfinite,
+            rules={"lengths": lengths, "labels": labels},
+        )
+
+    split_names = staticmethod(split_names)
+
+
+def _mask_lengths(file: PickledSplit, text: np.ndarray, ids: Sequence[str]) -> np.ndarray:
+    tokens = file.numbers("text_bert")
+    if tokens.shape != (len(text), 3, text.shape[1]):
+        raise SourceError(
+            f"{file.key('text_bert')}: has the shape {tokens.shape}; with text of shape {text.shape} it must be "
+            f"({len(text)}, 3, {text.shape[1]}): token ids, mask and segments"
+        )
+    mask = tokens[:, 1]
+    lengths = (mask == 1).sum(axis=1)
+    odd = (mask != (np.arange(text.shape[1]) < lengths[:, None])).any(axis=1)
+    if odd.any():
+        index = int(np.argmax(odd))
+        raise SourceError(
+            f"{file.key('text_bert')}: sample {index} ({ids[index]}) has the mask {mask[index].astype(int).tolist()}; "
+            "a mask is ones, and then zeros (padding on the right)"
+        )
+    return lengths
+
+
+def _declared_lengths(file: PickledSplit, key: str, array: np.ndarray, ids: Sequence[str]) -> np.ndarray:
+    name = f"{key}_lengths"
+    if name not in file.entries:
+        raise SourceError(
+            f"{file.where}: has no key {name!r}, as aligned files; take lengths='last_nonzero' (--lengths last_nonzero)"
+        )
+    lengths = file.numbers(name)
+    if lengths.size != len(array):
+        raise SourceError(
+            f"{file.key(name)}: has the shape {lengths.shape} for {len(array)} samples; give one for each"
+        )
+    lengths = lengths.reshape(-1)
+    odd = ~((lengths >= 0) & (lengths <= array.shape[1]) & (lengths == np.trunc(lengths)))
+    if odd.any():
+        index = int(np.argmax(odd))
+        raise SourceError(
+            f"{file.key(name)}: sample {index} ({ids[index]}) has the length {lengths[index]}, and {key!r} is padded "
+            f"to {array.shape[1]}; a length is a whole number from 0 to that"
+        )
+    return lengths.astype(np.int64)
+
+
+def _targets(values: np.ndarray, ids: Sequence[str], where: str, key: str) -> np.ndarray:
+    if values.size != len(values):
+        raise SourceError(f"{where}: has the shape {values.shape}; labels are one number for each sample")
+    values = values.reshape(-1)
+    check_finite_targets(values, ids, where)
+    if not key.startswith("classification"):
+        return values.astype(np.float32)
+    odd = (values < 0) | (values != np.trunc(values))
+    if odd.any():
+        index = int(np.argmax(odd))
+        raise SourceError(
+            f"{where}: sample {index} ({ids[index]}) is of class {values[index]}; classes are whole numbers from 0 on"
+        )
+    return values.astype(np.int32)

@@ -1,0 +1,113 @@
+"""The pickles of MulT: CMU-MOSI, CMU-MOSEI and IEMOCAP, padded on the left."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from multimodal_pad.errors import SourceError
+from multimodal_pad.sources.corpus import NonFinite, Progress, check_finite_targets
+from multimodal_pad.sources.pickled import PickledCorpus, PickledSplit, nonzero_span, read_options, split_names
+
+KEYS = {"text": "text", "audio": "audio", "visual": "vision"}
+"""The key of each modality in the file."""
+
+EMOTIONS = ("neutral", "happy", "sad", "angry")
+"""IEMOCAP's four binary tasks, in the order of its labels."""
+
+
+class Mult(PickledCorpus):
+    """One split of a pickle as MulT (Tsai et al., ACL 2019) has them: ``mosi_data_noalign.pkl`` and the like.
+
+    A dict of ``train``, ``valid`` and ``test``, each with arrays ``text``, ``audio`` and ``vision`` ``(N, T, F)``,
+    ``labels`` and ``id``. Samples are padded on the left with rows of zeros, and how long they are is not written down:
+    a sample begins at its first row that is not all zero. Rows of zeros further on are data, as where a face was not
+    found; a modality whose rows are all zero is missing (length 0).
+
+    - ``text``, ``audio``, ``visual``: float32 ``(length, F)``.
+    - ``targets``: float32 scalars of labels ``(N, 1, 1)``; of IEMOCAP's one-hot labels ``(N, 4, 2)`` int32 ``(4,)``,
+      1 where the emotion is there, for the four :data:`EMOTIONS`.
+    - ``ids``: ``video[start,end]`` of MulT's three parts; ``train[0]`` and so on in files without ids.
+
+    Opening looks through the arrays once. They are read from the file as they are needed, in whatever precision they
+    have there, so that a file of 12 GB takes some 0.3 GiB of memory at a time (but see
+    :func:`~multimodal_pad.sources.pickles.read_pickle` on old protocols of Python 3).
+
+    Args:
+        path: the pickle, which is read as data alone: nothing in it is run.
+        split: ``"train"``, ``"valid"`` or ``"test"``, or what the file has.
+        modalities: which, in which order.
+        nonfinite: what becomes of NaN and inf: ``"error"``, or ``"zero"`` puts 0 there and counts them.
+        progress: told how far opening is.
+
+    Raises:
+        SourceError: not such a file, or one that is damaged, a split or key that is missing, numbers of samples that
+            differ, labels of another shape or NaN, an id that two samples have; and, when a sample is read, NaN and
+            inf. The file, the split, the key and the sample are named.
+        OSError: the file cannot be read.
+
+    >>> import pickle, tempfile
+    >>> text = np.zeros((1, 5, 2)); text[0, 3:] = 1
+    >>> split = {"text": text, "audio": text, "vision": 0 * text, "labels": np.full((1, 1, 1), 0.4)}
+    >>> with tempfile.NamedTemporaryFile() as file:
+    ...     _ = file.write(pickle.dumps({"train": split})), file.flush()
+    ...     source = Mult(file.name, "train")
+    >>> source.lengths.values.tolist(), source.padded_to
+    ([[2, 2, 0]], {'text': 5, 'audio': 5, 'visual': 5})
+    """
+
+    kind = "mult"
+
+    def __init__(
+        self,
+        path: str | Path,
+        split: str,
+        *,
+        modalities: Sequence[str] = tuple(KEYS),
+        nonfinite: NonFinite = "error",
+        progress: Progress | None = None,
+    ) -> None:
+        keys = read_options(nonfinite, modalities, KEYS)
+        file = PickledSplit(path, split)
+        arrays = {name: (key, file.features(key)) for name, key in keys.items()}
+        labels = file.numbers("labels")
+        count = file.check_count({**{key: len(array) for key, array in arrays.values()}, "labels": len(labels)})
+        ids = file.ids("id", count)
+        targets = _targets(labels, ids, file.key("labels"))
+        starts, lengths = {}, {}
+        for name, (key, array) in arrays.items():
+            starts[name], _ = nonzero_span(array, file.mapping, progress, f"looking through {split}, {key}")
+            lengths[name] = array.shape[1] - starts[name]
+        super().__init__(
+            file,
+            arrays,
+            starts,
+            lengths,
+            targets=targets,
+            ids=ids,
+            nonfinite=nonfinite,
+            rules={"lengths": "from the first row that is not all zero"},
+        )
+
+    split_names = staticmethod(split_names)
+
+
+def _targets(labels: np.ndarray, ids: Sequence[str], where: str) -> np.ndarray:
+    check_finite_targets(labels, ids, where)
+    if labels.shape[1:] == (len(EMOTIONS), 2):
+        odd = ~(np.isin(labels, (0, 1)) & (labels.sum(axis=2, keepdims=True) == 1)).all(axis=(1, 2))
+        if odd.any():
+            index = int(np.argmax(odd))
+            raise SourceError(
+                f"{where}: sample {index} ({ids[index]}) has the labels {labels[index].tolist()}; each of the "
+                f"{len(EMOTIONS)} emotions must be one-hot"
+            )
+        return labels.argmax(axis=2).astype(np.int32)
+    if labels.size != len(labels):
+        raise SourceError(
+            f"{where}: has the shape {labels.shape}; labels are (samples, 1, 1), or one-hot (samples, "
+            f"{len(EMOTIONS)}, 2)"
+        )
+    return labels.reshape(len(labels)).astype(np.float32)

@@ -1,0 +1,226 @@
+"""What the pickles of the field have in common: splits of padded arrays ``(N, T, F)``, one per modality."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from multimodal_pad.errors import SourceError
+from multimodal_pad.lengths import LengthTable
+from multimodal_pad.sources.corpus import Corpus, NonFinite, Progress, check_choice, check_distinct
+from multimodal_pad.sources.pickles import FileMapping, read_pickle
+
+_BLOCK = 2**25  # bytes of an array that are looked at at once
+
+
+class PickledSplit:
+    """One split of a pickle, and the checks of what stands under its keys.
+
+    Args:
+        path: the pickle.
+        split: which split of it.
+
+    Raises:
+        SourceError: as :func:`~multimodal_pad.sources.pickles.read_pickle`, or no such split.
+    """
+
+    def __init__(self, path: str | Path, split: str) -> None:
+        self.path, self.split = Path(path), split
+        splits, self.mapping = _splits(self.path)
+        if split not in splits:
+            raise SourceError(f"{path}: has no split {split!r}, only {list(splits)}")
+        self.entries = _with_text_keys(splits[split])
+        self.where = f"{path}, split {split!r}"
+
+    def key(self, key: str) -> str:
+        """A key of the split, for errors."""
+        return f"{self.where}, key {key!r}"
+
+    def value(self, key: str) -> Any:
+        """What stands under a key, which must be there."""
+        if key not in self.entries:
+            raise SourceError(f"{self.where}: has no key {key!r}, only {sorted(self.entries)}")
+        return self.entries[key]
+
+    def numbers(self, key: str) -> np.ndarray:
+        """A numeric array, or a list that makes one."""
+        value = self.value(key)
+        array = np.asarray(value) if isinstance(value, list) and _plain(value) else value
+        if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
+            what = f"an array of {array.dtype}" if isinstance(array, np.ndarray) else f"a {type(array).__name__}"
+            raise SourceError(f"{self.key(key)}: is {what}; it must be an array of numbers")
+        return array
+
+    def features(self, key: str) -> np.ndarray:
+        """Padded features ``(N, T, F)``."""
+        array = self.numbers(key)
+        if array.ndim != 3:
+            raise SourceError(
+                f"{self.key(key)}: has the shape {array.shape}; it must be (samples, positions, features)"
+            )
+        return array
+
+    def check_count(self, counts: Mapping[str, int]) -> int:
+        """The number of samples, which all keys must agree on; at least one."""
+        (first, count), *others = counts.items()
+        for key, other in others:
+            if other != count:
+                raise SourceError(
+                    f"{self.where}: key {first!r} has {count} samples and {key!r} has {other}; give all as many"
+                )
+        if not count:
+            raise SourceError(f"{self.where}: has no samples")
+        return count
+
+    def ids(self, key: str, count: int) -> list[str]:
+        """The ids under a key, or, where there is none, names made of the split and the sample's number.
+
+        An id of several parts (video, start, end) becomes ``video[start,end]``.
+        """
+        if key not in self.entries:
+            return [f"{self.split}[{index}]" for index in range(count)]
+        value = self.value(key)
+        if not isinstance(value, list | tuple | np.ndarray) or len(value) != count:
+            size = len(value) if hasattr(value, "__len__") else "no"
+            raise SourceError(f"{self.key(key)}: has {size} ids for {count} samples; give one for each")
+        ids = [_id_text(item) for item in (value.tolist() if isinstance(value, np.ndarray) else value)]
+        if None in ids:
+            index = ids.index(None)
+            raise SourceError(
+                f"{self.key(key)}: sample {index} has the id {value[index]!r}; an id is text or UTF-8 bytes"
+            )
+        names = [name for name in ids if name is not None]
+        check_distinct(names, self.key(key))
+        return names
+
+
+class PickledCorpus(Corpus):
+    """A split of padded arrays, of each row of which one run is real."""
+
+    def __init__(
+        self,
+        file: PickledSplit,
+        arrays: Mapping[str, tuple[str, np.ndarray]],
+        starts: Mapping[str, np.ndarray],
+        lengths: Mapping[str, np.ndarray],
+        *,
+        targets: np.ndarray,
+        ids: Sequence[str],
+        nonfinite: NonFinite,
+        rules: Mapping[str, Any],
+    ) -> None:
+        self._file = file
+        self._columns = [(name, array, starts[name].tolist()) for name, (_, array) in arrays.items()]
+        self._keys = {name: key for name, (key, _) in arrays.items()}
+        super().__init__(
+            file.split,
+            lengths=LengthTable.from_columns({name: lengths[name] for name in arrays}),
+            targets=targets,
+            ids=ids,
+            inputs=[file.path],
+            rules={**rules, "nonfinite": nonfinite},
+            nonfinite=nonfinite,
+            padded_to={name: array.shape[1] for name, (_, array) in arrays.items()},
+        )
+
+    def _read(self, index: int) -> dict[str, np.ndarray]:
+        lengths = self.lengths.values[index].tolist()
+        sample = {}
+        with np.errstate(over="ignore"):  # what float32 can't hold is inf, which is treated as such
+            for (name, array, starts), length in zip(self._columns, lengths, strict=True):
+                rows = array[index, starts[index] : starts[index] + length]
+                sample[name] = rows.astype(np.float32)
+                self._file.mapping.looked_at(rows.nbytes)
+        return sample
+
+    def _place(self, index: int, modality: str) -> str:  # noqa: ARG002 - all samples are in one array
+        return self._file.key(self._keys[modality])
+
+
+def split_names(path: str | Path) -> list[str]:
+    """The splits of a pickle, in its order."""
+    return list(_splits(Path(path))[0])
+
+
+def nonzero_span(
+    array: np.ndarray, mapping: FileMapping, tell: Progress | None, what: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """The first row of each sample that is not all zero, and the end of the last one; T and 0 where all are zero.
+
+    Args:
+        array: ``(N, T, F)``; NaN is not zero.
+        mapping: of the file that it is read from.
+        tell: of the progress.
+        what: what to tell.
+    """
+    count, positions = array.shape[:2]
+    first, end = np.full(count, positions), np.zeros(count, np.int64)
+    for start, block in _blocks(array):
+        real = (block != 0).any(axis=2)
+        some = np.flatnonzero(real.any(axis=1))
+        first[start + some] = real[some].argmax(axis=1)
+        end[start + some] = positions - real[some, ::-1].argmax(axis=1)
+        mapping.looked_at(block.nbytes)
+        if tell is not None:
+            tell(what, start + len(block), count)
+    return first, end
+
+
+def read_options(nonfinite: NonFinite, modalities: Sequence[str], known: Mapping[str, str]) -> dict[str, str]:
+    """The keys of the modalities asked for, in the order asked for."""
+    check_choice("nonfinite", nonfinite, NonFinite)
+    unknown = [name for name in modalities if name not in known]
+    if unknown or isinstance(modalities, str) or not modalities or len(set(modalities)) < len(modalities):
+        raise SourceError(f"got the modalities {modalities!r}; choose from {list(known)}, each once")
+    return {name: known[name] for name in modalities}
+
+
+def _splits(path: Path) -> tuple[dict[str, Any], FileMapping]:
+    data, mapping = read_pickle(path)
+    if not isinstance(data, dict) or not data:
+        raise SourceError(
+            f"{path}: holds a {type(data).__name__}; it must be a dict of splits, such as train, valid, test"
+        )
+    splits = _with_text_keys(data)
+    odd = [name for name, entries in splits.items() if not isinstance(entries, dict)]
+    if odd:
+        raise SourceError(
+            f"{path}: {odd[0]!r} holds a {type(splits[odd[0]]).__name__}; the file must be a dict of splits, each a "
+            "dict of arrays"
+        )
+    return splits, mapping
+
+
+def _with_text_keys(data: dict[Any, Any]) -> dict[str, Any]:
+    """Python 2's keys are bytes."""
+    return {key.decode("latin-1") if isinstance(key, bytes) else str(key): value for key, value in data.items()}
+
+
+def _plain(values: list[Any]) -> bool:
+    """Whether a list holds numbers only, arrays of one number included."""
+    return all(isinstance(value, int | float | np.generic) or getattr(value, "size", 0) == 1 for value in values)
+
+
+def _id_text(item: Any) -> str | None:
+    if isinstance(item, bytes):
+        try:
+            return item.decode("utf-8")
+        except UnicodeDecodeError:
+            return None
+    if isinstance(item, list | tuple | np.ndarray) and len(item):
+        parts = [_id_text(part) for part in item]
+        if None in parts:
+            return None
+        first, *rest = [part for part in parts if part is not None]
+        return f"{first}[{','.join(rest)}]" if rest else first
+    return str(item) if isinstance(item, str | int | float | np.generic) else None
+
+
+def _blocks(array: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Runs of samples, and the number of the first one of each."""
+    rows = max(1, _BLOCK // max(1, array[:1].nbytes))
+    for start in range(0, len(array), rows):
+        yield start, array[start : start + rows]

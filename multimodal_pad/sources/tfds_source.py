@@ -1,0 +1,226 @@
+"""Any TFDS dataset with ragged features as a source, without TensorFlow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from multimodal_pad.errors import PaddingError, SourceError
+from multimodal_pad.lengths import LengthTable, check_names
+from multimodal_pad.sources.corpus import (
+    Corpus,
+    NonFinite,
+    Progress,
+    check_choice,
+    check_distinct,
+    check_finite_targets,
+)
+
+
+def tfds(
+    name: str | Path,
+    split: str,
+    *,
+    features: Mapping[str, str] | None = None,
+    targets: str | None = None,
+    ids: str | None = None,
+    data_dir: str | Path | None = None,
+    nonfinite: NonFinite = "error",
+    progress: Progress | None = None,
+) -> TfdsCorpus:
+    """A split of a dataset that TensorFlow Datasets has prepared, in a format with random access.
+
+    Opening reads every example once, for its lengths; later each read takes a few hundred microseconds, so that for
+    training a flat cache is faster (``multimodal-pad convert tfds``). TensorFlow is not needed, as long as the dataset
+    was prepared with ``file_format="array_record"``.
+
+    Args:
+        name: as ``tfds.builder`` takes it, such as ``"unaligned_emotion/mosi"``, or the folder of a prepared dataset.
+        split: as ``tfds.data_source`` takes it, ``"train[:10%]"`` included.
+        features: the feature of each modality, ``"audio/frames"`` in nested ones. By default every feature at the top
+            that is ragged: a ``Tensor`` whose first dimension is None, or a ``Sequence`` of tensors of one shape.
+        targets: the feature of the targets; samples have none by default.
+        ids: the feature of the ids; by default the split and the number of the example.
+        data_dir: of TFDS.
+        nonfinite: what becomes of NaN and inf: ``"error"``, or ``"zero"`` puts 0 there and counts them.
+        progress: told how far opening is.
+
+    Raises:
+        PaddingError: tensorflow-datasets is not installed (``pip install 'multimodal-pad[tfds]'``).
+        SourceError: no such dataset or split, one that is not prepared, or is in a format without random access; a
+            feature that is not there or is not ragged; NaN targets, or an id that two examples have.
+    """
+    return TfdsCorpus(
+        name,
+        split,
+        features=features,
+        targets=targets,
+        ids=ids,
+        data_dir=data_dir,
+        nonfinite=nonfinite,
+        progress=progress,
+    )
+
+
+class TfdsCorpus(Corpus):
+    """What :func:`tfds` opens."""
+
+    kind = "tfds"
+
+    def __init__(
+        self,
+        name: str | Path,
+        split: str,
+        *,
+        features: Mapping[str, str] | None,
+        targets: str | None,
+        ids: str | None,
+        data_dir: str | Path | None,
+        nonfinite: NonFinite,
+        progress: Progress | None,
+    ) -> None:
+        check_choice("nonfinite", nonfinite, NonFinite)
+        builder = open_builder(name, data_dir)
+        self._where = f"{builder.info.full_name}, split {split!r}"
+        try:
+            self._examples = builder.as_data_source(split=split)
+            files = [Path(path) for path in builder.info.splits[split].filepaths]
+        except (ValueError, NotImplementedError) as error:
+            raise SourceError(
+                f"{self._where}: {' '.join(str(error).split())[:300]} (splits: {list(builder.info.splits)}; random "
+                "access needs a dataset that was prepared with file_format='array_record')"
+            ) from None
+        known = builder.info.features
+        chosen = {key: key for key in known if _is_ragged(known[key])} if features is None else dict(features)
+        self._features = {m: _Ragged(self._where, key, _find(self._where, known, key)) for m, key in chosen.items()}
+        for key in (targets, ids):
+            if key is not None:
+                _find(self._where, known, key)
+        names = check_names(tuple(self._features))
+        lengths = np.zeros((len(self._examples), len(names)), np.int64)
+        found_targets, found_ids = [], []
+        for index in range(len(self._examples)):
+            example = self._examples[index]
+            lengths[index] = [len(_value(example, feature.key)) for feature in self._features.values()]
+            if targets is not None:
+                found_targets.append(np.asarray(_value(example, targets)))
+            identity = f"{split}[{index}]" if ids is None else _value(example, ids)
+            found_ids.append(identity.decode("utf-8") if isinstance(identity, bytes) else str(identity))
+            if progress is not None:
+                progress(f"looking through {split}", index + 1, len(self._examples))
+        check_distinct(found_ids, self._where)
+        super().__init__(
+            split,
+            lengths=LengthTable(names, lengths),
+            targets=_targets(found_targets, found_ids, f"{self._where}, {targets!r}"),
+            ids=found_ids,
+            inputs=files,
+            rules={"dataset": builder.info.full_name, "features": chosen, "targets": targets, "nonfinite": nonfinite},
+            nonfinite=nonfinite,
+        )
+
+    @staticmethod
+    def split_names(name: str | Path, data_dir: str | Path | None = None) -> list[str]:
+        """The splits of a prepared dataset."""
+        return list(open_builder(name, data_dir).info.splits)
+
+    def _read(self, index: int) -> dict[str, np.ndarray]:
+        example = self._examples[index]
+        with np.errstate(over="ignore"):  # what float32 can't hold is inf, which is treated as such
+            return {name: feature.array(_value(example, feature.key)) for name, feature in self._features.items()}
+
+    def _place(self, index: int, modality: str) -> str:  # noqa: ARG002 - examples have no place of their own
+        return f"{self._where}, {self._features[modality].key!r}"
+
+
+class _Ragged:
+    """One ragged feature: its key, and what an example has there as an array."""
+
+    def __init__(self, where: str, key: str, feature: Any) -> None:
+        if not _is_ragged(feature):
+            raise SourceError(
+                f"{where}: the feature {key!r} is {type(feature).__name__}, not ragged; take a Tensor whose first "
+                "dimension is None, or a Sequence of tensors of one shape"
+            )
+        self.key = key
+        info = feature.get_tensor_info()
+        self._shape, dtype = info.shape[1:], np.dtype(info.np_dtype)
+        self._dtype = np.dtype(np.float32) if dtype.kind == "f" else dtype
+
+    def array(self, value: Any) -> np.ndarray:
+        """TFDS gives sequences as lists."""
+        if not len(value):
+            return np.zeros((0, *self._shape), self._dtype)
+        return np.asarray(value).astype(self._dtype)
+
+
+def open_builder(name: str | Path, data_dir: str | Path | None) -> Any:
+    """The TFDS builder of a prepared dataset."""
+    tensorflow_datasets = require_tfds()
+    try:
+        if Path(name).is_dir():
+            return tensorflow_datasets.builder_from_directory(name)
+        builder = tensorflow_datasets.builder(str(name), data_dir=data_dir)
+    except (tensorflow_datasets.core.DatasetNotFoundError, FileNotFoundError, ValueError) as error:
+        raise SourceError(f"no TFDS dataset {str(name)!r}: {' '.join(str(error).split())[:300]}") from None
+    if not builder.info.splits:
+        raise SourceError(
+            f"the TFDS dataset {str(name)!r} is not prepared in {builder.data_path}; run download_and_prepare on its "
+            "builder, made with file_format='array_record'"
+        )
+    return builder
+
+
+def require_tfds() -> Any:
+    """TensorFlow Datasets, or a PaddingError that says how to install it."""
+    try:
+        import array_record  # noqa: F401 - TFDS misses it only when it reads
+        import tensorflow_datasets
+    except ModuleNotFoundError as error:
+        raise PaddingError(
+            f"TFDS datasets need {error.name}; install it with pip install 'multimodal-pad[tfds]'"
+        ) from None
+    return tensorflow_datasets
+
+
+def _is_ragged(feature: Any) -> bool:
+    """Whether a feature has one dimension that is not fixed, the first one."""
+    try:
+        info = feature.get_tensor_info()
+    except (AttributeError, NotImplementedError):
+        return False
+    shape = getattr(info, "shape", None)
+    return bool(shape) and shape[0] is None and None not in shape[1:] and np.dtype(info.np_dtype).kind in "biuf"
+
+
+def _find(where: str, features: Any, key: str) -> Any:
+    """The feature of a path such as ``audio/frames``."""
+    for part in key.split("/"):
+        if not hasattr(features, "keys") or part not in features:
+            raise SourceError(f"{where}: has no feature {key!r}; it has {_keys(features)}")
+        features = features[part]
+    return features
+
+
+def _keys(features: Any) -> list[str]:
+    return list(features.keys()) if hasattr(features, "keys") else []
+
+
+def _value(example: Any, key: str) -> Any:
+    for part in key.split("/"):
+        example = example[part]
+    return example
+
+
+def _targets(found: list[np.ndarray], ids: list[str], where: str) -> np.ndarray | None:
+    if not found:
+        return None
+    shapes = {target.shape for target in found}
+    if len(shapes) > 1 or found[0].dtype.kind not in "biuf":
+        raise SourceError(f"{where}: targets are numbers of one shape, got {found[0].dtype} of the shapes {shapes}")
+    targets = np.stack(found)
+    check_finite_targets(targets, ids, where)
+    return targets.astype(np.float32 if targets.dtype.kind == "f" else np.int32)
