@@ -183,8 +183,8 @@ class _Sequence:
         with_data = [name for name in roots if "data" in self._file[name] and self._is_group(self._file[name], "data")]
         if len(with_data) != 1:
             raise SourceError(
-                f"{path}: is no computational sequence: of {list(self._file)}, {len(with_data)} hold a group 'data'; one "
-                "should"
+                f"{path}: is no computational sequence: of {list(self._file)}, {len(with_data)} hold a group 'data'; "
+                "one should"
             )
         self._data = self._file[with_data[0]]["data"]
         self.entries = list(self._data)

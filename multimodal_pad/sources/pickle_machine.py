@@ -280,6 +280,8 @@ def _view(shape: Any, dtype: Any, order: Any, data: Any) -> np.ndarray:
     if not isinstance(data, bytes | memoryview) or len(data) != count * dtype.itemsize:
         raise ValueError(f"an array of shape {shape} and dtype {dtype} with another number of bytes")
     if not data:
+        if count > 1:  # of empty strings there could be any number
+            raise ValueError(f"an array of shape {shape} and dtype {dtype} without bytes")
         return np.zeros(shape, dtype)
     return np.ndarray(shape, dtype, buffer=data, order=order)
 
