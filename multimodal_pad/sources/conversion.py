@@ -213,12 +213,17 @@ def _write(file: io.FileIO, data: bytes | memoryview, what: str) -> None:
     left = memoryview(data).cast("B") if len(data) else memoryview(b"")
     with _writing(what):
         while left:
-            left = left[file.write(left) :]
+            left = left[file.write(left) :]  # a full disk takes a part, and then none
 
 
 def _save(path: Path, array: np.ndarray) -> None:
-    with _writing(f"{path.parent.name}/{path.name}"):
-        np.save(path, array)
+    buffer = io.BytesIO()  # np.save has no error number for a full disk
+    np.save(buffer, array)
+    what = f"{path.parent.name}/{path.name}"
+    with _writing(what):
+        file = path.open("wb", buffering=0)
+    with file:
+        _write(file, buffer.getvalue(), what)
 
 
 @contextmanager

@@ -150,11 +150,13 @@ def check_finite_targets(targets: np.ndarray, ids: Sequence[str], where: str) ->
         )
 
 
-def check_distinct(ids: Sequence[str], where: str) -> None:
-    """Raise a SourceError that names the first id that two samples have."""
+def check_distinct(ids: Sequence[str], where: str, lines: Sequence[int] | None = None) -> None:
+    """Raise a SourceError that names the first id that two samples (or lines of the file) have."""
     seen: dict[str, int] = {}
     for index, name in enumerate(ids):
         if seen.setdefault(name, index) != index:
+            what, places = ("samples", range(len(ids))) if lines is None else ("lines", lines)
             raise SourceError(
-                f"{where}: samples {seen[name]} and {index} are both called {name!r}; give each sample an id of its own"
+                f"{where}: {what} {places[seen[name]]} and {places[index]} are both called {name!r}; give each sample "
+                "an id of its own"
             )

@@ -78,12 +78,10 @@ class FeatureFiles:
 
     def _load(self, path: Path) -> np.ndarray:
         try:
-            found = np.load(path, mmap_mode="r", allow_pickle=False)
+            found = np.load(path, mmap_mode="r") if path.suffix == ".npy" else self._from_archive(path)
             if not isinstance(found, np.ndarray):
-                with found:
-                    if self._modality not in found.files:
-                        raise SourceError(f"{path}: has no array {self._modality!r}, only {found.files}")
-                    found = found[self._modality]
+                found.close()
+                raise ValueError("several arrays, which are called .npz")
         except (ValueError, EOFError, zipfile.BadZipFile) as error:
             if isinstance(error, SourceError):
                 raise
@@ -93,3 +91,12 @@ class FeatureFiles:
                 f"{path}: holds shape {found.shape} of {found.dtype}; features are numbers (length, *feature_shape)"
             )
         return found
+
+    def _from_archive(self, path: Path) -> np.ndarray:
+        with path.open("rb") as file:  # np.load leaves it open where it is no archive
+            arrays = np.load(file)
+            if isinstance(arrays, np.ndarray):
+                raise ValueError("a single array, which is called .npy")
+            if self._modality not in arrays.files:
+                raise SourceError(f"{path}: has no array {self._modality!r}, only {arrays.files}")
+            return arrays[self._modality]

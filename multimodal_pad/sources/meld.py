@@ -105,7 +105,7 @@ class Meld(Corpus):
         if not rows:
             raise SourceError(f"{path}: no usable row; it should hold the {split} utterances of MELD")
         ids = [row.utterance for row in rows]
-        check_distinct(ids, str(path))
+        check_distinct(ids, str(path), [row.line for row in rows])
         self.vocabulary = _vocabulary(train_rows, min_count)
         self._tokens = [
             np.array([self.vocabulary.get(token, UNKNOWN_ID) for token in row.tokens], np.int32) for row in rows

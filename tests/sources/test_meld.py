@@ -27,7 +27,12 @@ def folder(tmp_path):
 
 
 def test_tokens_lengths_and_labels(folder):
-    data = folder(train=[row("It's. It\u2019s!", "anger"), row("Hello, hello", end="1:00:01.25", start="01:00:00,000")])
+    data = folder(
+        train=[
+            row("It's. It\u2019s!", "anger"),
+            row("Hello, hello", end="1:00:01.25", start="01:00:00,000", utterance=1),
+        ]
+    )
     source = Meld(data)
     assert set(source.vocabulary) == {"it's", ".", "it\u2019s", "!", "hello", ","}
     assert min(source.vocabulary.values()) == 2
@@ -89,6 +94,79 @@ def test_broken_tables_are_named_by_file_and_line(folder, rows, message):
 def test_a_broken_row_after_a_quoted_line_break_is_named_by_its_own_line(folder):
     with pytest.raises(SourceError, match="line 4: got the emotion"):
         Meld(folder(train=[row("two\nlines"), row(emotion="bored")]))
+
+
+def test_an_utterance_twice(folder):
+    with pytest.raises(SourceError, match=r"train_sent_emo\.csv: lines 2 and 4 are both called 'dia0_utt0'; give each"):
+        Meld(folder(train=[row(), row(utterance=1), row()]))
+
+
+def test_numbers_that_are_none(folder):
+    with pytest.raises(SourceError, match=r"line 2: got the dialogue '\.\./x' and the utterance '0'; both are numbers"):
+        Meld(folder(train=[row(dialogue="../x")]))
+
+
+def test_rare_tokens_are_unknown(folder):
+    data = folder(train=[row("often often rare")])
+    assert Meld(data, min_count=2)[0]["text"].tolist() == [2, 2, UNKNOWN_ID]
+    assert len(Meld(data, min_count=2).vocabulary) == 1
+
+
+def features(data, name="audio", split="train", **arrays):
+    place = data / name / split
+    place.mkdir(parents=True, exist_ok=True)
+    for utterance, array in arrays.items():
+        np.save(place / f"{utterance}.npy", array)
+    return {name: data / name}
+
+
+def test_utterances_without_features_are_reported(folder, caplog):
+    data = folder(train=[row(utterance=0), row(utterance=1)])
+    with caplog.at_level(logging.WARNING):
+        source = Meld(data, features=features(data, dia0_utt1=np.ones((3, 2))))
+    assert source.lengths.modalities == ("text", "audio")
+    assert source.lengths.values[:, 1].tolist() == [0, 3]
+    assert source[0]["audio"].shape == (0, 2)
+    assert "1 of 2 utterances have no audio" in caplog.text
+    assert source.rules["audio of"]["utterances without a file"] == 1
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({}, r"train: holds none of dia0_utt0\.npy, dia0_utt0\.npz and so on"),
+        (
+            {"dia0_utt0": np.ones((3, 2)), "dia0_utt1": np.ones((3, 5))},
+            r"dia0_utt1\.npy: has features of shape \(5,\), and",
+        ),
+        ({"dia0_utt0": np.array("text")}, r"dia0_utt0\.npy: holds shape \(\) of <U4; features are numbers"),
+        ({"dia0_utt0": np.array([None])}, r"dia0_utt0\.npy: not a file of features \(.*objects"),
+    ],
+)
+def test_features_that_are_none(folder, arrays, message):
+    data = folder(train=[row(utterance=0), row(utterance=1)])
+    with pytest.raises(SourceError, match=message):
+        Meld(data, features=features(data, **arrays))
+
+
+def test_damaged_feature_files(folder, tmp_path):
+    data = folder()
+    given = features(data, dia0_utt0=np.ones((300, 2)))
+    path = given["audio"] / "train" / "dia0_utt0.npy"
+    path.write_bytes(path.read_bytes()[:900])
+    with pytest.raises(SourceError, match=r"dia0_utt0\.npy: not a file of features"):
+        Meld(data, features=given)
+    path.unlink()
+    np.savez(path.with_suffix(".npz"), video=np.ones((3, 2)))
+    with pytest.raises(SourceError, match=r"dia0_utt0\.npz: has no array 'audio', only \['video'\]"):
+        Meld(data, features=given)
+    path.with_suffix(".npz").write_bytes(b"PK\x03\x04 and no more")
+    with pytest.raises(SourceError, match=r"dia0_utt0\.npz: not a file of features"):
+        Meld(data, features=given)
+    with pytest.raises(
+        SourceError, match=r"elsewhere/train: no such folder; features of 'audio' lie there, as dia0_utt0"
+    ):
+        Meld(data, features={"audio": tmp_path / "elsewhere"})
 
 
 def test_a_missing_column(folder):

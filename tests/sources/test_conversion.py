@@ -1,0 +1,378 @@
+"""Writing a flat cache: whole or not at all, and what it is refused for."""
+
+import hashlib
+import json
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from multimodal_pad import LengthTable, PaddingError
+from multimodal_pad.errors import SampleError, SourceError
+from multimodal_pad.sources import FeatureStatistics, Meld, Mult, NumpyDir, Standardized, Synthetic, convert
+from multimodal_pad.sources.inspection import inspect_cache
+from tests.corpora import write_meld, write_mult, write_numpy_dir
+
+
+def sample(length, width=2, value=1.0, dtype=np.float32, target=0):
+    return {"audio": np.full((length, width), value, dtype), "targets": np.int32(target)}
+
+
+def nothing_left(folder, *names):
+    assert sorted(path.name for path in folder.iterdir()) == sorted(names)
+
+
+def test_the_manifest_says_what_it_is_of(tmp_path):
+    written = write_mult(tmp_path, nonfinite=True)
+    splits = {name: Mult(written.path, name, nonfinite="zero") for name in written.splits}
+    manifest = convert(splits, tmp_path / "out")
+    assert (manifest["format"], manifest["version"]) == ("multimodal_pad flat cache", 1)
+    digest = hashlib.sha256(written.path.read_bytes()).hexdigest()
+    size = written.path.stat().st_size
+    assert manifest["source"] == {
+        "kind": "mult",
+        "inputs": [{"path": str(written.path), "bytes": size, "sha256": digest}],
+    }
+    assert manifest["modalities"]["audio"] == {"dtype": "float32", "feature_shape": [5]}
+    train = manifest["splits"]["train"]
+    assert train["samples"] == 7
+    assert train["targets"] == {"dtype": "float32", "shape": []}
+    assert train["padded_to"] == {"text": 50, "audio": 375, "visual": 500}
+    assert train["rules"] == {"lengths": "from the first row that is not all zero", "nonfinite": "zero"}
+    assert train["nonfinite"] == written.nonfinite["train"]
+    assert train["missing"] == {"text": 0, "audio": 0, "visual": 1}
+    lengths = [len(s["audio"]) for s in written.splits["train"]]
+    assert train["lengths"]["audio"]["max"] == max(lengths) == 375
+    assert train["lengths"]["audio"]["p50"] == np.median(lengths)
+    assert train["lengths"]["audio"]["mean"] == pytest.approx(np.mean(lengths), abs=1e-3)
+    nothing_left(tmp_path, "mosi_data_noalign.pkl", "out")
+    nothing_left(tmp_path / "out", "manifest.json", "train", "valid", "test")
+    files = [f"{m}{end}" for m in ("text", "audio", "visual") for end in (".npy", ".offsets.npy")]
+    nothing_left(tmp_path / "out" / "train", "ids.npy", "targets.npy", *files)
+
+
+def test_many_input_files_have_one_digest_a_folder(tmp_path):
+    write_meld(tmp_path)
+    extra = tmp_path / "features" / "audio" / "train"
+    for number in range(40):
+        np.save(extra / f"dia{number // 2 + 9}_utt{number % 2}.npy", np.ones((2, 74)))
+    lines = (tmp_path / "train_sent_emo.csv").read_text().splitlines()
+    more = [lines[1].replace(",0,0,1,1,", f",{n // 2 + 9},{n % 2},1,1,") for n in range(40)]
+    (tmp_path / "train_sent_emo.csv").write_text("\n".join([*lines, *more]) + "\n")
+    source = Meld(tmp_path, features={"audio": tmp_path / "features" / "audio"}, nonfinite="zero")
+    inputs = convert({"train": source}, tmp_path / "out")["source"]["inputs"]
+    assert [(row["path"], row.get("files")) for row in inputs] == [
+        (str(tmp_path / "train_sent_emo.csv"), None),
+        (str(extra), 48),
+    ]
+    again = convert({"train": source}, tmp_path / "again")["source"]["inputs"]
+    assert again == inputs
+    np.save(extra / "dia9_utt0.npy", np.zeros((2, 74)))
+    changed = convert({"train": source}, tmp_path / "changed")["source"]["inputs"]
+    assert changed[0] == inputs[0]
+    assert changed[1]["sha256"] != inputs[1]["sha256"]
+
+
+def test_the_same_input_gives_the_same_bytes(tmp_path):
+    source = Synthetic(10)
+    for name in ("one", "two"):
+        convert({"train": source}, tmp_path / name)
+    for path in (tmp_path / "one").rglob("*"):
+        if path.is_file():
+            assert path.read_bytes() == (tmp_path / "two" / path.relative_to(tmp_path / "one")).read_bytes()
+
+
+def test_modalities_in_another_order(tmp_path):
+    convert({"train": Synthetic(5)}, tmp_path / "out", modalities=["visual", "text"])
+    assert list(NumpyDir(tmp_path / "out", "train")[0]) == ["visual", "text", "targets"]
+
+
+def test_token_ids_stay_whole_in_float16(tmp_path):
+    write_meld(tmp_path, features=False)
+    convert({"train": Meld(tmp_path, payload="synthetic")}, tmp_path / "out", dtype="float16")
+    cached = NumpyDir(tmp_path / "out", "train")
+    assert [cached[0][name].dtype for name in ("text", "audio")] == [np.int32, np.float16]
+    vocabulary = cached.vocabularies["text"]
+    assert max(vocabulary.values()) + 1 == cached.manifest["modalities"]["text"]["vocabulary_size"]
+
+
+def test_samples_without_targets(tmp_path):
+    convert({"all": [{"audio": np.ones((2, 1), np.float32)}]}, tmp_path / "out")
+    assert list(NumpyDir(tmp_path / "out", "all")[0]) == ["audio"]
+
+
+def test_statistics_are_those_of_all_real_frames(tmp_path):
+    written = write_mult(tmp_path)
+    source = Mult(written.path, "train")
+    frames = np.concatenate([s["audio"] for s in written.splits["train"]]).astype(np.float64)
+    found = FeatureStatistics.measure(source, "audio")
+    np.testing.assert_allclose(found.mean, frames.mean(axis=0), rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(found.std, frames.std(axis=0), rtol=1e-12)
+    assert found.frames == len(frames)
+    splits = {name: Mult(written.path, name) for name in written.splits}
+    manifest = convert(splits, tmp_path / "out", standardize=["audio", "visual"])
+    assert manifest["standardized"]["audio"]["mean"] == found.mean.tolist()
+    assert manifest["standardized"]["audio"]["split"] == "train"
+    train = NumpyDir(tmp_path / "out", "train")
+    whole = np.concatenate([train[i]["audio"] for i in range(len(train))]).astype(np.float64)
+    np.testing.assert_allclose(whole.mean(axis=0), 0, atol=1e-6)
+    np.testing.assert_allclose(whole.std(axis=0), 1, rtol=1e-6)
+    test = written.splits["test"][0]
+    cached = NumpyDir(tmp_path / "out", "test")[0]
+    np.testing.assert_array_equal(cached["audio"], ((test["audio"] - found.mean) / found.std).astype(np.float32))
+    np.testing.assert_array_equal(cached["text"], test["text"])
+
+
+def test_large_offsets_and_constant_features():
+    rng = np.random.default_rng(0)
+    features = 1e6 + rng.standard_normal((1000, 2)) * [1e-2, 0]
+    parts = [{"audio": part} for part in np.split(features, [0, 3, 500])]
+    found = FeatureStatistics.measure(parts, "audio")
+    np.testing.assert_allclose(found.std, [features[:, 0].std(), 1], rtol=1e-6)
+    standard = Standardized(parts, {"audio": found})
+    assert np.abs(standard[2]["audio"][:, 1]).max() < 1e-6
+    assert standard[0]["audio"].shape == (0, 2)
+    assert standard.lengths.values.ravel().tolist() == [0, 3, 497, 500]
+
+
+@pytest.mark.parametrize(
+    ("samples", "message"),
+    [
+        ([{"text": np.array([1, 2])}], "'text' holds int64, such as token ids; only floating point is standardised"),
+        ([{"text": np.ones((0, 2))}], "'text' is missing in every sample"),
+    ],
+)
+def test_what_is_not_standardised(samples, message):
+    with pytest.raises(PaddingError, match=message):
+        FeatureStatistics.measure(samples, "text")
+
+
+@pytest.mark.parametrize(
+    ("splits", "options", "error", "message"),
+    [
+        ({}, {}, PaddingError, "got no splits"),
+        ({"train": [sample(2)]}, {"modalities": ["text"]}, PaddingError, r"not \['text'\]"),
+        ({"train": [sample(2)]}, {"dtype": "float64"}, PaddingError, "got dtype='float64'; choose one of"),
+        (
+            {"train": [sample(2)]},
+            {"standardize": ["text"]},
+            PaddingError,
+            r"got standardize=\['text'\] for the modalities",
+        ),
+        ({"dev": [sample(2)]}, {"standardize": ["audio"]}, PaddingError, "have a split 'train' to take the statistics"),
+        ({"../train": [sample(2)]}, {}, PaddingError, "got '../train' for a modality or a split; it names a file"),
+        ({"train": [{"ids": np.ones(3)}]}, {}, PaddingError, "got 'ids' for a modality or a split"),
+        (
+            {"train": [sample(2), sample(3, value=np.nan)]},
+            {},
+            SourceError,
+            "split 'train', 'audio', sample 1: holds nan, which is not finite",
+        ),
+        (
+            {"train": [sample(2), sample(3, value=1e5)]},
+            {"dtype": "float16"},
+            SourceError,
+            "sample 1: holds 100000.0, which is too large for float16; take float32, or standardise",
+        ),
+        (
+            {"train": [sample(2), sample(3, width=3)]},
+            {},
+            SampleError,
+            r"sample 1: has the shape \(3, 3\) and dtype float32; by",
+        ),
+        (
+            {"train": [sample(2)], "dev": [sample(2, dtype=np.int32)]},
+            {},
+            SampleError,
+            "split 'dev', 'audio', sample 0: has",
+        ),
+        ({"train": [sample(2), {"audio": np.ones((1, 2), "f4")}]}, {}, SampleError, "sample 1, 'targets': got none"),
+    ],
+)
+def test_what_is_not_converted(splits, options, error, message, tmp_path):
+    with pytest.raises(error, match=message):
+        convert(splits, tmp_path / "out", **options)
+    nothing_left(tmp_path)
+
+
+def test_a_source_that_is_not_as_long_as_it_says(tmp_path):
+    class Liar(list):
+        lengths = LengthTable(("audio",), np.array([[2], [2]]))
+
+    with pytest.raises(SampleError, match=r"sample 1: has the shape \(3, 2\)"):
+        convert({"train": Liar([sample(2), sample(3)])}, tmp_path / "out")
+    nothing_left(tmp_path)
+
+
+def test_an_id_twice(tmp_path):
+    class Twins(list):
+        ids = ("a", "a")
+
+    with pytest.raises(SourceError, match="the split 'train': samples 0 and 1 are both called 'a'"):
+        convert({"train": Twins([sample(2), sample(3)])}, tmp_path / "out")
+    nothing_left(tmp_path)
+
+
+def test_nothing_is_overwritten(tmp_path):
+    (tmp_path / "out").mkdir()
+    with pytest.raises(FileExistsError, match="out exists; name another folder"):
+        convert({"train": [sample(2)]}, tmp_path / "out")
+    nothing_left(tmp_path / "out")
+
+
+def test_too_little_room_is_known_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 1000))
+    with pytest.raises(OSError, match=r"out: takes 0\.00 GB, and 0\.00 GB are free in .*; make room"):
+        convert({"train": [sample(1000)]}, tmp_path / "deep" / "out")
+    nothing_left(tmp_path)
+
+
+@pytest.mark.parametrize("after", ["writing train", "SHA-256 of the input", "statistics of audio"])
+def test_ctrl_c_leaves_nothing(after, tmp_path):
+    written = write_mult(tmp_path)
+    splits = {name: Mult(written.path, name) for name in written.splits}
+
+    def interrupt(what, *_):
+        if what == after:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        convert(splits, tmp_path / "out", standardize=["audio"], progress=interrupt)
+    nothing_left(tmp_path, written.path.name)
+
+
+KILL = """
+import os, signal, sys
+from multimodal_pad.sources import Mult, convert
+def die(what, done, total):
+    if what == "writing valid":
+        os.kill(os.getpid(), signal.SIGKILL)
+convert({split: Mult(sys.argv[1], split) for split in ("train", "valid")}, sys.argv[2], progress=die)
+"""
+
+
+def test_what_a_killed_process_leaves_does_not_look_finished(tmp_path):
+    written = write_mult(tmp_path)
+    command = [sys.executable, "-c", KILL, str(written.path), str(tmp_path / "out")]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    assert not (tmp_path / "out").exists()
+    (left,) = [path for path in tmp_path.iterdir() if path.name.startswith(".out-")]
+    with pytest.raises(
+        SourceError, match=r"has no manifest\.json; it is no flat cache, or one that was never finished"
+    ):
+        inspect_cache(left)
+    convert({"train": Mult(written.path, "train")}, tmp_path / "out")  # and it can be run again
+    assert len(NumpyDir(tmp_path / "out", "train")) == 7
+
+
+@pytest.mark.parametrize(
+    ("limit", "what"),
+    [
+        (100, "train/text.offsets.npy|the first bytes"),
+        (150_000, r"split 'train', '(text|audio|visual)', sample \d"),
+    ],
+)
+def test_a_disk_that_fills_up(limit, what, tmp_path):
+    """A limit on the size of files stands for a full disk: writing fails in the middle."""
+    written = write_mult(tmp_path)
+
+    def limited():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    command = [sys.executable, "-m", "multimodal_pad.cli", "convert", "mult", str(written.path), str(tmp_path / "out")]
+    done = subprocess.run(command, preexec_fn=limited, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: [Errno 27] File too large while writing ")
+    assert re.search(what, done.stderr)
+    nothing_left(tmp_path, written.path.name)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_a_full_disk_by_its_own_error(tmp_path, monkeypatch):
+    """The header goes to a device that is always full."""
+    import io
+
+    plain = io.open
+
+    def full(self, mode="r", *arguments, **options):
+        path = "/dev/full" if self.name == "audio.npy" else self
+        return plain(path, mode, *arguments, **options)
+
+    monkeypatch.setattr("pathlib.Path.open", full)
+    with pytest.raises(
+        OSError, match=r"\[Errno 28\] No space left on device while writing .*; nothing is left of the cache"
+    ):
+        convert({"train": [sample(2)]}, tmp_path / "out")
+    nothing_left(tmp_path)
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-4])
+
+
+def saved(array):
+    return lambda path: np.save(path, array)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("audio.npy", lambda path: path.unlink(), r"audio\.npy: no such file"),
+        ("audio.npy", cut, r"audio\.npy: damaged or cut short"),
+        ("audio.npy", lambda path: path.write_bytes(b""), r"audio\.npy: damaged or cut short"),
+        ("audio.npy", lambda path: path.write_bytes(b"hello, no array"), r"audio\.npy: damaged or cut short"),
+        ("audio.npy", saved(np.zeros((3, 3))), r"audio\.npy: holds float64 of shape \(3, 3\), and the offsets end at"),
+        ("audio.npy", saved(np.array(["a"])), r"audio\.npy: holds <U1"),
+        ("audio.offsets.npy", saved(np.zeros((2, 2), int)), r"audio\.offsets\.npy: holds int64 of shape \(2, 2\)"),
+        ("audio.offsets.npy", saved(np.array([0.0, 2.0])), r"audio\.offsets\.npy: holds float64"),
+        ("audio.offsets.npy", saved(np.array([0, 3, 2])), r"offsets\.npy: offsets start at 0 and never fall"),
+        ("audio.offsets.npy", saved(np.array([1, 3])), r"offsets\.npy: offsets start at 0 and never fall"),
+        ("targets.npy", saved(np.zeros(2)), r"the files speak of different numbers of samples: \{.*'targets\.npy': 2"),
+        ("targets.npy", saved(np.full(6, np.nan)), r"targets\.npy: sample 0 \(s0\) is labelled nan"),
+        ("ids.npy", saved(np.array(list("abcdea"))), r"ids\.npy: samples 0 and 5 are both called 'a'"),
+    ],
+)
+def test_folders_that_do_not_fit(name, change, message, tmp_path):
+    write_numpy_dir(tmp_path)
+    change(tmp_path / name)
+    with pytest.raises(SourceError, match=message):
+        NumpyDir(tmp_path)
+
+
+def test_manifests_that_are_none(tmp_path):
+    convert({"train": [sample(2)]}, tmp_path / "out")
+    manifest = tmp_path / "out" / "manifest.json"
+    whole = json.loads(manifest.read_text())
+    with pytest.raises(SourceError, match=r"got the split 'dev'; the cache has \['train'\]"):
+        NumpyDir(tmp_path / "out", "dev")
+    for text, message in [
+        ("{", r"manifest\.json: not JSON"),
+        (json.dumps({**whole, "version": 2}), r"manifest\.json: is \('multimodal_pad flat cache', 2\), not"),
+        ("[]", r"manifest\.json: is None, not"),
+    ]:
+        manifest.write_text(text)
+        with pytest.raises(SourceError, match=message):
+            NumpyDir(tmp_path / "out", "train")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SourceError, match="nowhere: no such folder"):
+        NumpyDir(tmp_path / "nowhere")
+    with pytest.raises(
+        SourceError, match=r"empty: holds neither manifest\.json nor a pair of files such as audio\.npy"
+    ):
+        NumpyDir(tmp_path / "empty")
+
+
+def test_samples_are_views_of_the_files(tmp_path):
+    convert({"train": Synthetic(4)}, tmp_path / "out")
+    source = NumpyDir(tmp_path / "out", "train")
+    first = source[0]["audio"]
+    assert not first.flags.writeable
+    assert not first.flags.owndata
+    assert np.shares_memory(first, source[0]["audio"])

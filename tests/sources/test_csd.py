@@ -1,0 +1,226 @@
+"""Segments of computational sequences."""
+
+import json
+import logging
+import shutil
+import sys
+
+import numpy as np
+import pytest
+
+from multimodal_pad.errors import LengthError, PaddingError, SourceError
+from multimodal_pad.sources import Csd
+from tests.corpora import CSD, FOLDS, LABELS, _write_sequence, write_csd
+
+h5py = pytest.importorskip("h5py")
+
+FILES = {name: file for name, (file, *_) in CSD.items()}
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    return write_csd(tmp_path_factory.mktemp("csd"))
+
+
+@pytest.fixture
+def written(shared, tmp_path):
+    shutil.copytree(shared.path, tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
+def open_all(folder, split="all", **options):
+    return Csd(folder, split, **{"sequences": FILES, "labels": LABELS, "nonfinite": "zero", **options})
+
+
+def edit(path, change):
+    with h5py.File(path, "r+") as file:
+        change(file[next(iter(file))]["data"])
+
+
+def test_frames_belong_to_the_segment_that_they_overlap(written):
+    source = open_all(written)
+    assert len(source) == 15
+    for index, name in enumerate(source.ids):
+        for modality in FILES:
+            frames = source[index][modality]
+            assert (frames[:, 0] == int(name[-2]) + 1).all(), "first features say which segment a frame is of"
+            assert len(frames) or (modality == "visual" and name.startswith("v1"))
+    assert source.ids[:3] == ["v0[0]", "v0[1]", "v1[0]"]
+
+
+def test_frames_come_in_the_order_of_their_starts(tmp_path):
+    times = np.array([[2, 3], [0, 1], [1, 2], [3, 4.0]])
+    _write_sequence(tmp_path / "a.csd", "a", {"v": (np.arange(4.0).reshape(4, 1), times)})
+    _write_sequence(tmp_path / "l.csd", "l", {"v": (np.zeros((2, 1)), np.array([[0.5, 3.0], [1.0, 2.0]]))})
+    source = Csd(tmp_path, sequences={"a": "a.csd"}, labels="l.csd")
+    assert source[0]["a"].ravel().tolist() == [1, 2, 0]
+    assert source[1]["a"].ravel().tolist() == [2]  # touching a segment is not overlapping it
+
+
+def test_without_folds_there_is_one_split(written):
+    assert Csd.split_names(None) == ["all"]
+    assert Csd.split_names(FOLDS) == ["train", "valid", "test"]
+    with pytest.raises(SourceError, match=r"got the split 'train'; without folds it is \['all'\]"):
+        open_all(written, "train")
+    with pytest.raises(SourceError, match=r"got the split 'dev'; the folds are \['train', 'valid', 'test'\]"):
+        open_all(written, "dev", folds=FOLDS)
+
+
+def test_videos_in_no_fold_are_warned_of(written, caplog):
+    with caplog.at_level(logging.WARNING):
+        source = open_all(written, "train", folds={"train": ["v0", "v1"], "test": ["v4"]})
+    assert {name[:2] for name in source.ids} == {"v0", "v1"}
+    assert "3 videos are in no fold, such as v2" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("folds", "message"),
+    [
+        ({"train": ["v0"], "test": ["v0"]}, "the video 'v0' is in the folds 'train' and 'test'"),
+        ({"train": ["elsewhere"]}, "labels no segment of the split 'train'"),
+    ],
+)
+def test_folds_that_do_not_fit(written, folds, message):
+    with pytest.raises(SourceError, match=message):
+        open_all(written, "train", folds=folds)
+
+
+@pytest.mark.parametrize("text", ["[1]", "{", '{"train": 3}', "{}"])
+def test_folds_that_are_no_json(written, text):
+    (written / "bad.json").write_text(text)
+    with pytest.raises(SourceError, match=r"bad\.json: (not JSON|must hold the videos of each split)"):
+        open_all(written, "train", folds=written / "bad.json")
+
+
+def test_sequences_that_are_cut_already(written):
+    """``video[row]`` as an entry of its own holds the frames of that segment."""
+    frames = {f"v0[{row}]": (np.full((row + 2, 3), row), np.arange(2.0 * row + 4).reshape(-1, 2)) for row in range(2)}
+    _write_sequence(written / "cut.csd", "cut", frames)
+    source = open_all(written, sequences={"cut": "cut.csd"})
+    assert source.lengths.values.ravel().tolist() == [2, 3] + [0] * 13
+    assert source[1]["cut"].tolist() == [[1, 1, 1]] * 3
+    _write_sequence(written / "labels2.csd", "l", {"v0[1]": (np.array([[2.5]]), np.array([[0, 9.0]]))})
+    source = open_all(written, sequences={"cut": "cut.csd"}, labels="labels2.csd")
+    assert (source.ids, source.lengths.values.tolist(), source.targets.tolist()) == (["v0[1]"], [[3]], [2.5])
+
+
+def test_segments_of_no_duration_are_left_out_and_reported(written, caplog):
+    edit(written / LABELS, lambda data: data["v3/intervals"].__setitem__((1, 1), data["v3/intervals"][1, 0]))
+    with caplog.at_level(logging.WARNING):
+        source = open_all(written)
+    assert len(source) == 14
+    assert [(row.utterance, row.file) for row in source.left_out] == [("v3[1]", LABELS)]
+    assert "left out v3[1]: lasts 0 s" in caplog.text
+
+
+def test_a_column_of_the_labels(written):
+    _write_sequence(
+        written / "two.csd", "two", {"v0": (np.array([[1.0, 5.0], [2.0, 6.0]]), np.array([[0, 1.0], [1, 2]]))}
+    )
+    assert open_all(written, labels="two.csd", label_column=1).targets.tolist() == [5, 6]
+    with pytest.raises(SourceError, match=r"two\.csd: has 2 columns of labels; got label_column=2"):
+        open_all(written, labels="two.csd", label_column=2)
+
+
+def replace(entry, name, value):
+    def change(data):
+        del data[f"{entry}/{name}"]
+        if value is not None:
+            data[f"{entry}/{name}"] = value
+
+    return change
+
+
+def link_elsewhere(data):
+    del data["v0/features"]
+    data["v0/features"] = h5py.ExternalLink("other.csd", "/secret")
+
+
+def link_inside(data):
+    del data["v0"]
+    data["v0"] = h5py.SoftLink(data["v1"].name)
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        ("audio", replace("v0", "features", None), "'v0': has no array 'features'"),
+        (
+            "audio",
+            replace("v2", "intervals", np.zeros((3, 2))),
+            r"'v2': has features of shape .* and intervals of shape \(3, 2",
+        ),
+        (
+            "audio",
+            replace("v1", "features", np.zeros((670, 9))),
+            r"'v1': has features of shape \(9,\), and 'v0' of \(74,\)",
+        ),
+        ("audio", replace("v0", "features", b"text"), "'v0': holds text"),
+        ("audio", link_elsewhere, "'v0': has no array 'features'"),
+        ("audio", link_inside, "'v0': has no array 'features'"),
+        ("audio", lambda data: data["v4/intervals"].__setitem__((3, 1), np.nan), r"'v4': row 3 has the interval \["),
+        (
+            "labels",
+            lambda data: data["v4/features"].__setitem__((1, 0), np.nan),
+            r"'v4': sample 1 \(v4\[1\]\) is labelled",
+        ),
+        ("audio", lambda data: [data.__delitem__(video) for video in list(data)], "holds no videos"),
+    ],
+)
+def test_files_that_are_not_as_they_should_be(written, file, change, message):
+    path = written / (LABELS if file == "labels" else FILES[file])
+    edit(path, change)
+    with pytest.raises(SourceError, match=message) as raised:
+        open_all(written)
+    assert str(path) in str(raised.value)
+
+
+def test_words_are_not_features(written):
+    with pytest.raises(
+        SourceError, match=r"CMU_MOSI_TimestampedWords\.csd, 'v0': holds text \(\|S32\); name a sequence of num"
+    ):
+        open_all(written, sequences={"text": "CMU_MOSI_TimestampedWords.csd"})
+
+
+def test_a_sequence_of_another_corpus(written):
+    _write_sequence(written / "other.csd", "other", {"w0": (np.zeros((2, 3)), np.zeros((2, 2)))})
+    with pytest.raises(
+        SourceError, match=r"other\.csd: holds none of the 15 segments of the split 'all', such as v0\[0\]"
+    ):
+        open_all(written, sequences={"other": "other.csd"})
+
+
+def test_files_that_are_none(written):
+    with pytest.raises(SourceError, match=r"nothing\.csd: no such file; name the \.csd files of the folder"):
+        open_all(written, labels="nothing.csd")
+    (written / "text.csd").write_text("hello")
+    with pytest.raises(SourceError, match=r"text\.csd: not an HDF5 file, or one that is cut short"):
+        open_all(written, labels="text.csd")
+    data = (written / LABELS).read_bytes()
+    (written / "cut.csd").write_bytes(data[: len(data) // 2])
+    with pytest.raises(SourceError, match=r"cut\.csd: not an HDF5 file, or one that is cut short"):
+        open_all(written, labels="cut.csd")
+    with h5py.File(written / "empty.csd", "w") as file:
+        file.create_group("something")
+    with pytest.raises(SourceError, match=r"empty\.csd: is no computational sequence"):
+        open_all(written, labels="empty.csd")
+
+
+def test_no_sequences(written):
+    with pytest.raises(LengthError, match="give at least one name"):
+        open_all(written, sequences={})
+
+
+def test_without_h5py(written, monkeypatch):
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    with pytest.raises(
+        PaddingError, match=r"\.csd files need h5py; install it with pip install 'multimodal-pad\[csd\]'"
+    ):
+        open_all(written)
+
+
+def test_progress(written):
+    told = []
+    open_all(written, sequences={"text": FILES["text"]}, progress=lambda *what: told.append(what))
+    assert told[-1] == ("looking through all, text", 15, 15)
+    assert json.loads((written / "folds.json").read_text()) == FOLDS
