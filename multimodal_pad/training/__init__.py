@@ -5,9 +5,15 @@ Checkpoints are in :mod:`multimodal_pad.training.checkpoint`, which imports Orba
 
 from multimodal_pad.training.evaluation import evaluate
 from multimodal_pad.training.loop import FitResult, fit, make_optimizer
-from multimodal_pad.training.loss import cross_entropy, l1
+from multimodal_pad.training.loss import binary_cross_entropy, cross_entropy, l1
 from multimodal_pad.training.mesh import DataMesh
-from multimodal_pad.training.metrics import classification_metrics, regression_metrics
+from multimodal_pad.training.metrics import (
+    classification_metrics,
+    emotion_metrics,
+    regression_metrics,
+    sentiment_metrics,
+    sims_metrics,
+)
 from multimodal_pad.training.run import EpochRecord
 from multimodal_pad.training.step import Evaluated, StepMetrics, TrainStep
 
@@ -18,11 +24,15 @@ __all__ = [
     "FitResult",
     "StepMetrics",
     "TrainStep",
+    "binary_cross_entropy",
     "classification_metrics",
     "cross_entropy",
+    "emotion_metrics",
     "evaluate",
     "fit",
     "l1",
     "make_optimizer",
     "regression_metrics",
+    "sentiment_metrics",
+    "sims_metrics",
 ]

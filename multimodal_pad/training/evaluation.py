@@ -11,17 +11,29 @@ import numpy as np
 from multimodal_pad.batcher import BucketBatcher
 from multimodal_pad.compiling import StepTable
 from multimodal_pad.training.mesh import DataMesh
-from multimodal_pad.training.metrics import classification_metrics, regression_metrics
+from multimodal_pad.training.metrics import Metrics, classification_metrics, regression_metrics
 
 
 def evaluate(
-    table: StepTable, leaves: Sequence[jax.Array], batcher: BucketBatcher, mesh: DataMesh | None = None
+    table: StepTable,
+    leaves: Sequence[jax.Array],
+    batcher: BucketBatcher,
+    mesh: DataMesh | None = None,
+    *,
+    metrics: Metrics | None = None,
 ) -> dict[str, float]:
     """Loss and metrics over every sample of a batcher once.
 
-    ``table`` holds :meth:`TrainStep.eval_step`. One integer target for several outputs is a class
-    (accuracy, weighted F1); everything else is regressed (mean absolute error). With a mesh, which is the step's, every
-    process gives the whole batcher (or its own shard) and gets the figures of all samples.
+    ``table`` holds :meth:`TrainStep.eval_step`. With a mesh, which is the step's, every process gives the whole
+    batcher (or its own shard) and gets the figures of all samples.
+
+    Args:
+        table: of the evaluation step.
+        leaves: the state.
+        batcher: the samples.
+        mesh: devices that share the rows.
+        metrics: of outputs and targets, see :mod:`multimodal_pad.training.metrics`. By default one integer target for
+            several outputs is a class (accuracy, weighted F1), and everything else is regressed (mean absolute error).
 
     Raises:
         TrainingError: batches without targets, classes without scikit-learn, or as :meth:`DataMesh.share` and
@@ -35,6 +47,7 @@ def evaluate(
         outputs.append(np.asarray(found.outputs)[real])
         targets.append(np.asarray(found.targets)[real])
     predicted, wanted = np.concatenate(outputs), np.concatenate(targets)
-    classes = predicted.shape[1] > 1 and wanted.ndim == 1 and wanted.dtype.kind in "iu"
-    metrics = classification_metrics if classes else regression_metrics
+    if metrics is None:
+        classes = predicted.shape[1] > 1 and wanted.ndim == 1 and wanted.dtype.kind in "iu"
+        metrics = classification_metrics if classes else regression_metrics
     return {"loss": total / len(wanted), **metrics(predicted, wanted)}

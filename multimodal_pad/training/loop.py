@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -23,8 +24,8 @@ from multimodal_pad.policies import Planned
 from multimodal_pad.training.evaluation import evaluate
 from multimodal_pad.training.loss import Loss, cross_entropy
 from multimodal_pad.training.mesh import DataMesh
-from multimodal_pad.training.metrics import require_scikit_learn
-from multimodal_pad.training.run import EpochRecord, Run
+from multimodal_pad.training.metrics import Metrics, require_scikit_learn
+from multimodal_pad.training.run import EpochRecord, Run, score
 from multimodal_pad.training.step import TrainStep
 
 if TYPE_CHECKING:  # Orbax takes a second to import
@@ -74,6 +75,8 @@ def fit(
     loss: Loss = cross_entropy,
     optimizer: optax.GradientTransformation | None = None,
     evaluate_on: BucketBatcher | None = None,
+    metrics: Metrics | None = None,
+    monitor: str = "loss",
     patience: int | None = None,
     seed: int = 0,
     cache_dir: str | Path | None = None,
@@ -94,8 +97,11 @@ def fit(
         epochs: the most epochs to train.
         loss: weighted by ``sample_mask``.
         optimizer: of one flat vector (see :class:`TrainStep`); by default ``make_optimizer()``.
-        evaluate_on: batches whose loss decides which epoch is the best.
-        patience: stop after so many epochs without a lower evaluation loss; by default never.
+        evaluate_on: batches whose evaluation decides which epoch is the best.
+        metrics: of the evaluation, see :func:`~multimodal_pad.training.evaluate`.
+        monitor: the figure of the evaluation that decides: ``"loss"`` or ``"mae"``, of which the lowest is best, or
+            another of the metrics, of which the highest is.
+        patience: stop after so many epochs without a better evaluation; by default never.
         seed: of dropout.
         cache_dir: folder of the persistent compilation cache, see
             :func:`~multimodal_pad.compiling.use_compilation_cache`.
@@ -109,12 +115,12 @@ def fit(
 
     Raises:
         CompileError: something compiles after the warm-up, and ``strict`` is given.
-        TrainingError: fewer than 1 epoch, patience without evaluation, a loss that is not finite
-            (named by epoch and step), classes to evaluate without scikit-learn, ``strict`` for a policy
-            without a finite set of shapes, ``save_every`` without checkpoints, a batcher that was restored,
-            checkpoints that are damaged, of another model, seed or evaluation set, or that can't be written, rows
-            that the devices don't divide, or processes that differ, in what they are given or in a batch. (That the
-            learning rate is another one is not noticed.)
+        TrainingError: fewer than 1 epoch, patience or a figure to monitor without evaluation, a figure that the
+            evaluation does not have, a loss that is not finite (named by epoch and step), metrics without scikit-learn,
+            ``strict`` for a policy without a finite set of shapes, ``save_every`` without checkpoints, a batcher that
+            was restored, checkpoints that are damaged, of another model, seed, evaluation set or figure to monitor, or
+            that can't be written, rows that the devices don't divide, or processes that differ, in what they are given
+            or in a batch. (That the learning rate is another one is not noticed.)
         PaddingError: checkpoints of a run on another dataset, plan or order (what differs is named).
         OSError: the folder of the checkpoints can't be made.
 
@@ -135,6 +141,8 @@ def fit(
             f"got epochs={epochs} and patience={patience}; epochs must be at least 1, and patience at least 1 "
             "with evaluate_on given"
         )
+    if monitor != "loss" and evaluate_on is None:
+        raise TrainingError(f"got monitor={monitor!r}, a figure of the evaluation, without evaluate_on")
     if save_every is not None and (save_every < 1 or checkpoints is None):
         raise TrainingError(f"got save_every={save_every}; it is a number of steps, at least 1, with checkpoints given")
     endless = [b.policy for b in (batcher, evaluate_on) if b is not None and not b.policy.finite]
@@ -142,7 +150,7 @@ def fit(
         raise TrainingError(
             f"got strict for {endless[0]!r}, which compiles as it goes; choose a policy with few shapes"
         )
-    if evaluate_on is not None and loss is cross_entropy:
+    if evaluate_on is not None and (loss is cross_entropy or metrics is not None):
         require_scikit_learn()  # now, and not after the first epoch
     if cache_dir is not None:
         use_compilation_cache(cache_dir)
@@ -154,7 +162,11 @@ def fit(
     progress = progress and jax.process_index() == 0
     mesh = DataMesh(devices) if devices is not None or jax.device_count() > 1 else None
     step = TrainStep(model, optimizer or make_optimizer(), loss, seed=seed, mesh=mesh and mesh.mesh)
-    settings = {"seed": seed, "evaluate_on": None if evaluate_on is None else _identity(evaluate_on)}
+    settings = {
+        "seed": seed,
+        "evaluate_on": None if evaluate_on is None else _identity(evaluate_on),
+        "monitor": monitor,
+    }
     spread: dict[str, Any] = {}
     # The state, and beside it the parameters of the best epoch: a copy on the host, where it needs no program and no
     # device memory, since the next step donates the state.
@@ -203,20 +215,23 @@ def fit(
             batches = batcher.epoch(run.epoch) if mesh is None else mesh.epoch(batcher, run.epoch)
             steps = len(batcher.schedule(run.epoch))
             for batch in batches:
-                state["leaves"], metrics = train_table(state["leaves"], batch)
+                state["leaves"], measured = train_table(state["leaves"], batch)
                 if guard is not None:
                     guard.check()
-                run.dispatched(metrics)
+                run.dispatched(measured)
                 show(run, steps)
                 if save_every and run.steps % save_every == 0 and run.step < steps:
                     run.settle()
                     run.seconds = time.perf_counter() - started
                     save()
             run.settle()
-            evaluation = {} if evaluate_on is None else evaluate(eval_table, state["leaves"], evaluate_on, mesh)
-            if run.end_epoch(time.perf_counter() - started, evaluation) and evaluate_on is not None:
+            evaluation = (
+                {} if evaluate_on is None else evaluate(eval_table, state["leaves"], evaluate_on, mesh, metrics=metrics)
+            )
+            if run.end_epoch(time.perf_counter() - started, evaluation, monitor) and evaluate_on is not None:
                 state["best"] = np.array(state["leaves"][0])
-            save(evaluation.get("loss"))
+            found = score(evaluation, monitor) if evaluation else None
+            save(None if found is None or math.isinf(found) else found)
     if checkpoints is not None:
         checkpoints.wait()
     vector, *others = state["leaves"]

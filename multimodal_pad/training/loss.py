@@ -26,6 +26,16 @@ def cross_entropy(outputs: jax.Array, targets: ArrayLike, sample_mask: ArrayLike
     return _mean(optax.softmax_cross_entropy_with_integer_labels(outputs, targets), sample_mask)
 
 
+def binary_cross_entropy(outputs: jax.Array, targets: ArrayLike, sample_mask: ArrayLike) -> jax.Array:
+    """Mean sigmoid cross-entropy of logits ``(B, K)`` against 0 or 1 ``(B, K)``: K tasks at once, as in IEMOCAP.
+
+    >>> float(binary_cross_entropy(jnp.zeros((1, 4)), jnp.array([[0, 1, 0, 1]]), jnp.array([True])).round(3))
+    0.6930000185966492
+    """
+    targets = jnp.where(jnp.asarray(sample_mask)[:, None], jnp.asarray(targets), 0)
+    return _mean(optax.sigmoid_binary_cross_entropy(outputs, targets).mean(axis=1), sample_mask)
+
+
 def l1(outputs: jax.Array, targets: ArrayLike, sample_mask: ArrayLike) -> jax.Array:
     """Mean absolute error of ``(B, K)`` against ``(B, K)``, or against ``(B,)`` where K is 1.
 

@@ -1,12 +1,21 @@
-"""Metrics over the real samples of a split (scikit-learn, imported when it is needed)."""
+"""Metrics over the real samples of a split, as the field reports them (scikit-learn, imported when it is needed).
+
+The conventions are those of the papers' own code: MulT's ``eval_metrics.py`` (Tsai et al., ACL 2019) for CMU-MOSI,
+CMU-MOSEI and IEMOCAP, MMSA's ``metricsTop.py`` (Mao et al., ACL 2022) for CH-SIMS and for both conventions of Acc-2.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.util import find_spec
 
 import numpy as np
 
 from multimodal_pad.errors import TrainingError
+from multimodal_pad.sources.mult import EMOTIONS
+
+Metrics = Callable[[np.ndarray, np.ndarray], dict[str, float]]
+"""``(outputs (N, K), targets (N, ...)) -> {name: figure}``."""
 
 
 def require_scikit_learn() -> None:
@@ -18,19 +27,13 @@ def require_scikit_learn() -> None:
 
 
 def classification_metrics(outputs: np.ndarray, targets: np.ndarray) -> dict[str, float]:
-    """Accuracy and weighted F1 of logits ``(N, K)`` against class numbers ``(N,)``.
+    """Accuracy and weighted F1 of logits ``(N, K)`` against class numbers ``(N,)``, as for MELD's seven emotions.
 
     >>> classification_metrics(np.eye(3)[[0, 1, 1, 2]], np.array([0, 1, 2, 2]))
     {'accuracy': 0.75, 'weighted_f1': 0.75}
     """
-    require_scikit_learn()
-    from sklearn.metrics import accuracy_score, f1_score
-
     predicted = np.asarray(outputs).argmax(axis=1)
-    return {
-        "accuracy": float(accuracy_score(targets, predicted)),
-        "weighted_f1": float(f1_score(targets, predicted, average="weighted")),
-    }
+    return {"accuracy": _accuracy(predicted, targets), "weighted_f1": _weighted_f1(predicted, targets)}
 
 
 def regression_metrics(outputs: np.ndarray, targets: np.ndarray) -> dict[str, float]:
@@ -41,3 +44,116 @@ def regression_metrics(outputs: np.ndarray, targets: np.ndarray) -> dict[str, fl
     """
     outputs = np.asarray(outputs)
     return {"mae": float(np.abs(outputs - np.asarray(targets).reshape(outputs.shape)).mean())}
+
+
+def sentiment_metrics(outputs: np.ndarray, targets: np.ndarray) -> dict[str, float]:
+    """What CMU-MOSI and CMU-MOSEI are reported in: sentiment from -3 to 3, outputs ``(N, 1)`` against ``(N,)``.
+
+    - ``acc7``, ``acc5``: both clipped to ±3 or ±2, rounded (halves to even), equal.
+    - ``acc2_has0``, ``f1_has0``: not negative (``>= 0``) against negative, all samples.
+    - ``acc2_non0``, ``f1_non0``: positive (``> 0``) against the rest, without samples labelled 0; NaN where all are.
+    - ``mae``: not clipped. ``corr``: Pearson's, NaN where outputs or targets are all equal.
+
+    F1 is weighted by the number of samples of each class.
+
+    >>> found = sentiment_metrics(np.array([[2.6], [-0.5], [0.4]]), np.array([3.0, 0.0, -1.0]))
+    >>> {name: round(value, 3) for name, value in found.items()}  # doctest: +NORMALIZE_WHITESPACE
+    {'acc7': 0.667, 'acc5': 0.667, 'acc2_has0': 0.333, 'f1_has0': 0.333, 'acc2_non0': 0.5, 'f1_non0': 0.333,
+     'mae': 0.767, 'corr': 0.864}
+    """
+    predicted, wanted = _values(outputs, targets)
+    signed = wanted != 0
+    return {
+        "acc7": _accuracy(*(np.round(np.clip(values, -3, 3)) for values in (predicted, wanted))),
+        "acc5": _accuracy(*(np.round(np.clip(values, -2, 2)) for values in (predicted, wanted))),
+        "acc2_has0": _accuracy(predicted >= 0, wanted >= 0),
+        "f1_has0": _weighted_f1(predicted >= 0, wanted >= 0),
+        "acc2_non0": _accuracy(predicted[signed] > 0, wanted[signed] > 0),
+        "f1_non0": _weighted_f1(predicted[signed] > 0, wanted[signed] > 0),
+        "mae": float(np.abs(predicted - wanted).mean()),
+        "corr": _pearson(predicted, wanted),
+    }
+
+
+def sims_metrics(outputs: np.ndarray, targets: np.ndarray) -> dict[str, float]:
+    """What CH-SIMS is reported in: sentiment from -1 to 1, outputs ``(N, 1)`` against ``(N,)``, both clipped to that.
+
+    - ``acc2`` and ``f1``: classes split at 0; ``acc3``: at ±0.1; ``acc5``: at ±0.1 and ±0.7. A value at an edge
+      belongs to the class below it. F1 is weighted by the number of samples of each class.
+    - ``mae`` and ``corr`` (Pearson's) of the clipped values.
+
+    >>> found = sims_metrics(np.array([[0.9], [0.0], [-0.2]]), np.array([0.8, -0.4, 0.2]))
+    >>> {name: round(value, 3) for name, value in found.items()}
+    {'acc2': 0.667, 'f1': 0.667, 'acc3': 0.333, 'acc5': 0.333, 'mae': 0.3, 'corr': 0.768}
+    """
+    predicted, wanted = (np.clip(values, -1, 1) for values in _values(outputs, targets))
+
+    def classes(*edges: float) -> tuple[np.ndarray, np.ndarray]:
+        # In float32, as the labels are: 0.1 is at the edge of 0.1 then.
+        bins = np.array(edges, np.float32)
+        first, second = (np.digitize(values.astype(np.float32), bins, right=True) for values in (predicted, wanted))
+        return first, second
+
+    return {
+        "acc2": _accuracy(*classes(0)),
+        "f1": _weighted_f1(*classes(0)),
+        "acc3": _accuracy(*classes(-0.1, 0.1)),
+        "acc5": _accuracy(*classes(-0.7, -0.1, 0.1, 0.7)),
+        "mae": float(np.abs(predicted - wanted).mean()),
+        "corr": _pearson(predicted, wanted),
+    }
+
+
+def emotion_metrics(outputs: np.ndarray, targets: np.ndarray) -> dict[str, float]:
+    """What IEMOCAP is reported in: accuracy and weighted F1 of each of four binary tasks.
+
+    Args:
+        outputs: logits ``(N, 4)``; above 0 means that the emotion is there.
+        targets: 0 or 1 ``(N, 4)``, in the order of :data:`multimodal_pad.sources.mult.EMOTIONS`.
+
+    Returns:
+        ``{"neutral_accuracy": ..., "neutral_f1": ..., "happy_accuracy": ..., ...}``, and ``mean_f1``.
+
+    >>> found = emotion_metrics(np.array([[1, -1, -1, 1.0]] * 2), np.array([[1, 0, 0, 1], [1, 0, 1, 0]]))
+    >>> {name: round(found[name], 3) for name in ("neutral_f1", "sad_accuracy", "sad_f1", "angry_f1", "mean_f1")}
+    {'neutral_f1': 1.0, 'sad_accuracy': 0.5, 'sad_f1': 0.333, 'angry_f1': 0.333, 'mean_f1': 0.667}
+    """
+    predicted, wanted = np.asarray(outputs) > 0, np.asarray(targets)
+    if predicted.shape != wanted.shape or wanted.shape[1:] != (len(EMOTIONS),):
+        raise TrainingError(
+            f"got outputs of shape {predicted.shape} and targets of shape {wanted.shape}; both must be (samples, "
+            f"{len(EMOTIONS)}), for {', '.join(EMOTIONS)}"
+        )
+    found = {}
+    for column, emotion in enumerate(EMOTIONS):
+        found[f"{emotion}_accuracy"] = _accuracy(predicted[:, column], wanted[:, column])
+        found[f"{emotion}_f1"] = _weighted_f1(predicted[:, column], wanted[:, column])
+    return {**found, "mean_f1": float(np.mean([found[f"{emotion}_f1"] for emotion in EMOTIONS]))}
+
+
+def _values(outputs: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """One value per sample of each, float64 ``(N,)``."""
+    predicted, wanted = np.asarray(outputs, np.float64), np.asarray(targets, np.float64)
+    if predicted.size != len(predicted) or wanted.size != len(wanted) or len(predicted) != len(wanted):
+        raise TrainingError(
+            f"got outputs of shape {predicted.shape} and targets of shape {wanted.shape}; sentiment is one number for "
+            "each sample"
+        )
+    return predicted.reshape(-1), wanted.reshape(-1)
+
+
+def _accuracy(predicted: np.ndarray, wanted: np.ndarray) -> float:
+    return float(np.mean(predicted == wanted)) if len(wanted) else float("nan")
+
+
+def _weighted_f1(predicted: np.ndarray, wanted: np.ndarray) -> float:
+    require_scikit_learn()
+    from sklearn.metrics import f1_score
+
+    return float(f1_score(wanted, predicted, average="weighted")) if len(wanted) else float("nan")
+
+
+def _pearson(predicted: np.ndarray, wanted: np.ndarray) -> float:
+    if len(wanted) < 2 or np.ptp(predicted) == 0 or np.ptp(wanted) == 0:
+        return float("nan")
+    return float(np.corrcoef(predicted, wanted)[0, 1])

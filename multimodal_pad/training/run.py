@@ -14,6 +14,9 @@ from multimodal_pad.training.step import StepMetrics
 _IN_FLIGHT = 4
 """Steps dispatched ahead of the device: each holds its batch in host memory until it has run."""
 
+LOWER_IS_BETTER = ("loss", "mae")
+"""Figures of an evaluation that are errors; of all others a higher one is better."""
+
 
 @dataclass(frozen=True)
 class EpochRecord:
@@ -43,8 +46,8 @@ class Run:
         loss_sum: losses of the current epoch, each times its number of samples.
         samples: samples of the current epoch.
         seconds: of the current epoch, up to the last checkpoint.
-        best_epoch: the epoch with the lowest evaluation loss.
-        best_loss: that loss, or None where nothing was evaluated yet.
+        best_epoch: the epoch with the best evaluation.
+        best_score: its :func:`score`, or None where nothing was evaluated yet.
         history: a record per epoch that is over.
     """
 
@@ -55,7 +58,7 @@ class Run:
     samples: int = 0
     seconds: float = 0.0
     best_epoch: int = 0
-    best_loss: float | None = None
+    best_score: float | None = None
     history: list[EpochRecord] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -83,14 +86,19 @@ class Run:
         while self._in_flight:
             self._settle_one()
 
-    def end_epoch(self, seconds: float, evaluation: dict[str, float]) -> bool:
-        """Close the epoch; whether it is the best so far (without evaluation the last always is)."""
+    def end_epoch(self, seconds: float, evaluation: dict[str, float], monitor: str = "loss") -> bool:
+        """Close the epoch; whether it is the best so far (without evaluation the last always is).
+
+        Raises:
+            TrainingError: the evaluation's loss is not finite, or it has no such figure to monitor.
+        """
         if not math.isfinite(evaluation.get("loss", 0.0)):
             raise _not_finite(f"epoch {self.epoch}, evaluation", evaluation["loss"])
         self.history.append(EpochRecord(self.epoch, self.loss, seconds, evaluation))
-        better = not evaluation or self.best_loss is None or evaluation["loss"] < self.best_loss
+        found = score(evaluation, monitor) if evaluation else None
+        better = found is None or self.best_score is None or found < self.best_score
         if better:
-            self.best_epoch, self.best_loss = self.epoch, evaluation.get("loss")
+            self.best_epoch, self.best_score = self.epoch, found
         self.epoch, self.step, self.loss_sum, self.samples, self.seconds = self.epoch + 1, 0, 0.0, 0, 0.0
         return better
 
@@ -126,6 +134,18 @@ class Run:
             raise _not_finite(f"epoch {self.epoch}, step {step}", loss)
         self.loss_sum += loss * samples
         self.samples += samples
+
+
+def score(evaluation: dict[str, float], monitor: str) -> float:
+    """The figure that is monitored, so that lower is better; inf where it is NaN, as a correlation can be.
+
+    >>> score({"loss": 2.0}, "loss"), score({"loss": 2.0, "weighted_f1": 0.5}, "weighted_f1")
+    (2.0, -0.5)
+    """
+    if monitor not in evaluation:
+        raise TrainingError(f"got monitor={monitor!r}; the evaluation has {list(evaluation)}")
+    figure = evaluation[monitor] if monitor in LOWER_IS_BETTER else -evaluation[monitor]
+    return math.inf if math.isnan(figure) else figure
 
 
 def _not_finite(where: str, loss: float) -> TrainingError:

@@ -81,6 +81,49 @@ def test_early_stopping_returns_the_best_epoch():
     assert best["loss"] == pytest.approx(losses[0], abs=1e-6)
 
 
+def test_the_figure_that_is_monitored_decides():
+    """Metrics that grow with each evaluation, and ones that fall: the last epoch is best, or the first."""
+    for sign, best in ((1, 3), (-1, 0)):
+        figures = iter(range(9))
+        result = fit(
+            MeanModel(),
+            make_batcher(),
+            epochs=4,
+            evaluate_on=make_batcher(),
+            metrics=lambda outputs, targets, sign=sign, figures=figures: {
+                "figure": sign * next(figures) + 0 * len(outputs) * len(targets),
+                "mae": 1.0,
+            },
+            monitor="figure",
+            progress=False,
+        )
+        assert result.best_epoch == best
+        assert set(result.history[0].evaluation) == {"loss", "figure", "mae"}
+
+
+def test_a_figure_that_is_nan_is_never_the_best():
+    figures = iter([float("nan"), 0.1, float("nan"), 0.3, 0.2])
+    result = fit(
+        MeanModel(),
+        make_batcher(),
+        epochs=5,
+        evaluate_on=make_batcher(),
+        metrics=lambda _outputs, _targets: {"corr": next(figures)},
+        monitor="corr",
+        progress=False,
+    )
+    assert result.best_epoch == 3
+
+
+def test_a_figure_that_there_is_not():
+    with pytest.raises(
+        TrainingError, match=r"got monitor='f1'; the evaluation has \['loss', 'accuracy', 'weighted_f1'\]"
+    ):
+        fit(MeanModel(), make_batcher(), epochs=1, evaluate_on=make_batcher(), monitor="f1", progress=False)
+    with pytest.raises(TrainingError, match="got monitor='f1', a figure of the evaluation, without evaluate_on"):
+        fit(MeanModel(), make_batcher(), epochs=1, monitor="f1", progress=False)
+
+
 def test_evaluation_ignores_the_rows_that_fill_up():
     step = TrainStep(MeanModel(), optax.sgd(0.1), cross_entropy)
     samples = make_samples(7)

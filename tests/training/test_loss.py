@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from multimodal_pad.training import cross_entropy, l1
+from multimodal_pad.training import binary_cross_entropy, cross_entropy, l1
 
 RNG = np.random.default_rng(0)
 OUTPUTS = jnp.asarray(RNG.standard_normal((6, 4)), jnp.float32)
 CLASSES = jnp.asarray(RNG.integers(0, 4, 6))
+PRESENT = jnp.asarray(RNG.integers(0, 2, (6, 4)))
 VALUES = jnp.asarray(RNG.standard_normal((6, 4)), jnp.float32)
 
 
@@ -18,7 +19,7 @@ VALUES = jnp.asarray(RNG.standard_normal((6, 4)), jnp.float32)
 @given(st.sets(st.integers(0, 5), min_size=1))
 def test_masked_equals_sliced(rows):
     kept = np.isin(np.arange(6), list(rows))
-    for loss, targets in ((cross_entropy, CLASSES), (l1, VALUES)):
+    for loss, targets in ((cross_entropy, CLASSES), (l1, VALUES), (binary_cross_entropy, PRESENT)):
         whole = loss(OUTPUTS, targets, jnp.asarray(kept))
         sliced = loss(OUTPUTS[kept], targets[kept], jnp.ones(int(kept.sum()), bool))
         assert float(whole) == pytest.approx(float(sliced), abs=1e-6)
@@ -27,10 +28,12 @@ def test_masked_equals_sliced(rows):
 def test_equals_optax():
     wanted = optax.softmax_cross_entropy_with_integer_labels(OUTPUTS, CLASSES).mean()
     assert float(cross_entropy(OUTPUTS, CLASSES, jnp.ones(6, bool))) == pytest.approx(float(wanted), abs=1e-6)
+    wanted = optax.sigmoid_binary_cross_entropy(OUTPUTS, PRESENT).mean()
+    assert float(binary_cross_entropy(OUTPUTS, PRESENT, jnp.ones(6, bool))) == pytest.approx(float(wanted), abs=1e-6)
     assert float(l1(OUTPUTS, VALUES, jnp.ones(6, bool))) == pytest.approx(float(jnp.abs(OUTPUTS - VALUES).mean()))
 
 
-@pytest.mark.parametrize(("loss", "targets"), [(cross_entropy, CLASSES), (l1, VALUES)])
+@pytest.mark.parametrize(("loss", "targets"), [(cross_entropy, CLASSES), (l1, VALUES), (binary_cross_entropy, PRESENT)])
 def test_masked_rows_get_no_gradient_whatever_their_targets(loss, targets):
     mask = jnp.array([True, True, False, True, False, False])
     garbage = jnp.where(mask.reshape(-1, *[1] * (targets.ndim - 1)), targets, 10**6 if targets.ndim == 1 else jnp.nan)
@@ -40,7 +43,7 @@ def test_masked_rows_get_no_gradient_whatever_their_targets(loss, targets):
     assert np.isfinite(gradient).all()
 
 
-@pytest.mark.parametrize(("loss", "targets"), [(cross_entropy, CLASSES), (l1, VALUES)])
+@pytest.mark.parametrize(("loss", "targets"), [(cross_entropy, CLASSES), (l1, VALUES), (binary_cross_entropy, PRESENT)])
 def test_no_real_row_is_zero_with_zero_gradient(loss, targets):
     value, gradient = jax.value_and_grad(loss)(OUTPUTS, targets, jnp.zeros(6, bool))
     assert float(value) == 0
