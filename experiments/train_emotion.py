@@ -1,10 +1,10 @@
-"""Train the multimodal transformer on emotions, in one process or several, and go on where it was interrupted.
+"""Train the multimodal transformer on emotions or sentiment, in one process or several, and go on where it stopped.
 
-With --data-dir on MELD (text with real labels; audio and visual features are noise, see --modalities), without it on
-synthetic utterances. --processes starts as many on this machine's CPU, each with a share of every batch, as the
-machines of a cluster would have it; without dropout the result is the same but for rounding.
+--config names the corpus, whose settings are in experiments/configs; --data-dir is the folder of its files, or of a
+flat cache that multimodal-pad convert made of them. --processes starts as many on this machine's CPU, each with a share
+of every batch, as the machines of a cluster would have it; without dropout the result is the same but for rounding.
 
-With Python: python -m experiments.train_emotion --data-dir DIR --modalities text --processes 2 --checkpoints DIR
+With Python: python -m experiments.train_emotion --config meld --data-dir DIR --processes 2 --checkpoints DIR
 """
 
 from __future__ import annotations
@@ -16,89 +16,71 @@ import subprocess
 import sys
 import time
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from experiments import configs
+from experiments.emotion import QUICK, Config, load_splits, num_outputs, vocabulary_sizes
 from experiments.output import write_results
-from multimodal_pad import BucketBatcher, LengthTable, PaddingError, Planned, plan_shapes
+from multimodal_pad import BucketBatcher, Fixed, LengthTable, PaddingError, Planned, plan_shapes
 from multimodal_pad.cli import exit_status
 from multimodal_pad.errors import TrainingError
-from multimodal_pad.schedule import Grouping
-from multimodal_pad.sources import Meld, Synthetic
-from multimodal_pad.sources.meld import EMOTIONS
 
 SECONDS_TO_NOTICE = 30
 """After so many without a sign of life a process counts as dead, and all the others end."""
 
 
-@dataclass(frozen=True)
-class Config:
-    """One run; every default is here."""
-
-    data_dir: str | None = None
-    modalities: tuple[str, ...] | None = None
-    samples: int = 2000
-    epochs: int = 5
-    batch_size: int = 32
-    max_shapes: int = 4
-    grouping: Grouping = "length"
-    learning_rate: float = 1e-3
-    d_model: int = 40
-    layers: int = 1
-    dropout: float = 0.1
-    patience: int | None = None
-    seed: int = 0
-    save_every: int | None = None
-    checkpoints: str | None = None
-
-
-QUICK = {"modalities": ("text",), "samples": 64, "epochs": 1, "batch_size": 8, "max_shapes": 1}
-"""What --quick changes: a look at whether everything works."""
-
-
-def train(config: Config, *, progress: bool) -> dict[str, Any]:
+def train(config: Config, sources: dict[str, Any], *, progress: bool) -> dict[str, Any]:
     """One training, in this process's share: its history, and what the best epoch gives on the test split."""
     import jax
     from flax import nnx
 
-    from experiments.compare_padding import modality_configs
     from multimodal_pad.compiling import StepTable
-    from multimodal_pad.models import MultimodalTransformer, TransformerConfig
-    from multimodal_pad.training import TrainStep, cross_entropy, evaluate, fit, make_optimizer
+    from multimodal_pad.models import ModalityConfig, MultimodalTransformer, TransformerConfig
+    from multimodal_pad.training import TrainStep, evaluate, fit, make_optimizer
     from multimodal_pad.training.checkpoint import Checkpoints
 
-    sources, classes, vocabulary_sizes = _load(config)
-    names = config.modalities or sources["train"].lengths.modalities
-    lengths = {split: source.lengths.select(names) for split, source in sources.items()}
-    # Made for the training samples, and held to the longest of any split.
-    longest = np.max([table.longest() for table in lengths.values()], axis=0)
-    planned = LengthTable(names, np.vstack([lengths["train"].values, longest]))
-    plan = plan_shapes(planned, max_shapes=config.max_shapes, batch_size=config.batch_size, grouping=config.grouping)
-    batchers = {
-        split: BucketBatcher(source, Planned(plan), lengths=lengths[split], grouping=config.grouping, seed=config.seed)
-        for split, source in sources.items()
-    }
-    inputs = modality_configs(sources["train"][0], names, vocabulary_sizes)
+    loss, metrics = _objective(config)
+    batchers = make_batchers(config, sources)
+    first, tokens = sources[config.splits[0]], vocabulary_sizes(sources[config.splits[0]])
+    sample = first[0]
     shape = TransformerConfig(
-        inputs,
-        classes,
+        {
+            name: ModalityConfig(vocabulary_size=tokens[name])
+            if name in tokens
+            else ModalityConfig(feature_width=sample[name].shape[1], kernel_size=config.kernel_sizes.get(name, 1))
+            for name in config.modalities or first.lengths.modalities
+        },
+        num_outputs(config),
         d_model=config.d_model,
+        num_heads=config.num_heads,
         crossmodal_layers=config.layers,
-        memory_layers=config.layers,
+        memory_layers=config.memory_layers,
         dropout_rate=config.dropout,
     )
     model = MultimodalTransformer(shape, rngs=nnx.Rngs(config.seed))
+    training, choosing, testing = (batchers[split] for split in config.splits)
+    steps = config.epochs * len(training.schedule(0))
+    optimizer = make_optimizer(
+        config.learning_rate,
+        warmup_steps=config.warmup_steps,
+        decay_steps=steps if config.schedule == "cosine" else None,
+        weight_decay=config.weight_decay,
+    )
     begun = time.perf_counter()
     with Checkpoints(config.checkpoints) if config.checkpoints else nullcontext() as checkpoints:
         result = fit(
             model,
-            batchers["train"],
+            training,
             epochs=config.epochs,
-            optimizer=make_optimizer(config.learning_rate),
-            evaluate_on=batchers["dev"],
+            loss=loss,
+            optimizer=optimizer,
+            evaluate_on=choosing,
+            metrics=metrics,
+            monitor=config.monitor,
             patience=config.patience,
             seed=config.seed,
             checkpoints=checkpoints,
@@ -106,62 +88,68 @@ def train(config: Config, *, progress: bool) -> dict[str, Any]:
             progress=progress,
         )
     seconds = time.perf_counter() - begun
-    step = TrainStep(result.model, make_optimizer(config.learning_rate), cross_entropy)
+    step = TrainStep(result.model, optimizer, loss)
     return {
         "config": asdict(config),
-        "corpus": "synthetic" if config.data_dir is None else "MELD",
         "processes": jax.process_count(),
+        "parameters": sum(x.size for x in jax.tree.leaves(nnx.state(model, nnx.Param))),
         "samples": {split: len(source) for split, source in sources.items()},
+        "shapes": len(training.batch_shapes(config.epochs)),
+        "padding_efficiency": training.forecast().position_efficiency,
         "seconds": seconds,
         "history": [asdict(record) for record in result.history],
         "best_epoch": result.best_epoch,
-        "test": evaluate(StepTable(step.eval_step), step.leaves, batchers["test"]),
+        "test": evaluate(StepTable(step.eval_step), step.leaves, testing, metrics=metrics),
     }
 
 
-def _load(config: Config) -> tuple[dict[str, Any], int, dict[str, int]]:
-    """The source of each split, how many classes there are, and the size of each vocabulary."""
-    if config.data_dir is not None:
-        splits = {split: Meld(config.data_dir, split) for split in ("train", "dev", "test")}
-        return splits, len(EMOTIONS), {"text": len(splits["train"].vocabulary) + 2}
-    sizes = {"train": config.samples, "dev": max(2, config.samples // 5), "test": max(2, config.samples // 5)}
-    # One seed, since it fixes what the classes look like; a split is told apart by its samples' numbers.
-    whole = Synthetic(sum(sizes.values()))
-    bounds = np.cumsum([0, *sizes.values()])
-    return (
-        {split: _Part(whole, start, stop) for split, start, stop in zip(sizes, bounds, bounds[1:], strict=False)},
-        3,
-        {},
-    )
+def make_batchers(config: Config, sources: dict[str, Any]) -> dict[str, BucketBatcher]:
+    """The batches of each split: shapes are planned for the training samples, and hold the longest of any split."""
+    names = config.modalities or sources[config.splits[0]].lengths.modalities
+    lengths = {split: source.lengths.select(names) for split, source in sources.items()}
+    longest = np.max([table.longest() for table in lengths.values()], axis=0)
+    table = LengthTable(names, np.vstack([lengths[config.splits[0]].values, longest]))
+    if config.padding == "fixed":
+        policy: Any = Fixed.longest(table)
+        options: dict[str, Any] = {"batch_size": config.batch_size, "grouping": "random"}
+    else:
+        rows = config.batch_size
+        plan = plan_shapes(table, max_shapes=config.max_shapes, batch_size=rows, grouping=config.grouping)
+        policy, options = Planned(plan), {"grouping": config.grouping}
+    return {
+        split: BucketBatcher(source, policy, lengths=lengths[split], seed=config.seed, **options)
+        for split, source in sources.items()
+    }
 
 
-class _Part:
-    """A run of the samples of a source."""
+def _objective(config: Config) -> tuple[Any, Any]:
+    """The loss and the metrics of a task."""
+    from multimodal_pad import training
 
-    def __init__(self, source: Synthetic, start: int, stop: int) -> None:
-        self._source, self._start = source, int(start)
-        self.lengths = LengthTable(source.lengths.modalities, source.lengths.values[start:stop])
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return self._source[self._start + index]
+    return {
+        "classes": (training.cross_entropy, training.classification_metrics),
+        "sentiment": (training.l1, training.sentiment_metrics),
+        "sims": (training.l1, training.sims_metrics),
+        "emotions": (training.binary_cross_entropy, training.emotion_metrics),
+    }[config.task]
 
 
 def markdown(results: dict[str, Any]) -> str:
     """A row per epoch, and the test split."""
-    lines = ["| epoch | train loss | dev loss | dev accuracy | dev weighted F1 | seconds |", "|---:|" + "---:|" * 5]
+    names = list(results["test"])
+    lines = [
+        f"| epoch | train loss | {' | '.join(names)} | seconds |",
+        f"|---:|---:|{'---:|' * len(names)}---:|",
+    ]
     for record in results["history"]:
-        dev = record["evaluation"]
-        cells = [dev["loss"], dev["accuracy"], dev["weighted_f1"]]
-        figures = " | ".join(f"{value:.4f}" for value in [record["train_loss"], *cells])
-        lines.append(f"| {record['epoch']} | {figures} | {record['seconds']:.1f} |")
-    test = results["test"]
+        figures = " | ".join(f"{record['evaluation'][name]:.4f}" for name in names)
+        lines.append(f"| {record['epoch']} | {record['train_loss']:.4f} | {figures} | {record['seconds']:.1f} |")
+    test = ", ".join(f"{name} {value:.4f}" for name, value in results["test"].items())
+    config, count = results["config"], results["processes"]
     text = (
-        f"Epoch {results['best_epoch']} on the test split: loss {test['loss']:.4f}, accuracy {test['accuracy']:.4f}, "
-        f"weighted F1 {test['weighted_f1']:.4f}. {results['corpus']}, {results['processes']} "
-        f"process{'es' if results['processes'] > 1 else ''}, {results['seconds']:.0f} s with compiling."
+        f"Epoch {results['best_epoch']} on {config['splits'][2]}: {test}. {config['corpus']} "
+        f"{config['file']}, {results['parameters']:,} parameters, {results['shapes']} batch shapes, {count} "
+        f"process{'es' if count > 1 else ''}, {results['seconds']:.0f} s with compiling."
     )
     return "\n".join([*lines, "", text])
 
@@ -204,27 +192,29 @@ def start_processes(count: int, arguments: list[str]) -> None:
 
 def main(arguments: list[str]) -> int:
     """Run and write; the exit status."""
-    default = Config()
     parser = argparse.ArgumentParser(
         prog="python -m experiments.train_emotion",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--data-dir", metavar="DIR", help="MELD's three CSV files (default: synthetic utterances)")
-    parser.add_argument("--modalities", nargs="+", metavar="NAME", help="which to train on (default: all)")
-    parser.add_argument("--epochs", type=int, help=f"default: {default.epochs}")
-    parser.add_argument("--batch-size", type=int, help=f"rows of all processes together; default: {default.batch_size}")
-    parser.add_argument("--max-shapes", type=int, help=f"the compile budget; default: {default.max_shapes}")
-    parser.add_argument("--grouping", choices=("length", "random"), help=f"default: {default.grouping}")
-    parser.add_argument("--learning-rate", type=float, help=f"default: {default.learning_rate}")
-    parser.add_argument("--dropout", type=float, help=f"default: {default.dropout}")
-    parser.add_argument("--patience", type=int, help="stop after so many epochs that are no better (default: never)")
-    parser.add_argument("--seed", type=int, help=f"default: {default.seed}")
+    parser.add_argument("--config", choices=configs.NAMES, default="synthetic", help="the corpus (default: synthetic)")
+    parser.add_argument("--data-dir", metavar="DIR", help="of the corpus' files, or a flat cache")
+    changes = parser.add_argument_group("instead of what the configuration says")
+    changes.add_argument("--modalities", nargs="+", metavar="NAME", help="which to train on")
+    changes.add_argument("--epochs", type=int)
+    changes.add_argument("--batch-size", type=int, help="rows of all processes together")
+    changes.add_argument("--padding", choices=("planned", "fixed"))
+    changes.add_argument("--max-shapes", type=int, help="the compile budget")
+    changes.add_argument("--grouping", choices=("length", "random"))
+    changes.add_argument("--learning-rate", type=float)
+    changes.add_argument("--dropout", type=float)
+    changes.add_argument("--patience", type=int, help="stop after so many epochs that are no better")
+    changes.add_argument("--seed", type=int)
     parser.add_argument("--processes", type=int, default=1, help="on this machine's CPU; default: 1")
     parser.add_argument("--checkpoints", metavar="DIR", help="save here, and go on with what is here")
     parser.add_argument("--save-every", type=int, metavar="STEPS", help="save after so many steps, too")
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: results/train_emotion/<time>")
-    parser.add_argument("--quick", action="store_true", help="a tiny run, to see that everything works")
+    parser.add_argument("--quick", action="store_true", help="a tiny model for one epoch, to see that everything works")
     parser.add_argument("--join", nargs=3, metavar=("PORT", "INDEX", "COUNT"), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     return exit_status(lambda: _run(options, arguments))
@@ -238,9 +228,9 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> None:
         return
     given = {name: value for name, value in vars(options).items() if value is not None}
     chosen = {name: value for name, value in given.items() if name in Config.__dataclass_fields__}
-    config = replace(Config(**(QUICK if options.quick else {})), **chosen)
-    if config.modalities is not None:
-        config = replace(config, modalities=tuple(config.modalities))
+    if "modalities" in chosen:
+        chosen["modalities"] = tuple(chosen["modalities"])
+    config = replace(replace(configs.load(options.config), **(QUICK if options.quick else {})), **chosen)
     if options.join:
         import jax
 
@@ -253,9 +243,11 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> None:
             shutdown_timeout_seconds=SECONDS_TO_NOTICE,
         )
         if int(index):
-            train(config, progress=False)
+            train(config, load_splits(config), progress=False)
             return
-    write_results("train_emotion", arguments, options.out, lambda _: train(config, progress=True), markdown)
+    write_results(
+        "train_emotion", arguments, options.out, lambda _: train(config, load_splits(config), progress=True), markdown
+    )
 
 
 if __name__ == "__main__":

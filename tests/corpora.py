@@ -48,6 +48,7 @@ def write_mult(
     *,
     counts: Mapping[str, int] = COUNTS,
     lengths: Mapping[str, np.ndarray] | None = None,
+    zeros: Any = np.zeros,
     writer: Any = pickle.dump,
     nonfinite: bool = False,
     seed: int = 0,
@@ -72,7 +73,7 @@ def write_mult(
         samples: list[dict[str, Any]] = [{"id": name, "targets": t} for name, t in zip(names, targets, strict=True)]
         bad = dict.fromkeys(MODALITIES.values(), 0)
         for column, (key, (positions, width)) in enumerate(shapes.items()):
-            array = np.zeros((count, positions, width), dtype)
+            array = zeros((count, positions, width), dtype)
             for index, length in enumerate(chosen[:, column].tolist()):
                 real = rng.standard_normal((length, width)).astype(dtype)
                 if length > 2:
@@ -87,6 +88,7 @@ def write_mult(
             arrays[key] = array
         data[split] = {**arrays, "labels": labels, **({} if ids is None else {"id": ids})}
         written.splits[split], written.nonfinite[split] = samples, bad
+    folder.mkdir(exist_ok=True)
     with written.path.open("wb") as file:
         writer(data, file)
     return written
@@ -164,6 +166,7 @@ def write_mmsa(folder: Path, corpus: str = "mosi", *, aligned: bool = False, see
         if corpus == "sims":
             data[split] |= {f"regression_labels_{m}": label for m, label in zip("TAV", labels[1:], strict=True)}
         written.splits[split], written.nonfinite[split] = samples, bad
+    folder.mkdir(exist_ok=True)
     written.path.write_bytes(pickle.dumps(data, protocol=4))
     return written
 
@@ -272,6 +275,7 @@ def write_meld(folder: Path, *, features: bool = True, seed: int = 0) -> Written
     words = ["oh", "my", "god", "you", "know", "it's", "fine", "!", "."]
     vocabulary: dict[str, int] = {}
     written = Written(folder)
+    folder.mkdir(exist_ok=True)
     for split, count in {"train": 8, "dev": 3, "test": 4}.items():
         rows, samples = [], []
         for number in range(count):

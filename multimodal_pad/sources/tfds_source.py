@@ -41,7 +41,8 @@ def tfds(
         name: as ``tfds.builder`` takes it, such as ``"unaligned_emotion/mosi"``, or the folder of a prepared dataset.
         split: as ``tfds.data_source`` takes it, ``"train[:10%]"`` included.
         features: the feature of each modality, ``"audio/frames"`` in nested ones. By default every feature at the top
-            that is ragged: a ``Tensor`` whose first dimension is None, or a ``Sequence`` of tensors of one shape.
+            that is ragged, by the alphabet: a ``Tensor`` whose first dimension is None, or a ``Sequence`` of tensors of
+            one shape.
         targets: the feature of the targets; samples have none by default.
         ids: the feature of the ids; by default the split and the number of the example.
         data_dir: of TFDS.
@@ -94,7 +95,7 @@ class TfdsCorpus(Corpus):
                 "access needs a dataset that was prepared with file_format='array_record')"
             ) from None
         known = builder.info.features
-        chosen = {key: key for key in known if _is_ragged(known[key])} if features is None else dict(features)
+        chosen = {key: key for key in sorted(known) if _is_ragged(known[key])} if features is None else dict(features)
         self._features = {m: _Ragged(self._where, key, _find(self._where, known, key)) for m, key in chosen.items()}
         for key in (targets, ids):
             if key is not None:

@@ -4,11 +4,17 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from experiments import configs
 from experiments.train_emotion import main, markdown
+from multimodal_pad.sources import Mult, convert
+from tests.corpora import write_meld, write_mmsa, write_mult
 
 # A tiny run's few samples of the dev split are not served as well as those that the plan is made for.
 pytestmark = pytest.mark.filterwarnings("ignore::multimodal_pad.PlanWarning")
@@ -19,27 +25,68 @@ def run(out, *options):
     return json.loads((out / "results.json").read_text(encoding="utf-8"))
 
 
+def run_text(out, *options):
+    return run(out, "--modalities", "text", *options)
+
+
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    return run(tmp_path_factory.mktemp("alone") / "run")
+    return run_text(tmp_path_factory.mktemp("alone") / "run")
 
 
 def test_a_quick_run_says_everything(alone):
     assert (alone["processes"], len(alone["history"]), alone["samples"]["train"]) == (1, 1, 64)
     assert set(alone["test"]) == {"loss", "accuracy", "weighted_f1"}
-    assert "on the test split: loss" in markdown(alone)
+    assert "Epoch 0 on test: loss" in markdown(alone)
 
 
 def test_two_processes_come_to_the_same(alone, tmp_path):
-    both = run(tmp_path / "run", "--processes", "2", "--checkpoints", str(tmp_path / "checkpoints"))
+    both = run_text(tmp_path / "run", "--processes", "2", "--checkpoints", str(tmp_path / "checkpoints"))
     assert both["processes"] == 2
     assert both["history"][0]["train_loss"] == pytest.approx(alone["history"][0]["train_loss"], rel=1e-5)
     assert both["test"]["loss"] == pytest.approx(alone["test"]["loss"], rel=1e-4)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["8"]
 
 
+FILES = {
+    "mosi": (partial(write_mult, corpus="mosi"), {"acc7", "acc2_has0", "f1_non0", "mae", "corr"}),
+    "mosei": (partial(write_mult, corpus="mosei_senti", nonfinite=True), {"acc5"}),
+    "iemocap": (partial(write_mult, corpus="iemocap"), {"happy_f1", "neutral_accuracy"}),
+    "ch_sims": (partial(write_mmsa, corpus="sims"), {"acc3", "f1"}),
+    "meld": (write_meld, {"accuracy", "weighted_f1"}),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_corpus_trains_from_a_file_in_its_format(name, tmp_path):
+    write, figures = FILES[name]
+    written = write(tmp_path / "files")
+    if name == "ch_sims":
+        written.path.rename(written.path.with_name("unaligned_39.pkl"))
+    results = run_text(tmp_path / "run", "--config", name, "--data-dir", str(tmp_path / "files"))
+    assert figures < set(results["test"])
+    assert list(results["samples"].values()) == [len(samples) for samples in written.splits.values()]
+    assert np.isfinite(results["history"][0]["train_loss"])
+    assert set(results["config"]["kernel_sizes"]) >= {"audio", "visual"}
+    assert "Expected" in import_module(f"experiments.configs.{name}").__doc__
+
+
+def test_every_configuration_has_a_test():
+    assert sorted([*FILES, "synthetic"]) == configs.NAMES
+
+
+def test_two_modalities_of_a_flat_cache(tmp_path):
+    written = write_mult(tmp_path / "files")
+    convert({split: Mult(written.path, split) for split in written.splits}, tmp_path / "cache")
+    options = ["--config", "mosi", "--data-dir", str(tmp_path / "cache"), "--padding", "fixed"]
+    options += ["--modalities", "visual", "text"]
+    results = run(tmp_path / "run", *options)
+    assert (results["shapes"], list(results["padding_efficiency"])) == (1, ["visual", "text", "total"])
+    assert np.isfinite(results["test"]["mae"])
+
+
 def test_ctrl_c_leaves_no_process_behind(tmp_path):
-    command = [sys.executable, "-m", "experiments.train_emotion", "--quick", "--processes", "2"]
+    command = [sys.executable, "-m", "experiments.train_emotion", "--quick", "--modalities", "text", "--processes", "2"]
     process = subprocess.Popen([*command, "--out", str(tmp_path / "run")], stderr=subprocess.PIPE, text=True)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     try:
@@ -63,7 +110,13 @@ def test_ctrl_c_leaves_no_process_behind(tmp_path):
     ("options", "message"),
     [
         (["--processes", "0"], "got --processes 0; it must be at least 1"),
-        (["--data-dir", "nowhere"], "nowhere"),
+        (["--data-dir", "here"], "got --data-dir here for synthetic utterances; name the corpus"),
+        (["--config", "meld"], "give --data-dir, the folder of the three tables of MELD, or a flat cache"),
+        (["--config", "meld", "--data-dir", "nowhere"], "nowhere"),
+        (
+            ["--config", "mosi", "--data-dir", "nowhere"],
+            "nowhere: holds neither mosi_data_noalign.pkl nor manifest.json",
+        ),
         (["--save-every", "3"], "save_every=3"),
     ],
 )
