@@ -47,8 +47,10 @@ class Config:
     """One run; every default is here."""
 
     data_dir: str | None = None
+    samples: int = 9988
     batch_size: int = 32
     repeats: int = 3
+    effort: float = 1.0
     large_samples: int = 10_000_000
     large_shapes: tuple[int, ...] = (8, 32)
 
@@ -77,7 +79,7 @@ def one_core() -> Iterator[None]:
 def load(config: Config) -> dict[str, LengthTable]:
     """The lengths of each split."""
     if config.data_dir is None:
-        return {"train": Synthetic(9988).lengths, "dev": Synthetic(1109, seed=1).lengths}
+        return {"train": Synthetic(config.samples).lengths, "dev": Synthetic(config.samples // 9, seed=1).lengths}
     return {split: Meld(config.data_dir, split).lengths for split in ("train", "dev", "test")}
 
 
@@ -90,7 +92,9 @@ def run(config: Config, splits: dict[str, LengthTable]) -> dict[str, Any]:
         plan, seconds = _timed_plan(train, count, config)
         rows.append(_plan_row(plan, train, seconds))
         if count > 1:
-            transfers += [_transfer_row(plan, split, splits[split]) for split in splits if split != "train"]
+            transfers += [
+                _transfer_row(plan, split, splits[split], config.effort) for split in splits if split != "train"
+            ]
     return {
         "config": asdict(config),
         "corpus": "synthetic" if config.data_dir is None else "MELD",
@@ -111,7 +115,8 @@ def _timed_plan(lengths: LengthTable, count: int, config: Config) -> tuple[Shape
     seconds, plans = [], []
     for _ in range(config.repeats):
         begun = time.perf_counter()
-        plans.append(plan_shapes(lengths, max_shapes=count, cost=reference_cost, batch_size=config.batch_size))
+        options = {"batch_size": config.batch_size, "effort": config.effort}
+        plans.append(plan_shapes(lengths, max_shapes=count, cost=reference_cost, **options))
         seconds.append(time.perf_counter() - begun)
     return plans[-1], seconds
 
@@ -137,11 +142,11 @@ def _plan_row(plan: ShapePlan, train: LengthTable, seconds: list[float]) -> dict
     }
 
 
-def _transfer_row(plan: ShapePlan, split: str, lengths: LengthTable) -> dict[str, Any]:
+def _transfer_row(plan: ShapePlan, split: str, lengths: LengthTable, effort: float) -> dict[str, Any]:
     """What a plan keeps on lengths that it was not made for, against a plan made for them."""
     covered = Planned(plan).covers(lengths.values)
     kept = LengthTable(lengths.modalities, lengths.values[covered])
-    own = plan_shapes(kept, max_shapes=len(plan), cost=reference_cost)
+    own = plan_shapes(kept, max_shapes=len(plan), cost=reference_cost, effort=effort)
     return {
         "split": split,
         "samples": len(lengths),
@@ -251,7 +256,11 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> None:
         return
     from experiments.provenance import provenance  # imports JAX, which a large table's process does without
 
-    quick = {"repeats": 2, "large_samples": 20_000, "large_shapes": (4,)} if options.quick else {}
+    quick = (
+        {"samples": 1500, "repeats": 2, "effort": 0.1, "large_samples": 20_000, "large_shapes": (4,)}
+        if options.quick
+        else {}
+    )
     out = options.out or Path("results", "planning", datetime.now().strftime("%Y-%m-%dT%H-%M-%S"))
     with write_folder(out) as folder:
         origin, config = provenance("experiments.planning", arguments), Config(options.data_dir, **quick)

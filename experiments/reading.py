@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,7 @@ def run(config: Config, progress: Progress) -> dict[str, Any]:
         "config": asdict(config),
         "samples": len(sizes),
         "mean_bytes": float(np.mean(sizes)),
+        "tfds_versions": {name: version(name) for name in ("tensorflow-datasets", "array-record")},
         "rows": [
             {
                 "name": name,
@@ -136,7 +138,7 @@ def markdown(results: dict[str, Any]) -> str:
         f"Microseconds to read a sample and copy its values; {results['samples']:,} samples of "
         f"{results['mean_bytes'] / 1e3:.1f} kB on average, as large as CMU-MOSI; medians of "
         f"{results['config']['repeats']} rounds, in turn, and the middle half of them in brackets. "
-        f"{where_measured(results)}"
+        f"{', '.join(f'{name} {number}' for name, number in results['tfds_versions'].items())}; {where_measured(results)}"
     )
     return "\n".join([*lines, "", text])
 

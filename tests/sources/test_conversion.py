@@ -3,7 +3,6 @@
 import hashlib
 import json
 import re
-import resource
 import shutil
 import signal
 import subprocess
@@ -271,6 +270,14 @@ def test_what_a_killed_process_leaves_does_not_look_finished(tmp_path):
     assert len(NumpyDir(tmp_path / "out", "train")) == 7
 
 
+LIMITED = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)
+from multimodal_pad.cli import main
+sys.exit(main(sys.argv[2:]))
+"""
+
+
 @pytest.mark.parametrize(
     ("limit", "what"),
     [
@@ -282,11 +289,8 @@ def test_a_disk_that_fills_up(limit, what, tmp_path):
     """A limit on the size of files stands for a full disk: writing fails in the middle."""
     written = write_mult(tmp_path)
 
-    def limited():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
-    command = [sys.executable, "-m", "multimodal_pad.cli", "convert", "mult", str(written.path), str(tmp_path / "out")]
-    done = subprocess.run(command, preexec_fn=limited, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", LIMITED, str(limit), "convert", "mult", str(written.path), str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2, done.stderr
     assert done.stderr.count("\n") == 1
     assert done.stderr.startswith("error: [Errno 27] File too large while writing ")

@@ -1,0 +1,71 @@
+"""Quick runs of the experiments on conversion, reading and MELD's quality."""
+
+import json
+
+import numpy as np
+import pytest
+
+from experiments import conversion, meld_quality, reading
+from tests.corpora import write_meld
+
+pytestmark = pytest.mark.filterwarnings("ignore::multimodal_pad.PlanWarning")
+
+
+def results_of(experiment, out, *options):
+    assert experiment.main(["--quick", "--out", str(out), *options]) == 0
+    return json.loads((out / "results.json").read_text(encoding="utf-8"))
+
+
+def test_conversion(tmp_path, monkeypatch):
+    write_meld(tmp_path, features=False)
+    monkeypatch.chdir(tmp_path)
+    results = results_of(conversion, tmp_path / "run", "--data-dir", str(tmp_path))
+    mosi, meld = results["rows"]
+    assert mosi["padded_to"] == {"text": 50, "audio": 375, "visual": 500}
+    assert list(mosi["policies"]) == ["fixed, as in the file", "fixed, longest", "exact, random", "planned 8, length"]
+    costs = [row["cost"] for row in mosi["policies"].values()]
+    assert costs[0] <= costs[1] <= costs[2] <= costs[3]
+    assert 30 < mosi["convert"][0]["peak_mib"] < 1000
+    assert mosi["cache_bytes"] < mosi["input_bytes"]
+    assert meld["samples"] == {"train": 8, "dev": 3, "test": 4}
+    assert "| as large as CMU-MOSI | fixed, as in the file (50 / 375 / 500) | 1 |" in conversion.markdown(results)
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_generated_lengths_fit_the_file():
+    lengths = conversion.mosi_lengths(1284, 0, (50, 375, 500))
+    assert lengths.max(axis=0).tolist() == [50, 357, 428]
+    assert lengths.min() >= 1
+
+
+def test_reading(tmp_path, monkeypatch):
+    pytest.importorskip("tensorflow_datasets")
+    monkeypatch.chdir(tmp_path)
+    results = results_of(reading, tmp_path / "run")
+    assert [row["name"] for row in results["rows"]] == [
+        "flat cache",
+        "TFDS, array_record",
+        ".npz per sample",
+        "the pickle itself",
+    ]
+    for row in results["rows"]:
+        assert 0 < row["percentiles"]["50"][0] <= row["percentiles"]["95"][0]
+    assert "| flat cache | " in reading.markdown(results)
+
+
+def test_meld_quality(tmp_path):
+    written = write_meld(tmp_path, features=False)
+    results = results_of(meld_quality, tmp_path / "run", "--data-dir", str(tmp_path), "--seeds", "3")
+    assert [(row["padding"], row["seed"]) for row in results["rows"]] == [("planned", 3), ("fixed", 3)]
+    assert results["samples"] == {split: len(samples) for split, samples in written.splits.items()}
+    targets = [sample["targets"] for sample in written.splits["train"]]
+    commonest = np.bincount(targets).argmax()
+    wanted = np.array([sample["targets"] for sample in written.splits["test"]])
+    share = np.mean(wanted == commonest)
+    assert results["floors"]["the commonest label"] == pytest.approx(share * 2 * share / (1 + share))
+    assert "| our model, fixed padding | " in meld_quality.markdown(results)
+    assert meld_quality.main(["--quick"]) == 2
+
+
+def test_spreads():
+    assert meld_quality._spread(np.array([0.5, 0.6])) == "0.550 ± 0.071"
