@@ -134,11 +134,12 @@ def markdown(results: dict[str, Any]) -> str:
         mean = np.array(row["mean"]) * 1e6
         cells = [_spread(middle), _spread(high), _spread(mean), f"{np.median(mean) / first / 1e6:.1f} x"]
         lines.append(f"| {row['name']} | " + " | ".join(cells) + " |")
+    packages = ", ".join(f"{name} {number}" for name, number in results["tfds_versions"].items())
     text = (
         f"Microseconds to read a sample and copy its values; {results['samples']:,} samples of "
         f"{results['mean_bytes'] / 1e3:.1f} kB on average, as large as CMU-MOSI; medians of "
         f"{results['config']['repeats']} rounds, in turn, and the middle half of them in brackets. "
-        f"{', '.join(f'{name} {number}' for name, number in results['tfds_versions'].items())}; {where_measured(results)}"
+        f"{packages}; {where_measured(results)}"
     )
     return "\n".join([*lines, "", text])
 
