@@ -20,7 +20,7 @@ from multimodal_pad.errors import PaddingError, SampleError, SourceError
 from multimodal_pad.lengths import TARGETS, LengthTable, Source, modality_array, read_sample
 from multimodal_pad.output import write_folder
 from multimodal_pad.sources.corpus import Progress, check_choice, check_distinct
-from multimodal_pad.sources.numpy_dir import FORMAT, IDS, MANIFEST, VERSION, vocabulary_file
+from multimodal_pad.sources.numpy_dir import FORMAT, IDS, MANIFEST, OFFSETS, VERSION, vocabulary_file
 from multimodal_pad.sources.standardizing import Standardized, measure_statistics
 
 Dtype = Literal["float32", "float16"]
@@ -64,10 +64,11 @@ def convert(
     Raises:
         FileExistsError: ``out`` is there.
         PaddingError: no splits, an unknown modality, a name that makes no file, or nothing to standardise by.
-        SourceError: a sample that the source can't give (its own error), NaN or inf, a value too large for float16,
-            an id that two samples have, or too little room on the disk, as far as can be foretold.
+        SourceError: a sample that the source can't give (its own error), NaN or inf, a value too large for the dtype, or
+            an id that two samples have.
         SampleError: a sample that does not fit the others.
-        OSError: it cannot be written: the file, the split and the sample are named.
+        OSError: it cannot be written (the split, the modality and the sample are named), or there is too little room
+            on the disk, which is known before anything is written.
 
     >>> import tempfile
     >>> samples = [{"audio": np.ones((n, 2), np.float32), "targets": np.int32(n)} for n in (3, 0, 4)]
@@ -159,7 +160,7 @@ def _write_split(
         files = {}
         for name, column in zip(kinds, table.values.T, strict=True):
             offsets = np.concatenate([[0], np.cumsum(column)])
-            _save(folder / f"{name}.offsets.npy", offsets)
+            _save(folder / f"{name}{OFFSETS}.npy", offsets)
             # Unbuffered, so that a full disk is noticed at the sample that it is full at, and not when the file closes.
             file = files[name] = stack.enter_context((folder / f"{name}.npy").open("wb", buffering=0))
             _write(file, _header(kinds[name], int(offsets[-1])), "the first bytes")
@@ -195,7 +196,8 @@ def _frames(array: np.ndarray, kind: _Kind, length: int, what: str) -> np.ndarra
         written = np.ascontiguousarray(array, kind.written).reshape(array.shape)
     if kind.written.kind == "f" and not np.isfinite(written).all():
         value = array[~np.isfinite(written)][0]
-        hint = f"too large for {kind.written}; take float32, or standardise" if np.isfinite(value) else "not finite"
+        hint = f"too large for {kind.written}; standardise it" if np.isfinite(value) else "not finite"
+        hint += ", or take float32" if hint != "not finite" and kind.written == np.float16 else ""
         raise SourceError(f"{what}: holds {value}, which is {hint}")
     return written
 
@@ -298,6 +300,7 @@ def _check_file_name(name: str) -> None:
         or not name
         or name.startswith(".")
         or name in (TARGETS, IDS)
+        or name.endswith(OFFSETS)
         or set(name) & set("/\\\0")
     ):
         raise PaddingError(f"got {name!r} for a modality or a split; it names a file, so give letters and digits")

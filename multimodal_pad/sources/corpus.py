@@ -52,7 +52,7 @@ class Corpus(ABC):
     def __new__(cls, *arguments: Any, **options: Any) -> Self:
         """Keep what it is opened with, for :meth:`__reduce__`."""
         self = super().__new__(cls)
-        self._opened_with = arguments, options
+        self._opened_with = arguments, {**options, **({"progress": None} if "progress" in options else {})}
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:

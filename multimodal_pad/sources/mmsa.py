@@ -10,7 +10,7 @@ import numpy as np
 
 from multimodal_pad.errors import SourceError
 from multimodal_pad.sources.corpus import NonFinite, Progress, check_choice, check_finite_targets
-from multimodal_pad.sources.pickled import PickledCorpus, PickledSplit, nonzero_span, read_options, split_names
+from multimodal_pad.sources.pickled import PickledCorpus, PickledSplit, choose_keys, nonzero_span, split_names
 
 KEYS = {"text": "text", "audio": "audio", "visual": "vision"}
 """The key of each modality in the file."""
@@ -45,6 +45,7 @@ class Mmsa(PickledCorpus):
         progress: told how far opening is.
 
     Raises:
+        PaddingError: a modality or an option that there is not.
         SourceError: not such a file, or one that is damaged, a split or key that is missing, numbers of samples that
             differ, lengths that the arrays don't have, labels of another shape or NaN, an id that two samples have;
             and, when a sample is read, NaN and inf. The file, the split, the key and the sample are named.
@@ -65,7 +66,7 @@ class Mmsa(PickledCorpus):
         progress: Progress | None = None,
     ) -> None:
         check_choice("lengths", lengths, Lengths)
-        keys = read_options(nonfinite, modalities, KEYS)
+        keys = choose_keys(nonfinite, modalities, KEYS)
         file = PickledSplit(path, split)
         arrays = {name: (key, file.features(key)) for name, key in keys.items()}
         values = file.numbers(labels)

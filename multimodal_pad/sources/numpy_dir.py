@@ -15,7 +15,7 @@ from multimodal_pad.sources.corpus import Corpus, LeftOut, NonFinite, check_choi
 MANIFEST = "manifest.json"
 FORMAT, VERSION = "multimodal_pad flat cache", 1
 IDS = "ids"
-_OFFSETS = ".offsets"
+OFFSETS = ".offsets"
 
 
 class NumpyDir(Corpus):
@@ -62,7 +62,7 @@ class NumpyDir(Corpus):
         place = folder if split is None else folder / split
         names = list(self.manifest["modalities"]) if self.manifest is not None else _modalities(place)
         offsets = {name: _offsets(place, name) for name in names}
-        counts = {f"{name}{_OFFSETS}.npy": len(values) - 1 for name, values in offsets.items()}
+        counts = {f"{name}{OFFSETS}.npy": len(values) - 1 for name, values in offsets.items()}
         targets = _load(place, TARGETS) if _path(place, TARGETS).exists() else None
         ids = _load(place, IDS).tolist() if _path(place, IDS).exists() else None
         counts |= {
@@ -141,10 +141,10 @@ def _modalities(folder: Path) -> list[str]:
     """The names of the arrays that have offsets, in the order of the alphabet."""
     if not folder.is_dir():
         raise SourceError(f"{folder}: no such folder")
-    names = sorted(path.name.removesuffix(f"{_OFFSETS}.npy") for path in folder.glob(f"*{_OFFSETS}.npy"))
+    names = sorted(path.name.removesuffix(f"{OFFSETS}.npy") for path in folder.glob(f"*{OFFSETS}.npy"))
     if not names:
         raise SourceError(
-            f"{folder}: holds neither {MANIFEST} nor a pair of files such as audio.npy and audio{_OFFSETS}.npy; it is "
+            f"{folder}: holds neither {MANIFEST} nor a pair of files such as audio.npy and audio{OFFSETS}.npy; it is "
             "no flat cache, or one that was never finished"
         )
     return names
@@ -164,8 +164,8 @@ def _load(folder: Path, name: str) -> np.ndarray:
 
 
 def _offsets(folder: Path, name: str) -> np.ndarray:
-    offsets = _load(folder, f"{name}{_OFFSETS}")
-    where = _path(folder, f"{name}{_OFFSETS}")
+    offsets = _load(folder, f"{name}{OFFSETS}")
+    where = _path(folder, f"{name}{OFFSETS}")
     if offsets.ndim != 1 or len(offsets) < 2 or offsets.dtype.kind not in "iu":
         raise SourceError(f"{where}: holds {offsets.dtype} of shape {offsets.shape}; offsets are N + 1 whole numbers")
     offsets = np.ascontiguousarray(offsets, np.int64)

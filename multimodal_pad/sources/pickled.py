@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from multimodal_pad.errors import SourceError
+from multimodal_pad.errors import PaddingError, SourceError
 from multimodal_pad.lengths import LengthTable
 from multimodal_pad.sources.corpus import Corpus, NonFinite, Progress, check_choice, check_distinct
 from multimodal_pad.sources.pickles import FileMapping, read_pickle
@@ -169,12 +169,12 @@ def nonzero_span(
     return first, end
 
 
-def read_options(nonfinite: NonFinite, modalities: Sequence[str], known: Mapping[str, str]) -> dict[str, str]:
+def choose_keys(nonfinite: NonFinite, modalities: Sequence[str], known: Mapping[str, str]) -> dict[str, str]:
     """The keys of the modalities asked for, in the order asked for."""
     check_choice("nonfinite", nonfinite, NonFinite)
     unknown = [name for name in modalities if name not in known]
     if unknown or isinstance(modalities, str) or not modalities or len(set(modalities)) < len(modalities):
-        raise SourceError(f"got the modalities {modalities!r}; choose from {list(known)}, each once")
+        raise PaddingError(f"got the modalities {modalities!r}; choose from {list(known)}, each once")
     return {name: known[name] for name in modalities}
 
 

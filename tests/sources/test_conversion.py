@@ -167,6 +167,7 @@ def test_what_is_not_standardised(samples, message):
         ({"dev": [sample(2)]}, {"standardize": ["audio"]}, PaddingError, "have a split 'train' to take the statistics"),
         ({"../train": [sample(2)]}, {}, PaddingError, "got '../train' for a modality or a split; it names a file"),
         ({"train": [{"ids": np.ones(3)}]}, {}, PaddingError, "got 'ids' for a modality or a split"),
+        ({"train": [{"a.offsets": np.ones(3)}]}, {}, PaddingError, r"got 'a\.offsets' for a modality or a split"),
         (
             {"train": [sample(2), sample(3, value=np.nan)]},
             {},
@@ -177,7 +178,7 @@ def test_what_is_not_standardised(samples, message):
             {"train": [sample(2), sample(3, value=1e5)]},
             {"dtype": "float16"},
             SourceError,
-            "sample 1: holds 100000.0, which is too large for float16; take float32, or standardise",
+            "sample 1: holds 100000.0, which is too large for float16; standardise it, or take float32",
         ),
         (
             {"train": [sample(2), sample(3, width=3)]},

@@ -191,6 +191,11 @@ def test_another_process_opens_it_again(opened):
         assert len(pickle.dumps(source)) < 2000
 
 
+def test_whoever_is_told_of_the_progress_is_not_pickled(tmp_path):
+    source = Mult(write_mult(tmp_path).path, "train", progress=lambda *_: None)
+    assert len(pickle.loads(pickle.dumps(source))) == len(source)
+
+
 def test_threads_read_the_same(opened):
     source, samples = next(iter(opened.values()))
     wrong = []

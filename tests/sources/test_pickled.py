@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 
-from multimodal_pad.errors import SourceError
+from multimodal_pad.errors import PaddingError, SourceError
 from multimodal_pad.sources import Mmsa, Mult
 from tests.corpora import write_mmsa, write_mult
 
@@ -97,7 +97,7 @@ def test_files_that_hold_something_else(source, tmp_path):
 @pytest.mark.parametrize("modalities", [["text", "vision"], ["text", "text"], [], "text"])
 def test_modalities_that_there_are_not(source, modalities, tmp_path):
     with pytest.raises(
-        SourceError, match=r"got the modalities .*; choose from \['text', 'audio', 'visual'\], each once"
+        PaddingError, match=r"got the modalities .*; choose from \['text', 'audio', 'visual'\], each once"
     ):
         source(tmp_path / "never read", "train", modalities=modalities)
 
