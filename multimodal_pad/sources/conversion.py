@@ -64,8 +64,8 @@ def convert(
     Raises:
         FileExistsError: ``out`` is there.
         PaddingError: no splits, an unknown modality, a name that makes no file, or nothing to standardise by.
-        SourceError: a sample that the source can't give (its own error), NaN or inf, a value too large for the dtype, or
-            an id that two samples have.
+        SourceError: a sample that the source can't give (its own error), NaN or inf, a value too large for the dtype,
+            or an id that two samples have.
         SampleError: a sample that does not fit the others.
         OSError: it cannot be written (the split, the modality and the sample are named), or there is too little room
             on the disk, which is known before anything is written.
