@@ -47,12 +47,18 @@ def train(config: Config, sources: dict[str, Any], *, progress: bool) -> dict[st
     batchers = make_batchers(config, sources)
     first, tokens = sources[config.splits[0]], vocabulary_sizes(sources[config.splits[0]])
     sample = first[0]
+    names = config.modalities or first.lengths.modalities
+    bare = [name for name in names if name not in tokens and sample[name].ndim < 2]
+    if bare:
+        raise PaddingError(
+            f"{bare} are token ids, and {config.data_dir} has no vocabulary of them; convert the corpus again"
+        )
     shape = TransformerConfig(
         {
             name: ModalityConfig(vocabulary_size=tokens[name])
             if name in tokens
             else ModalityConfig(feature_width=sample[name].shape[1], kernel_size=config.kernel_sizes.get(name, 1))
-            for name in config.modalities or first.lengths.modalities
+            for name in names
         },
         num_outputs(config),
         d_model=config.d_model,

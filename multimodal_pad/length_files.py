@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import tokenize
 import warnings
 import zipfile
 import zlib
@@ -14,7 +15,18 @@ import numpy as np
 from multimodal_pad.errors import LengthError, SourceError
 from multimodal_pad.lengths import LengthTable, check_names
 
-_DAMAGED = (ValueError, EOFError, csv.Error, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError)
+DAMAGED = (
+    ValueError,
+    EOFError,
+    SyntaxError,
+    tokenize.TokenError,
+    csv.Error,
+    zipfile.BadZipFile,
+    zlib.error,
+    NotImplementedError,
+    RuntimeError,
+)
+"""What NumPy and zipfile raise at files that are not what they should be."""
 
 
 def read_lengths(path: str | Path, modalities: Sequence[str] | None = None) -> LengthTable:
@@ -39,7 +51,7 @@ def read_lengths(path: str | Path, modalities: Sequence[str] | None = None) -> L
     names = None if modalities is None else check_names(modalities)
     try:
         return LengthTable.from_columns(readers[suffix](path, names))
-    except (*_DAMAGED, LengthError, SourceError) as error:
+    except (*DAMAGED, LengthError, SourceError) as error:
         raise SourceError(f"{path}: {_bad_line(path, names) or error}") from None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -17,14 +18,14 @@ def write_folder(out: Path) -> Iterator[Path]:
         FileExistsError: ``out`` is there already.
         OSError: it cannot be written.
     """
-    if out.exists():
+    if os.path.lexists(out):
         raise FileExistsError(f"{out} exists; name another folder, so that nothing is overwritten")
     out.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    private = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    folder = private / out.name  # one that the user's umask decides who may read
     try:
+        folder.mkdir()
         yield folder
-        folder.chmod(0o755)
         folder.rename(out)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
+    finally:
+        shutil.rmtree(private, ignore_errors=True)

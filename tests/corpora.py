@@ -162,7 +162,7 @@ def write_mmsa(folder: Path, corpus: str = "mosi", *, aligned: bool = False, see
         }
         if not aligned:
             data[split]["audio_lengths"] = lengths["audio"].tolist()
-            data[split]["vision_lengths"] = lengths["vision"].tolist()
+            data[split]["vision_lengths"] = np.maximum(lengths["vision"], 1).tolist()  # as MMSA's script has it
         if corpus == "sims":
             data[split] |= {f"regression_labels_{m}": label for m, label in zip("TAV", labels[1:], strict=True)}
         written.splits[split], written.nonfinite[split] = samples, bad

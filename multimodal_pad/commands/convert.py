@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress, TaskID
 
 from multimodal_pad.errors import PaddingError
@@ -114,7 +115,12 @@ def add_parser(commands: Any) -> None:
 
 def _source(sources: Any, name: str, what: str, description: str, open_splits: Callable[..., Any]) -> Any:
     """A parser for one kind of source, with what all of them take."""
-    parser = sources.add_parser(name, help=description, description=f"Convert {description}.")
+    parser = sources.add_parser(
+        name,
+        usage=f"multimodal-pad convert {name} {what} OUT [options]",  # these first, since some options take many
+        help=description,
+        description=f"Convert {description}.",
+    )
     parser.add_argument("input", metavar=what, help="what to convert" if what != "NAME" else "of the dataset")
     parser.add_argument("out", type=Path, metavar="OUT", help="the folder to make")
     parser.set_defaults(open_splits=open_splits)
@@ -132,7 +138,7 @@ def _source(sources: Any, name: str, what: str, description: str, open_splits: C
         nargs="+",
         default=[],
         metavar="NAME",
-        help="modalities to give mean 0 and variance 1 per feature, by the real frames of train",
+        help="modalities to give mean 0 and variance 1 per feature, by the real frames of the split train",
     )
     return parser
 
@@ -251,7 +257,7 @@ def _telling() -> Iterator[Tell]:
 
         def tell(what: str, done: int, total: int) -> None:
             if what not in tasks:
-                tasks[what] = bars.add_task(what, total=total)
+                tasks[what] = bars.add_task(escape(what), total=total)
             bars.update(tasks[what], completed=done)
 
         yield tell

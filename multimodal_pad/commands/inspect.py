@@ -73,9 +73,14 @@ def _lengths(manifest: dict[str, Any], split: str) -> Table:
         missing = facts["missing"][name]
         share = f"{missing:,} ({100 * missing / facts['samples']:.1f} %)" if missing else "0"
         table.add_row(
-            escape(name), *[f"{row[key]:,g}" for key in columns], share, f"{facts['nonfinite'].get(name, 0):,}"
+            escape(name), *[_short(row[key]) for key in columns], share, f"{facts['nonfinite'].get(name, 0):,}"
         )
     return table
+
+
+def _short(value: float) -> str:
+    """At most three digits after the point, and none where they are 0."""
+    return f"{value:,.3f}".rstrip("0").rstrip(".")
 
 
 def _padding(found: Inspection, batch_size: int) -> Table:

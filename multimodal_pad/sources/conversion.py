@@ -19,8 +19,8 @@ from multimodal_pad.alike import AlikeSamples
 from multimodal_pad.errors import PaddingError, SampleError, SourceError
 from multimodal_pad.lengths import TARGETS, LengthTable, Source, modality_array, read_sample
 from multimodal_pad.output import write_folder
-from multimodal_pad.sources.corpus import Progress, check_choice, check_distinct
-from multimodal_pad.sources.numpy_dir import FORMAT, IDS, MANIFEST, OFFSETS, VERSION, vocabulary_file
+from multimodal_pad.sources.corpus import Progress, check_choice, check_distinct, check_finite_targets
+from multimodal_pad.sources.numpy_dir import FORMAT, IDS, MANIFEST, OFFSETS, VERSION, NumpyDir, vocabulary_file
 from multimodal_pad.sources.standardizing import Standardized, measure_statistics
 
 Dtype = Literal["float32", "float16"]
@@ -63,10 +63,11 @@ def convert(
 
     Raises:
         FileExistsError: ``out`` is there.
-        PaddingError: no splits, an unknown modality, a name that makes no file, or nothing to standardise by.
+        PaddingError: no splits, one without samples or with other modalities than the first, an unknown modality, a
+            name that makes no file, nothing to standardise by, or what is standardised already.
         SourceError: a sample that the source can't give (its own error), NaN or inf, a value too large for the dtype,
-            or an id that two samples have.
-        SampleError: a sample that does not fit the others.
+            an id that two samples have, or targets that are NaN.
+        SampleError: a sample that does not fit the others, or targets that are no numbers.
         OSError: it cannot be written (the split, the modality and the sample are named), or there is too little room
             on the disk, which is known before anything is written.
 
@@ -78,59 +79,101 @@ def convert(
     (4, {'audio': 1})
     """
     check_choice("dtype", dtype, Dtype)
-    out = Path(out)
-    if out.exists():
-        raise FileExistsError(f"{out} exists; name another folder, so that nothing is overwritten")
-    if not splits:
-        raise PaddingError("got no splits; give at least one source, as {'train': source}")
-    tables = {split: LengthTable.measure(source) for split, source in splits.items()}
-    names = list(next(iter(tables.values())).modalities if modalities is None else modalities)
-    tables = {split: table.select(names) for split, table in tables.items()}
-    for name in [*names, *splits]:
-        _check_file_name(name)
-    unknown = [name for name in standardize if name not in names]
-    if unknown or (standardize and TRAIN not in splits):
+    if not splits or isinstance(standardize, str):
         raise PaddingError(
-            f"got standardize={list(standardize)} for the modalities {names} and the splits {list(splits)}; name "
-            f"modalities that there are, and have a split {TRAIN!r} to take the statistics from"
+            f"got the splits {list(splits)} and standardize={standardize!r}; give at least one source, as "
+            "{'train': source}, and a list of modalities"
         )
-    statistics = measure_statistics(splits[TRAIN], standardize, progress) if standardize else {}
-    sources = {split: Standardized(source, statistics) if statistics else source for split, source in splits.items()}
-    kinds = _kinds(sources, names, dtype)
-    _check_room(out, tables, kinds)
-    first = next(iter(splits.values()))
-    manifest: dict[str, Any] = {
-        "format": FORMAT,
-        "version": VERSION,
-        "source": {
-            "kind": getattr(first, "kind", type(first).__name__),
-            "inputs": _digests(splits, progress),
-        },
-        "modalities": {
-            name: {"dtype": str(kind.written), "feature_shape": list(kind.feature_shape)}
-            for name, kind in kinds.items()
-        },
-        "standardized": {
-            name: {"mean": found.mean.tolist(), "std": found.std.tolist(), "frames": found.frames, "split": TRAIN}
-            for name, found in statistics.items()
-        },
-        "splits": {},
-    }
-    with write_folder(out) as folder:
+    with write_folder(Path(out)) as folder:
+        tables = _tables(splits, modalities)
+        names = list(next(iter(tables.values())).modalities)
+        first = next(iter(splits.values()))
+        standardized = _standardized_before(first)
+        _check_standardize(standardize, names, list(splits), standardized)
+        statistics = measure_statistics(splits[TRAIN], standardize, progress) if standardize else {}
+        sources = {
+            split: Standardized(source, statistics) if statistics else source for split, source in splits.items()
+        }
+        kinds = _kinds(sources, names, dtype)
+        _check_room(Path(out), tables, kinds)
+        for name, found in statistics.items():
+            moments = {"mean": found.mean.tolist(), "std": found.std.tolist()}
+            standardized[name] = {**moments, "frames": found.frames, "split": TRAIN}
+        manifest: dict[str, Any] = {
+            "format": FORMAT,
+            "version": VERSION,
+            "source": {
+                "kind": getattr(first, "kind", type(first).__name__),
+                "inputs": _digests(splits, progress),
+                **_converted_before(first),
+            },
+            "modalities": {
+                name: {"dtype": str(kind.written), "feature_shape": list(kind.feature_shape)}
+                for name, kind in kinds.items()
+            },
+            "standardized": {name: facts for name, facts in standardized.items() if name in names},
+            "splits": {},
+        }
         for name, vocabulary in getattr(first, "vocabularies", {}).items():
             if name in names:
                 manifest["modalities"][name]["vocabulary_size"] = 1 + max(vocabulary.values(), default=1)
-                with _writing(vocabulary_file(name)):
-                    text = json.dumps(vocabulary, ensure_ascii=False)
-                    (folder / vocabulary_file(name)).write_text(text, encoding="utf-8")
+                _save_json(folder / vocabulary_file(name), vocabulary)
+        alike = AlikeSamples()
         for split, source in sources.items():
             with _writing(split):
                 (folder / split).mkdir()
-            targets = _write_split(folder / split, split, source, tables[split], kinds, progress)
+            targets = _write_split(folder / split, split, source, tables[split], kinds, alike, progress)
             manifest["splits"][split] = _summary(splits[split], tables[split], targets)
-        with _writing(MANIFEST):
-            (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+        _save_json(folder / MANIFEST, manifest)
     return manifest
+
+
+def _tables(splits: Mapping[str, Source], modalities: Sequence[str] | None) -> dict[str, LengthTable]:
+    """The lengths of every split, of the same modalities in the same order."""
+    for split, source in splits.items():
+        if not len(source):
+            raise PaddingError(f"the split {split!r} has no samples; give at least one, or leave the split out")
+    tables = {split: LengthTable.measure(source) for split, source in splits.items()}
+    names = next(iter(tables.values())).modalities if modalities is None else tuple(modalities)
+    for name in [*names, *splits]:
+        _check_file_name(name)
+    for split, table in tables.items():
+        if modalities is None and set(table.modalities) != set(names):
+            raise PaddingError(
+                f"the split {split!r} has the modalities {list(table.modalities)}, the first one has {list(names)}; "
+                "give all the same, or name those to keep"
+            )
+    return {split: table.select(names) for split, table in tables.items()}
+
+
+def _check_standardize(
+    standardize: Sequence[str], names: Sequence[str], splits: Sequence[str], before: Mapping[str, Any]
+) -> None:
+    again = [name for name in standardize if name in before]
+    if again:
+        raise PaddingError(f"got standardize={list(standardize)}, and {again} are standardised in the source already")
+    if any(name not in names for name in standardize) or (standardize and TRAIN not in splits):
+        raise PaddingError(
+            f"got standardize={list(standardize)} for the modalities {list(names)} and the splits {list(splits)}; name "
+            f"modalities that there are, and have a split {TRAIN!r} to take the statistics from"
+        )
+
+
+def _manifest(source: Source) -> dict[str, Any] | None:
+    """That of a cache, or None."""
+    return source.manifest if isinstance(source, NumpyDir) else None
+
+
+def _converted_before(source: Source) -> dict[str, Any]:
+    """What a cache was itself converted from."""
+    manifest = _manifest(source)
+    return {} if manifest is None else {"converted_from": manifest["source"]}
+
+
+def _standardized_before(source: Source) -> dict[str, Any]:
+    """What was standardised when a cache was made."""
+    manifest = _manifest(source)
+    return {} if manifest is None else dict(manifest["standardized"])
 
 
 class _Kind(NamedTuple):
@@ -152,10 +195,16 @@ def _kinds(sources: Mapping[str, Source], names: Sequence[str], dtype: Dtype) ->
 
 
 def _write_split(
-    folder: Path, split: str, source: Source, table: LengthTable, kinds: Mapping[str, _Kind], progress: Progress | None
+    folder: Path,
+    split: str,
+    source: Source,
+    table: LengthTable,
+    kinds: Mapping[str, _Kind],
+    alike: AlikeSamples,
+    progress: Progress | None,
 ) -> np.ndarray | None:
     """All files of a split; its targets."""
-    alike, targets = AlikeSamples(), []
+    targets = []
     with ExitStack() as stack:
         files = {}
         for name, column in zip(kinds, table.values.T, strict=True):
@@ -180,8 +229,12 @@ def _write_split(
         _save(folder / f"{IDS}.npy", np.array(ids))
     if not targets:
         return None
-    _save(folder / f"{TARGETS}.npy", np.stack(targets))
-    return np.stack(targets)
+    stacked = np.stack(targets)
+    if stacked.dtype.kind not in "biuf":
+        raise SampleError(f"split {split!r}: the targets are {stacked.dtype}; give numbers")
+    check_finite_targets(stacked, ids or list(map(str, range(len(stacked)))), f"split {split!r}")
+    _save(folder / f"{TARGETS}.npy", stacked)
+    return stacked
 
 
 def _frames(array: np.ndarray, kind: _Kind, length: int, what: str) -> np.ndarray:
@@ -212,15 +265,22 @@ def _header(kind: _Kind, frames: int) -> bytes:
 
 def _write(file: io.FileIO, data: bytes | memoryview, what: str) -> None:
     """Write all of it; what goes wrong says where."""
-    left = memoryview(data).cast("B") if len(data) else memoryview(b"")
+    left = memoryview(data)
+    left = left.cast("B") if left.nbytes else memoryview(b"")  # what is empty can't be cast
     with _writing(what):
         while left:
             left = left[file.write(left) :]  # a full disk takes a part, and then none
 
 
+def _save_json(path: Path, value: Any) -> None:
+    text = json.dumps(value, indent=1, ensure_ascii=False, default=str)
+    with _writing(path.name):
+        path.write_text(text + "\n", encoding="utf-8")
+
+
 def _save(path: Path, array: np.ndarray) -> None:
     buffer = io.BytesIO()  # np.save has no error number for a full disk
-    np.save(buffer, array)
+    np.save(buffer, array, allow_pickle=False)
     what = f"{path.parent.name}/{path.name}"
     with _writing(what):
         file = path.open("wb", buffering=0)

@@ -50,9 +50,10 @@ class Corpus(ABC):
     _opened_with: tuple[tuple[Any, ...], dict[str, Any]]
 
     def __new__(cls, *arguments: Any, **options: Any) -> Self:
-        """Keep what it is opened with, for :meth:`__reduce__`."""
+        """Keep what it is opened with, for :meth:`__reduce__`, so that it is found from another folder, too."""
         self = super().__new__(cls)
-        self._opened_with = arguments, {**options, **({"progress": None} if "progress" in options else {})}
+        kept = {**options, **({"progress": None} if "progress" in options else {})}  # often a closure
+        self._opened_with = (*map(_absolute, arguments[:1]), *arguments[1:]), kept
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -69,10 +70,14 @@ class Corpus(ABC):
         inputs: Sequence[Path],
         rules: Mapping[str, Any],
         nonfinite: NonFinite | None = "error",
+        replaced: Mapping[str, int] | None = None,
         padded_to: Mapping[str, int] | None = None,
         left_out: Sequence[LeftOut] = (),
         vocabularies: Mapping[str, Mapping[str, int]] | None = None,
     ) -> None:
+        if targets is not None:
+            targets = targets.view()
+            targets.flags.writeable = False  # samples are given views of it
         self.split, self.lengths, self.targets, self.ids = split, lengths, targets, ids
         self.inputs, self.rules = tuple(inputs), dict(rules)
         self.padded_to = None if padded_to is None else dict(padded_to)
@@ -80,6 +85,7 @@ class Corpus(ABC):
         self.vocabularies = dict(vocabularies or {})
         self._rule: NonFinite | None = nonfinite  # None: nothing but finite values is there
         self._replaced: dict[str, dict[int, int]] = {name: {} for name in lengths.modalities}
+        self._replaced_before = dict(replaced or {})
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -104,8 +110,10 @@ class Corpus(ABC):
 
     @property
     def nonfinite(self) -> dict[str, int]:
-        """NaN and inf that were replaced by 0, of each modality, in the samples read so far."""
-        return {name: sum(counts.values()) for name, counts in self._replaced.items()}
+        """NaN and inf that were replaced by 0, of each modality: in the samples read so far, and when converted."""
+        return {
+            name: sum(found.values()) + self._replaced_before.get(name, 0) for name, found in self._replaced.items()
+        }
 
     @abstractmethod
     def _read(self, index: int) -> dict[str, np.ndarray]:
@@ -129,6 +137,10 @@ class Corpus(ABC):
         return np.where(bad, 0, array)
 
 
+def _absolute(path: Any) -> Any:
+    return Path(path).absolute() if isinstance(path, str | Path) and Path(path).exists() else path
+
+
 def _open(corpus: type[Corpus], arguments: tuple[Any, ...], options: dict[str, Any]) -> Corpus:
     return corpus(*arguments, **options)
 
@@ -137,6 +149,28 @@ def check_choice(name: str, value: object, allowed: Any) -> None:
     """Raise a PaddingError where an option is not one of those that its Literal type lists."""
     if value not in get_args(allowed):
         raise PaddingError(f"got {name}={value!r}; choose one of {list(get_args(allowed))}")
+
+
+def float_targets(values: np.ndarray, ids: Sequence[str], where: str) -> np.ndarray:
+    """Targets as float32; raises a SourceError that names the first sample whose targets are not finite then."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        targets = values.astype(np.float32)
+    check_finite_targets(targets, ids, where)
+    return targets
+
+
+def whole_targets(values: np.ndarray, ids: Sequence[str], where: str, least: int = -(2**31)) -> np.ndarray:
+    """Targets as int32; raises a SourceError that names the first sample whose targets are no such whole numbers."""
+    with np.errstate(invalid="ignore"):
+        targets = values.astype(np.int32)
+    odd = ((targets != values) | (targets < least)).reshape(len(values), -1).any(axis=1)
+    if odd.any():
+        index = int(np.argmax(odd))
+        raise SourceError(
+            f"{where}: sample {index} ({ids[index]}) has the target {values[index]}; it must be a whole number, at "
+            f"least {least} and below 2^31"
+        )
+    return targets
 
 
 def check_finite_targets(targets: np.ndarray, ids: Sequence[str], where: str) -> None:

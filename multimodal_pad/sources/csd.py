@@ -19,6 +19,7 @@ from multimodal_pad.sources.corpus import (
     NonFinite,
     Progress,
     check_choice,
+    check_distinct,
     check_finite_targets,
 )
 
@@ -110,6 +111,7 @@ class Csd(Corpus):
         segments, left_out = _segments(label_file, label_column, videos, _every(folds))
         if not segments:
             raise SourceError(f"{label_file.path}: labels no segment of the split {split!r}")
+        check_distinct([segment.name for segment in segments], str(label_file.path))
         self._runs: dict[str, list[_Run]] = {}
         for name, sequence in self._sequences.items():
             if not any(sequence.holds(segment) for segment in segments):
@@ -132,9 +134,9 @@ class Csd(Corpus):
             inputs=[label_file.path, *[sequence.path for sequence in self._sequences.values()]],
             rules={
                 "segments": "frames that overlap a label's interval",
-                "sequences": dict(sequences),
-                "labels": labels,
-                "label_column": label_column,
+                "sequences": {name: str(file) for name, file in sequences.items()},
+                "labels": str(labels),
+                "label_column": int(label_column),
                 "folds": None if folds is None else {name: len(videos) for name, videos in _read_folds(folds).items()},
                 "nonfinite": nonfinite,
             },
@@ -215,7 +217,7 @@ class _Sequence:
         """``(n, 2)`` seconds, checked once; those of the last entry are kept."""
         if entry not in self._checked:
             self._check(entry, self.width)
-            intervals = np.asarray(self._dataset(entry, "intervals"), np.float64)
+            intervals = self._values(entry, "intervals").astype(np.float64)
             if not np.isfinite(intervals).all():
                 row = int(np.argwhere(~np.isfinite(intervals))[0, 0])
                 raise SourceError(f"{self.path}, {entry!r}: row {row} has the interval {intervals[row].tolist()}")
@@ -224,15 +226,22 @@ class _Sequence:
 
     def features(self, entry: str) -> np.ndarray:
         """``(n, d)``."""
-        return np.asarray(self._dataset(entry, "features"))
+        return self._values(entry, "features")
+
+    def _values(self, entry: str, name: str) -> np.ndarray:
+        try:
+            return np.asarray(self._dataset(entry, name))
+        except OSError as error:
+            raise SourceError(f"{self.path}, {entry!r}: {name} can't be read ({error}); copy the file again") from None
 
     def _check(self, entry: str, width: tuple[int, ...] | None) -> tuple[int, ...]:
         """The feature shape of an entry, whose arrays must fit each other and the file."""
         features, intervals = (self._dataset(entry, name) for name in ("features", "intervals"))
         where = f"{self.path}, {entry!r}"
-        if features.dtype.kind not in "biuf":
+        if features.dtype.kind not in "biuf" or intervals.dtype.kind not in "biuf":
             raise SourceError(
-                f"{where}: holds text ({features.dtype}); name a sequence of numbers, such as word vectors"
+                f"{where}: holds text ({features.dtype}, {intervals.dtype}); name a sequence of numbers, such as "
+                "word vectors"
             )
         if features.ndim < 2 or intervals.shape != (len(features), 2):
             raise SourceError(
@@ -291,6 +300,9 @@ def _segments(
                 segments.append(_Segment(video, name, start, stop, label))
     if elsewhere:
         logger.warning("%s: %d videos are in no fold, such as %s", labels.path, len(elsewhere), min(elsewhere))
+    absent = (videos or set()) - {entry.split("[")[0] for entry in labels.entries}
+    if absent:
+        logger.warning("%s: has no labels of %d videos of the fold, such as %s", labels.path, len(absent), min(absent))
     return segments, left_out
 
 
@@ -317,14 +329,17 @@ def _every(folds: Folds | None) -> set[str] | None:
 
 
 def _read_folds(folds: Folds) -> Mapping[str, Sequence[str]]:
-    if isinstance(folds, Mapping):
-        return folds
-    try:
-        read = json.loads(Path(folds).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise SourceError(f"{folds}: not JSON ({error})") from None
-    if not isinstance(read, dict) or not all(isinstance(videos, list) for videos in read.values()) or not read:
-        raise SourceError(f'{folds}: must hold the videos of each split, as {{"train": ["03bSnISJMiM", ...], ...}}')
+    read: Any = folds
+    if not isinstance(folds, Mapping):
+        try:
+            read = json.loads(Path(folds).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise SourceError(f"{folds}: not JSON ({error})") from None
+    lists = list(read.values()) if isinstance(read, Mapping) else []
+    plain = [isinstance(videos, list | tuple) and all(isinstance(v, str) for v in videos) for videos in lists]
+    if not lists or not all(plain):
+        where = "the folds" if isinstance(folds, Mapping) else folds
+        raise SourceError(f'{where}: must hold the videos of each split, as {{"train": ["03bSnISJMiM", ...], ...}}')
     return read
 
 

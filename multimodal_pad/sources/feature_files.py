@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from multimodal_pad.errors import SourceError
+from multimodal_pad.length_files import DAMAGED
 from multimodal_pad.sources.corpus import Progress
 
 logger = logging.getLogger(__name__)
@@ -82,9 +82,9 @@ class FeatureFiles:
             if not isinstance(found, np.ndarray):
                 found.close()
                 raise ValueError("several arrays, which are called .npz")
-        except (ValueError, EOFError, zipfile.BadZipFile) as error:
-            if isinstance(error, SourceError):
-                raise
+        except SourceError:
+            raise
+        except DAMAGED as error:
             raise SourceError(f"{path}: not a file of features ({error}); write it again with np.save") from None
         if found.ndim < 1 or found.dtype.kind not in "biuf":
             raise SourceError(

@@ -49,9 +49,9 @@ class Meld(Corpus):
     - ``text``: token ids ``(length,)`` int32. Tokens are words and punctuation marks in lower case;
       the vocabulary is that of the train split, 0 is padding and 1 an unknown token.
     - ``audio`` and ``visual``: the tables hold no features, only times. With ``features``, they are what is in your
-      files, and any other modalities too. Otherwise lengths are duration times 20 Hz and 15 Hz, at least 1; with
-      ``payload="synthetic"`` the features ``(length, 74)`` and ``(length, 35)`` are standard normal noise that carries
-      no information; with ``"none"`` there is only text.
+      files, and any other modalities too, text among them (in place of the token ids). Otherwise lengths are duration
+      times 20 Hz and 15 Hz, at least 1; with ``payload="synthetic"`` the features ``(length, 74)`` and ``(length, 35)``
+      are standard normal noise that carries no information; with ``"none"`` there is only text.
     - ``targets``: one of the seven :data:`EMOTIONS`, int32.
     - ``ids``: ``dia0_utt3`` and so on, of dialogue and utterance.
 
@@ -132,7 +132,7 @@ class Meld(Corpus):
             rules={**rules, "nonfinite": nonfinite},
             nonfinite=nonfinite,
             left_out=left_out,
-            vocabularies={"text": self.vocabulary},
+            vocabularies={} if "text" in self._files else {"text": self.vocabulary},
         )
 
     @staticmethod

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from multimodal_pad.errors import SourceError
-from multimodal_pad.sources.corpus import NonFinite, Progress, check_choice, check_finite_targets
+from multimodal_pad.sources.corpus import NonFinite, Progress, check_choice, float_targets, whole_targets
 from multimodal_pad.sources.pickled import PickledCorpus, PickledSplit, choose_keys, nonzero_span, split_names
 
 KEYS = {"text": "text", "audio": "audio", "visual": "vision"}
@@ -23,12 +23,15 @@ class Mmsa(PickledCorpus):
 
     A dict of ``train``, ``valid`` and ``test``, each with arrays ``text``, ``audio`` and ``vision`` ``(N, T, F)``
     padded on the right, ``text_bert`` ``(N, 3, T)`` (token ids, mask, segments), ``id`` and labels. The length of
-    ``text`` is that of the mask in ``text_bert``, since BERT's features of padding are not zero.
+    ``text`` is that of the mask in ``text_bert``, since BERT's features of padding are not zero. The lengths of audio
+    and visual were written down by a script that says 1 where there is nothing: one row that is all zero is a missing
+    modality, and is counted in ``rules``.
 
     - ``text``, ``audio``, ``visual``: float32 ``(length, F)``.
     - ``targets``: scalars, float32, or int32 of ``classification_labels``.
 
-    Opening ``"declared"`` lengths looks at no array; samples are read from the file as they are needed.
+    Opening ``"declared"`` lengths looks at the first and last rows only; samples are read from the file as they are
+    needed.
 
     Args:
         path: the pickle, which is read as data alone: nothing in it is run.
@@ -36,7 +39,7 @@ class Mmsa(PickledCorpus):
         lengths: of audio and visual. ``"declared"``: what the file says under ``audio_lengths`` and
             ``vision_lengths``. ``"last_nonzero"``: up to the last row that is not all zero, which is further where the
             declared length ends at the first frame without a face, and the only one for aligned files, which declare
-            none.
+            none. Text is measured so as well then, where the file has no ``text_bert``.
         labels: the key of the targets: ``"regression_labels"``, ``"classification_labels"``, or of CH-SIMS
             ``"regression_labels_T"``, ``"_A"`` and ``"_V"``, which are those of one modality.
         modalities: which, in which order.
@@ -47,8 +50,9 @@ class Mmsa(PickledCorpus):
     Raises:
         PaddingError: a modality or an option that there is not.
         SourceError: not such a file, or one that is damaged, a split or key that is missing, numbers of samples that
-            differ, lengths that the arrays don't have, labels of another shape or NaN, an id that two samples have;
-            and, when a sample is read, NaN and inf. The file, the split, the key and the sample are named.
+            differ, lengths that the arrays don't have, padding on the left, labels of another shape or NaN, an id that
+            two samples have; and, when a sample is read, NaN and inf. The file, the split, the key and the sample are
+            named.
         OSError: the file cannot be read.
     """
 
@@ -73,13 +77,16 @@ class Mmsa(PickledCorpus):
         count = file.check_count({**{key: len(array) for key, array in arrays.values()}, labels: len(values)})
         ids = file.ids("id", count)
         found: dict[str, np.ndarray] = {}
+        missing: dict[str, int] = {}
         for name, (key, array) in arrays.items():
-            if name == "text":
+            if name == "text" and (lengths == "declared" or "text_bert" in file.entries):
                 found[name] = _mask_lengths(file, array, ids)
-            elif lengths == "declared":
-                found[name] = _declared_lengths(file, key, array, ids)
+                continue
+            if lengths == "declared":
+                found[name], missing[name] = _declared_lengths(file, key, array, ids)
             else:
                 _, found[name] = nonzero_span(array, file.mapping, progress, f"looking through {split}, {key}")
+            _check_side(array, found[name], file.key(key))
         super().__init__(
             file,
             arrays,
@@ -88,7 +95,7 @@ class Mmsa(PickledCorpus):
             targets=_targets(values, ids, file.key(labels), labels),
             ids=ids,
             nonfinite=nonfinite,
-            rules={"lengths": lengths, "labels": labels},
+            rules={"lengths": lengths, "labels": labels, "declared 1, all zero, so missing": missing},
         )
 
     split_names = staticmethod(split_names)
@@ -113,7 +120,8 @@ def _mask_lengths(file: PickledSplit, text: np.ndarray, ids: Sequence[str]) -> n
     return lengths
 
 
-def _declared_lengths(file: PickledSplit, key: str, array: np.ndarray, ids: Sequence[str]) -> np.ndarray:
+def _declared_lengths(file: PickledSplit, key: str, array: np.ndarray, ids: Sequence[str]) -> tuple[np.ndarray, int]:
+    """What the file says, and how many samples it gives one position that is all zero: MMSA's way to say none."""
     name = f"{key}_lengths"
     if name not in file.entries:
         raise SourceError(
@@ -130,22 +138,29 @@ def _declared_lengths(file: PickledSplit, key: str, array: np.ndarray, ids: Sequ
         index = int(np.argmax(odd))
         raise SourceError(
             f"{file.key(name)}: sample {index} ({ids[index]}) has the length {lengths[index]}, and {key!r} is padded "
-            f"to {array.shape[1]}; a length is a whole number from 0 to that"
+            f"to {array.shape[1]}; a length is a whole number from 0 to that (lengths='last_nonzero' does without)"
         )
-    return lengths.astype(np.int64)
+    lengths = lengths.astype(np.int64)
+    single = np.flatnonzero(lengths == 1)
+    nothing = single[(array[single, 0] == 0).all(axis=1)]
+    lengths[nothing] = 0
+    return lengths, len(nothing)
+
+
+def _check_side(array: np.ndarray, lengths: np.ndarray, where: str) -> None:
+    """Raise where most samples begin with zeros and end with data: padding on the left would be taken for data."""
+    left = (array[:, 0] == 0).all(axis=1) & (array[:, -1] != 0).any(axis=1)
+    if 2 * left.sum() > (lengths > 0).sum():
+        raise SourceError(
+            f"{where}: {int(left.sum())} of {len(array)} samples begin with a row of zeros and end with one that is "
+            "not, as if padded on the left; MMSA pads on the right (pad it there, or read a file of MulT with Mult)"
+        )
 
 
 def _targets(values: np.ndarray, ids: Sequence[str], where: str, key: str) -> np.ndarray:
     if values.size != len(values):
         raise SourceError(f"{where}: has the shape {values.shape}; labels are one number for each sample")
     values = values.reshape(-1)
-    check_finite_targets(values, ids, where)
-    if not key.startswith("classification"):
-        return values.astype(np.float32)
-    odd = (values < 0) | (values != np.trunc(values))
-    if odd.any():
-        index = int(np.argmax(odd))
-        raise SourceError(
-            f"{where}: sample {index} ({ids[index]}) is of class {values[index]}; classes are whole numbers from 0 on"
-        )
-    return values.astype(np.int32)
+    if key.startswith("classification"):
+        return whole_targets(values, ids, where, least=0)
+    return float_targets(values, ids, where)

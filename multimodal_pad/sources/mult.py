@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from multimodal_pad.errors import SourceError
-from multimodal_pad.sources.corpus import NonFinite, Progress, check_finite_targets
+from multimodal_pad.sources.corpus import NonFinite, Progress, float_targets
 from multimodal_pad.sources.pickled import PickledCorpus, PickledSplit, choose_keys, nonzero_span, split_names
 
 KEYS = {"text": "text", "audio": "audio", "visual": "vision"}
@@ -96,7 +96,6 @@ class Mult(PickledCorpus):
 
 
 def _targets(labels: np.ndarray, ids: Sequence[str], where: str) -> np.ndarray:
-    check_finite_targets(labels, ids, where)
     if labels.shape[1:] == (len(EMOTIONS), 2):
         odd = ~(np.isin(labels, (0, 1)) & (labels.sum(axis=2, keepdims=True) == 1)).all(axis=(1, 2))
         if odd.any():
@@ -111,4 +110,4 @@ def _targets(labels: np.ndarray, ids: Sequence[str], where: str) -> np.ndarray:
             f"{where}: has the shape {labels.shape}; labels are (samples, 1, 1), or one-hot (samples, "
             f"{len(EMOTIONS)}, 2)"
         )
-    return labels.reshape(len(labels)).astype(np.float32)
+    return float_targets(labels.reshape(len(labels)), ids, where)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from multimodal_pad.errors import SourceError
+from multimodal_pad.length_files import DAMAGED
 from multimodal_pad.lengths import TARGETS, LengthTable
 from multimodal_pad.sources.corpus import Corpus, LeftOut, NonFinite, check_choice, check_distinct, check_finite_targets
 
@@ -56,6 +57,7 @@ class NumpyDir(Corpus):
     def __init__(self, folder: str | Path, split: str | None = None, *, nonfinite: NonFinite = "error") -> None:
         check_choice("nonfinite", nonfinite, NonFinite)
         folder = Path(folder)
+        name = folder.resolve().name if split is None else split
         self.manifest = read_manifest(folder)
         if self.manifest is not None and split not in self.manifest["splits"]:
             raise SourceError(f"{folder}: got the split {split!r}; the cache has {list(self.manifest['splits'])}")
@@ -70,7 +72,7 @@ class NumpyDir(Corpus):
         }
         if len(set(counts.values())) > 1:
             raise SourceError(f"{place}: the files speak of different numbers of samples: {counts}")
-        ids = [f"{split or folder.name}[{i}]" for i in range(next(iter(counts.values())))] if ids is None else ids
+        ids = [f"{name}[{i}]" for i in range(next(iter(counts.values())))] if ids is None else ids
         check_distinct(ids, str(_path(place, IDS)))
         self._folder = place
         self._columns = [(name, _values(place, name, offsets[name]), offsets[name].data) for name in names]
@@ -78,18 +80,19 @@ class NumpyDir(Corpus):
         if targets is not None:
             check_finite_targets(targets, ids, str(_path(place, TARGETS)))
         super().__init__(
-            split or folder.name,
+            name,
             lengths=LengthTable.from_columns({name: np.diff(values) for name, values in offsets.items()}),
             targets=targets,
             ids=ids,
-            inputs=[folder / MANIFEST] if self.manifest is not None else sorted(place.glob("*.npy")),
+            inputs=[*([] if self.manifest is None else [folder / MANIFEST]), *sorted(place.glob("*.npy"))],
             rules=info.get("rules", {"nonfinite": nonfinite}),
             nonfinite=nonfinite if self.manifest is None else None,
+            replaced=info.get("nonfinite"),
             padded_to=info.get("padded_to"),
             left_out=[LeftOut(**row) for row in info.get("left_out", ())],
             vocabularies={
-                name: json.loads((folder / vocabulary_file(name)).read_text(encoding="utf-8"))
-                for name, facts in ({} if self.manifest is None else self.manifest["modalities"]).items()
+                modality: _read_json(folder / vocabulary_file(modality))
+                for modality, facts in ({} if self.manifest is None else self.manifest["modalities"]).items()
                 if "vocabulary_size" in facts
             },
         )
@@ -123,14 +126,22 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     path = folder / MANIFEST
     if not path.exists():
         return None
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise SourceError(f"{path}: not JSON ({error}); convert the corpus again") from None
+    manifest = _read_json(path)
     found = (manifest.get("format"), manifest.get("version")) if isinstance(manifest, dict) else None
     if found != (FORMAT, VERSION):
         raise SourceError(f"{path}: is {found}, not {(FORMAT, VERSION)}; convert the corpus again")
+    if not all(isinstance(manifest.get(key), dict) and manifest[key] for key in ("splits", "modalities")):
+        raise SourceError(f"{path}: has no splits or no modalities; convert the corpus again")
     return manifest
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SourceError(f"{path}: no such file") from None
+    except ValueError as error:
+        raise SourceError(f"{path}: not JSON ({error}); convert the corpus again") from None
 
 
 def _path(folder: Path, name: str) -> Path:
@@ -156,7 +167,7 @@ def _load(folder: Path, name: str) -> np.ndarray:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise SourceError(f"{path}: no such file") from None
-    except (ValueError, EOFError) as error:
+    except DAMAGED as error:
         raise SourceError(f"{path}: damaged or cut short ({error}); write it again") from None
     if not isinstance(array, np.ndarray):
         raise SourceError(f"{path}: holds several arrays; write one with np.save")

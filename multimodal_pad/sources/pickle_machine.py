@@ -7,14 +7,14 @@ spelling, every other one is refused, and no name is ever looked up.
 
 from __future__ import annotations
 
-import ast
+import codecs
 import math
 import mmap
 import pickletools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -39,7 +39,8 @@ class RefusedError(Exception):
     """What a pickle asks for and does not get: anything that is no data."""
 
 
-class _Name(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class _Name:
     """An allowed name, as a stand-in for what it names."""
 
     spelling: str
@@ -64,9 +65,15 @@ class Machine:
         self._stack: list[Any] = []
         self._marked: list[list[Any]] = []
         self._memo: dict[int, Any] = {}
+        self._copied = 0
 
     def run(self) -> Any:
         """The data, from the first opcode to STOP."""
+        data = self._run()
+        _check_whole(data)
+        return data
+
+    def _run(self) -> Any:
         while True:
             self.position = self._file.tell()
             code = self._file.read(1)
@@ -79,6 +86,8 @@ class Machine:
                 return self._stack.pop()
             action = _ACTIONS.get(opcode.name)
             if action is None:
+                if self.position == 0:
+                    raise ValueError(f"{code!r} is no beginning")
                 raise RefusedError(_forbidden(opcode.name, self._stack))
             action(self, self._argument(opcode))
 
@@ -90,7 +99,7 @@ class Machine:
             text = self._file.readline().strip()
             if len(text) < 2 or text[:1] not in b"'\"" or text[:1] != text[-1:]:
                 raise ValueError("a string without quotes")
-            return ast.literal_eval("b" + text.decode("ascii"))
+            return codecs.escape_decode(text[1:-1])[0]
         return None if opcode.arg is None else opcode.arg.reader(self._file)  # pyright: ignore[reportArgumentType]
 
     def _payload(self, size: int) -> bytes | memoryview:
@@ -151,6 +160,8 @@ class Machine:
         self._named(*spelling.split(" ", 1))
 
     def _named(self, module: Any, name: Any) -> None:
+        if not all(isinstance(part, str) and re.fullmatch(r"[\w.<>]{1,200}", part) for part in (module, name)):
+            raise ValueError(f"a name of {_shown(module)} and {_shown(name)}")
         spelling = f"{module}.{name}"
         if spelling not in _ALLOWED:
             raise RefusedError(spelling)
@@ -159,17 +170,28 @@ class Machine:
     def _reduce(self, _: None) -> None:
         name, arguments = self._pop_count(2)
         if not isinstance(name, _Name) or name.means not in _CALLS or not isinstance(arguments, tuple):
-            raise RefusedError(f"a call of {name.spelling if isinstance(name, _Name) else type(name).__name__}")
-        self._push(_CALLS[name.means](*arguments))
+            raise RefusedError(f"a call of {_shown(name)}")
+        self._push(self._paid(_CALLS[name.means](*arguments)))
 
     def _build(self, _: None) -> None:
         unbuilt, state = self._pop_count(2)
         if not isinstance(unbuilt, _Unbuilt) or not isinstance(state, tuple):
-            raise RefusedError(f"the state of {getattr(unbuilt, 'spelling', type(unbuilt).__name__)}")
-        built = _array(state) if unbuilt.means == "array" else _dtype(unbuilt.code, state)
+            raise RefusedError(f"the state of {_shown(unbuilt)}")
+        built = self._paid(_array(state)) if unbuilt.means == "array" else _dtype(unbuilt.code, state)
         for key in unbuilt.memo_keys:
-            self._memo[key] = built
+            if self._memo.get(key) is unbuilt:
+                self._memo[key] = built
         self._push(built)
+
+    def _paid(self, made: Any) -> Any:
+        """What was copied to be made, counted: a few bytes of the file may ask for the same copy again and again."""
+        if isinstance(made, bytes | set | frozenset):
+            self._copied += 8 * len(made) if not isinstance(made, bytes) else len(made)
+        elif isinstance(made, np.generic) or (isinstance(made, np.ndarray) and made.dtype.hasobject):
+            self._copied += made.nbytes
+        if self._copied > 2**20 + 16 * len(self._file):
+            raise ValueError("more is copied than the file could hold")
+        return made
 
     def _extend(self, kind: type, items: list[Any]) -> None:
         container = self._top(kind)
@@ -186,10 +208,11 @@ def _pairs(items: list[Any]) -> dict[Any, Any]:
 
 
 def _keys(items: list[Any]) -> list[Any]:
-    """What is hashed must be plain: hashing tuples of tuples can be made to take forever."""
+    """What is hashed must be plain: tuples of tuples, and large numbers with one hash, can be made to take forever."""
     for item in items:
-        if not isinstance(item, str | bytes | int | float | np.generic | None):
-            raise TypeError(f"a {type(item).__name__} as a key")
+        whole = isinstance(item, int) and abs(item) < 2**64
+        if not (whole or isinstance(item, str | bytes | float | np.integer | np.floating | None)):
+            raise RefusedError(f"{_shown(item)} as a key")
     return items
 
 
@@ -214,7 +237,7 @@ def _forbidden(opcode: str, stack: list[Any]) -> str:
 
 def _call_empty_array(kind: Any, shape: Any, code: Any) -> _Unbuilt:
     if not isinstance(kind, _Name) or kind.means != "ndarray":
-        raise RefusedError(f"an array of the class {getattr(kind, 'spelling', kind)!r}")
+        raise RefusedError(f"an array of the class {_shown(kind)}")
     del shape, code  # NumPy gives (0,) and b"b", and means the state that follows
     return _Unbuilt("array")
 
@@ -223,7 +246,7 @@ def _call_dtype(code: Any, align: Any = False, copy: Any = True) -> _Unbuilt:
     del align, copy
     code = code.decode("ascii") if isinstance(code, bytes) else code
     if not isinstance(code, str) or not re.fullmatch(r"[biufcSUO]\d{1,9}", code):
-        raise RefusedError(f"a dtype {code!r}")
+        raise RefusedError(f"a dtype {_shown(code)}")
     return _Unbuilt("dtype", code)
 
 
@@ -240,7 +263,7 @@ def _call_buffer(data: Any, dtype: Any, shape: Any, order: Any, axis_order: Any 
 
 def _call_encode(text: Any, encoding: Any) -> bytes:
     if not isinstance(text, str) or encoding not in ("latin1", "latin-1", b"latin1"):
-        raise RefusedError(f"_codecs.encode to {encoding!r}")
+        raise RefusedError(f"_codecs.encode to {_shown(encoding)}")
     return text.encode("latin-1")
 
 
@@ -262,20 +285,25 @@ def _dtype(code: str, state: tuple[Any, ...]) -> np.dtype:
     """``dtype.__setstate__``: (version, byte order, subarray, names, fields, ...)."""
     _, order, *structure = (item.decode("ascii") if isinstance(item, bytes) else item for item in state[:5])
     if order not in ("<", ">", "|", "=") or any(item is not None for item in structure):
-        raise RefusedError(f"a dtype of several fields, {state!r}")
+        raise RefusedError("a dtype of several fields")
     return np.dtype(code).newbyteorder(order)
 
 
 def _view(shape: Any, dtype: Any, order: Any, data: Any) -> np.ndarray:
     """The array of these bytes, without a copy; of a list for objects."""
-    if not isinstance(dtype, np.dtype) or not isinstance(shape, tuple) or not all(_is_size(n) for n in shape):
-        raise TypeError(f"an array of shape {shape!r} and dtype {dtype!r}")
+    if not isinstance(dtype, np.dtype) or not isinstance(shape, tuple) or not all(map(_is_size, shape[:65])):
+        raise TypeError("an array without a dtype, or without a shape")
+    if len(shape) > 64:
+        raise ValueError(f"an array of {len(shape)} dimensions")
     count = math.prod(shape)
     if dtype.kind == "O":
         if not isinstance(data, list) or len(data) != count:
             raise ValueError(f"an array of {count} objects with another number of them")
+        if any(isinstance(item, np.ndarray) and item.dtype.hasobject for item in data):
+            raise RefusedError("arrays of objects inside of an array of objects")
         flat = np.empty(count, object)
-        flat[:] = data
+        for place, item in enumerate(data):
+            flat[place] = item  # one by one, or NumPy would take lists apart
         return flat.reshape(shape, order=order)
     if not isinstance(data, bytes | memoryview) or len(data) != count * dtype.itemsize:
         raise ValueError(f"an array of shape {shape} and dtype {dtype} with another number of bytes")
@@ -287,7 +315,40 @@ def _view(shape: Any, dtype: Any, order: Any, data: Any) -> np.ndarray:
 
 
 def _is_size(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+
+
+def _shown(value: Any) -> str:
+    """A value for an error: short, and whatever it holds."""
+    if isinstance(value, _Name):
+        return value.spelling
+    if isinstance(value, str | bytes):
+        return repr(value[:80])
+    if isinstance(value, int):
+        return str(value) if abs(value) < 2**64 else "a number of more than 64 bits"
+    return f"a {type(value).__name__}"
+
+
+def _check_whole(data: Any) -> None:
+    """Refuse data in which a stand-in is left: a name, or an array or dtype that was never built."""
+    left, seen = [data], {id(data)}
+    while left:
+        item = left.pop()
+        if isinstance(item, _Name | _Unbuilt):
+            raise RefusedError(
+                f"{_shown(item)} for itself" if isinstance(item, _Name) else f"an {item.means} without state"
+            )
+        inner: Any = ()
+        if isinstance(item, dict):
+            inner = item.values()
+        elif isinstance(item, list | tuple):
+            inner = item
+        elif isinstance(item, np.ndarray) and item.dtype.hasobject:
+            inner = item.ravel().tolist()
+        for part in inner:
+            if isinstance(part, dict | list | tuple | np.ndarray | _Name | _Unbuilt) and id(part) not in seen:
+                seen.add(id(part))
+                left.append(part)
 
 
 _CALLS: dict[str, Callable[..., Any]] = {

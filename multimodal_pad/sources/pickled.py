@@ -32,8 +32,8 @@ class PickledSplit:
         splits, self.mapping = _splits(self.path)
         if split not in splits:
             raise SourceError(f"{path}: has no split {split!r}, only {list(splits)}")
-        self.entries = _with_text_keys(splits[split])
         self.where = f"{path}, split {split!r}"
+        self.entries = _with_text_keys(splits[split], self.where)
 
     def key(self, key: str) -> str:
         """A key of the split, for errors."""
@@ -46,18 +46,20 @@ class PickledSplit:
         return self.entries[key]
 
     def numbers(self, key: str) -> np.ndarray:
-        """A numeric array, or a list that makes one."""
+        """A numeric array of at least one axis, or what makes one: a list, or an array of objects, that are numbers."""
         value = self.value(key)
-        array = np.asarray(value) if isinstance(value, list) and _plain(value) else value
-        if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
-            what = f"an array of {array.dtype}" if isinstance(array, np.ndarray) else f"a {type(array).__name__}"
-            raise SourceError(f"{self.key(key)}: is {what}; it must be an array of numbers")
+        if isinstance(value, np.ndarray) and value.dtype.hasobject and value.ndim == 1:
+            value = value.tolist()
+        array = _array_of_numbers(value) if isinstance(value, list | tuple) else value
+        if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf" or not array.ndim:
+            what = f"an array of {value.dtype}" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"
+            raise SourceError(f"{self.key(key)}: is {what}; it must be an array of numbers, some for each sample")
         return array
 
     def features(self, key: str) -> np.ndarray:
         """Padded features ``(N, T, F)``."""
         array = self.numbers(key)
-        if array.ndim != 3:
+        if array.ndim != 3 or 0 in array.shape[1:]:
             raise SourceError(
                 f"{self.key(key)}: has the shape {array.shape}; it must be (samples, positions, features)"
             )
@@ -83,18 +85,23 @@ class PickledSplit:
         if key not in self.entries:
             return [f"{self.split}[{index}]" for index in range(count)]
         value = self.value(key)
-        if not isinstance(value, list | tuple | np.ndarray) or len(value) != count:
-            size = len(value) if hasattr(value, "__len__") else "no"
-            raise SourceError(f"{self.key(key)}: has {size} ids for {count} samples; give one for each")
-        ids = [_id_text(item) for item in (value.tolist() if isinstance(value, np.ndarray) else value)]
-        if None in ids:
-            index = ids.index(None)
-            raise SourceError(
-                f"{self.key(key)}: sample {index} has the id {value[index]!r}; an id is text or UTF-8 bytes"
-            )
-        names = [name for name in ids if name is not None]
-        check_distinct(names, self.key(key))
-        return names
+        found = value.tolist() if isinstance(value, np.ndarray) else value
+        if not isinstance(found, list | tuple):
+            raise SourceError(f"{self.key(key)}: is a {type(value).__name__}; it must be a list or an array of ids")
+        if len(found) != count:
+            raise SourceError(f"{self.key(key)}: has {len(found)} ids for {count} samples; give one for each")
+        ids: list[str] = []
+        for index, item in enumerate(found):
+            text = _id_text(item)
+            if text is None:
+                what = repr(item[:80]) if isinstance(item, bytes) else f"a {type(item).__name__}"
+                raise SourceError(
+                    f"{self.key(key)}: sample {index} has the id {what}; an id is text, UTF-8 bytes or a number, or a "
+                    "few of them"
+                )
+            ids.append(text)
+        check_distinct(ids, self.key(key))
+        return ids
 
 
 class PickledCorpus(Corpus):
@@ -129,11 +136,11 @@ class PickledCorpus(Corpus):
     def _read(self, index: int) -> dict[str, np.ndarray]:
         lengths = self.lengths.values[index].tolist()
         sample = {}
-        with np.errstate(over="ignore"):  # what float32 can't hold is inf, which is treated as such
+        with np.errstate(over="ignore", invalid="ignore"):  # what float32 can't hold is inf, and treated as such
             for (name, array, starts), length in zip(self._columns, lengths, strict=True):
                 rows = array[index, starts[index] : starts[index] + length]
                 sample[name] = rows.astype(np.float32)
-                self._file.mapping.looked_at(rows.nbytes)
+                self._file.mapping.looked_at(max(rows.nbytes, array.strides[0]))  # its padding is mapped with it
         return sample
 
     def _place(self, index: int, modality: str) -> str:  # noqa: ARG002 - all samples are in one array
@@ -184,7 +191,7 @@ def _splits(path: Path) -> tuple[dict[str, Any], FileMapping]:
         raise SourceError(
             f"{path}: holds a {type(data).__name__}; it must be a dict of splits, such as train, valid, test"
         )
-    splits = _with_text_keys(data)
+    splits = _with_text_keys(data, str(path))
     odd = [name for name, entries in splits.items() if not isinstance(entries, dict)]
     if odd:
         raise SourceError(
@@ -194,29 +201,43 @@ def _splits(path: Path) -> tuple[dict[str, Any], FileMapping]:
     return splits, mapping
 
 
-def _with_text_keys(data: dict[Any, Any]) -> dict[str, Any]:
+def _with_text_keys(data: dict[Any, Any], where: str) -> dict[str, Any]:
     """Python 2's keys are bytes."""
-    return {key.decode("latin-1") if isinstance(key, bytes) else str(key): value for key, value in data.items()}
+    texts = [key.decode("latin-1") if isinstance(key, bytes) else str(key) for key in data]
+    twice = [text for text in texts if texts.count(text) > 1]
+    if twice:
+        raise SourceError(f"{where}: has the key {twice[0]!r} twice, as text and as bytes; keep one of them")
+    return dict(zip(texts, data.values(), strict=True))
 
 
-def _plain(values: list[Any]) -> bool:
-    """Whether a list holds numbers only, arrays of one number included."""
-    return all(isinstance(value, int | float | np.generic) or getattr(value, "size", 0) == 1 for value in values)
+def _array_of_numbers(values: Sequence[Any]) -> np.ndarray | None:
+    """The array of numbers, or of arrays of one number; None where something else is among them."""
+    flat = [value.reshape(-1)[0] if isinstance(value, np.ndarray) and value.size == 1 else value for value in values]
+    if not all(isinstance(value, int | float | np.number | np.bool_) for value in flat):
+        return None
+    return np.array(flat)
 
 
 def _id_text(item: Any) -> str | None:
-    if isinstance(item, bytes):
+    """The text of an id: of one value, or of the parts of one."""
+    parts = [_part_text(part) for part in item] if isinstance(item, list | tuple) else [_part_text(item)]
+    texts = [part for part in parts if part is not None]
+    if not texts or len(texts) < len(parts):
+        return None
+    first, *rest = texts
+    return f"{first}[{','.join(rest)}]" if rest else first
+
+
+def _part_text(part: Any) -> str | None:
+    if isinstance(part, np.ndarray) and part.size == 1:
+        part = part.reshape(-1)[0]
+    if isinstance(part, bytes):
         try:
-            return item.decode("utf-8")
+            return part.decode("utf-8")
         except UnicodeDecodeError:
             return None
-    if isinstance(item, list | tuple | np.ndarray) and len(item):
-        parts = [_id_text(part) for part in item]
-        if None in parts:
-            return None
-        first, *rest = [part for part in parts if part is not None]
-        return f"{first}[{','.join(rest)}]" if rest else first
-    return str(item) if isinstance(item, str | int | float | np.generic) else None
+    plain = isinstance(part, str | float | np.number) or (isinstance(part, int) and abs(part) < 2**64)
+    return str(part) if plain else None
 
 
 def _blocks(array: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:

@@ -48,7 +48,7 @@ def read_pickle(path: str | Path) -> tuple[Any, FileMapping]:
 
     Arrays are read-only views of the file, which take no memory of their own. Pickles that Python 3 wrote with
     protocol 0, 1 or 2 spell bytes as text: their arrays are decoded, and held in memory (twice while reading). Strings
-    of Python 2 are given as bytes, bytearrays too.
+    of Python 2 are given as bytes, bytearrays too; bytes of 64 KiB and more are memoryviews of the file.
 
     Returns:
         The data, and the mapping of the file that its arrays are views of.

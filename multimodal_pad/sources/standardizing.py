@@ -42,24 +42,27 @@ class FeatureStatistics:
         FeatureStatistics(mean=array([4.]), std=array([2.23606798]), frames=4)
         """
         frames, mean, squares = 0, np.zeros(()), np.zeros(())
+        low, high = np.array(np.inf), np.array(-np.inf)
         for index in range(len(source)):
             array = modality_array(read_sample(source, index), modality, index)
-            if array.dtype.kind != "f":
+            if array.dtype.kind in "biu":
                 raise PaddingError(
                     f"{modality!r} holds {array.dtype}, such as token ids; only floating point is standardised"
                 )
             if len(array):
                 own = array.mean(axis=0, dtype=np.float64)
                 total = frames + len(array)
-                squares = squares + ((array - own) ** 2).sum(axis=0) + (own - mean) ** 2 * (frames * len(array) / total)
+                between = (own - mean) ** 2 * (frames * len(array) / total)
+                squares = squares + ((array - own) ** 2).sum(axis=0) + between
                 mean = mean + (own - mean) * (len(array) / total)
+                low, high = np.minimum(low, array.min(axis=0)), np.maximum(high, array.max(axis=0))
                 frames = total
             if progress is not None:
                 progress(f"statistics of {modality}", index + 1, len(source))
         if not frames:
             raise PaddingError(f"{modality!r} is missing in every sample; there is nothing to standardise it by")
-        std = np.sqrt(squares / frames)
-        return cls(mean, np.where(std > 0, std, 1.0), frames)
+        # Rounding leaves a constant feature a tiny deviation, to divide by which would blow the rounding up.
+        return cls(mean, np.where(high > low, np.sqrt(squares / frames), 1.0), frames)
 
 
 class Standardized:

@@ -16,7 +16,8 @@ from multimodal_pad.sources.corpus import (
     Progress,
     check_choice,
     check_distinct,
-    check_finite_targets,
+    float_targets,
+    whole_targets,
 )
 
 
@@ -162,7 +163,7 @@ def open_builder(name: str | Path, data_dir: str | Path | None) -> Any:
     """The TFDS builder of a prepared dataset."""
     tensorflow_datasets = require_tfds()
     try:
-        if Path(name).is_dir():
+        if Path(name, "dataset_info.json").is_file():
             return tensorflow_datasets.builder_from_directory(name)
         builder = tensorflow_datasets.builder(str(name), data_dir=data_dir)
     except (tensorflow_datasets.core.DatasetNotFoundError, FileNotFoundError, ValueError) as error:
@@ -223,5 +224,4 @@ def _targets(found: list[np.ndarray], ids: list[str], where: str) -> np.ndarray 
     if len(shapes) > 1 or found[0].dtype.kind not in "biuf":
         raise SourceError(f"{where}: targets are numbers of one shape, got {found[0].dtype} of the shapes {shapes}")
     targets = np.stack(found)
-    check_finite_targets(targets, ids, where)
-    return targets.astype(np.float32 if targets.dtype.kind == "f" else np.int32)
+    return (float_targets if targets.dtype.kind == "f" else whole_targets)(targets, ids, where)

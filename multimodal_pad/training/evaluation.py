@@ -50,4 +50,5 @@ def evaluate(
     if metrics is None:
         classes = predicted.shape[1] > 1 and wanted.ndim == 1 and wanted.dtype.kind in "iu"
         metrics = classification_metrics if classes else regression_metrics
-    return {"loss": total / len(wanted), **metrics(predicted, wanted)}
+    figures = {name: float(figure) for name, figure in metrics(predicted, wanted).items()}
+    return {"loss": total / len(wanted), **figures}

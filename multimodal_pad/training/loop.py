@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -24,7 +23,7 @@ from multimodal_pad.policies import Planned
 from multimodal_pad.training.evaluation import evaluate
 from multimodal_pad.training.loss import Loss, cross_entropy
 from multimodal_pad.training.mesh import DataMesh
-from multimodal_pad.training.metrics import Metrics, require_scikit_learn
+from multimodal_pad.training.metrics import NEED_SCIKIT_LEARN, Metrics, require_scikit_learn
 from multimodal_pad.training.run import EpochRecord, Run, score
 from multimodal_pad.training.step import TrainStep
 
@@ -171,7 +170,7 @@ def fit(
         raise TrainingError(
             f"got strict for {endless[0]!r}, which compiles as it goes; choose a policy with few shapes"
         )
-    if evaluate_on is not None and (loss is cross_entropy or metrics is not None):
+    if evaluate_on is not None and (metrics in NEED_SCIKIT_LEARN or (metrics is None and loss is cross_entropy)):
         require_scikit_learn()  # now, and not after the first epoch
     if cache_dir is not None:
         use_compilation_cache(cache_dir)
@@ -251,8 +250,7 @@ def fit(
             )
             if run.end_epoch(time.perf_counter() - started, evaluation, monitor) and evaluate_on is not None:
                 state["best"] = np.array(state["leaves"][0])
-            found = score(evaluation, monitor) if evaluation else None
-            save(None if found is None or math.isinf(found) else found)
+            save(score(evaluation, monitor) if evaluation else None)
     if checkpoints is not None:
         checkpoints.wait()
     vector, *others = state["leaves"]

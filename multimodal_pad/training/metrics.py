@@ -1,6 +1,6 @@
 """Metrics over the real samples of a split, as the field reports them (scikit-learn, imported when it is needed).
 
-The conventions are those of the papers' own code: MulT's ``eval_metrics.py`` (Tsai et al., ACL 2019) for CMU-MOSI,
+The conventions are those of the field's own code: MulT's ``eval_metrics.py`` (Tsai et al., ACL 2019) for CMU-MOSI,
 CMU-MOSEI and IEMOCAP, MMSA's ``metricsTop.py`` (Mao et al., ACL 2022) for CH-SIMS and for both conventions of Acc-2.
 """
 
@@ -54,7 +54,8 @@ def sentiment_metrics(outputs: np.ndarray, targets: np.ndarray) -> dict[str, flo
     - ``acc2_non0``, ``f1_non0``: positive (``> 0``) against the rest, without samples labelled 0; NaN where all are.
     - ``mae``: not clipped. ``corr``: Pearson's, NaN where outputs or targets are all equal.
 
-    F1 is weighted by the number of samples of each class.
+    F1 is weighted by the true number of samples of each class, as MMSA has it. (MulT's own code gives scikit-learn the
+    outputs as the truth, and so weighs by what was predicted.)
 
     >>> found = sentiment_metrics(np.array([[2.6], [-0.5], [0.4]]), np.array([3.0, 0.0, -1.0]))
     >>> {name: round(value, 3) for name, value in found.items()}  # doctest: +NORMALIZE_WHITESPACE
@@ -129,6 +130,9 @@ def emotion_metrics(outputs: np.ndarray, targets: np.ndarray) -> dict[str, float
         found[f"{emotion}_accuracy"] = _accuracy(predicted[:, column], wanted[:, column])
         found[f"{emotion}_f1"] = _weighted_f1(predicted[:, column], wanted[:, column])
     return {**found, "mean_f1": float(np.mean([found[f"{emotion}_f1"] for emotion in EMOTIONS]))}
+
+
+NEED_SCIKIT_LEARN = (classification_metrics, sentiment_metrics, sims_metrics, emotion_metrics)
 
 
 def _values(outputs: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -46,8 +46,8 @@ class Run:
         loss_sum: losses of the current epoch, each times its number of samples.
         samples: samples of the current epoch.
         seconds: of the current epoch, up to the last checkpoint.
-        best_epoch: the epoch with the best evaluation.
-        best_score: its :func:`score`, or None where nothing was evaluated yet.
+        best_epoch: the epoch with the best evaluation, or the last one as long as none could be scored.
+        best_score: its :func:`score`.
         history: a record per epoch that is over.
     """
 
@@ -96,7 +96,7 @@ class Run:
             raise _not_finite(f"epoch {self.epoch}, evaluation", evaluation["loss"])
         self.history.append(EpochRecord(self.epoch, self.loss, seconds, evaluation))
         found = score(evaluation, monitor) if evaluation else None
-        better = found is None or self.best_score is None or found < self.best_score
+        better = self.best_score is None or (found is not None and found < self.best_score)
         if better:
             self.best_epoch, self.best_score = self.epoch, found
         self.epoch, self.step, self.loss_sum, self.samples, self.seconds = self.epoch + 1, 0, 0.0, 0, 0.0
@@ -109,7 +109,10 @@ class Run:
     def to_record(self, batcher: BucketBatcher, settings: dict[str, Any]) -> dict[str, Any]:
         """All of it as JSON values, with the batcher's state at this step, and what else the run depends on."""
         state = {**batcher.state(), "epoch": self.epoch, "step": self.step}
-        return {**asdict(self), "batcher": state, "settings": settings}
+        record = {**asdict(self), "batcher": state, "settings": settings}
+        for epoch in record["history"]:  # JSON has no NaN, which a metric can be
+            epoch["evaluation"] = {name: _spell(figure) for name, figure in epoch["evaluation"].items()}
+        return record
 
     @classmethod
     def from_record(cls, record: dict[str, Any], settings: dict[str, Any]) -> Run:
@@ -125,7 +128,13 @@ class Run:
                 "name another folder"
             )
         fields = {name: value for name, value in record.items() if name not in ("batcher", "settings")}
-        return cls(**{**fields, "history": [EpochRecord(**epoch) for epoch in record["history"]]})
+        history = [
+            EpochRecord(
+                **{**epoch, "evaluation": {name: float(figure) for name, figure in epoch["evaluation"].items()}}
+            )
+            for epoch in record["history"]
+        ]
+        return cls(**{**fields, "history": history})
 
     def _settle_one(self) -> None:
         step, metrics = self._in_flight.popleft()
@@ -136,8 +145,12 @@ class Run:
         self.samples += samples
 
 
-def score(evaluation: dict[str, float], monitor: str) -> float:
-    """The figure that is monitored, so that lower is better; inf where it is NaN, as a correlation can be.
+def _spell(figure: float) -> float | str:
+    return figure if math.isfinite(figure) else str(figure)
+
+
+def score(evaluation: dict[str, float], monitor: str) -> float | None:
+    """The figure that is monitored, so that lower is better; None where it is NaN or inf, as a correlation can be.
 
     >>> score({"loss": 2.0}, "loss"), score({"loss": 2.0, "weighted_f1": 0.5}, "weighted_f1")
     (2.0, -0.5)
@@ -145,7 +158,7 @@ def score(evaluation: dict[str, float], monitor: str) -> float:
     if monitor not in evaluation:
         raise TrainingError(f"got monitor={monitor!r}; the evaluation has {list(evaluation)}")
     figure = evaluation[monitor] if monitor in LOWER_IS_BETTER else -evaluation[monitor]
-    return math.inf if math.isnan(figure) else figure
+    return figure if math.isfinite(figure) else None
 
 
 def _not_finite(where: str, loss: float) -> TrainingError:

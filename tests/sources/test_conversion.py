@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 import shutil
 import signal
@@ -134,6 +135,8 @@ def test_large_offsets_and_constant_features():
     parts = [{"audio": part} for part in np.split(features, [0, 3, 500])]
     found = FeatureStatistics.measure(parts, "audio")
     np.testing.assert_allclose(found.std, [features[:, 0].std(), 1], rtol=1e-6)
+    tenth = FeatureStatistics.measure([{"audio": np.full((n, 1), 0.1)} for n in (3, 7, 11)], "audio")
+    assert tenth.std.tolist() == [1.0], "what rounding leaves of a constant is not divided by"
     standard = Standardized(parts, {"audio": found})
     assert np.abs(standard[2]["audio"][:, 1]).max() < 1e-6
     assert standard[0]["audio"].shape == (0, 2)
@@ -155,7 +158,34 @@ def test_what_is_not_standardised(samples, message):
 @pytest.mark.parametrize(
     ("splits", "options", "error", "message"),
     [
-        ({}, {}, PaddingError, "got no splits"),
+        ({}, {}, PaddingError, r"got the splits \[\]"),
+        ({"train": [sample(2)], "dev": []}, {}, PaddingError, "the split 'dev' has no samples"),
+        ({"train": [sample(2)]}, {"standardize": "audio"}, PaddingError, "got .* standardize='audio'; give"),
+        (
+            {"train": [sample(2)], "dev": [{**sample(2), "more": np.ones(3)}]},
+            {},
+            PaddingError,
+            r"the split 'dev' has the modalities \['audio', 'more'\], the first one has \['audio'\]",
+        ),
+        (
+            {"train": [sample(2, target=0) | {"targets": np.float32("nan")}]},
+            {},
+            SourceError,
+            r"sample 0 \(0\) is labelled nan",
+        ),
+        (
+            {"train": [sample(2) | {"targets": "joy"}]},
+            {},
+            SampleError,
+            "split 'train': the targets are <U3; give numbers",
+        ),
+        ({"train": [sample(2) | {"targets": None}]}, {}, SampleError, "the targets are object; give numbers"),
+        (
+            {"train": [sample(2)], "dev": [sample(2) | {"targets": np.zeros(2)}]},
+            {},
+            SampleError,
+            r"sample 0, 'targets': got shape \(2,\) and dtype float64, but sample 0 has shape \(\) and dtype int32",
+        ),
         ({"train": [sample(2)]}, {"modalities": ["text"]}, PaddingError, r"not \['text'\]"),
         ({"train": [sample(2)]}, {"dtype": "float64"}, PaddingError, "got dtype='float64'; choose one of"),
         (
@@ -229,8 +259,48 @@ def test_nothing_is_overwritten(tmp_path):
 def test_too_little_room_is_known_before_anything_is_written(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 1000))
     with pytest.raises(OSError, match=r"out: takes 0\.00 GB, and 0\.00 GB are free in .*; make room"):
-        convert({"train": [sample(1000)]}, tmp_path / "deep" / "out")
+        convert({"train": [sample(1000)]}, tmp_path / "out")
     nothing_left(tmp_path)
+
+
+def test_a_link_that_leads_nowhere_is_not_overwritten(tmp_path):
+    (tmp_path / "out").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(FileExistsError, match="out exists; name another folder"):
+        convert({"train": [sample(2)]}, tmp_path / "out")
+
+
+def test_who_may_read_it_is_for_the_umask_to_say(tmp_path):
+    before = os.umask(0o077)
+    try:
+        convert({"train": [sample(2)]}, tmp_path / "private")
+        os.umask(0o022)
+        convert({"train": [sample(2)]}, tmp_path / "open")
+    finally:
+        os.umask(before)
+    assert [(tmp_path / name).stat().st_mode & 0o777 for name in ("private", "open")] == [0o700, 0o755]
+
+
+def test_features_of_no_width(tmp_path):
+    convert({"train": [{"audio": np.ones((3, 0), np.float32)}]}, tmp_path / "out")
+    assert NumpyDir(tmp_path / "out", "train")[0]["audio"].shape == (3, 0)
+
+
+def test_a_cache_of_a_cache_remembers(tmp_path):
+    written = write_mult(tmp_path, nonfinite=True)
+    splits = {name: Mult(written.path, name, nonfinite="zero") for name in written.splits}
+    first = convert(splits, tmp_path / "first", standardize=["audio"])
+    caches = {name: NumpyDir(tmp_path / "first", name) for name in splits}
+    second = convert(caches, tmp_path / "second", dtype="float16")
+    assert second["standardized"] == first["standardized"]
+    assert second["source"]["converted_from"] == first["source"]
+    for name in splits:
+        assert second["splits"][name]["nonfinite"] == first["splits"][name]["nonfinite"] == written.nonfinite[name]
+        assert second["splits"][name]["padded_to"] == first["splits"][name]["padded_to"]
+    inputs = [row["path"] for row in second["source"]["inputs"]]
+    assert str(tmp_path / "first" / "manifest.json") in inputs
+    assert str(tmp_path / "first" / "train" / "audio.npy") in inputs
+    with pytest.raises(PaddingError, match=r"and \['audio'\] are standardised in the source already"):
+        convert(caches, tmp_path / "third", standardize=["audio"])
 
 
 @pytest.mark.parametrize("after", ["writing train", "SHA-256 of the input", "statistics of audio"])
@@ -361,6 +431,8 @@ def test_manifests_that_are_none(tmp_path):
         ("{", r"manifest\.json: not JSON"),
         (json.dumps({**whole, "version": 2}), r"manifest\.json: is \('multimodal_pad flat cache', 2\), not"),
         ("[]", r"manifest\.json: is None, not"),
+        (json.dumps({**whole, "splits": {}}), r"manifest\.json: has no splits or no modalities"),
+        (json.dumps({**whole, "modalities": 3}), r"manifest\.json: has no splits or no modalities"),
     ]:
         manifest.write_text(text)
         with pytest.raises(SourceError, match=message):
@@ -372,6 +444,27 @@ def test_manifests_that_are_none(tmp_path):
         SourceError, match=r"empty: holds neither manifest\.json nor a pair of files such as audio\.npy"
     ):
         NumpyDir(tmp_path / "empty")
+
+
+def test_a_vocabulary_that_is_damaged(tmp_path):
+    write_meld(tmp_path, features=False)
+    convert({"train": Meld(tmp_path, payload="none")}, tmp_path / "out")
+    vocabulary = tmp_path / "out" / "text.vocabulary.json"
+    vocabulary.write_text(vocabulary.read_text()[:9])
+    with pytest.raises(SourceError, match=r"text\.vocabulary\.json: not JSON"):
+        NumpyDir(tmp_path / "out", "train")
+    vocabulary.unlink()
+    with pytest.raises(SourceError, match=r"text\.vocabulary\.json: no such file"):
+        NumpyDir(tmp_path / "out", "train")
+
+
+def test_a_plain_folder_by_its_dot(tmp_path, monkeypatch):
+    (tmp_path / "train").mkdir()
+    write_numpy_dir(tmp_path / "train")
+    monkeypatch.chdir(tmp_path / "train")
+    source = NumpyDir(".", nonfinite="zero")
+    assert source.split == "train"
+    convert({source.split: source}, tmp_path / "out")
 
 
 def test_samples_are_views_of_the_files(tmp_path):

@@ -73,6 +73,32 @@ def test_videos_in_no_fold_are_warned_of(written, caplog):
     assert "3 videos are in no fold, such as v2" in caplog.text
 
 
+def test_videos_without_labels_are_warned_of(written, caplog):
+    with caplog.at_level(logging.WARNING):
+        source = open_all(written, "train", folds={"train": ["v0", "typo", "v9"]})
+    assert len(source) == 2
+    assert "has no labels of 2 videos of the fold, such as typo" in caplog.text
+
+
+def test_damaged_blocks_are_named_by_file_and_video(written):
+    with h5py.File(written / FILES["audio"]) as file:
+        dataset = file["COVAREP/data/v3/features"]
+        place, size = dataset.id.get_chunk_info(0).byte_offset, dataset.id.get_chunk_info(0).size
+    with (written / FILES["audio"]).open("r+b") as file:
+        file.seek(place + size // 2)
+        file.write(bytes(64))
+    source = open_all(written)
+    with pytest.raises(SourceError, match=r"COVAREP\.csd, 'v3': features can't be read"):
+        source[source.ids.index("v3[0]")]
+
+
+def test_two_entries_that_come_to_one_segment(written):
+    rows = np.array([[0, 1.0]])
+    _write_sequence(written / "twice.csd", "l", {"v0": (np.ones((1, 1)), rows), "v0[0]": (np.ones((1, 1)), rows)})
+    with pytest.raises(SourceError, match=r"twice\.csd: samples 0 and 1 are both called 'v0\[0\]'"):
+        open_all(written, labels="twice.csd")
+
+
 @pytest.mark.parametrize(
     ("folds", "message"),
     [
@@ -85,7 +111,7 @@ def test_folds_that_do_not_fit(written, folds, message):
         open_all(written, "train", folds=folds)
 
 
-@pytest.mark.parametrize("text", ["[1]", "{", '{"train": 3}', "{}"])
+@pytest.mark.parametrize("text", ["[1]", "{", '{"train": 3}', "{}", '{"train": "v0"}', '{"train": [["v0"]]}'])
 def test_folds_that_are_no_json(written, text):
     (written / "bad.json").write_text(text)
     with pytest.raises(SourceError, match=r"bad\.json: (not JSON|must hold the videos of each split)"):
@@ -176,9 +202,7 @@ def test_files_that_are_not_as_they_should_be(written, file, change, message):
 
 
 def test_words_are_not_features(written):
-    with pytest.raises(
-        SourceError, match=r"CMU_MOSI_TimestampedWords\.csd, 'v0': holds text \(\|S32\); name a sequence of num"
-    ):
+    with pytest.raises(SourceError, match=r"CMU_MOSI_TimestampedWords\.csd, 'v0': holds text \(\|S32, float64\); name"):
         open_all(written, sequences={"text": "CMU_MOSI_TimestampedWords.csd"})
 
 

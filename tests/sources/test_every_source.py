@@ -64,7 +64,7 @@ def write_cache(folder):
     """A flat cache of a MulT pickle."""
     written = write_mult(folder, nonfinite=True)
     convert({split: Mult(written.path, split, nonfinite="zero") for split in written.splits}, folder / "cache")
-    return Written(folder / "cache", written.splits, {s: dict.fromkeys(c, 0) for s, c in written.nonfinite.items()})
+    return Written(folder / "cache", written.splits, written.nonfinite)
 
 
 def open_cache(written, split, **options):
@@ -157,7 +157,7 @@ def test_values_that_are_not_finite_are_an_error_that_says_where(case, written):
     split = next(iter(written.splits))
     source = case.open(written, split)
     wrong = sum(written.nonfinite[split].values())
-    if not wrong:
+    if not wrong or case.open is open_cache:  # where they are zeros already
         [source[index] for index in range(len(source))]
         return
     with pytest.raises(SourceError, match=rf"{case.raises}.*sample \d+ \(.+\) holds (nan|-?inf) at position \d+.*zero"):

@@ -5,7 +5,7 @@ import pytest
 
 from multimodal_pad import PaddingError
 from multimodal_pad.errors import SourceError
-from multimodal_pad.sources import Meld
+from multimodal_pad.sources import Meld, convert
 from multimodal_pad.sources.meld import EMOTIONS, UNKNOWN_ID
 
 HEADER = "Sr No.,Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID,Season,Episode,StartTime,EndTime"
@@ -118,6 +118,29 @@ def features(data, name="audio", split="train", **arrays):
     for utterance, array in arrays.items():
         np.save(place / f"{utterance}.npy", array)
     return {name: data / name}
+
+
+def test_text_may_be_features_too(folder, tmp_path):
+    data = folder()
+    source = Meld(data, features=features(data, "text", dia0_utt0=np.ones((3, 8), np.float16)))
+    assert source[0]["text"].shape == (3, 8)
+    assert source[0]["text"].dtype == np.float32
+    assert source.vocabularies == {}
+    manifest = convert({"train": source}, tmp_path / "out")
+    assert "vocabulary_size" not in manifest["modalities"]["text"]
+
+
+def test_a_compressed_archive_that_is_damaged(folder):
+    data = folder()
+    given = features(data, dia0_utt0=np.ones((1, 2)))
+    path = given["audio"] / "train" / "dia0_utt0.npy"
+    path.unlink()
+    np.savez_compressed(path.with_suffix(".npz"), audio=np.random.default_rng(0).random((300, 2)))
+    archive = bytearray(path.with_suffix(".npz").read_bytes())
+    archive[200:300] = bytes(100)
+    path.with_suffix(".npz").write_bytes(archive)
+    with pytest.raises(SourceError, match=r"dia0_utt0\.npz: not a file of features"):
+        Meld(data, features=given)
 
 
 def test_utterances_without_features_are_reported(folder, caplog):

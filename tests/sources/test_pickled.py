@@ -56,8 +56,15 @@ BOTH = [
     (with_value("audio", {"a": 1}), "key 'audio': is a dict; it must be an array of numbers"),
     (with_value("text", lambda x: x[:0]), "has 0; give all as many|has 0 samples and"),
     (with_value("id", lambda x: x[:-1]), "key 'id': has 6 ids for 7 samples"),
-    (with_value("id", 5), "key 'id': has no ids for 7 samples"),
-    (with_value("id", [None] * 7), "key 'id': sample 0 has the id None"),
+    (with_value("id", 5), "key 'id': is a int; it must be a list or an array of ids"),
+    (with_value("id", "abcdefg"), "key 'id': is a str; it must be a list or an array of ids"),
+    (with_value("id", np.array("a")), "key 'id': is a ndarray; it must be a list or an array of ids"),
+    (with_value("id", [None] * 7), "key 'id': sample 0 has the id a NoneType"),
+    (with_value("id", [[["deep"]]] * 7), "key 'id': sample 0 has the id a list"),
+    (with_value("id", [10**5000] * 7), "key 'id': sample 0 has the id a int"),
+    (with_value("audio", lambda x: x[:, :0]), r"key 'audio': has the shape \(7, 0, 5\); it must be"),
+    (with_value("audio", lambda x: x[:, :, :0]), r"key 'audio': has the shape \(7, 375, 0\); it must be"),
+    (lambda split: {**split, b"text": 1}, "has the key 'text' twice, as text and as bytes"),
     (with_value("id", [b"a", b"\xff", *map(str, range(5))]), r"key 'id': sample 1 has the id b'\\xff'"),
     (with_value("id", repeated), "key 'id': samples 1 and 4 are both called '"),
     (lambda split: [split], "'train' holds a list; the file must be a dict of splits"),
@@ -139,7 +146,7 @@ def test_what_float32_cannot_hold_is_not_finite(tmp_path):
     [
         (
             with_value("labels", nan_at(3)),
-            r"key 'labels': sample 3 \(train-video1\[3.5,7.25\]\) is labelled \[\[nan\]\]",
+            r"key 'labels': sample 3 \(train-video1\[3.5,7.25\]\) is labelled nan; mend",
         ),
         (with_value("labels", lambda x: x.repeat(2, axis=1)), r"key 'labels': has the shape \(7, 2, 1\); labels are"),
         (
@@ -212,11 +219,28 @@ def mask_with_a_hole(tokens):
         (with_value("text_bert", lambda x: x[:, :2]), {}, r"key 'text_bert': has the shape \(7, 2, 50\)"),
         (with_value("text_bert", mask_with_a_hole), {}, r"key 'text_bert': sample 2 .* a mask is ones, and then zeros"),
         (with_value("regression_labels", nan_at(2)), {}, "key 'regression_labels': sample 2 .* is labelled nan"),
+        (
+            with_value("classification_labels", [0, 1, 2, -1, 0, 0, 0]),
+            {"labels": "classification_labels"},
+            "sample 3 .* has the target -1.*; it must be a whole number, at least 0",
+        ),
+        (
+            with_value("regression_labels", lambda x: x + 1e300),
+            {},
+            "key 'regression_labels': sample 0 .* is labelled inf",
+        ),
+        (with_value("regression_labels", np.float32(3)), {}, "key 'regression_labels': is a float32"),
+        (
+            with_value("audio", lambda x: x[:, ::-1]),
+            {},
+            r"key 'audio': \d of 7 samples begin with a row of zeros and end",
+        ),
+        (with_value("vision_lengths", 6 * [1] + [501]), {}, r"\(lengths='last_nonzero' does without\)"),
         (with_value("regression_labels", lambda x: np.stack([x, x], 1)), {}, r"has the shape \(7, 2\); labels are one"),
         (
             with_value("classification_labels", [0, 1, 2, 0.5, 0, 0, 0]),
             {"labels": "classification_labels"},
-            "sample 3 .* is of class 0.5",
+            "sample 3 .* has the target 0.5; it must be a whole number, at least 0",
         ),
     ],
 )
@@ -224,6 +248,51 @@ def test_mmsa_lengths_masks_and_labels_that_are_none(edit, options, message, tmp
     path = change(write_mmsa(tmp_path).path, edit)
     with pytest.raises(SourceError, match=message):
         Mmsa(path, "train", **options)
+
+
+def test_mmsa_says_one_where_there_is_nothing(tmp_path):
+    """Its script writes 1 for a modality that is missing: one row that is all zero."""
+    written = write_mmsa(tmp_path)
+    source = Mmsa(written.path, "train")
+    with written.path.open("rb") as file:
+        assert pickle.load(file)["train"]["vision_lengths"][-1] == 1
+    assert source.lengths.values[-1, 2] == 0
+    assert source.rules["declared 1, all zero, so missing"] == {"audio": 0, "visual": 1}
+
+
+def test_mmsa_without_token_ids(tmp_path):
+    written = write_mmsa(tmp_path)
+    change(written.path, without("text_bert"))
+    change(written.path, with_value("text", lambda x: np.where(x == 0.25, 0, x)))
+    source = Mmsa(written.path, "train", lengths="last_nonzero")
+    assert source.lengths.values[:, 0].tolist() == [len(sample["text"]) for sample in written.splits["train"]]
+
+
+def test_mmsa_padded_on_the_left(tmp_path):
+    """Whatever lengths are asked for, and also where the file declares some."""
+    path = change(write_mmsa(tmp_path).path, with_value("vision", lambda x: x[:, ::-1]))
+    for lengths in ("declared", "last_nonzero"):
+        with pytest.raises(SourceError, match=r"key 'vision': . of 7 samples begin .* as if padded on the left"):
+            Mmsa(path, "train", lengths=lengths, modalities=["visual"])
+
+
+def test_labels_and_ids_in_arrays_of_objects(tmp_path):
+    written = write_mult(tmp_path)
+    change(written.path, with_value("labels", lambda x: np.array([float(v) for v in x.ravel()], dtype=object)))
+    change(written.path, with_value("id", lambda x: x.astype(object)))
+    source = Mult(written.path, "train")
+    assert source.targets.tolist() == [sample["targets"] for sample in written.splits["train"]]
+    assert source.ids == [sample["id"] for sample in written.splits["train"]]
+    assert not source.targets.flags.writeable
+
+
+def test_it_is_found_again_from_another_folder(tmp_path, monkeypatch):
+    write_mult(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    dumped = pickle.dumps(Mult("mosi_data_noalign.pkl", "train"))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert len(pickle.loads(dumped)) == 7
 
 
 def test_mmsa_lengths_as_arrays_of_one(tmp_path):

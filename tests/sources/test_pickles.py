@@ -26,6 +26,7 @@ from tests.corpora import dump_python2, write_mult
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
 
 numbers = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False))
+small = st.integers(-(2**63), 2**63)
 texts = st.text(max_size=9)
 dtypes = st.sampled_from(["f2", "f4", "<f8", ">f8", "i1", "u2", ">i4", "i8", "?", "U3", "S4", "c16"])
 arrays = st.builds(
@@ -35,7 +36,7 @@ arrays = st.builds(
 )
 scalars = arrays.filter(lambda array: array.size).map(lambda array: array.ravel()[0])
 plain = st.recursive(
-    st.one_of(numbers, texts, st.binary(max_size=300), arrays, scalars, st.sets(st.integers()), st.frozensets(texts)),
+    st.one_of(numbers, texts, st.binary(max_size=300), arrays, scalars, st.sets(small), st.frozensets(texts)),
     lambda inner: st.one_of(
         st.lists(inner, max_size=4), st.tuples(inner, inner), st.dictionaries(texts, inner, max_size=4)
     ),
@@ -297,10 +298,12 @@ def raw(*parts):
         (raw(b"cnumpy\ndtype\n(VV12\nI0\nI1\ntR."), "a dtype 'V12'"),
         (pickle.dumps(np.zeros(2, [("a", "f4"), ("b", "i4")])), "a dtype 'V8'"),
         (raw(b"c_codecs\nencode\n(Vabc\nVrot13\ntR."), "_codecs.encode to 'rot13'"),
-        (raw(b"Vabc\n(Vx\ntR."), "a call of str"),
-        (raw(b"(lVabc\nb."), "the state of list"),
+        (raw(b"Vabc\n(Vx\ntR."), "a call of 'abc'"),
+        (raw(b"(lVabc\nb."), "the state of a list"),
         (raw(b"cnumpy\nndarray\n}b."), "the state of numpy.ndarray"),
         (pickle.dumps(3j), "builtins.complex"),
+        (raw(b"\x80\x04}((K\x01tK\x02u."), "a tuple as a key"),
+        (raw(b"\x80\x04}(I" + b"9" * 30 + b"\nK\x02u."), "a number of more than 64 bits as a key"),
         (raw(b"\x80\x04Pid\n."), "an object outside of the file"),
         (raw(b"\x80\x04K\x01Q."), "an object outside of the file"),
         (raw(b"\x80\x05\x97."), "a buffer outside of the file"),
@@ -331,7 +334,6 @@ def test_more_that_is_no_data(data, message, tmp_path):
         (b"\x80\x04K\x01K\x02e.", "damaged"),
         (b"\x80\x04N(K\x01e.", "NoneType where a list should be"),
         (b"\x80\x04}(K\x01u.", "damaged"),
-        (b"\x80\x04}((K\x01tK\x02u.", "a tuple as a key"),
         (b"\x80\x04S'open\n.", "a string without quotes"),
         (b"\x80\x04I" + b"9" * 5000 + b"\n.", "damaged"),
     ],
@@ -339,6 +341,70 @@ def test_more_that_is_no_data(data, message, tmp_path):
 def test_what_is_no_pickle_or_is_damaged(data, message, tmp_path):
     with pytest.raises(SourceError, match=rf"file\.pkl: .*{message}"):
         read(data, tmp_path / "file.pkl")
+
+
+def doubled(levels):
+    """A list that holds itself twice, level by level: few bytes, and endless to print."""
+    return b"(lp0\n" + b"".join(f"(g{n}\ng{n}\nlp{n + 1}\n".encode() for n in range(levels))
+
+
+def array_of_objects(inner):
+    """An object array of one element, around the opcodes of another."""
+    empty = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntVb\ntR"
+    dtype = b"cnumpy\ndtype\n(VO8\nI0\nI1\ntR(I3\nV|\nNNNI-1\nI-1\nI63\ntb"
+    return empty + b"(I1\n(I1\nt" + dtype + b"I00\n(l" + inner + b"atb"
+
+
+BOMBS = {
+    "a dtype that is endless to print": doubled(60) + b"0cnumpy\ndtype\n(g60\ntR.",
+    "a name that is endless to print": doubled(60) + b"g60\nVx\n\x93.",
+    "an encoding that is endless to print": doubled(60) + b"0c_codecs\nencode\n(Va\ng60\ntR.",
+    "a key that is endless to hash": b"(K\x01tp0\n"
+    + b"".join(f"(g{n}\ng{n}\ntp{n + 1}\n".encode() for n in range(60))
+    + b"0}g60\nK\x01s.",
+    "a shape of large numbers": b"I"
+    + b"9" * 4000
+    + b"\np0\n0cnumpy.core.numeric\n_frombuffer\n(Va\nN("
+    + b"g0\n" * 60
+    + b"tVC\ntR.",
+    "a shape of many dimensions": b"cnumpy.core.numeric\n_frombuffer\n(Va\nN(" + b"K\x01" * 99 + b"tVC\ntR.",
+    "copies of copies": b"V"
+    + b"a" * 10**5
+    + b"\np0\n0c_codecs\nencode\np1\n0(g0\nVlatin1\ntp2\n0"
+    + b"g1\ng2\nR0" * 3000
+    + b"N.",
+    "sets of one list": b"("
+    + b"".join(f"I{n}\n".encode() for n in range(20000))
+    + b"lp0\n0cbuiltins\nfrozenset\np1\n0(g0\ntp2\n0"
+    + b"g1\ng2\nR0" * 3000
+    + b"N.",
+    "arrays of objects in each other": array_of_objects(array_of_objects(b"N")) + b".",
+    "an array that was never built": b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntVb\ntR.",
+    "a name for itself": b"(lcnumpy\nndarray\na.",
+    "a key of text and bytes": b"}(Va\nI1\nVb\ncnumpy\nndarray\nu.",
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_small_files_take_no_time_and_no_memory(name, tmp_path):
+    with pytest.raises(SourceError, match=r"file\.pkl") as raised:
+        read(BOMBS[name], tmp_path / "file.pkl")
+    assert len(str(raised.value)) < 600 + len(str(tmp_path))
+
+
+def test_deep_nesting_is_read_and_let_go(tmp_path):
+    depth = 100_000
+    data = read(b"(" * depth + b"l" * depth + b".", tmp_path / "file.pkl")
+    levels = 1
+    while data:
+        (data,) = data
+        levels += 1
+    assert levels == depth
+
+
+def test_a_place_that_is_taken_again_keeps_what_was_put_there(tmp_path):
+    data = b"(cnumpy\ndtype\n(Vf8\nI0\nI1\ntRp7\n(I3\nV<\nNNNI-1\nI-1\nI0\ntVnew\np7\n0bg7\nt."
+    assert read(data, tmp_path / "file.pkl") == (np.dtype("f8"), "new")
 
 
 def test_a_folder_and_no_file(tmp_path):

@@ -31,6 +31,7 @@ class SmallDataset(package.core.GeneratorBasedBuilder):
                     "name": features.Text(),
                     "label": features.ClassLabel(num_classes=3),
                     "score": features.Scalar(np.float64),
+                    "large": features.Scalar(np.int64),
                     "tokens": features.Tensor(shape=(None,), dtype=np.int64),
                     "frames": features.Sequence(features.Tensor(shape=(3,), dtype=np.float32)),
                     "fixed": features.Tensor(shape=(2, 3), dtype=np.float32),
@@ -54,6 +55,7 @@ def small_example(number):
         "name": f"example{number}",
         "label": number % 3,
         "score": number / 2,
+        "large": 2**40 + number,
         "tokens": np.arange(number),
         "frames": np.full((number % 4, 3), number, np.float32),
         "fixed": np.zeros((2, 3), np.float32),
@@ -119,6 +121,7 @@ def test_by_the_folder_and_by_part_of_a_split(prepared):
         (("small_dataset", "train"), {"targets": "nothing"}, "has no feature 'nothing'"),
         (("small_dataset", "train"), {"targets": "tokens"}, "targets are numbers of one shape"),
         (("small_dataset", "train"), {"targets": "name"}, "targets are numbers of one shape"),
+        (("small_dataset", "train"), {"targets": "large"}, "sample . .* has the target .*; it must be a whole number"),
         (("small_dataset", "train"), {"ids": "label"}, "samples . and . are both called"),
         (("not_a_dataset", "train"), {}, "no TFDS dataset 'not_a_dataset'"),
     ],
@@ -126,6 +129,11 @@ def test_by_the_folder_and_by_part_of_a_split(prepared):
 def test_what_is_not_there_or_not_ragged(prepared, arguments, options, message):
     with pytest.raises(SourceError, match=message):
         tfds(*arguments, data_dir=prepared, **options)
+
+
+def test_from_inside_of_the_folder_of_tfds(prepared, monkeypatch):
+    monkeypatch.chdir(prepared)
+    assert len(tfds("small_dataset", "train", data_dir=".")) == 9
 
 
 def test_a_dataset_that_is_not_prepared(tmp_path):

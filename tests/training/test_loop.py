@@ -10,7 +10,16 @@ from flax import nnx
 from multimodal_pad import BucketBatcher, Exact, Fixed, Ladder, LengthTable, Planned, plan_shapes
 from multimodal_pad.compiling import CompileLog, StepTable, forbid_compiles, warm_up, warm_up_all
 from multimodal_pad.errors import CompileError, TrainingError
-from multimodal_pad.training import TrainStep, cross_entropy, evaluate, fit, l1, make_optimizer
+from multimodal_pad.training import (
+    TrainStep,
+    classification_metrics,
+    cross_entropy,
+    evaluate,
+    fit,
+    l1,
+    make_optimizer,
+)
+from multimodal_pad.training.checkpoint import Checkpoints
 from tests.caches import restored_cache_options
 
 
@@ -113,6 +122,40 @@ def test_a_figure_that_is_nan_is_never_the_best():
         progress=False,
     )
     assert result.best_epoch == 3
+
+
+def test_figures_that_are_nan_go_through_checkpoints(tmp_path):
+    """A correlation is NaN where all outputs are equal: as a figure that is monitored, and as one that is not."""
+    samples = [{**s, "targets": np.float32(s["targets"])} for s in make_samples()]
+
+    def run(epochs, figures):
+        with Checkpoints(tmp_path / "run") as checkpoints:
+            return fit(
+                MeanModel(1),
+                make_batcher(samples),
+                epochs=epochs,
+                loss=l1,
+                evaluate_on=make_batcher(samples),
+                metrics=lambda _outputs, _targets: {"corr": next(figures), "other": np.float32("nan")},
+                monitor="corr",
+                checkpoints=checkpoints,
+                progress=False,
+            )
+
+    first = run(3, iter([np.float64("nan"), 0.5, np.float32("nan")]))
+    assert first.best_epoch == 1
+    second = run(4, iter([0.25]))
+    assert second.best_epoch == 1
+    assert [str(record.evaluation["corr"]) for record in second.history] == ["nan", "0.5", "nan", "0.25"]
+    assert np.isnan(second.history[0].evaluation["other"])
+
+
+def test_metrics_of_ones_own_need_no_scikit_learn(monkeypatch):
+    monkeypatch.setattr("multimodal_pad.training.metrics.find_spec", lambda _: None)
+    options = {"epochs": 1, "evaluate_on": make_batcher(), "progress": False}
+    fit(MeanModel(), make_batcher(), metrics=lambda _outputs, _targets: {"one": 1.0}, **options)
+    with pytest.raises(TrainingError, match="accuracy and F1 need scikit-learn"):
+        fit(MeanModel(), make_batcher(), metrics=classification_metrics, **options)
 
 
 def test_a_figure_that_there_is_not():
