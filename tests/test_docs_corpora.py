@@ -46,7 +46,7 @@ def test_tfds(corpus):
 
 def test_the_error_is_what_is_printed(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    Path("mosi.pkl").write_bytes(b"\x80\x02}X\x05\x00\x00\x00train(V" + b"a" * 12 + b"\ncposix\nsystem\n")
+    Path("mosi.pkl").write_bytes(b"\x80\x02}X\x05\x00\x00\x00train(V" + b"a" * 13 + b"\ncposix\nsystem\n")
     assert main(["convert", "mult", "mosi.pkl", "mosi"]) == 2
     shown = blocks("")[0]
     assert re.sub(r"\s+", " ", capsys.readouterr().err).strip() == re.sub(r"\s+", " ", shown).strip()
