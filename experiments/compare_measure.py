@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -37,10 +38,15 @@ class Measured:
     device_bytes: int | None = None
 
 
+@lru_cache(maxsize=1)
+def initial_model(config: TransformerConfig, seed: int) -> MultimodalTransformer:
+    """The model that every policy starts from: made once, since each of its initializers is a program of its own."""
+    return MultimodalTransformer(config, rngs=nnx.Rngs(seed))
+
+
 def make_step(config: TransformerConfig, learning_rate: float, seed: int) -> TrainStep:
     """The model's train step, the same for every policy."""
-    model = MultimodalTransformer(config, rngs=nnx.Rngs(seed))
-    return TrainStep(model, make_optimizer(learning_rate), cross_entropy, seed=seed)
+    return TrainStep(initial_model(config, seed), make_optimizer(learning_rate), cross_entropy, seed=seed)
 
 
 def measure(

@@ -27,7 +27,7 @@ from flax import nnx
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from experiments.compare_measure import make_step, measure, summarise
+from experiments.compare_measure import initial_model, make_step, measure, summarise
 from experiments.compare_report import comparison_table, write_report
 from experiments.provenance import provenance
 from multimodal_pad import (
@@ -45,7 +45,7 @@ from multimodal_pad import (
 from multimodal_pad.cli import exit_status
 from multimodal_pad.compiling import CompileLog, StepTable, calibrate, typical_shapes
 from multimodal_pad.lengths import Sample
-from multimodal_pad.models import ModalityConfig, MultimodalTransformer, TransformerConfig
+from multimodal_pad.models import ModalityConfig, TransformerConfig
 from multimodal_pad.output import write_folder
 from multimodal_pad.schedule import Grouping
 from multimodal_pad.sources import Meld, Synthetic
@@ -116,7 +116,7 @@ def compare(config: Config, progress: Progress) -> dict[str, Any]:
         rows.append(summarise(name, batcher, schedules, model_config.cost, measured, preparing))
         jax.clear_caches()
         gc.collect()
-    model = MultimodalTransformer(model_config, rngs=nnx.Rngs(config.seed))
+    model = initial_model(model_config, config.seed)
     return {
         "config": asdict(config),
         "parameters": sum(x.size for x in jax.tree.leaves(nnx.state(model, nnx.Param))),

@@ -8,52 +8,31 @@ spelling, every other one is refused, and no name is ever looked up.
 from __future__ import annotations
 
 import codecs
-import math
 import mmap
 import pickletools
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from multimodal_pad.sources.pickle_values import (
+    ALLOWED,
+    CALLS,
+    Name,
+    RefusedError,
+    Unbuilt,
+    build_array,
+    build_dtype,
+    check_whole,
+    keys,
+    pairs,
+    shown,
+)
+
 _OPCODES = {opcode.code.encode("latin-1"): opcode for opcode in pickletools.opcodes}
 
 _MAPPED = 1 << 16  # bytes: what is longer is left in the file
-
-# Every name that a pickle of plain data may hold, in the spellings of Python 2 and 3 and of NumPy 1 and 2.
-_ALLOWED = {
-    **dict.fromkeys(["numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct"], "empty array"),
-    **dict.fromkeys(["numpy.core.numeric._frombuffer", "numpy._core.numeric._frombuffer"], "buffer"),
-    **dict.fromkeys(["numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar"], "scalar"),
-    "numpy.ndarray": "ndarray",
-    "numpy.dtype": "dtype",
-    "_codecs.encode": "encode",
-    **{f"{module}.{name}": name for module in ("builtins", "__builtin__") for name in ("set", "frozenset", "bytes")},
-    **{f"{module}.bytearray": "bytes" for module in ("builtins", "__builtin__")},
-}
-
-
-class RefusedError(Exception):
-    """What a pickle asks for and does not get: anything that is no data."""
-
-
-@dataclass(frozen=True, eq=False)
-class _Name:
-    """An allowed name, as a stand-in for what it names."""
-
-    spelling: str
-    means: str
-
-
-@dataclass(eq=False)
-class _Unbuilt:
-    """An array or a dtype of which only the kind is known yet, and the places that remember it."""
-
-    means: str
-    code: str = ""
-    memo_keys: list[int] = field(default_factory=list)
 
 
 class Machine:
@@ -70,7 +49,7 @@ class Machine:
     def run(self) -> Any:
         """The data, from the first opcode to STOP."""
         data = self._run()
-        _check_whole(data)
+        check_whole(data)
         return data
 
     def _run(self) -> Any:
@@ -149,7 +128,7 @@ class Machine:
     def _remember(self, key: int | None) -> None:
         key = len(self._memo) if key is None else key
         self._memo[key] = self._stack[-1]
-        if isinstance(self._stack[-1], _Unbuilt):
+        if isinstance(self._stack[-1], Unbuilt):
             self._stack[-1].memo_keys.append(key)
 
     def _recall(self, key: int) -> None:
@@ -161,23 +140,23 @@ class Machine:
 
     def _named(self, module: Any, name: Any) -> None:
         if not all(isinstance(part, str) and re.fullmatch(r"[\w.<>]{1,200}", part) for part in (module, name)):
-            raise ValueError(f"a name of {_shown(module)} and {_shown(name)}")
+            raise ValueError(f"a name of {shown(module)} and {shown(name)}")
         spelling = f"{module}.{name}"
-        if spelling not in _ALLOWED:
+        if spelling not in ALLOWED:
             raise RefusedError(spelling)
-        self._push(_Name(spelling, _ALLOWED[spelling]))
+        self._push(Name(spelling, ALLOWED[spelling]))
 
     def _reduce(self, _: None) -> None:
         name, arguments = self._pop_count(2)
-        if not isinstance(name, _Name) or name.means not in _CALLS or not isinstance(arguments, tuple):
-            raise RefusedError(f"a call of {_shown(name)}")
-        self._push(self._paid(_CALLS[name.means](*arguments)))
+        if not isinstance(name, Name) or name.means not in CALLS or not isinstance(arguments, tuple):
+            raise RefusedError(f"a call of {shown(name)}")
+        self._push(self._paid(CALLS[name.means](*arguments)))
 
     def _build(self, _: None) -> None:
         unbuilt, state = self._pop_count(2)
-        if not isinstance(unbuilt, _Unbuilt) or not isinstance(state, tuple):
-            raise RefusedError(f"the state of {_shown(unbuilt)}")
-        built = self._paid(_array(state)) if unbuilt.means == "array" else _dtype(unbuilt.code, state)
+        if not isinstance(unbuilt, Unbuilt) or not isinstance(state, tuple):
+            raise RefusedError(f"the state of {shown(unbuilt)}")
+        built = self._paid(build_array(state)) if unbuilt.means == "array" else build_dtype(unbuilt.code, state)
         for key in unbuilt.memo_keys:
             if self._memo.get(key) is unbuilt:
                 self._memo[key] = built
@@ -196,24 +175,11 @@ class Machine:
     def _extend(self, kind: type, items: list[Any]) -> None:
         container = self._top(kind)
         if kind is dict:
-            container.update(_pairs(items))
+            container.update(pairs(items))
         elif kind is set:
-            container.update(_keys(items))
+            container.update(keys(items))
         else:
             container.extend(items)
-
-
-def _pairs(items: list[Any]) -> dict[Any, Any]:
-    return dict(zip(_keys(items[::2]), items[1::2], strict=True))
-
-
-def _keys(items: list[Any]) -> list[Any]:
-    """What is hashed must be plain: tuples of tuples, and large numbers with one hash, can be made to take forever."""
-    for item in items:
-        whole = isinstance(item, int) and abs(item) < 2**64
-        if not (whole or isinstance(item, str | bytes | float | np.integer | np.floating | None)):
-            raise RefusedError(f"{_shown(item)} as a key")
-    return items
 
 
 def _forbidden(opcode: str, stack: list[Any]) -> str:
@@ -227,140 +193,10 @@ def _forbidden(opcode: str, stack: list[Any]) -> str:
         "READONLY_BUFFER": "a buffer outside of the file (READONLY_BUFFER)",
     }
     if opcode.startswith("NEWOBJ"):
-        names = [item.spelling for item in stack if isinstance(item, _Name)]
+        names = [item.spelling for item in stack if isinstance(item, Name)]
         return f"an instance of {names[-1] if names else 'a class'} ({opcode})"
     return asked.get(opcode, f"an entry of copyreg's extension registry ({opcode})")
 
-
-# What a call of an allowed name means. A wrong number or kind of arguments is a TypeError or ValueError: damage.
-
-
-def _call_empty_array(kind: Any, shape: Any, code: Any) -> _Unbuilt:
-    if not isinstance(kind, _Name) or kind.means != "ndarray":
-        raise RefusedError(f"an array of the class {_shown(kind)}")
-    del shape, code  # NumPy gives (0,) and b"b", and means the state that follows
-    return _Unbuilt("array")
-
-
-def _call_dtype(code: Any, align: Any = False, copy: Any = True) -> _Unbuilt:
-    del align, copy
-    code = code.decode("ascii") if isinstance(code, bytes) else code
-    if not isinstance(code, str) or not re.fullmatch(r"[biufcSUO]\d{1,9}", code):
-        raise RefusedError(f"a dtype {_shown(code)}")
-    return _Unbuilt("dtype", code)
-
-
-def _call_scalar(dtype: Any, data: Any) -> Any:
-    return _view((), dtype, "C", data)[()]
-
-
-def _call_buffer(data: Any, dtype: Any, shape: Any, order: Any, axis_order: Any = None) -> np.ndarray:
-    if order == "K":
-        array = _view(shape, dtype, "C", data)
-        return array if axis_order is None else array.transpose(axis_order)
-    return _view(shape, dtype, order, data)
-
-
-def _call_encode(text: Any, encoding: Any) -> bytes:
-    if not isinstance(text, str) or encoding not in ("latin1", "latin-1", b"latin1"):
-        raise RefusedError(f"_codecs.encode to {_shown(encoding)}")
-    return text.encode("latin-1")
-
-
-def _call_bytes(data: Any = b"", encoding: Any = None) -> bytes | memoryview:
-    if isinstance(data, str):
-        return _call_encode(data, encoding)
-    if not isinstance(data, bytes | memoryview):
-        raise TypeError(f"bytes of {type(data).__name__}")
-    return data
-
-
-def _array(state: tuple[Any, ...]) -> np.ndarray:
-    """``ndarray.__setstate__``: (version, shape, dtype, Fortran order, data), the version left out by old ones."""
-    shape, dtype, fortran, data = state[-4:]
-    return _view(shape, dtype, "F" if fortran else "C", data)
-
-
-def _dtype(code: str, state: tuple[Any, ...]) -> np.dtype:
-    """``dtype.__setstate__``: (version, byte order, subarray, names, fields, ...)."""
-    _, order, *structure = (item.decode("ascii") if isinstance(item, bytes) else item for item in state[:5])
-    if order not in ("<", ">", "|", "=") or any(item is not None for item in structure):
-        raise RefusedError("a dtype of several fields")
-    return np.dtype(code).newbyteorder(order)
-
-
-def _view(shape: Any, dtype: Any, order: Any, data: Any) -> np.ndarray:
-    """The array of these bytes, without a copy; of a list for objects."""
-    if not isinstance(dtype, np.dtype) or not isinstance(shape, tuple) or not all(map(_is_size, shape[:65])):
-        raise TypeError("an array without a dtype, or without a shape")
-    if len(shape) > 64:
-        raise ValueError(f"an array of {len(shape)} dimensions")
-    count = math.prod(shape)
-    if dtype.kind == "O":
-        if not isinstance(data, list) or len(data) != count:
-            raise ValueError(f"an array of {count} objects with another number of them")
-        if any(isinstance(item, np.ndarray) and item.dtype.hasobject for item in data):
-            raise RefusedError("arrays of objects inside of an array of objects")
-        flat = np.empty(count, object)
-        for place, item in enumerate(data):
-            flat[place] = item  # one by one, or NumPy would take lists apart
-        return flat.reshape(shape, order=order)
-    if not isinstance(data, bytes | memoryview) or len(data) != count * dtype.itemsize:
-        raise ValueError(f"an array of shape {shape} and dtype {dtype} with another number of bytes")
-    if not data:
-        if count > 1:  # of empty strings there could be any number
-            raise ValueError(f"an array of shape {shape} and dtype {dtype} without bytes")
-        return np.zeros(shape, dtype)
-    return np.ndarray(shape, dtype, buffer=data, order=order)
-
-
-def _is_size(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
-
-
-def _shown(value: Any) -> str:
-    """A value for an error: short, and whatever it holds."""
-    if isinstance(value, _Name):
-        return value.spelling
-    if isinstance(value, str | bytes):
-        return repr(value[:80])
-    if isinstance(value, int):
-        return str(value) if abs(value) < 2**64 else "a number of more than 64 bits"
-    return f"a {type(value).__name__}"
-
-
-def _check_whole(data: Any) -> None:
-    """Refuse data in which a stand-in is left: a name, or an array or dtype that was never built."""
-    left, seen = [data], {id(data)}
-    while left:
-        item = left.pop()
-        if isinstance(item, _Name | _Unbuilt):
-            raise RefusedError(
-                f"{_shown(item)} for itself" if isinstance(item, _Name) else f"an {item.means} without state"
-            )
-        inner: Any = ()
-        if isinstance(item, dict):
-            inner = item.values()
-        elif isinstance(item, list | tuple):
-            inner = item
-        elif isinstance(item, np.ndarray) and item.dtype.hasobject:
-            inner = item.ravel().tolist()
-        for part in inner:
-            if isinstance(part, dict | list | tuple | np.ndarray | _Name | _Unbuilt) and id(part) not in seen:
-                seen.add(id(part))
-                left.append(part)
-
-
-_CALLS: dict[str, Callable[..., Any]] = {
-    "empty array": _call_empty_array,
-    "buffer": _call_buffer,
-    "scalar": _call_scalar,
-    "dtype": _call_dtype,
-    "encode": _call_encode,
-    "bytes": _call_bytes,
-    "set": lambda items=(): set(_keys(list(items))),
-    "frozenset": lambda items=(): frozenset(_keys(list(items))),
-}
 
 _PAYLOADS = {"SHORT_BINSTRING": 1, "BINSTRING": 4, "BINBYTES": 4, "BINBYTES8": 8, "BYTEARRAY8": 8}
 """Opcodes that hold bytes, and the width of their length."""
@@ -386,8 +222,8 @@ _ACTIONS: dict[str, _Action] = {
     "DUP": lambda machine, _: machine._push(machine._top(object)),
     "LIST": lambda machine, _: machine._push(machine._pop_marked()),
     "TUPLE": lambda machine, _: machine._push(tuple(machine._pop_marked())),
-    "FROZENSET": lambda machine, _: machine._push(frozenset(_keys(machine._pop_marked()))),
-    "DICT": lambda machine, _: machine._push(_pairs(machine._pop_marked())),
+    "FROZENSET": lambda machine, _: machine._push(frozenset(keys(machine._pop_marked()))),
+    "DICT": lambda machine, _: machine._push(pairs(machine._pop_marked())),
     "TUPLE1": lambda machine, _: machine._push(machine._pop_count(1)),
     "TUPLE2": lambda machine, _: machine._push(machine._pop_count(2)),
     "TUPLE3": lambda machine, _: machine._push(machine._pop_count(3)),

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from multimodal_pad.errors import SourceError
-from multimodal_pad.sources.pickle_machine import Machine, RefusedError
+from multimodal_pad.sources.pickle_machine import Machine
+from multimodal_pad.sources.pickle_values import RefusedError
 
 _OTHER_KINDS = {
     b"PK\x03\x04": "a zip archive (.npz, .pt, .zip)",
