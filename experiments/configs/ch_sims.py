@@ -2,7 +2,7 @@
 
 Expected: see MMSA's published results for MulT on SIMS. The settings are those of MOSI in MulT with a smaller batch,
 not a paper's; the corpus can't be redistributed, and this was not run on it here.
-Run time: depends on the device; an epoch on two CPU cores takes minutes.
+Run time: not known here. Take an accelerator.
 
     python -m experiments.train_emotion --config ch_sims --data-dir FOLDER_OF_unaligned_39.pkl
 """

@@ -2,7 +2,7 @@
 
 Expected: see MulT's Table 3, accuracy and F1 of happy, sad, angry and neutral. Our model has one logit per task where
 MulT has two, masks padding and reads out a mean; the corpus can't be redistributed, and this was not run on it here.
-Run time: depends on the device; an epoch on two CPU cores takes minutes.
+Run time: not known here. Take an accelerator.
 
     python -m experiments.train_emotion --config iemocap --data-dir FOLDER_OF_iemocap_data_noalign.pkl
 """

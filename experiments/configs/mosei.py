@@ -3,7 +3,7 @@
 Expected, MulT's unaligned figures: Acc-7 50.7, Acc-2 81.6, F1 81.6, MAE 0.591, Corr 0.694. Our model masks padding,
 reads out a mean and uses AdamW without weight decay, so that figures differ somewhat; the corpus can't be
 redistributed, and this was not run on it here. COVAREP holds -inf, which become 0, as in MulT.
-Run time: depends on the device; take an accelerator. Convert the file first, or each epoch decodes its float64.
+Run time: not known here. Take an accelerator. Convert the file first, or each epoch decodes its float64.
 
     multimodal-pad convert mult mosei_senti_data_noalign.pkl CACHE --nonfinite zero
     python -m experiments.train_emotion --config mosei --data-dir CACHE

@@ -3,7 +3,7 @@
 Expected, MulT's unaligned figures: Acc-7 39.1, Acc-2 81.1, F1 81.0, MAE 0.889, Corr 0.686 (as later papers quote them).
 Our model masks padding, reads out a mean and uses AdamW without weight decay, so that figures differ somewhat; the
 corpus can't be redistributed, and this was not run on it here.
-Run time: depends on the device; an epoch on two CPU cores takes minutes.
+Run time: over a minute an epoch on two CPU cores, after some minutes of compiling (with a generated file of this size).
 
     python -m experiments.train_emotion --config mosi --data-dir FOLDER_OF_mosi_data_noalign.pkl
 """

@@ -151,7 +151,7 @@ class Csd(Corpus):
 
     def _read(self, index: int) -> dict[str, np.ndarray]:
         sample = {}
-        with np.errstate(over="ignore"):  # what float32 can't hold is inf, which is treated as such
+        with np.errstate(over="ignore", invalid="ignore"):  # what float32 can't hold is inf, and treated as such
             for name, sequence in self._sequences.items():
                 run = self._runs[name][index]
                 rows = np.empty((0, *sequence.width)) if run.entry is None else self._entry(name, run.entry)[run.rows]

@@ -69,7 +69,7 @@ class FeatureFiles:
         path = self._paths[index]
         if path is None:
             return self._none
-        with np.errstate(over="ignore"):  # what float32 can't hold is inf, which is treated as such
+        with np.errstate(over="ignore", invalid="ignore"):  # what float32 can't hold is inf, and treated as such
             return np.asarray(self._load(path)).astype(np.float32)
 
     def path(self, index: int) -> Path | None:

@@ -131,7 +131,7 @@ class TfdsCorpus(Corpus):
 
     def _read(self, index: int) -> dict[str, np.ndarray]:
         example = self._examples[index]
-        with np.errstate(over="ignore"):  # what float32 can't hold is inf, which is treated as such
+        with np.errstate(over="ignore", invalid="ignore"):  # what float32 can't hold is inf, and treated as such
             return {name: feature.array(_value(example, feature.key)) for name, feature in self._features.items()}
 
     def _place(self, index: int, modality: str) -> str:  # noqa: ARG002 - examples have no place of their own
