@@ -104,6 +104,12 @@ def _call_bytes(data: Any = b"", encoding: Any = None) -> bytes | memoryview:
     return data
 
 
+def _items(items: Any) -> list[Any]:
+    if not isinstance(items, list | tuple):
+        raise TypeError(f"a set of a {type(items).__name__}")
+    return keys(list(items))
+
+
 def build_array(state: tuple[Any, ...]) -> np.ndarray:
     """``ndarray.__setstate__``: (version, shape, dtype, Fortran order, data), the version left out by old ones."""
     shape, dtype, fortran, data = state[-4:]
@@ -187,6 +193,6 @@ CALLS: dict[str, Callable[..., Any]] = {
     "dtype": _call_dtype,
     "encode": _call_encode,
     "bytes": _call_bytes,
-    "set": lambda items=(): set(keys(list(items))),
-    "frozenset": lambda items=(): frozenset(keys(list(items))),
+    "set": lambda items=(): set(_items(items)),
+    "frozenset": lambda items=(): frozenset(_items(items)),
 }

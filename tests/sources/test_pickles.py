@@ -380,6 +380,7 @@ BOMBS = {
     + b"N.",
     "arrays of objects in each other": array_of_objects(array_of_objects(b"N")) + b".",
     "an array that was never built": b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntVb\ntR.",
+    "a set of what is in the file": b"cbuiltins\nset\n(B" + struct.pack("<I", 10**6) + bytes(10**6) + b"tR.",
     "a name for itself": b"(lcnumpy\nndarray\na.",
     "a key of text and bytes": b"}(Va\nI1\nVb\ncnumpy\nndarray\nu.",
 }
