@@ -87,6 +87,23 @@ def test_python_2_too(tmp_path_factory, data):
     check_same(found, data)
 
 
+@pytest.mark.parametrize("protocol", [0, 1, 2])
+def test_what_python_2_wrote(protocol):
+    """Files of cPickle of Python 2.7.18 with NumPy 1.16.6."""
+    path = Path(__file__).parent / "golden" / f"python2_protocol{protocol}.pkl"
+    source = Mult(path, "train")
+    assert source.ids == ["a[0.0,1.5]", "b[1.5,2.0]"]
+    assert source.targets.tolist() == [np.float32(0.4), -1]
+    assert source.lengths.values.tolist() == [[2, 2, 0], [1, 1, 0]]
+    assert source[0]["text"].tolist() == source[0]["audio"].tolist() == [[1.5, -2.0], [0.25, 0.0]]
+    assert source[1]["text"].tolist() == [[3, 3]]
+    data, _ = read_pickle(path)
+    train = {key if isinstance(key, str) else key.decode(): value for key, value in data[b"train"].items()}
+    assert train["text"][0, 3, 1] == 1e-300
+    assert train["more"] == ["\xe9", b"\xe9\n", None, True, 10**20, np.float32(3), {1, 2}, (1,)]
+    assert train["objects"].tolist() == [b"x", [1]]
+
+
 def test_python_2_text_protocol(tmp_path):
     # As cPickle.dump({'a': 'x\xe9\n', u'b': u'\xe9'}, file, 0) wrote it.
     data = b"(dp1\nS'a'\nS'x\\xe9\\n'\np2\nsVb\nV\xe9\np3\ns."
