@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import gc
-import logging
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
@@ -51,64 +46,23 @@ def load(config: Config) -> Work:
     return Work(samples, lengths, policy, config.batch_size, steps, list(batcher.epoch(0)))
 
 
-@dataclass(frozen=True)
-class Running:
-    """A contender in its process, which has run its epoch once and waits."""
-
-    name: str
-    connection: Connection
-    first: dict[str, Any]
-
-    def time_epoch(self) -> float:
-        """Seconds of one more epoch."""
-        self.connection.send("epoch")
-        return _receive(self.connection, self.name)
-
-
-@contextmanager
-def start(contender: Contender, config: Config) -> Iterator[Running]:
-    """A contender in a process that ends with the block."""
-    context = get_context("spawn")
-    here, there = context.Pipe()
-    process = context.Process(target=serve, args=(there, contender.name, config), daemon=True)
-    process.start()
-    there.close()
-    try:
-        yield Running(contender.name, here, _receive(here, contender.name))
-    finally:
-        process.kill()
-        process.join()
-
-
-def serve(connection: Connection, name: str, config: Config) -> None:
-    """The process of a contender: what its epoch holds, and then seconds as often as they are asked for."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this process
-    logging.disable(logging.WARNING)  # what is to be said of the corpus, the parent has said
+def prepare(name: str, config: Config) -> tuple[dict[str, Any], Callable[[], float]]:
+    """What the epoch of a contender holds, and what times one more each time it is asked."""
     (contender,) = (contender for contender in CONTENDERS if contender.name == name)
     work = load(config)
     epoch = contender.make(work)
-    connection.send(
-        {
-            "bytes": check_epoch(contender, epoch, work),
-            "version": import_module(contender.package).__version__,
-            "work": {
-                "samples": len(work.lengths),
-                "batches": len(work.steps),
-                "padding_efficiency": work.batcher(0).forecast().cost_efficiency,
-            },
-        }
-    )
+    facts = {
+        "bytes": check_epoch(contender, epoch, work),
+        "version": import_module(contender.package).__version__,
+        "work": {
+            "samples": len(work.lengths),
+            "batches": len(work.steps),
+            "padding_efficiency": work.batcher(0).forecast().cost_efficiency,
+        },
+    }
     work.ready.clear()  # only who copies them keeps them
     gc.collect()
-    while connection.recv() == "epoch":
-        connection.send(time_epoch(epoch))
-
-
-def _receive(connection: Connection, name: str) -> Any:
-    try:
-        return connection.recv()
-    except EOFError:
-        raise RuntimeError(f"{name}: its process ended; the reason stands above") from None
+    return facts, lambda: time_epoch(epoch)
 
 
 def time_epoch(epoch: Epoch) -> float:

@@ -145,7 +145,7 @@ def summarise(
     done = len(measured.losses)
     step_seconds = np.asarray(measured.step_seconds)
     rest = np.setdiff1d(np.arange(len(shapes)), measured.places)
-    work = _work(cost, shapes, batch_sizes)
+    work = step_work(cost, shapes, batch_sizes)
     stepping = step_seconds.sum() + predict_seconds(work[measured.places], step_seconds, work[rest]).sum()
     waiting = np.mean(measured.wait_seconds) * len(shapes)
     whole = len(stats.shapes) / measured.shapes_compiled
@@ -204,7 +204,7 @@ def predict_seconds(work: np.ndarray, seconds: np.ndarray, wanted: np.ndarray) -
     return wanted / scale @ rates
 
 
-def _work(cost: TransformerCost, shapes: np.ndarray, batch_sizes: np.ndarray) -> np.ndarray:
+def step_work(cost: TransformerCost, shapes: np.ndarray, batch_sizes: np.ndarray) -> np.ndarray:
     """What a step's time may grow with, ``(steps, 3)``: nothing, linear FLOPs, quadratic FLOPs."""
     return np.concatenate([np.ones((len(shapes), 1)), batch_sizes[:, None] * cost.step_flops(shapes)], axis=1)
 

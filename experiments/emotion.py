@@ -32,7 +32,8 @@ class Config:
         splits: for training, for choosing the best epoch, and for the figures.
         task: what is predicted, see :func:`num_outputs`.
         classes: how many, where the task is classes.
-        padding: ``"planned"`` shapes, or ``"fixed"`` to the longest of any split.
+        padding: ``"planned"`` shapes, ``"fixed"`` to the longest of any split, or ``"exact"``, each training batch to its
+            own maxima.
         schedule: of the learning rate.
         monitor: the figure of the second split that chooses the epoch.
     """
@@ -49,7 +50,7 @@ class Config:
     samples: int = 2000
     epochs: int = 5
     batch_size: int = 32
-    padding: Literal["planned", "fixed"] = "planned"
+    padding: Literal["planned", "fixed", "exact"] = "planned"
     max_shapes: int = 4
     grouping: Grouping = "length"
     learning_rate: float = 1e-3

@@ -25,7 +25,7 @@ import numpy as np
 from experiments import configs
 from experiments.emotion import QUICK, Config, load_splits, num_outputs, vocabulary_sizes
 from experiments.output import write_results
-from multimodal_pad import BucketBatcher, Fixed, LengthTable, PaddingError, Planned, plan_shapes
+from multimodal_pad import BucketBatcher, Exact, Fixed, LengthTable, PaddingError, Planned, plan_shapes
 from multimodal_pad.cli import exit_status
 from multimodal_pad.errors import TrainingError
 
@@ -115,15 +115,25 @@ def make_batchers(config: Config, sources: dict[str, Any]) -> dict[str, BucketBa
     lengths = {split: source.lengths.select(names) for split, source in sources.items()}
     longest = np.max([table.longest() for table in lengths.values()], axis=0)
     table = LengthTable(names, np.vstack([lengths[config.splits[0]].values, longest]))
+    rows = config.batch_size
     if config.padding == "fixed":
-        policy: Any = Fixed.longest(table)
-        options: dict[str, Any] = {"batch_size": config.batch_size, "grouping": "random"}
+        policies: dict[str, Any] = dict.fromkeys(sources, Fixed.longest(table))
     else:
-        rows = config.batch_size
-        plan = plan_shapes(table, max_shapes=config.max_shapes, batch_size=rows, grouping=config.grouping)
-        policy, options = Planned(plan), {"grouping": config.grouping}
+        grouping = "random" if config.padding == "exact" else config.grouping
+        plan = plan_shapes(table, max_shapes=config.max_shapes, batch_size=rows, grouping=grouping)
+        policies = dict.fromkeys(sources, Planned(plan))
+    grouping = config.grouping if config.padding == "planned" else "random"
+    if config.padding == "exact":  # what an evaluation gives does not depend on its shapes, so those stay few
+        policies[config.splits[0]] = Exact(names)
     return {
-        split: BucketBatcher(source, policy, lengths=lengths[split], seed=config.seed, **options)
+        split: BucketBatcher(
+            source,
+            policies[split],
+            lengths=lengths[split],
+            seed=config.seed,
+            grouping=grouping,
+            batch_size=None if isinstance(policies[split], Planned) else rows,
+        )
         for split, source in sources.items()
     }
 
@@ -209,7 +219,7 @@ def main(arguments: list[str]) -> int:
     changes.add_argument("--modalities", nargs="+", metavar="NAME", help="which to train on")
     changes.add_argument("--epochs", type=int)
     changes.add_argument("--batch-size", type=int, help="rows of all processes together")
-    changes.add_argument("--padding", choices=("planned", "fixed"))
+    changes.add_argument("--padding", choices=("planned", "fixed", "exact"))
     changes.add_argument("--max-shapes", type=int, help="the compile budget")
     changes.add_argument("--grouping", choices=("length", "random"))
     changes.add_argument("--learning-rate", type=float)

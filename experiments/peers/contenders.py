@@ -1,0 +1,158 @@
+"""Who trains the same model on the same samples, and what each of them brings before it is timed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from experiments import compare_padding
+from experiments.compare_measure import step_work
+from multimodal_pad import BucketBatcher, LengthTable, pad_samples
+from multimodal_pad.models import TransformerConfig
+
+EPOCHS = (1, 3, 10)
+TOLERANCE = 1e-4
+"""How far the outputs of the two models may be apart."""
+
+
+class Contender(NamedTuple):
+    """One way to train.
+
+    Attributes:
+        name: for the table.
+        batches: policy and grouping of :mod:`experiments.compare_padding`, which say who is in which batch.
+        library: ``"jax"`` or ``"torch"``.
+        own_maxima: pad each batch to its own maxima, and not to the policy's lengths.
+        compiled: the most shapes to compile (the others are foretold), or None for all; for torch, whether
+            ``torch.compile`` is used (1) or not (None).
+    """
+
+    name: str
+    batches: str
+    library: str = "jax"
+    own_maxima: bool = False
+    compiled: int | None = None
+
+
+CONTENDERS = (
+    Contender("fixed padding", "fixed/random"),
+    Contender("exact padding", "exact/random", compiled=12),
+    Contender("powers of two", "powers_of_two/length", compiled=12),
+    Contender("planned, 8 shapes", "planned_8/length"),
+    Contender("planned, 4 shapes", "planned_4/length"),
+    Contender("PyTorch eager, fixed padding", "fixed/random", "torch"),
+    Contender("PyTorch eager, own maxima", "exact/random", "torch", own_maxima=True),
+    Contender("PyTorch eager, own maxima", "planned_8/length", "torch", own_maxima=True),
+    Contender("torch.compile(dynamic=True), own maxima", "exact/random", "torch", own_maxima=True, compiled=1),
+    Contender("torch.compile(dynamic=True), own maxima", "planned_8/length", "torch", own_maxima=True, compiled=1),
+)
+OURS, FIXED, EXACT = CONTENDERS[3], CONTENDERS[0], CONTENDERS[1]
+EAGER_RANDOM, EAGER_LENGTH = CONTENDERS[6], CONTENDERS[7]
+
+
+@dataclass(frozen=True)
+class Config:
+    """One comparison; every default is here."""
+
+    corpus: compare_padding.Config
+    rounds: int = 9
+    turn_seconds: float = 4.0
+    contenders: tuple[Contender, ...] = CONTENDERS
+
+
+def quick(config: Config) -> Config:
+    """A look at whether everything works."""
+    corpus = replace(config.corpus, source="synthetic", data_dir=None, **{**compare_padding.QUICK, "samples": 96})
+    few = tuple(
+        contender._replace(batches=contender.batches.replace("_8", "_2"), compiled=contender.compiled and 1)
+        for contender in CONTENDERS
+        if "4 shapes" not in contender.name and not (contender.library == "torch" and contender.compiled)
+    )
+    return replace(config, corpus=corpus, rounds=2, turn_seconds=0.1, contenders=few)
+
+
+@dataclass
+class Prepared:
+    """A contender that is warm: its epoch, and what trains on one step of it."""
+
+    lengths: np.ndarray  # (steps, M): padded lengths as they are run
+    rows: np.ndarray  # (steps,): rows as they are run
+    places: list[int]  # the steps that can be run, in the order in which they are
+    run: Callable[[int], None]
+    facts: dict[str, Any]
+    turned: int = 0
+
+    def turn(self, seconds: float) -> list[tuple[int, float]]:
+        """Train for so long, one step at least: which steps, and the seconds of each, its batch included."""
+        done: list[tuple[int, float]] = []
+        while not done or sum(took for _, took in done) < seconds:
+            place = self.places[self.turned % len(self.places)]
+            self.turned += 1
+            begun = time.perf_counter()
+            self.run(place)
+            done.append((place, time.perf_counter() - begun))
+        return done
+
+
+def first_facts(
+    prepared: list[Prepared], samples: list[Any], parameters: dict[str, Any], version: str
+) -> dict[str, Any]:
+    """What a process tells when all its contenders are warm."""
+    return {
+        "contenders": [contender.facts for contender in prepared],
+        "samples": len(samples),
+        "parameter_count": sum(array.size for array in parameters.values()),
+        "version": version,
+    }
+
+
+def answers(prepared: list[Prepared], forward: Callable[[], np.ndarray]) -> Callable[..., Any]:
+    """What a process does when it is asked."""
+
+    def answer(question: str, *arguments: Any) -> Any:
+        if question == "forward":
+            return forward()
+        number, seconds = arguments
+        return prepared[number].turn(seconds)
+
+    return answer
+
+
+def some_batch(samples: list[Any], lengths: LengthTable) -> tuple[Any, list[Any], dict[str, int]]:
+    """The first samples, padded beyond their maxima: as a batch, as they are, and the padded lengths."""
+    some = samples[:8]
+    padded = {name: 3 + max(len(sample[name]) for sample in some) for name in lengths.modalities}
+    return pad_samples(some, modalities=lengths.modalities, pad_to=padded), some, padded
+
+
+def make_batches(
+    contender: Contender,
+    samples: list[Any],
+    lengths: LengthTable,
+    model_config: TransformerConfig,
+    corpus: compare_padding.Config,
+) -> tuple[BucketBatcher, float]:
+    """The batcher of a contender, and the seconds that planning took."""
+    name, grouping = compare_padding.parse_policy(contender.batches)
+    begun = time.perf_counter()
+    policy = compare_padding.make_policy(name, grouping, samples, lengths, corpus, model_config)
+    preparing = time.perf_counter() - begun
+    return compare_padding.make_batcher(policy, grouping, samples, lengths, corpus, model_config), preparing
+
+
+def warmed(prepared: Prepared, batcher: BucketBatcher, config: TransformerConfig) -> Prepared:
+    """Two steps that nobody counts; and the facts that the parent needs."""
+    for place in prepared.places[:2]:
+        prepared.run(place)
+    cost, real = config.cost, batcher.lengths.values
+    padded = float((cost(prepared.lengths) * prepared.rows).sum())
+    prepared.facts |= {
+        "steps": len(prepared.rows),
+        "work": step_work(cost, prepared.lengths, prepared.rows).tolist(),
+        "cost_efficiency": float(cost(real).sum()) / padded,
+    }
+    return prepared

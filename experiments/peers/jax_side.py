@@ -1,0 +1,107 @@
+"""Our side of the training benchmark: the policies' batches, and the compiled steps of one model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+from rich.progress import Progress
+
+from experiments import compare_padding
+from experiments.compare_measure import initial_model, make_step
+from experiments.peers.contenders import (
+    EPOCHS,
+    Config,
+    Contender,
+    Prepared,
+    answers,
+    first_facts,
+    make_batches,
+    some_batch,
+    warmed,
+)
+from multimodal_pad import BatchShape, BucketBatcher
+from multimodal_pad.compiling import StepTable, warm_up
+from multimodal_pad.models import TransformerConfig
+
+
+def prepare(config: Config, _parameters: dict[str, Any]) -> tuple[dict[str, Any], Callable[..., Any]]:
+    """Our side: the policies' batches and the compiled steps of one model."""
+    corpus = config.corpus
+    samples, lengths, model_config, _ = compare_padding.load(corpus, Progress(disable=True))
+    step = make_step(model_config, corpus.learning_rate, corpus.seed)
+    prepared = [
+        _compiled_steps(
+            contender, make_batches(contender, samples, lengths, model_config, corpus), step, model_config, corpus
+        )
+        for contender in config.contenders
+        if contender.library == "jax"
+    ]
+    model = initial_model(model_config, corpus.seed)
+    parameters = parameters_of(model)
+
+    def forward() -> np.ndarray:
+        batch, *_ = some_batch(samples, lengths)
+        return np.asarray(model(batch.features, batch.masks))
+
+    first = first_facts(prepared, samples, parameters, jax.__version__)
+    return {**first, "parameters": parameters}, answers(prepared, forward)
+
+
+def parameters_of(model: nnx.Module) -> dict[str, np.ndarray]:
+    """The arrays of a model by path, ``/`` between the parts."""
+    flat = nnx.to_flat_state(nnx.state(model, nnx.Param))
+    return {
+        "/".join(map(str, path)): np.asarray(value[...]) for path, value in zip(flat.paths, flat.leaves, strict=True)
+    }
+
+
+def _compiled_steps(
+    contender: Contender, batches: tuple[BucketBatcher, float], step: Any, config: TransformerConfig, corpus: Any
+) -> Prepared:
+    """Our train step, compiled for the shapes of the contender, or for as many of them as it says."""
+    batcher, preparing = batches
+    schedule, table = batcher.schedule(0), StepTable(step.train_step)
+    of_step = [
+        BatchShape.of(rows, dict(zip(batcher.policy.modalities, shape, strict=True)))
+        for rows, shape in zip(schedule.batch_sizes.tolist(), schedule.shapes.tolist(), strict=True)
+    ]
+    order = np.random.default_rng(corpus.seed).permutation(len(schedule)).tolist()
+    shapes = list(dict.fromkeys(of_step[place] for place in order))  # at random, those of many steps first
+    if batcher.policy.finite and contender.compiled is None:
+        shapes = batcher.batch_shapes(max(EPOCHS))
+    shapes = shapes[: contender.compiled]
+    begun = time.perf_counter()
+    if batcher.policy.finite:
+        warm_up(table, shapes, step.leaves, batcher.example(), progress=False)
+    else:  # one by one, as it meets them
+        for place in order:
+            if of_step[place] in shapes:
+                table.compile(step.leaves, batcher.batch(0, place))
+    per_shape = (time.perf_counter() - begun) / len(shapes)
+    leaves = step.leaves
+
+    def run(place: int) -> None:
+        nonlocal leaves
+        leaves, metrics = table(leaves, batcher.batch(0, place))
+        float(metrics.loss)
+
+    places = [place for place in order if of_step[place] in table.steps]
+    counts = {str(epochs): len(batcher.batch_shapes(epochs)) for epochs in EPOCHS}
+    prepared = Prepared(
+        schedule.shapes,
+        schedule.batch_sizes,
+        places,
+        run,
+        {
+            "preparing_seconds": preparing,
+            "shapes": counts,
+            "shapes_compiled": len(table),
+            "compile_seconds": {epochs: per_shape * count for epochs, count in counts.items()},
+        },
+    )
+    return warmed(prepared, batcher, config)

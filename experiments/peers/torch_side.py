@@ -1,0 +1,93 @@
+"""PyTorch's side of the training benchmark: the same batches, padded by ``pad_sequence``, executed eagerly."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from rich.progress import Progress
+
+from experiments import compare_padding
+from experiments.peers import twin
+from experiments.peers.contenders import (
+    EPOCHS,
+    Config,
+    Contender,
+    Prepared,
+    answers,
+    first_facts,
+    make_batches,
+    some_batch,
+    warmed,
+)
+from multimodal_pad import BucketBatcher
+from multimodal_pad.models import TransformerConfig
+from multimodal_pad.steps import EMPTY
+
+
+def prepare(config: Config, parameters: dict[str, Any]) -> tuple[dict[str, Any], Callable[..., Any]]:
+    """PyTorch's side: the same batches, padded by ``pad_sequence``."""
+    corpus = config.corpus
+    samples, lengths, model_config, _ = compare_padding.load(corpus, Progress(disable=True))
+    prepared = [
+        _eager_steps(
+            contender, make_batches(contender, samples, lengths, model_config, corpus), parameters, model_config, corpus
+        )
+        for contender in config.contenders
+        if contender.library == "torch"
+    ]
+    model = twin.Twin(model_config, parameters)
+
+    def forward() -> np.ndarray:
+        _, some, padded = some_batch(samples, lengths)
+        features, masks, _ = twin.pad(some, lengths.modalities, padded)
+        return model(features, masks).detach().numpy()
+
+    return first_facts(prepared, samples, parameters, twin.torch.__version__), answers(prepared, forward)
+
+
+def _eager_steps(
+    contender: Contender,
+    batches: tuple[BucketBatcher, float],
+    parameters: dict[str, Any],
+    config: TransformerConfig,
+    corpus: compare_padding.Config,
+) -> Prepared:
+    """PyTorch's train step on the same batches; empty rows are left out."""
+    batcher, preparing = batches
+    names, schedule = batcher.policy.modalities, batcher.schedule(0)
+    ids = [[int(i) for i in row if i != EMPTY] for _, row in schedule]
+    lengths = schedule.shapes
+    if contender.own_maxima:
+        lengths = np.array([np.maximum(batcher.lengths.values[row].max(axis=0), 1) for row in ids])
+    model: Any = twin.Twin(config, parameters)
+    optimizer = twin.make_optimizer(model, corpus.learning_rate)
+    called = twin.torch.compile(model, dynamic=True) if contender.compiled else model
+
+    def run(place: int) -> None:
+        samples = [batcher.source[i] for i in ids[place]]
+        padded = None if contender.own_maxima else dict(zip(names, lengths[place].tolist(), strict=True))
+        features, masks, targets = twin.pad(samples, names, padded)
+        twin.train_step(called, optimizer, features, masks, targets)
+
+    order = np.random.default_rng(corpus.seed).permutation(len(schedule)).tolist()
+    begun = time.perf_counter()
+    for place in order[: 3 if contender.compiled else 0]:  # the first call compiles, and the second for any length
+        run(place)
+    compiling = time.perf_counter() - begun
+    count = len(np.unique(lengths, axis=0))
+    prepared = Prepared(
+        lengths,
+        np.array([len(row) for row in ids]),
+        order,
+        run,
+        {
+            "preparing_seconds": preparing,
+            "shapes": {str(epochs): count for epochs in EPOCHS},
+            "shapes_compiled": None,
+            "compile_seconds": {str(epochs): compiling for epochs in EPOCHS},
+        },
+    )
+    return warmed(prepared, batcher, config)

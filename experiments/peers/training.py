@@ -1,0 +1,176 @@
+"""Training, ours and PyTorch's, side by side: the same model from the same parameters on the same samples.
+
+JAX has one process and PyTorch another. All contenders are warm before the first turn; in each round every one of them
+trains for a few seconds on steps of its own epoch, in turn, while the others wait. What an epoch takes is then
+foretold from the steps measured, as in :mod:`experiments.compare_measure`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+from rich.progress import Progress
+
+from experiments.compare_measure import predict_seconds
+from experiments.peers.contenders import (
+    EAGER_LENGTH,
+    EAGER_RANDOM,
+    EPOCHS,
+    EXACT,
+    FIXED,
+    OURS,
+    TOLERANCE,
+    Config,
+    Contender,
+)
+from experiments.tables import Table, spread
+from experiments.worker import Worker, start
+
+
+def compare(config: Config, progress: Progress) -> dict[str, Any]:
+    """Figures of every contender whose library is installed.
+
+    Raises:
+        RuntimeError: the two models are not the same.
+    """
+    libraries = [name for name in ("jax", "torch") if find_spec(name)]
+    chosen = [contender for contender in config.contenders if contender.library in libraries]
+    task = progress.add_task("training", total=len(libraries) + config.rounds * len(chosen))
+    with ExitStack() as stack:
+        workers: dict[str, Worker] = {}
+        given: dict[str, Any] = {}
+        for library in libraries:
+            workers[library] = stack.enter_context(start(library, _prepare, library, config, given))
+            given = given or workers[library].first.pop("parameters")
+            progress.advance(task)
+        parity = _parity(workers)
+        facts = {library: iter(worker.first["contenders"]) for library, worker in workers.items()}
+        rows = [{**contender._asdict(), **next(facts[contender.library]), "turns": []} for contender in chosen]
+        index = _numbers(chosen)
+        for _ in range(config.rounds):
+            for contender, number, row in zip(chosen, index, rows, strict=True):
+                row["turns"].append(workers[contender.library].ask("turn", number, config.turn_seconds))
+                progress.advance(task)
+    first = workers["jax"].first
+    return {
+        "config": asdict(config),
+        "corpus": "MELD" if config.corpus.source == "meld" else "synthetic",
+        "samples": first["samples"],
+        "parameters": first["parameter_count"],
+        "parity": parity,
+        "not_installed": [] if "torch" in libraries else ["torch"],
+        "versions": {library: worker.first["version"] for library, worker in workers.items()},
+        "rows": [_summarise(row, first["samples"]) for row in rows],
+    }
+
+
+def _prepare(library: str, config: Config, given: dict[str, Any]) -> tuple[dict[str, Any], Callable[..., Any]]:
+    """In the process of a library, which imports that one alone."""
+    return import_module(f"experiments.peers.{library}_side").prepare(config, given)
+
+
+def _numbers(chosen: list[Contender]) -> list[int]:
+    """The number of each contender among those of its library."""
+    return [sum(other.library == c.library for other in chosen[:i]) for i, c in enumerate(chosen)]
+
+
+def _parity(workers: dict[str, Worker]) -> dict[str, float] | None:
+    """How far apart the outputs of the two models are on one padded batch."""
+    if "torch" not in workers:
+        return None
+    counts = {library: worker.first["parameter_count"] for library, worker in workers.items()}
+    outputs = [worker.ask("forward") for worker in workers.values()]
+    apart = float(np.abs(outputs[0] - outputs[1]).max())
+    if len(set(counts.values())) > 1 or not apart <= TOLERANCE:
+        raise RuntimeError(
+            f"the models differ: {counts} parameters, outputs {apart:.1e} apart; there is nothing to compare"
+        )
+    return {"outputs_apart": apart, "tolerance": TOLERANCE, "parameters": counts["jax"]}
+
+
+def _summarise(row: dict[str, Any], samples: int) -> dict[str, Any]:
+    """Seconds of an epoch, samples per second in each round, and seconds for some epochs with all that comes before."""
+    work = np.array(row.pop("work"))
+    places = np.array([place for turn in row["turns"] for place, _ in turn])
+    seconds = np.array([took for turn in row["turns"] for _, took in turn])
+    expected = predict_seconds(work[places], seconds, work)
+    per_turn = [float(sum(took for _, took in turn) / sum(expected[place] for place, _ in turn)) for turn in row["turns"]]
+    epoch = float(expected.sum() * np.median(per_turn))
+    return {
+        **row,
+        "epoch_seconds": epoch,
+        "samples_per_second": [samples / (float(expected.sum()) * factor) for factor in per_turn],
+        "seconds": {
+            str(epochs): row["preparing_seconds"] + row["compile_seconds"][str(epochs)] + epochs * epoch
+            for epochs in EPOCHS
+        },
+    }
+
+
+def _rates(results: dict[str, Any], contender: Contender) -> np.ndarray | None:
+    """Samples per second in each round, or None where it was not measured."""
+    for row in results["rows"]:
+        if (row["name"], row["library"], row["batches"].split("/")[1]) == (
+            contender.name,
+            contender.library,
+            contender.batches.split("/")[1],
+        ):
+            return np.array(row["samples_per_second"])
+    return None
+
+
+def table(results: dict[str, Any]) -> Table:
+    """Samples per second, and seconds for 1, 3 and 10 epochs."""
+    rows = [
+        [
+            row["name"],
+            row["batches"].split("/")[1],
+            f"{row['cost_efficiency']:.2f}",
+            "any" if row["library"] == "torch" else f"{row['shapes']['1']:,}",
+            spread(row["samples_per_second"], ",.0f"),
+            *[_seconds(row, str(epochs)) for epochs in EPOCHS],
+        ]
+        for row in results["rows"]
+    ]
+    heading = ["", "batches", "real cost", "shapes", "samples/s", *[f"{e} epoch{'s' * (e > 1)}" for e in EPOCHS]]
+    return Table("Training, from the first line to the last epoch", heading, rows, _note(results), text_columns=2)
+
+
+def _seconds(row: dict[str, Any], epochs: str) -> str:
+    partial = row["shapes_compiled"] is not None and row["shapes_compiled"] < row["shapes"][epochs]
+    return f"{'~' if partial else ''}{row['seconds'][epochs]:,.0f} s"
+
+
+def _note(results: dict[str, Any]) -> str:
+    corpus, versions = results["config"]["corpus"], results["versions"]
+    parity = results["parity"]
+    same = "" if parity is None else f"outputs of the two models {parity['outputs_apart']:.0e} apart; "
+    missing = f" Not installed: {', '.join(results['not_installed'])}." if results["not_installed"] else ""
+    return (
+        f"{results['samples']:,} samples ({results['corpus']}), batches of {corpus['batch_size']}, "
+        f"{results['parameters']:,} parameters, {same}jax {versions['jax']}"
+        + (f", torch {versions['torch']}" if "torch" in versions else "")
+        + ". Samples per second once compiled, padding included: median and middle half of "
+        f"{results['config']['rounds']} turns of {results['config']['turn_seconds']:g} s. Seconds with planning and "
+        "compiling; `~`: not every shape was compiled, and the seconds of the others are taken to be the same."
+        + missing
+    )
+
+
+def ratios(results: dict[str, Any]) -> list[tuple[str, np.ndarray]]:
+    """Samples per second of the plan of 8 shapes over others', round by round."""
+    ours = _rates(results, OURS)
+    if ours is None:
+        return []
+    found = []
+    for contender in (FIXED, EXACT, EAGER_RANDOM, EAGER_LENGTH):
+        theirs = _rates(results, contender)
+        if theirs is not None:
+            found.append((f"{contender.name}, {contender.batches.split('/')[1]} batches", ours / theirs))
+    return found

@@ -1,0 +1,78 @@
+"""Work in a process of its own, which waits between questions, so that what is compared doesn't meet in one heap."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from typing import Any
+
+Answer = Callable[..., Any]
+Prepare = Callable[..., tuple[Any, Answer]]
+"""From arguments to what is to be told first, and what answers questions after it."""
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A process that is ready and waits.
+
+    Attributes:
+        name: for errors.
+        first: what it told when it was ready.
+    """
+
+    name: str
+    connection: Connection
+    first: Any
+
+    def ask(self, *question: Any) -> Any:
+        """The answer to one question; nobody else works meanwhile.
+
+        Raises:
+            RuntimeError: the process has ended.
+        """
+        self.connection.send(question)
+        return _receive(self.connection, self.name)
+
+
+@contextmanager
+def start(name: str, prepare: Prepare, *arguments: Any) -> Iterator[Worker]:
+    """``prepare(*arguments)`` in a process that ends with the block.
+
+    Raises:
+        RuntimeError: it ended before it was ready; its own message stands above.
+    """
+    context = get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=_serve, args=(there, prepare, arguments), daemon=True)
+    process.start()
+    there.close()
+    try:
+        yield Worker(name, here, _receive(here, name))
+    finally:
+        process.kill()
+        process.join()
+
+
+def _serve(connection: Connection, prepare: Prepare, arguments: tuple[Any, ...]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this process
+    logging.disable(logging.WARNING)  # what is to be said of the corpus, the parent has said
+    first, answer = prepare(*arguments)
+    connection.send(first)
+    while True:
+        try:
+            question = connection.recv()
+        except EOFError:
+            return
+        connection.send(answer(*question))
+
+
+def _receive(connection: Connection, name: str) -> Any:
+    try:
+        return connection.recv()
+    except EOFError:
+        raise RuntimeError(f"{name}: its process ended; the reason stands above") from None
