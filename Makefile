@@ -6,13 +6,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 VERSION = $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 
-.PHONY: help compare test check format clean
+.PHONY: help compare test check format docs clean
 help:
 	@echo 'make compare [ARGS="--source meld --data-dir DIR"]  what padding costs: fixed, exact, bucketed, planned'
 	@echo 'make test    [ARGS="-k padding"]                    the tests'
 	@echo 'make check                                          format, lint, types, doctests'
 	@echo 'make format                                         mend format and imports'
-	@echo 'make clean                                          remove the virtual environment and caches'
+	@echo 'make docs                                           the documentation, with its notebook run, to site/'
+	@echo 'make clean                                          remove the virtual environment, the site and caches'
 
 compare: $(VENV)/installed-$(VERSION)-experiments
 	$(BIN)/python -m experiments.compare_padding $(ARGS)
@@ -30,6 +31,9 @@ format: $(VENV)/installed-$(VERSION)-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+docs: $(VENV)/installed-$(VERSION)-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 # One install per Python version and set of extras; another version of Python starts afresh.
 $(VENV)/installed-$(VERSION)-%: pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else "%s is Python %d.%d; this project needs 3.11 to 3.13: make PYTHON=python3.12 ..." % (sys.executable, *v))'
@@ -40,5 +44,5 @@ $(VENV)/installed-$(VERSION)-%: pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) site .pytest_cache .ruff_cache .hypothesis
 	find multimodal_pad experiments tests -name __pycache__ -type d -prune -exec rm -rf {} +

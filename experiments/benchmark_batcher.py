@@ -5,7 +5,7 @@ MELD's training utterances (--data-dir), or of synthetic ones that follow them. 
 memory, so nothing is read or decoded. Each contender has a process of its own, so that none meets another's threads
 or heap; in each repeat every one of them runs one epoch, in turn, while the others wait.
 
-torch, tensorflow and grain are measured where they are installed: pip install "multimodal-pad[benchmark]".
+torch, tensorflow and grain are measured where they are installed: pip install "multimodal-pad[peers]".
 
 With Python: python -m experiments.benchmark_batcher --data-dir DIR --out results/benchmark_batcher/mine
 """
@@ -25,8 +25,10 @@ import numpy as np
 from rich.progress import Progress
 
 from experiments.benchmark_contenders import CONTENDERS
-from experiments.benchmark_process import Config, start
+from experiments.benchmark_process import Config, prepare
 from experiments.output import write_results
+from experiments.tables import Table, spread
+from experiments.worker import start
 from multimodal_pad.cli import exit_status
 from multimodal_pad.sources import Meld
 
@@ -42,13 +44,13 @@ def run(config: Config, progress: Progress) -> dict[str, Any]:
     with ExitStack() as stack:
         processes = []
         for contender in installed:
-            processes.append(stack.enter_context(start(contender, config)))
+            processes.append(stack.enter_context(start(contender.name, prepare, contender.name, config)))
             progress.advance(task)
         facts = [process.first for process in processes]
         seconds: list[list[float]] = [[] for _ in processes]
         for _ in range(config.repeats):
             for process, times in zip(processes, seconds, strict=True):
-                times.append(process.time_epoch())
+                times.append(process.ask())
                 progress.advance(task)
     return {
         "config": asdict(config),
@@ -71,41 +73,42 @@ def run(config: Config, progress: Progress) -> dict[str, Any]:
     }
 
 
+def table(results: dict[str, Any]) -> Table:
+    """A row per contender."""
+    measured = results["rows"]
+    copying = measured[0]["bytes"] / np.array(measured[0]["seconds"])
+    rows = []
+    for row in measured:
+        seconds = np.array(row["seconds"])
+        speed = row["bytes"] / seconds
+        rows.append(
+            [
+                row["name"],
+                "own maxima" if row["own_maxima"] else "plan" if row["fills"] else "plan, unfilled",
+                spread(speed / 1e9),
+                spread(speed / copying),
+                spread(results["samples"] / seconds, ",.0f"),
+            ]
+        )
+    config, absent = results["config"], results["not_installed"]
+    texts = [
+        f"{results['samples']:,} samples ({results['corpus']}) in {results['batches']} batches of "
+        f"{config['batch_size']}, at most {config['shapes']} planned shapes, "
+        f"{measured[0]['bytes'] / 1e6:,.0f} MB padded, {100 * results['padding_efficiency']:.0f} % of the positions "
+        f"real; medians and middle halves of {config['repeats']} epochs each, in turn; the shares of np.copyto are of "
+        "the same repeat.",
+        *([f"Not installed: {', '.join(absent)}."] if absent else []),
+        ", ".join(f"{name} {version}" for name, version in results["contender_versions"].items()),
+    ]
+    heading = ["", "padded to", "GB/s of output", "of np.copyto", "samples/s"]
+    return Table("Padding on the host", heading, rows, " ".join(texts), text_columns=2)
+
+
 def markdown(results: dict[str, Any]) -> str:
     """The table, and where it comes from, for the README."""
     from experiments.provenance import where_measured  # imports JAX, which the contenders do without
 
-    rows = results["rows"]
-    copying = rows[0]["bytes"] / np.array(rows[0]["seconds"])
-    lines = ["| | padded to | GB/s of output | of np.copyto | samples/s |", "|---|---|---:|---:|---:|"]
-    for row in rows:
-        seconds = np.array(row["seconds"])
-        speed = row["bytes"] / seconds
-        cells = [
-            row["name"],
-            "own maxima" if row["own_maxima"] else "plan" if row["fills"] else "plan, unfilled",
-            _spread(speed / 1e9, ".2f"),
-            _spread(speed / copying, ".2f"),
-            _spread(results["samples"] / seconds, ",.0f"),
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
-    config, absent = results["config"], results["not_installed"]
-    versions = ", ".join(f"{name} {version}" for name, version in results["contender_versions"].items())
-    texts = [
-        f"{results['samples']:,} samples ({results['corpus']}) in {results['batches']} batches of "
-        f"{config['batch_size']}, at most {config['shapes']} planned shapes, {rows[0]['bytes'] / 1e6:,.0f} MB padded, "
-        f"{100 * results['padding_efficiency']:.0f} % of the positions real; medians and middle halves of "
-        f"{config['repeats']} epochs each, in turn; the shares of np.copyto are of the same repeat.",
-        *([f"Not installed: {', '.join(absent)}."] if absent else []),
-        f"{versions}; {where_measured(results)}",
-    ]
-    return "\n".join([*lines, "", " ".join(texts)])
-
-
-def _spread(values: np.ndarray, form: str) -> str:
-    """The median, and the middle half in brackets."""
-    low, middle, high = (format(value, form) for value in np.percentile(values, [25, 50, 75]))
-    return f"{middle} ({low} to {high})"
+    return f"{table(results).markdown()}; {where_measured(results)}"
 
 
 def main(arguments: list[str]) -> int:

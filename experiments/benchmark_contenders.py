@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from multimodal_pad import BucketBatcher, LengthTable, PaddedBatch, Policy
+from multimodal_pad import BucketBatcher, LengthTable, PaddedBatch, Policy, pad_samples
 from multimodal_pad.padding import aligned_empty
+from multimodal_pad.steps import EMPTY
 
 Samples = list[dict[str, np.ndarray]]
 Epoch = Callable[[], Iterator["Padded"]]
@@ -97,6 +98,36 @@ def batcher(work: Work, prefetch: int) -> Epoch:
     """This project, every check included."""
     made = work.batcher(prefetch)
     return lambda: (Padded(batch.features, batch.masks) for batch in made.epoch(0))
+
+
+def padding_alone(work: Work) -> Epoch:
+    """This project's padding function, given the samples of each batch: no schedule, no ledger, nothing ahead."""
+    batches = [
+        ([work.samples[index] for index in ids if index != EMPTY], lengths, len(ids)) for lengths, ids in work.steps
+    ]
+
+    def padded() -> Iterator[Padded]:
+        for samples, lengths, rows in batches:
+            batch = pad_samples(samples, pad_to=lengths, batch_size=rows)
+            yield Padded(batch.features, batch.masks)
+
+    return padded
+
+
+def numpy_pad(work: Work) -> Epoch:
+    """What is written by hand: ``np.pad`` of each sample to the longest of the batch, and ``np.stack``."""
+
+    def padded(samples: Samples) -> Padded:
+        features, masks = {}, {}
+        for name in samples[0]:
+            lengths = np.array([len(sample[name]) for sample in samples])
+            rows = [np.pad(x[name], ((0, lengths.max() - len(x[name])), (0, 0))) for x in samples]
+            features[name] = np.stack(rows)
+            masks[name] = np.arange(lengths.max()) < lengths[:, None]
+        return Padded(features, masks)
+
+    batches = [[work.samples[index] for index in ids] for _, ids in work.steps]
+    return lambda: map(padded, batches)
 
 
 def torch_loader(work: Work) -> Epoch:
@@ -219,6 +250,8 @@ CONTENDERS = (
     Contender("np.copyto per sample, no padding", copy_samples, fills=False),
     Contender("BucketBatcher, in the consumer's thread", lambda work: batcher(work, 0)),
     Contender("BucketBatcher, prefetch=2", lambda work: batcher(work, 2)),
+    Contender("pad_samples", padding_alone),
+    Contender("np.pad and np.stack", numpy_pad, own_maxima=True),
     Contender("torch DataLoader, pad_sequence", torch_loader, "torch", own_maxima=True),
     Contender("tf.data padded_batch, samples from a generator", tf_generator, "tensorflow", own_maxima=True),
     Contender("tf.data padded_batch, samples in tensors", tf_tensors, "tensorflow", own_maxima=True),

@@ -22,7 +22,7 @@ from rich.progress import Progress
 from experiments import benchmark_batcher, benchmark_process, compare_padding
 from experiments.distributions import DISTRIBUTIONS, draw_lengths
 from experiments.output import write_results
-from experiments.peers import contenders, shapes, training
+from experiments.peers import contenders, pictures, shapes, training
 from experiments.tables import Table
 from multimodal_pad import LengthTable
 from multimodal_pad.cli import exit_status
@@ -31,19 +31,21 @@ from multimodal_pad.sources import Meld
 SECTIONS = ("kernel", "shapes", "training")
 PEERS = ("torch", "tensorflow", "lhotse", "grain")
 SAMPLES = 10_000
+BATCH_SIZE = 32
 
 
 def run(sections: tuple[str, ...], data_dir: str | None, quick: bool, progress: Progress) -> dict[str, Any]:
     """The figures of each section asked for."""
     found: dict[str, Any] = {"not_installed": [name for name in PEERS if find_spec(name) is None]}
     if "kernel" in sections:
-        kernel = benchmark_process.Config(data_dir, **(benchmark_batcher.QUICK if quick else {}))
+        kernel = benchmark_process.Config(
+            data_dir, **{"batch_size": BATCH_SIZE, **(benchmark_batcher.QUICK if quick else {})}
+        )
         found["kernel"] = benchmark_batcher.run(kernel, progress)
     if "shapes" in sections:
         tables = _length_tables(data_dir, 300 if quick else SAMPLES)
-        task = progress.add_task("shapes", total=None)
-        found["shapes"] = shapes.compare(tables, 32, lambda: progress.advance(task))
-        progress.stop_task(task)
+        task = progress.add_task("shapes", total=len(tables) * len(shapes.RULES))
+        found["shapes"] = shapes.compare(tables, BATCH_SIZE, lambda: progress.advance(task))
     if "training" in sections:
         config = contenders.Config(compare_padding.on_corpus(data_dir))
         found["training"] = training.compare(contenders.quick(config) if quick else config, progress)
@@ -111,6 +113,7 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> None:
         options.out,
         lambda progress: run(sections, options.data_dir, options.quick, progress),
         markdown,
+        pictures.draw,
     )
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from rich.table import Table
 
 from experiments.compare_figures import figures, label
+from experiments.page import html_page
 from experiments.provenance import where_measured
 
 Row = dict[str, Any]
@@ -176,7 +177,7 @@ def report_html(results: dict[str, Any]) -> str:
     drawn = "".join(
         f"<figure>{svg}<figcaption>{html.escape(caption)}</figcaption></figure>" for caption, svg in figures(results)
     )
-    return _PAGE.format(
+    body = _BODY.format(
         notes=html.escape(" ".join(notes(results))),
         head=head,
         body=body,
@@ -185,6 +186,7 @@ def report_html(results: dict[str, Any]) -> str:
         origin=html.escape(where_measured(results).replace("`", "")),
         config=html.escape(json.dumps(results["config"], indent=2)),
     )
+    return html_page("What padding costs", body)
 
 
 def write_report(results: dict[str, Any], folder: Path) -> None:
@@ -193,30 +195,7 @@ def write_report(results: dict[str, Any], folder: Path) -> None:
     (folder / "report.html").write_text(report_html(results), encoding="utf-8")
 
 
-_PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>What padding costs</title>
-<style>
-  body {{ font: 16px/1.5 system-ui, sans-serif; color: #1d2733; background: #fff; max-width: 1080px;
-         margin: 0 auto; padding: 1.5rem 1rem 4rem; }}
-  h1 {{ font-size: 1.7rem; margin-bottom: .25rem; }}
-  h2 {{ font-size: 1.2rem; margin-top: 2.5rem; }}
-  .scroll {{ overflow-x: auto; }}
-  table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .92rem; }}
-  th, td {{ padding: .3rem .9rem .3rem 0; border-bottom: 1px solid #dde3ea; text-align: right; white-space: nowrap; }}
-  th[scope=row], th:first-child {{ text-align: left; font-weight: 500; }}
-  figure {{ margin: 2rem 0; overflow-x: auto; }}
-  figure svg {{ width: 100%; min-width: 560px; height: auto; }}
-  figcaption {{ color: #55606d; font-size: .92rem; max-width: 72ch; }}
-  p, li {{ max-width: 72ch; }}
-  pre, .origin {{ color: #55606d; font-size: .85rem; overflow-x: auto; }}
-</style>
-</head>
-<body>
-<h1>What padding costs</h1>
+_BODY = """<h1>What padding costs</h1>
 <p>{notes}</p>
 <div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>
 <h2>Against fixed padding and powers of two</h2>
@@ -226,8 +205,6 @@ _PAGE = """<!doctype html>
 <h2>How it was measured</h2>
 <p class="origin">{origin}</p>
 <pre>{config}</pre>
-</body>
-</html>
 """
 
 

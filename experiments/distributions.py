@@ -19,7 +19,7 @@ _SECONDS: dict[str, Seconds] = {
     "uniform": lambda rng, n: rng.uniform(0.5, 20, n),
     "bimodal": lambda rng, n: np.where(rng.random(n) < 0.8, rng.normal(2, 0.5, n), rng.normal(15, 2, n)),
     "pareto": lambda rng, n: 1 + rng.pareto(1.5, n),
-    "constant": lambda rng, n: np.full(n, 5.0),
+    "constant": lambda _, n: np.full(n, 5.0),
     "opposite": lambda rng, n: rng.uniform(0.5, 20, n),
 }
 

@@ -32,8 +32,8 @@ class Config:
         splits: for training, for choosing the best epoch, and for the figures.
         task: what is predicted, see :func:`num_outputs`.
         classes: how many, where the task is classes.
-        padding: ``"planned"`` shapes, ``"fixed"`` to the longest of any split, or ``"exact"``, each training batch to its
-            own maxima.
+        padding: ``"planned"`` shapes, ``"fixed"`` to the longest of any split, or ``"exact"``, each training batch to
+            its own maxima.
         schedule: of the learning rate.
         monitor: the figure of the second split that chooses the epoch.
     """

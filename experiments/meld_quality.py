@@ -24,6 +24,7 @@ from experiments.emotion import QUICK as QUICK_MODEL
 from experiments.emotion import Config as Training
 from experiments.emotion import load_splits
 from experiments.output import write_results
+from experiments.tables import Table
 from experiments.train_emotion import train
 from multimodal_pad import PaddingError
 from multimodal_pad.cli import exit_status
@@ -89,40 +90,45 @@ def floors(train_split: Any, test_split: Any) -> dict[str, float]:
     }
 
 
-def markdown(results: dict[str, Any]) -> str:
-    """The table, the difference by seed, and where it comes from."""
-    from experiments.provenance import where_measured
-
+def table(results: dict[str, Any]) -> Table:
+    """A row per padding and per floor, and the differences by seed."""
     seeds = results["config"]["seeds"]
-    headings = ["", "weighted F1 on test", *[f"seed {seed}" for seed in seeds], "real positions", "shapes", "seconds"]
-    lines = ["| " + " | ".join(headings) + " |", "|---|" + "---:|" * (len(headings) - 1)]
-    figures = {}
+    heading = ["", "weighted F1 on test", *[f"seed {seed}" for seed in seeds], "real positions", "shapes", "seconds"]
+    figures, rows = {}, []
     for padding in dict.fromkeys(row["padding"] for row in results["rows"]):
-        rows = [row for row in results["rows"] if row["padding"] == padding]
-        values = figures[padding] = np.array([row["test"]["weighted_f1"] for row in rows])
-        cells = [
-            _spread(values),
-            *[f"{value:.3f}" for value in values],
-            f"{rows[0]['padding_efficiency']['text']:.2f}",
-            str(rows[0]["shapes"]),
-            f"{np.median([row['seconds'] for row in rows]):.0f}",
-        ]
-        lines.append(f"| our model, {padding} padding | " + " | ".join(cells) + " |")
-    for name, value in results["floors"].items():
-        lines.append(f"| {name} | {value:.3f} |" + " |" * (len(seeds) + 3))
-    for name, value in (("bc-LSTM, text", 0.564), ("DialogueRNN", 0.570), ("RoBERTa", 0.620)):
-        lines.append(f"| {name} (as published) | {value:.3f} |" + " |" * (len(seeds) + 3))
+        measured = [row for row in results["rows"] if row["padding"] == padding]
+        values = figures[padding] = np.array([row["test"]["weighted_f1"] for row in measured])
+        rows.append(
+            [
+                f"our model, {padding} padding",
+                _spread(values),
+                *[f"{value:.3f}" for value in values],
+                f"{measured[0]['padding_efficiency']['text']:.2f}",
+                str(measured[0]["shapes"]),
+                f"{np.median([row['seconds'] for row in measured]):.0f}",
+            ]
+        )
+    published = {"bc-LSTM, text": 0.564, "DialogueRNN": 0.570, "RoBERTa": 0.620}
+    floors = results["floors"] | {f"{name} (as published)": value for name, value in published.items()}
+    rows += [[name, f"{value:.3f}", *[""] * (len(seeds) + 3)] for name, value in floors.items()]
     differences = "; ".join(
         f"{one} less {other}, by seed: {_spread(figures[one] - figures[other], '+.3f')}"
         for one, other in combinations(figures, 2)
     )
     counts = " / ".join(f"{count:,}" for count in results["samples"].values())
-    text = (
+    note = (
         f"MELD, text alone with its real labels, {counts} utterances; {results['rows'][0]['parameters']:,} parameters; "
-        f"means and standard deviations over the seeds; {differences}. The epoch is the best one on dev. Seconds include compiling. "
-        f"{where_measured(results)}"
+        f"means and standard deviations over the seeds; {differences}. The epoch is the best one on "
+        "dev. Seconds include compiling."
     )
-    return "\n".join([*lines, "", text])
+    return Table("Weighted F1 of seven emotions", heading, rows, note)
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """The table, and where it comes from."""
+    from experiments.provenance import where_measured
+
+    return f"{table(results).markdown()} {where_measured(results)}"
 
 
 def _spread(values: np.ndarray, form: str = ".3f") -> str:

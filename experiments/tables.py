@@ -40,12 +40,15 @@ class Table(NamedTuple):
 
         def row(cells: Sequence[str], tag: str) -> str:
             kinds = ["words" if i < self.text_columns else "figures" for i in range(len(cells))]
-            return "".join(f"<{tag} class={kind}>{to_html(cell)}</{tag}>" for kind, cell in zip(kinds, cells, strict=True))
+            return "".join(
+                f"<{tag} class={kind}>{to_html(cell)}</{tag}>" for kind, cell in zip(kinds, cells, strict=True)
+            )
 
         body = "".join(f"<tr>{row(cells, 'td')}</tr>" for cells in self.rows)
         head = f"<thead><tr>{row(self.heading, 'th')}</tr></thead>"
         note = f"<p class=note>{to_html(self.note)}</p>" if self.note else ""
-        return f"<div class=scroll><table>{head}<tbody>{body}</tbody></table></div>{note}"
+        kind = "prose" if self.text_columns == len(self.heading) else "figures"
+        return f'<div class="scroll {kind}"><table>{head}<tbody>{body}</tbody></table></div>{note}'
 
 
 def to_html(text: str) -> str:

@@ -40,11 +40,18 @@ class Worker:
 
 
 @contextmanager
-def start(name: str, prepare: Prepare, *arguments: Any) -> Iterator[Worker]:
+def start(name: str, prepare: Prepare, *arguments: Any, patience: float | None = None) -> Iterator[Worker]:
     """``prepare(*arguments)`` in a process that ends with the block.
+
+    Args:
+        name: for errors.
+        prepare: a function that can be imported.
+        arguments: of it.
+        patience: seconds that it may take to be ready; by default any.
 
     Raises:
         RuntimeError: it ended before it was ready; its own message stands above.
+        TimeoutError: it was not ready in time.
     """
     context = get_context("spawn")
     here, there = context.Pipe()
@@ -52,6 +59,8 @@ def start(name: str, prepare: Prepare, *arguments: Any) -> Iterator[Worker]:
     process.start()
     there.close()
     try:
+        if not here.poll(patience):
+            raise TimeoutError(f"{name}: was not ready after {patience:g} s")
         yield Worker(name, here, _receive(here, name))
     finally:
         process.kill()

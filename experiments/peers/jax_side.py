@@ -29,7 +29,7 @@ from multimodal_pad.compiling import StepTable, warm_up
 from multimodal_pad.models import TransformerConfig
 
 
-def prepare(config: Config, _parameters: dict[str, Any]) -> tuple[dict[str, Any], Callable[..., Any]]:
+def prepare(library: str, config: Config, _parameters: dict[str, Any]) -> tuple[dict[str, Any], Callable[..., Any]]:
     """Our side: the policies' batches and the compiled steps of one model."""
     corpus = config.corpus
     samples, lengths, model_config, _ = compare_padding.load(corpus, Progress(disable=True))
@@ -39,7 +39,7 @@ def prepare(config: Config, _parameters: dict[str, Any]) -> tuple[dict[str, Any]
             contender, make_batches(contender, samples, lengths, model_config, corpus), step, model_config, corpus
         )
         for contender in config.contenders
-        if contender.library == "jax"
+        if contender.library == library
     ]
     model = initial_model(model_config, corpus.seed)
     parameters = parameters_of(model)

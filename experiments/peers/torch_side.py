@@ -27,7 +27,7 @@ from multimodal_pad.models import TransformerConfig
 from multimodal_pad.steps import EMPTY
 
 
-def prepare(config: Config, parameters: dict[str, Any]) -> tuple[dict[str, Any], Callable[..., Any]]:
+def prepare(library: str, config: Config, parameters: dict[str, Any]) -> tuple[dict[str, Any], Callable[..., Any]]:
     """PyTorch's side: the same batches, padded by ``pad_sequence``."""
     corpus = config.corpus
     samples, lengths, model_config, _ = compare_padding.load(corpus, Progress(disable=True))
@@ -36,7 +36,7 @@ def prepare(config: Config, parameters: dict[str, Any]) -> tuple[dict[str, Any],
             contender, make_batches(contender, samples, lengths, model_config, corpus), parameters, model_config, corpus
         )
         for contender in config.contenders
-        if contender.library == "torch"
+        if contender.library == library
     ]
     model = twin.Twin(model_config, parameters)
 
@@ -64,7 +64,7 @@ def _eager_steps(
         lengths = np.array([np.maximum(batcher.lengths.values[row].max(axis=0), 1) for row in ids])
     model: Any = twin.Twin(config, parameters)
     optimizer = twin.make_optimizer(model, corpus.learning_rate)
-    called = twin.torch.compile(model, dynamic=True) if contender.compiled else model
+    called = twin.torch.compile(model, dynamic=True) if contender.library == "torch.compile" else model
 
     def run(place: int) -> None:
         samples = [batcher.source[i] for i in ids[place]]
@@ -74,7 +74,7 @@ def _eager_steps(
 
     order = np.random.default_rng(corpus.seed).permutation(len(schedule)).tolist()
     begun = time.perf_counter()
-    for place in order[: 3 if contender.compiled else 0]:  # the first call compiles, and the second for any length
+    for place in order[: 6 if called is not model else 0]:  # the first calls compile
         run(place)
     compiling = time.perf_counter() - begun
     count = len(np.unique(lengths, axis=0))

@@ -39,17 +39,25 @@ def compare(config: Config, progress: Progress) -> dict[str, Any]:
     Raises:
         RuntimeError: the two models are not the same.
     """
-    libraries = [name for name in ("jax", "torch") if find_spec(name)]
-    chosen = [contender for contender in config.contenders if contender.library in libraries]
-    task = progress.add_task("training", total=len(libraries) + config.rounds * len(chosen))
+    wanted = dict.fromkeys(contender.library for contender in config.contenders)
+    libraries = [name for name in wanted if find_spec(name.split(".")[0])]
+    task = progress.add_task("training", total=len(libraries) + config.rounds * len(config.contenders))
+    gave_up = []
     with ExitStack() as stack:
         workers: dict[str, Worker] = {}
         given: dict[str, Any] = {}
         for library in libraries:
-            workers[library] = stack.enter_context(start(library, _prepare, library, config, given))
-            given = given or workers[library].first.pop("parameters")
+            patience = config.patience if library == "torch.compile" else None
+            try:
+                worker = start(library, _prepare, library, config, given, patience=patience)
+                workers[library] = stack.enter_context(worker)
+            except TimeoutError:
+                gave_up.append({"library": library, "seconds": patience})
+            else:
+                given = given or workers[library].first.pop("parameters")
             progress.advance(task)
         parity = _parity(workers)
+        chosen = [contender for contender in config.contenders if contender.library in workers]
         facts = {library: iter(worker.first["contenders"]) for library, worker in workers.items()}
         rows = [{**contender._asdict(), **next(facts[contender.library]), "turns": []} for contender in chosen]
         index = _numbers(chosen)
@@ -64,7 +72,8 @@ def compare(config: Config, progress: Progress) -> dict[str, Any]:
         "samples": first["samples"],
         "parameters": first["parameter_count"],
         "parity": parity,
-        "not_installed": [] if "torch" in libraries else ["torch"],
+        "gave_up": gave_up,
+        "not_installed": [] if "torch" in workers else ["torch"],
         "versions": {library: worker.first["version"] for library, worker in workers.items()},
         "rows": [_summarise(row, first["samples"]) for row in rows],
     }
@@ -72,7 +81,7 @@ def compare(config: Config, progress: Progress) -> dict[str, Any]:
 
 def _prepare(library: str, config: Config, given: dict[str, Any]) -> tuple[dict[str, Any], Callable[..., Any]]:
     """In the process of a library, which imports that one alone."""
-    return import_module(f"experiments.peers.{library}_side").prepare(config, given)
+    return import_module(f"experiments.peers.{library.split('.')[0]}_side").prepare(library, config, given)
 
 
 def _numbers(chosen: list[Contender]) -> list[int]:
@@ -100,7 +109,9 @@ def _summarise(row: dict[str, Any], samples: int) -> dict[str, Any]:
     places = np.array([place for turn in row["turns"] for place, _ in turn])
     seconds = np.array([took for turn in row["turns"] for _, took in turn])
     expected = predict_seconds(work[places], seconds, work)
-    per_turn = [float(sum(took for _, took in turn) / sum(expected[place] for place, _ in turn)) for turn in row["turns"]]
+    per_turn = [
+        float(sum(took for _, took in turn) / sum(expected[place] for place, _ in turn)) for turn in row["turns"]
+    ]
     epoch = float(expected.sum() * np.median(per_turn))
     return {
         **row,
@@ -132,7 +143,7 @@ def table(results: dict[str, Any]) -> Table:
             row["name"],
             row["batches"].split("/")[1],
             f"{row['cost_efficiency']:.2f}",
-            "any" if row["library"] == "torch" else f"{row['shapes']['1']:,}",
+            "any" if row["library"] != "jax" else f"{row['shapes']['1']:,}",
             spread(row["samples_per_second"], ",.0f"),
             *[_seconds(row, str(epochs)) for epochs in EPOCHS],
         ]
@@ -151,7 +162,11 @@ def _note(results: dict[str, Any]) -> str:
     corpus, versions = results["config"]["corpus"], results["versions"]
     parity = results["parity"]
     same = "" if parity is None else f"outputs of the two models {parity['outputs_apart']:.0e} apart; "
-    missing = f" Not installed: {', '.join(results['not_installed'])}." if results["not_installed"] else ""
+    missing = "".join(
+        f" `{given_up['library']}` was not ready after {given_up['seconds']:.0f} s and was given up."
+        for given_up in results["gave_up"]
+    )
+    missing += f" Not installed: {', '.join(results['not_installed'])}." if results["not_installed"] else ""
     return (
         f"{results['samples']:,} samples ({results['corpus']}), batches of {corpus['batch_size']}, "
         f"{results['parameters']:,} parameters, {same}jax {versions['jax']}"

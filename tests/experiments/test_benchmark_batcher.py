@@ -8,7 +8,8 @@ import pytest
 from experiments import benchmark_batcher
 from experiments.benchmark_batcher import main, markdown
 from experiments.benchmark_contenders import CONTENDERS, Padded
-from experiments.benchmark_process import Config, check_epoch, load, start
+from experiments.benchmark_process import Config, check_epoch, load, prepare
+from experiments.worker import start
 
 SMALL = replace(Config(), **{**benchmark_batcher.QUICK, "samples": 50})
 
@@ -64,7 +65,7 @@ def test_a_quick_run(tmp_path, capsys, monkeypatch):
 def test_a_contender_that_dies_is_named(capfd):
     with (
         pytest.raises(RuntimeError, match="nobody: its process ended"),
-        start(CONTENDERS[0]._replace(name="nobody"), SMALL),
+        start("nobody", prepare, "nobody", SMALL),
     ):
         pass
     assert "ValueError" in capfd.readouterr().err

@@ -1,0 +1,96 @@
+"""What is said of a claim: how it was measured, the figures, the verdict by a stated rule, and the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from experiments import compare_padding
+from experiments.tables import spread
+from multimodal_pad import BucketBatcher, LengthTable
+from multimodal_pad.models import TransformerConfig
+
+Verdict = Literal["holds", "holds in part", "does not hold here"]
+
+
+@dataclass
+class Claim:
+    """One claim, and what became of it.
+
+    Attributes:
+        section: of the description.
+        says: the claim, in a few words.
+        method: how it was measured.
+        rule: when it holds.
+        figures: name to values, one per seed, batch or repetition.
+        forms: how to print the values of each figure.
+    """
+
+    section: str
+    says: str
+    method: str
+    rule: str
+    figures: dict[str, list[float]] = field(default_factory=dict)
+    forms: dict[str, str] = field(default_factory=dict)
+    verdict: Verdict = "does not hold here"
+    reason: str = ""
+
+    def add(self, name: str, values: Sequence[float] | np.ndarray | float, form: str = ".2f") -> np.ndarray:
+        """Keep a figure; its values."""
+        array = np.atleast_1d(np.asarray(values, float))
+        self.figures[name], self.forms[name] = array.tolist(), form
+        return array
+
+    def text(self, name: str) -> str:
+        """A figure for a sentence: the median, and the middle half where there are several values."""
+        return spread(self.figures[name], self.forms[name])
+
+    def conclude(self, whole: bool, part: bool, reason: str) -> Claim:
+        """The verdict: it holds, in part, or not, and why."""
+        self.verdict = "holds" if whole else "holds in part" if part else "does not hold here"
+        self.reason = reason
+        return self
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all claims are measured on.
+
+    Attributes:
+        samples: in memory.
+        lengths: of them.
+        model_config: of the three-modality model.
+        corpus: where they come from.
+        repeats: how often a step is timed.
+        batches: how many batches are drawn where every one needs a program of its own.
+        seeds: how many, where a figure has one value per seed.
+    """
+
+    samples: list[dict[str, Any]]
+    lengths: LengthTable
+    model_config: TransformerConfig
+    corpus: compare_padding.Config
+    repeats: int
+    batches: int
+    seeds: int
+
+    def batcher(self, policy: str, seed: int = 0) -> BucketBatcher:
+        """The batches of a policy of :mod:`experiments.compare_padding`, as ``"exact/random"``."""
+        name, grouping = compare_padding.parse_policy(policy)
+        made = compare_padding.make_policy(name, grouping, self.samples, self.lengths, self.corpus, self.model_config)
+        return BucketBatcher(
+            self.samples,
+            made,
+            batch_size=self.corpus.batch_size,
+            lengths=self.lengths,
+            grouping=grouping,
+            seed=seed,
+            cost=self.model_config.cost,
+        )

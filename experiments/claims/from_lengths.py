@@ -1,0 +1,126 @@
+"""Claims that the lengths alone decide: 3.3 on truncation, 6.4 on length distributions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from experiments.claims.claim import Claim, Setting
+from experiments.distributions import DISTRIBUTIONS, draw_lengths
+from multimodal_pad import Exact, Fixed, LengthTable, Planned, Policy, make_schedule, plan_shapes, unpad
+from multimodal_pad.cost import Cost
+from multimodal_pad.schedule import Grouping
+from multimodal_pad.sources.synthetic import WIDTHS
+from multimodal_pad.steps import EMPTY
+
+FILE_LENGTHS = {"text": 50, "audio": 375, "visual": 500}
+"""What the files of CMU-MOSI are padded, and cut, to."""
+
+SAVING = (0.6, 0.8)
+"""The memory that the description expects to be saved."""
+
+
+def no_truncation(setting: Setting) -> Claim:
+    """3.3: nothing of a sample is lost."""
+    claim = Claim(
+        "3.3",
+        "No truncation: original lengths and timing are kept, unlike with fixed lengths",
+        "Every sample of an epoch is padded and taken out of the padding again, and compared bit by bit; for fixed "
+        "lengths, how many samples they cut.",
+        "Holds if every sample comes back whole, and fixed lengths cut some.",
+    )
+    whole = []
+    for policy in ("exact/random", "fixed/random", "planned_8/length"):
+        batcher, equal = setting.batcher(policy), 0
+        schedule, seen = batcher.schedule(0), 0
+        for step, (_, row) in enumerate(schedule):
+            ids = [int(i) for i in row if i != EMPTY]
+            for index, sample in zip(ids, unpad(batcher.batch(0, step)), strict=True):
+                original = setting.samples[index]
+                equal += all(np.array_equal(sample[m], original[m]) for m in setting.lengths.modalities)
+                seen += 1
+        whole.append(claim.add(f"samples whole, {policy.split('/')[0]}", equal / seen, ".0%")[0] == 1)
+    lengths, names = setting.lengths.values, setting.lengths.modalities
+    limits = {
+        "the longest sample": lengths.max(axis=0),
+        "the 95th percentile": np.quantile(lengths, 0.95, axis=0),
+        "the lengths of CMU-MOSI's files": np.array([FILE_LENGTHS[name] for name in names]),
+    }
+    cut = {
+        name: claim.add(f"samples cut by {name}", (lengths > limit).any(axis=1).mean(), ".1%")[0]
+        for name, limit in limits.items()
+    }
+    return claim.conclude(
+        all(whole) and all(cut.values()),
+        all(whole),
+        "Every sample comes out of its batch as it went in, under every policy here. Only fixed lengths below "
+        "the longest "
+        f"sample cut anything: those at the 95th percentile cut {claim.text('samples cut by the 95th percentile')} of "
+        f"the samples, CMU-MOSI's {claim.text(f'samples cut by the lengths of CMU-MOSI{chr(39)}s files')}. Fixed "
+        "padding to the "
+        "longest sample loses nothing either; what it costs is padding, and not content.",
+    )
+
+
+def distributions(setting: Setting, samples: int) -> Claim:
+    """6.4: what is saved, over length distributions."""
+    claim = Claim(
+        "6.4",
+        "Performance adapts to, and scales across, diverse length distributions",
+        "Bytes of the batches of an epoch, each padded to its own maxima, against fixed padding to the longest "
+        "sample, for "
+        f"{len(DISTRIBUTIONS)} distributions of {samples:,} samples and {setting.seeds} seeds; the same for 8 planned "
+        "shapes grouped by length; and the share of the padded cost that is real.",
+        "Holds if at least 60 % is saved on every distribution, in part if on some.",
+    )
+    median: dict[str, float] = {}
+    for name in DISTRIBUTIONS:
+        found: dict[str, list[float]] = {"exact": [], "planned 8": [], "shapes of exact": [], "real cost, exact": []}
+        found["real cost, planned 8"] = []
+        for seed in range(setting.seeds):
+            table = draw_lengths(name, samples, seed).select(setting.lengths.modalities)
+            cost, rows = setting.model_config.cost, setting.corpus.batch_size
+            fixed = _epoch(table, Fixed.longest(table), "random", rows, cost, seed)
+            exact = _epoch(table, Exact(table.modalities), "random", rows, cost, seed)
+            plan = plan_shapes(table, max_shapes=8, cost=cost, grouping="length", batch_size=rows)
+            planned = _epoch(table, Planned(plan), "length", rows, cost, seed)
+            found["exact"].append(1 - exact["bytes"] / fixed["bytes"])
+            found["planned 8"].append(1 - planned["bytes"] / fixed["bytes"])
+            found["shapes of exact"].append(exact["shapes"])
+            found["real cost, exact"].append(exact["real_cost"])
+            found["real cost, planned 8"].append(planned["real_cost"])
+        claim.add(f"{name}: saved, exact", found["exact"], ".0%")
+        claim.add(f"{name}: saved, planned 8", found["planned 8"], ".0%")
+        claim.add(f"{name}: shapes, exact", found["shapes of exact"], ",.0f")
+        claim.add(f"{name}: real cost, exact", found["real cost, exact"], ".2f")
+        claim.add(f"{name}: real cost, planned 8", found["real cost, planned 8"], ".2f")
+        median[name] = float(np.median(found["exact"]))
+    least, most = min(median, key=lambda n: median[n]), max(median, key=lambda n: median[n])
+    enough = [name for name, saved in median.items() if saved >= SAVING[0]]
+    return claim.conclude(
+        len(enough) == len(median),
+        bool(enough),
+        f"What a batch's own maximum saves depends on how far the longest of {setting.corpus.batch_size} samples "
+        "stays below "
+        f"the longest of all: {median[least]:.0%} on {least}, {median[most]:.0%} on {most}. "
+        f"It is 60 % or more on {len(enough)} of {len(median)} distributions ({', '.join(enough) or 'none'}). "
+        "A random batch of a wide distribution nearly always holds a long sample, which is what grouping by "
+        "length changes.",
+    )
+
+
+def _epoch(
+    table: LengthTable, policy: Policy, grouping: Grouping, rows: int, cost: Cost, seed: int
+) -> dict[str, float]:
+    schedule = make_schedule(table, policy, batch_size=rows, grouping=grouping, seed=seed, cost=cost)
+    widths = np.array([WIDTHS[name] for name in table.modalities])  # bytes count by them
+    padded = (schedule.shapes @ widths * schedule.batch_sizes).sum()
+    real = cost(table.values).sum() / (cost(schedule.shapes) * schedule.batch_sizes).sum()
+    return {"bytes": float(padded), "shapes": len(np.unique(schedule.shapes, axis=0)), "real_cost": float(real)}
+
+
+def claims(setting: Setting, samples: int) -> Iterator[Callable[[], Claim]]:
+    """Those of this module."""
+    yield lambda: no_truncation(setting)
+    yield lambda: distributions(setting, samples)

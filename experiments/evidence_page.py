@@ -1,0 +1,59 @@
+"""The evidence as one HTML file: the verdicts, the tables and pictures of every part, and where they come from."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from experiments.page import html_page
+from experiments.tables import Table, to_html
+
+FILE = "index.html"
+
+
+class Section(NamedTuple):
+    """One part of the page.
+
+    Attributes:
+        anchor: of links to it.
+        title: a question.
+        answer: paragraphs, made of figures.
+        tables: below them.
+        pictures: PNG files.
+        origin: command, commit, versions, device.
+    """
+
+    anchor: str
+    title: str
+    answer: Sequence[str]
+    tables: Sequence[Table]
+    pictures: Sequence[Path]
+    origin: str
+
+
+def write_page(title: str, sections: Sequence[Section], out: Path) -> Path:
+    """Write ``index.html`` into ``out``, aside and renamed when whole."""
+    links = "".join(f"<li><a href=#{section.anchor}>{to_html(section.title)}</a></li>" for section in sections)
+    parts = [f"<h1>{to_html(title)}</h1>", f"<nav><ul>{links}</ul></nav>", *map(_section, sections)]
+    file = out / FILE
+    aside = file.with_suffix(".tmp")
+    aside.write_text(html_page(title, "\n".join(parts)), encoding="utf-8")
+    aside.replace(file)
+    return file
+
+
+def _section(section: Section) -> str:
+    answer = "".join(f"<p>{to_html(text)}</p>" for text in section.answer)
+    tables = "".join(f"<h3>{to_html(table.title)}</h3>{table.html()}" for table in section.tables)
+    pictures = "".join(_picture(path, section.title) for path in section.pictures)
+    return (
+        f"<section id={section.anchor}><h2>{to_html(section.title)}</h2>{answer}{pictures}{tables}"
+        f"<p class=origin>{to_html(section.origin)}</p></section>"
+    )
+
+
+def _picture(path: Path, title: str) -> str:
+    data = base64.b64encode(path.read_bytes()).decode()
+    return f'<figure><img src="data:image/png;base64,{data}" alt="{to_html(title)}"></figure>'

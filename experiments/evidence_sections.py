@@ -1,0 +1,136 @@
+"""What the page of evidence says of each part: an answer made of figures, tables, pictures and where they come from."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments import benchmark_peers, meld_quality, scaling, seed_claims
+from experiments.evidence_page import Section
+from experiments.peers import training
+from experiments.provenance import where_measured
+from experiments.tables import Table, spread
+
+RESULTS = "results.json"
+
+Results = dict[str, Any]
+
+
+def make_sections(found: dict[str, Results], out: Path, left_out: list[str]) -> list[Section]:
+    """A section per part that is there, and what was left out on the first one."""
+    sections = []
+    for name, (title, answer, tables) in _PARTS.items():
+        if name not in found:
+            continue
+        results = found[name]
+        missing = results.get("not_installed")
+        sentences = [*answer(results)]
+        if missing:
+            sentences.append(f"Not installed, and left out: {', '.join(missing)}.")
+        sections.append(
+            Section(
+                name,
+                title,
+                sentences,
+                tables(results),
+                sorted((out / name).glob("*.png")),
+                where_measured(results),
+            )
+        )
+    if sections and left_out:
+        first = sections[0]
+        sections[0] = first._replace(answer=[*first.answer, *(f"Left out: {line}." for line in left_out)])
+    return sections
+
+
+def claims_answer(results: Results) -> list[str]:
+    """How many claims hold."""
+    counts = Counter(claim["verdict"] for claim in results["claims"])
+    told = ", ".join(f"{counts[verdict]} {verdict}" for verdict in ("holds", "holds in part", "does not hold here"))
+    return [
+        f"Of {len(results['claims'])} claims: {told}. The description of Algorithm 1 is about eager frameworks, and "
+        "leaves compiling out; what is measured here is JAX."
+    ]
+
+
+def training_answer(results: Results) -> list[str]:
+    """The plan of 8 shapes against each of the others."""
+    ratios = training.ratios(results["training"])
+    rates = [f"{spread(values)} times those of {name}" for name, values in ratios]
+    three = {(row["name"], row["batches"].split("/")[1]): row["seconds"]["3"] for row in results["training"]["rows"]}
+    ranked = sorted(three, key=lambda key: three[key])
+    return [
+        *([f"Samples per second of 8 planned shapes, once compiled: {'; '.join(rates)}."] if rates else []),
+        "Seconds for 3 epochs, compiling included, from the fewest: "
+        + ", ".join(f"{name} ({grouping}) {three[name, grouping]:,.0f}" for name, grouping in ranked)
+        + ".",
+    ]
+
+
+def kernel_answer(results: Results) -> list[str]:
+    """The batcher against a plain copy."""
+    rows = results["kernel"]["rows"]
+    copying = rows[0]["bytes"] / np.array(rows[0]["seconds"])
+    shares = {row["name"]: spread(row["bytes"] / np.array(row["seconds"]) / copying) for row in rows}
+    shown = [name for name in shares if name.startswith(("BucketBatcher", "pad_samples", "torch", "tf.data", "Grain"))]
+    return ["Speed as a share of a plain copy: " + "; ".join(f"{name} {shares[name]}" for name in shown) + "."]
+
+
+def shapes_answer(results: Results) -> list[str]:
+    """The best rule of others with as few shapes, and with any number."""
+    rows = [row for row in results["shapes"] if row["distribution"] == "meld"]
+    told = []
+    for ours in rows:
+        if not (ours["policy"].startswith("planned") and ours["grouping"] == "shape"):
+            continue
+        others = [row for row in rows if not row["policy"].startswith("planned")]
+        few = [row for row in others if row["shapes"] <= ours["shapes"]]
+        best, any_number = (max(group, key=_real) for group in (few, others))
+        told.append(
+            f"On MELD's lengths a plan of {ours['shapes']} shapes keeps {_real(ours):.3f} of the cost real. Of the other "
+            f"rules, the best with as few shapes ({best['policy']}) keeps {_real(best):.3f}; the best of all "
+            f"({any_number['policy']}) keeps {_real(any_number):.3f} with {any_number['shapes']:,} shapes."
+        )
+    return told
+
+
+def _real(row: Results) -> float:
+    return row["cost_efficiency"]
+
+
+def scaling_answer(results: Results) -> list[str]:
+    """Nothing but what the table of exponents says."""
+    del results
+    return ["How time, memory and compilations grow; the last table has the fitted exponents."]
+
+
+def quality_answer(results: Results) -> list[str]:
+    """Weighted F1 under each padding."""
+    rows = results["rows"]
+    figures = {}
+    for row in rows:
+        figures.setdefault(row["padding"], []).append(row["test"]["weighted_f1"])
+    told = "; ".join(f"{padding} {spread(values, '.3f')}" for padding, values in figures.items())
+    return [f"Weighted F1 on MELD's test split, text alone: {told}."]
+
+
+def _quality_tables(results: Results) -> list[Table]:
+    return [meld_quality.table(results)]
+
+
+_PARTS: dict[str, tuple[str, Callable[[Results], list[str]], Callable[[Results], list[Table]]]] = {
+    "claims": (
+        "Do the claims of dynamic padding hold?",
+        claims_answer,
+        lambda results: [*seed_claims.tables(results), seed_claims.methods(results)],
+    ),
+    "training": ("Why not just PyTorch?", training_answer, benchmark_peers.tables),
+    "shapes": ("Why not just powers of two, or one sort key?", shapes_answer, benchmark_peers.tables),
+    "kernel": ("How fast are samples padded?", kernel_answer, benchmark_peers.tables),
+    "scaling": ("What grows how?", scaling_answer, scaling.tables),
+    "quality": ("Does padding change what a model learns?", quality_answer, _quality_tables),
+}

@@ -1,0 +1,116 @@
+"""Train steps over padded length, rows and number of modalities: compiled, weighed and timed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from experiments.compare_measure import make_step
+from experiments.scaling_rounds import Config, in_turn
+from multimodal_pad import BatchShape, PaddedBatch, pad_samples
+from multimodal_pad.compiling import CompiledStep, StepTable
+from multimodal_pad.lengths import TARGETS
+from multimodal_pad.models import ModalityConfig, TransformerConfig
+
+MODALITIES = {
+    "text": ModalityConfig(feature_width=300),
+    "audio": ModalityConfig(feature_width=74, kernel_size=3),
+    "visual": ModalityConfig(feature_width=35, kernel_size=3),
+    "pose": ModalityConfig(feature_width=35, kernel_size=3),
+    "gaze": ModalityConfig(feature_width=35, kernel_size=3),
+}
+"""What there is to feed a model; one of M modalities takes the first M."""
+
+CLASSES = 3
+
+
+class Point(NamedTuple):
+    """What a train step is measured at: how many modalities, how many rows, every one of them how long."""
+
+    modalities: int
+    rows: int
+    length: int
+
+
+def full_batch(shape: BatchShape, widths: dict[str, int], targets: bool = True) -> PaddedBatch:
+    """A batch of this shape with every position real: features as wide as said, standard normal."""
+    rng = np.random.default_rng(0)
+    lengths = dict(shape.lengths)
+    sample: dict[str, Any] = {m: rng.standard_normal((lengths[m], width), np.float32) for m, width in widths.items()}
+    return pad_samples([{**sample, **({TARGETS: np.int32(0)} if targets else {})}] * shape.batch_size)
+
+
+def step_axes(config: Config) -> dict[str, list[Point]]:
+    """The points of the axes that are measured by a train step; axes may share some."""
+    usual = Point(config.modality_count, config.batch_size, config.length)
+    return {
+        "length": [usual._replace(length=length) for length in config.lengths],
+        "batch_size": [usual._replace(rows=rows) for rows in config.batch_sizes],
+        "modalities": [usual._replace(modalities=count) for count in config.modalities],
+    }
+
+
+def model_config(config: Config, modalities: int) -> TransformerConfig:
+    """The transformer of so many modalities."""
+    return TransformerConfig(
+        dict(list(MODALITIES.items())[:modalities]),
+        CLASSES,
+        d_model=config.d_model,
+        num_heads=config.num_heads,
+        crossmodal_layers=config.layers,
+        memory_layers=config.layers,
+        dropout_rate=config.dropout_rate,
+    )
+
+
+def measure_steps(config: Config, done: Callable[..., None]) -> dict[str, list[dict[str, Any]]]:
+    """Train steps over length, batch size and number of modalities: compiled, weighed and timed."""
+    axes = step_axes(config)
+    points = sorted({point for listed in axes.values() for point in listed})
+    configs = {point.modalities: model_config(config, point.modalities) for point in points}
+    steps, leaves = {}, {}
+    for count, chosen in configs.items():
+        steps[count] = make_step(chosen, 1e-3, config.seed)
+        leaves[count] = steps[count].leaves
+        done("making models")
+    batches, compiled = {}, {}
+    for point in points:
+        widths = {m: given.feature_width or 0 for m, given in configs[point.modalities].modalities.items()}
+        batches[point] = full_batch(BatchShape.of(point.rows, dict.fromkeys(widths, point.length)), widths)
+
+    def compile_at(point: Point) -> float:
+        jax.clear_caches()  # else what was traced before would be found there
+        table = StepTable(steps[point.modalities].train_step, donate_state=True)
+        found: CompiledStep = table.compile(leaves[point.modalities], batches[point])
+        compiled.setdefault(point, found)
+        return found.seconds
+
+    def step_at(point: Point) -> float:
+        begun = time.perf_counter()
+        leaves[point.modalities], metrics = compiled[point].call(leaves[point.modalities], batches[point])
+        float(metrics.loss)  # waits for the step
+        return time.perf_counter() - begun
+
+    compiling = in_turn([partial(compile_at, p) for p in points], config.rounds, config, partial(done, "compiling"))
+    for point in points:
+        step_at(point)  # the first one is slower
+    stepping = in_turn([partial(step_at, p) for p in points], config.step_rounds, config, partial(done, "stepping"))
+    rows = {
+        point: {
+            **point._asdict(),
+            "encoders": point.modalities * (point.modalities - 1),
+            "step_seconds": stepping[place],
+            "compile_seconds": compiling[place],
+            "device_bytes": compiled[point].device_bytes,
+            "flops": point.rows
+            * float(configs[point.modalities].cost(np.full((1, point.modalities), point.length))[0]),
+        }
+        for place, point in enumerate(points)
+    }
+    sizes = {"length": "length", "batch_size": "rows", "modalities": "modalities"}
+    return {axis: [{"size": rows[p][sizes[axis]], **rows[p]} for p in listed] for axis, listed in axes.items()}
