@@ -6,9 +6,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 VERSION = $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 
-.PHONY: help compare test check format docs clean
+.PHONY: help compare evidence test check format docs clean
 help:
 	@echo 'make compare [ARGS="--source meld --data-dir DIR"]  what padding costs: fixed, exact, bucketed, planned'
+	@echo 'make evidence [ARGS="--quick --data-dir DIR"]       every claim and every rival, measured: one page to read'
 	@echo 'make test    [ARGS="-k padding"]                    the tests'
 	@echo 'make check                                          format, lint, types, doctests'
 	@echo 'make format                                         mend format and imports'
@@ -17,6 +18,9 @@ help:
 
 compare: $(VENV)/installed-$(VERSION)-experiments
 	$(BIN)/python -m experiments.compare_padding $(ARGS)
+
+evidence: $(VENV)/installed-$(VERSION)-experiments
+	$(BIN)/python -m experiments.evidence $(ARGS)
 
 test: $(VENV)/installed-$(VERSION)-dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)

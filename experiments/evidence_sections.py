@@ -91,8 +91,8 @@ def shapes_answer(results: Results) -> list[str]:
         few = [row for row in others if row["shapes"] <= ours["shapes"]]
         best, any_number = (max(group, key=_real) for group in (few, others))
         told.append(
-            f"On MELD's lengths a plan of {ours['shapes']} shapes keeps {_real(ours):.3f} of the cost real. Of the other "
-            f"rules, the best with as few shapes ({best['policy']}) keeps {_real(best):.3f}; the best of all "
+            f"On MELD's lengths a plan of {ours['shapes']} shapes keeps {_real(ours):.3f} of the cost real. Of the "
+            f"other rules, the best with as few shapes ({best['policy']}) keeps {_real(best):.3f}; the best of all "
             f"({any_number['policy']}) keeps {_real(any_number):.3f} with {any_number['shapes']:,} shapes."
         )
     return told

@@ -25,13 +25,13 @@ from rich.progress import Progress
 from experiments.distributions import draw_lengths
 from experiments.output import write_results
 from experiments.scaling_plans import measure_samples, measure_shapes
-from experiments.scaling_report import draw, fit_all, markdown, tables
+from experiments.scaling_report import draw, exponents, fit_all, markdown, tables
 from experiments.scaling_rounds import QUICK, Config
 from experiments.scaling_steps import measure_steps, step_axes
 from multimodal_pad.cli import exit_status
 from multimodal_pad.sources import Meld
 
-__all__ = ["Config", "draw", "main", "markdown", "run", "tables"]
+__all__ = ["Config", "draw", "exponents", "main", "markdown", "run", "tables"]
 
 
 def run(config: Config, progress: Progress) -> dict[str, Any]:

@@ -225,6 +225,13 @@ def _number(value: float) -> str:
     return f"{round(value, 2) + 0.0:.2f}"  # + 0.0: no "-0.00"
 
 
+def exponents(results: dict[str, Any]) -> str:
+    """The exponents, and where they come from, for a page."""
+    from experiments.provenance import where_measured
+
+    return f"{_exponents(results).markdown()} {where_measured(results)}"
+
+
 def markdown(results: dict[str, Any]) -> str:
     """All tables, and where they come from."""
     from experiments.provenance import where_measured

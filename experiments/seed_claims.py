@@ -138,6 +138,13 @@ def tables(results: dict[str, Any]) -> list[Table]:
     ]
 
 
+def verdicts(results: dict[str, Any]) -> str:
+    """The claims and their verdicts, and where they come from, for a page."""
+    from experiments.provenance import where_measured
+
+    return f"{tables(results)[0].markdown()} {where_measured(results)}"
+
+
 def methods(results: dict[str, Any]) -> Table:
     """How each claim was measured, and when it holds."""
     rows = [[claim["section"], claim["method"], claim["rule"]] for claim in results["claims"]]

@@ -71,9 +71,12 @@ class Config:
     contenders: tuple[Contender, ...] = CONTENDERS
 
 
+QUICK = {"modalities": ("audio",), "samples": 96, "d_model": 8, "num_heads": 2}
+
+
 def quick(config: Config) -> Config:
     """A look at whether everything works."""
-    corpus = replace(config.corpus, source="synthetic", data_dir=None, **{**compare_padding.QUICK, "samples": 96})
+    corpus = replace(config.corpus, source="synthetic", data_dir=None, **{**compare_padding.QUICK, **QUICK})
     few = tuple(
         contender._replace(batches=contender.batches.replace("_8", "_2"), compiled=contender.compiled and 1)
         for contender in CONTENDERS

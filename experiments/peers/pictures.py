@@ -9,7 +9,13 @@ import numpy as np
 
 from experiments.peers.contenders import EPOCHS
 
-_COLOURS = {"multimodal_pad": "#4269d0", "transformers": "#efb118", "tensorflow": "#ff725c", "lhotse": "#3ca951"}
+_COLOURS = {
+    "planned": "#4269d0",
+    "fixed, own maxima,\npowers of two": "#9aa5b1",
+    "transformers": "#efb118",
+    "tensorflow": "#ff725c",
+    "lhotse": "#3ca951",
+}
 _LIBRARIES = {"jax": "#4269d0", "torch": "#ff725c", "torch.compile": "#efb118"}
 
 
@@ -46,28 +52,24 @@ def _kernel(axis: Any, measured: dict[str, Any]) -> None:
 def _shapes(axis: Any, rows: list[dict[str, Any]]) -> None:
     shown = [row for row in rows if row["distribution"] == "meld"]
     for library, colour in _COLOURS.items():
-        of_library = [row for row in shown if (row["package"] or "multimodal_pad") == library]
-        axis.plot(
-            [row["shapes"] for row in of_library],
-            [row["cost_efficiency"] for row in of_library],
-            "o",
-            color=colour,
-            label=library,
-        )
+        found = [row for row in shown if (row["package"] or _kind(row)) == library]
+        shapes, real = [row["shapes"] for row in found], [row["cost_efficiency"] for row in found]
+        axis.plot(shapes, real, "s" if library == "planned" else "o", color=colour, label=library)
     for row in shown:
-        if row["policy"].startswith("planned") and row["grouping"] == "shape":
+        if _kind(row) == "planned" and row["grouping"] == "shape":
+            at = row["shapes"], row["cost_efficiency"]
             axis.annotate(
-                f"planned, {row['shapes']}",
-                (row["shapes"], row["cost_efficiency"]),
-                textcoords="offset points",
-                xytext=(6, -3),
-                fontsize=8,
+                f"planned, {row['shapes']}", at, textcoords="offset points", xytext=(-6, 8), ha="right", fontsize=8
             )
     axis.set_xscale("log")
-    axis.set(
-        xlabel="batch shapes in an epoch", ylabel="real share of the padded cost", title="MELD's lengths", ylim=(0, 1)
-    )
-    axis.legend(fontsize=8, loc="lower right")
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.set(xlabel="batch shapes in an epoch", ylabel="real share of the padded cost", title="MELD's lengths")
+    axis.set_ylim(0, 1)
+    axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+
+
+def _kind(row: dict[str, Any]) -> str:
+    return "planned" if row["policy"].startswith("planned") else "fixed, own maxima,\npowers of two"
 
 
 def _names(measured: dict[str, Any]) -> list[str]:

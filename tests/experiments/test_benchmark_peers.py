@@ -1,0 +1,134 @@
+import json
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+
+from experiments import benchmark_peers
+from experiments.peers import contenders, training
+from experiments.worker import start
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("peers") / "run"
+    assert benchmark_peers.main(["--quick", "--only", "training", "--out", str(folder)]) == 0
+    assert (folder / "benchmark_peers.png").stat().st_size > 10_000
+    return json.loads((folder / "results.json").read_text(encoding="utf-8"))
+
+
+def test_everybody_who_is_installed_is_measured(results):
+    rows = results["training"]["rows"]
+    libraries = {row["library"] for row in rows}
+    assert libraries == {"jax", "torch"} if find_spec("torch") else {"jax"}
+    for row in rows:
+        assert len(row["turns"]) == results["training"]["config"]["rounds"]
+        assert all(turn for turn in row["turns"])
+        assert min(row["samples_per_second"]) > 0
+        assert row["seconds"]["1"] < row["seconds"]["3"] < row["seconds"]["10"]
+    assert ("torch" in results["not_installed"]) == (find_spec("torch") is None)
+
+
+def test_the_models_are_the_same(results):
+    pytest.importorskip("torch")
+    assert results["training"]["parity"]["outputs_apart"] <= 1e-4
+
+
+def test_seconds_are_made_of_what_they_are_made_of(results):
+    for row in results["training"]["rows"]:
+        for epochs in ("1", "3", "10"):
+            parts = row["preparing_seconds"] + row["compile_seconds"][epochs] + int(epochs) * row["epoch_seconds"]
+            assert row["seconds"][epochs] == pytest.approx(parts)
+    exact = next(row for row in results["training"]["rows"] if row["name"] == "exact padding")
+    assert exact["compile_seconds"]["10"] > exact["compile_seconds"]["1"] > 0
+    assert exact["shapes_compiled"] == 1
+
+
+def test_the_table_and_the_ratios(results):
+    text = benchmark_peers.markdown(results)
+    assert "| fixed padding | random |" in text
+    assert "~" in text  # exact padding compiled one shape of many
+    named = [name for name, _ in training.ratios(results["training"])]
+    assert named == [] or named[0] == "fixed padding, random batches"
+
+
+def test_ratios_are_taken_round_by_round():
+    def row(contender, rates):
+        return {**contender._asdict(), "samples_per_second": rates}
+
+    measured = {"rows": [row(contenders.OURS, [8.0, 20.0]), row(contenders.FIXED, [1.0, 2.0])]}
+    ((name, values),) = training.ratios(measured)
+    assert name == "fixed padding, random batches"
+    np.testing.assert_array_equal(values, [8, 10])
+
+
+def test_the_twin_learns_as_the_model_does():
+    torch = pytest.importorskip("torch")
+    import jax
+    from flax import nnx
+
+    from experiments.peers import twin
+    from experiments.peers.jax_side import parameters_of
+    from multimodal_pad import pad_samples
+    from multimodal_pad.models import ModalityConfig, MultimodalTransformer, TransformerConfig
+    from multimodal_pad.training import TrainStep, cross_entropy, make_optimizer
+
+    config = TransformerConfig(
+        {"text": ModalityConfig(vocabulary_size=9), "audio": ModalityConfig(feature_width=4, kernel_size=3)},
+        num_outputs=3,
+        d_model=8,
+        num_heads=2,
+        crossmodal_layers=2,
+        memory_layers=1,
+        dropout_rate=0.0,
+    )
+    model = MultimodalTransformer(config, rngs=nnx.Rngs(0))
+    rng = np.random.default_rng(0)
+    samples = [
+        {
+            "text": rng.integers(0, 9, words),
+            "audio": rng.standard_normal((frames, 4), np.float32),
+            "targets": np.int32(words % 3),
+        }
+        for words, frames in ((3, 0), (5, 7), (1, 12), (0, 4))
+    ]
+    names = ("text", "audio")
+    batch = pad_samples(samples, modalities=names, pad_to={"text": 6, "audio": 15})
+    other = twin.Twin(config, parameters_of(model))
+    padded = twin.pad(samples, names, {"text": 6, "audio": 15})
+    step = TrainStep(model, make_optimizer(1e-2), cross_entropy)
+    outputs = jax.jit(step.eval_step)(step.leaves, batch).outputs
+    np.testing.assert_allclose(other(*padded[:2]).detach().numpy(), outputs, atol=1e-5)
+    own = twin.pad(samples, names, None)
+    np.testing.assert_allclose(other(*own[:2]).detach().numpy(), other(*padded[:2]).detach().numpy(), atol=1e-5)
+    train_step = jax.jit(step.train_step)
+    leaves, optimizer, ours, theirs = step.leaves, twin.make_optimizer(other, 1e-2), [], []
+    for _ in range(3):
+        leaves, metrics = train_step(leaves, batch)
+        ours.append(float(metrics.loss))
+        theirs.append(twin.train_step(other, optimizer, *padded))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4)
+    assert all(torch.isfinite(p.grad).all() for p in other.parameters() if p.grad is not None)
+
+
+def never_ready():
+    import time
+
+    time.sleep(60)
+
+
+def squares():
+    return "ready", lambda x: x * x
+
+
+def test_a_worker_answers_until_the_block_ends():
+    with start("squares", squares) as worker:
+        assert (worker.first, worker.ask(3), worker.ask(4)) == ("ready", 9, 16)
+
+
+def test_a_worker_that_takes_too_long_is_given_up():
+    with (
+        pytest.raises(TimeoutError, match=r"sleeper: was not ready after 0\.5 s"),
+        start("sleeper", never_ready, patience=0.5),
+    ):
+        pass

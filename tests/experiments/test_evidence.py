@@ -1,0 +1,114 @@
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from experiments import evidence, evidence_page
+from experiments.evidence_page import Section, write_page
+from experiments.tables import Table, spread
+
+PIXEL = bytes.fromhex(
+    "89504e470d0a1a0a0000000d4948445200000001000000010806000000"
+    "1f15c4890000000d49444154789c6360000002000001e221bc330000000049454e44ae426082"
+)
+
+
+def test_the_page_is_one_file_with_nothing_to_fetch(tmp_path):
+    picture = tmp_path / "picture.png"
+    picture.write_bytes(PIXEL)
+    table = Table("Title <1>", ["", "figure"], [["a & b", "1"]], "A note with `code`.")
+    file = write_page(
+        "A page", [Section("one", "Why?", ["Because **8** < 9."], [table], [picture], "`command`")], tmp_path
+    )
+    text = file.read_text(encoding="utf-8")
+    assert file == tmp_path / evidence_page.FILE
+    assert "Because <strong>8</strong> &lt; 9." in text
+    assert "<td class=words>a &amp; b</td><td class=figures>1</td>" in text
+    assert "<h3>Title &lt;1&gt;</h3>" in text
+    assert 'href="#one"' in text or "href=#one" in text
+    assert re.findall(r'src="([^"]{0,22})', text) == ["data:image/png;base64,"]
+    assert not re.search(r"https?://", text)
+    assert [path.name for path in tmp_path.iterdir() if path.suffix == ".tmp"] == []
+
+
+@pytest.fixture
+def parts(monkeypatch):
+    """Two parts that write at once, and one that fails."""
+    ran = []
+
+    def run(command, **_):
+        ran.append(command)
+        folder = command[command.index("--out") + 1]
+        if "fails" in folder:
+            return subprocess.CompletedProcess(command, 2)
+        Path(folder).mkdir(parents=True)
+        Path(folder, "results.json").write_text("{}", encoding="utf-8")
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(evidence.subprocess, "run", run)
+    monkeypatch.setattr(evidence, "make_sections", lambda *_: [])
+    return ran
+
+
+def test_parts_that_are_there_are_not_run_again(parts, tmp_path, capsys):
+    out = tmp_path / "evidence"
+    assert evidence.main(["--only", "scaling", "shapes", "--out", str(out)]) == 0
+    assert [command[2] for command in parts] == ["experiments.scaling", "experiments.benchmark_peers"]
+    assert evidence.main(["--only", "scaling", "kernel", "--out", str(out)]) == 0
+    assert [command[-1] for command in parts[2:]] == [str(out / "kernel")]
+    assert "scaling: there already" in capsys.readouterr().err
+
+
+def test_what_needs_the_corpus_is_left_out_with_a_line(parts, tmp_path, capsys):
+    assert evidence.main(["--only", "quality", "--out", str(tmp_path / "evidence")]) == 0
+    assert not parts
+    assert "quality: needs --data-dir" in capsys.readouterr().err
+
+
+def test_claims_are_given_the_quality_that_was_measured(parts, tmp_path):
+    out = tmp_path / "evidence"
+    assert evidence.main(["--only", "quality", "claims", "--data-dir", "MELD", "--quick", "--out", str(out)]) == 0
+    command = parts[1]
+    assert command[command.index("--quality") + 1] == str(out / "quality" / "results.json")
+    assert "--quick" in command
+
+
+def test_a_part_that_fails_ends_the_run(parts, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(evidence, "PARTS", (evidence.Part("fails", "scaling"), evidence.Part("next", "scaling")))
+    assert evidence.main(["--out", str(tmp_path / "evidence")]) == 2
+    assert len(parts) == 1
+    assert "the part fails has failed" in capsys.readouterr().err
+
+
+def test_a_folder_that_can_not_be_written(tmp_path, capsys):
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    assert evidence.main(["--out", str(tmp_path / "file" / "below")]) == 2
+    assert "can't be written" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
+def test_control_c_ends_it_with_a_line(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "experiments.evidence", "--quick", "--only", "scaling", "--out", str(tmp_path / "out")],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stderr.readline().startswith("[1/1] scaling")
+    time.sleep(3)
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "stopped" in said
+    assert "Traceback" not in said
+    assert not (tmp_path / "out" / "scaling").exists()
+
+
+def test_spread_of_one_value_and_of_several():
+    assert spread([1.5], ".1f") == "1.5"
+    assert spread([1, 2, 3, 4, 5], ".0f") == "3 (2 to 4)"
