@@ -39,8 +39,11 @@ def write_page(title: str, sections: Sequence[Section], out: Path) -> Path:
     parts = [f"<h1>{to_html(title)}</h1>", f"<nav><ul>{links}</ul></nav>", *map(_section, sections)]
     file = out / FILE
     aside = file.with_suffix(".tmp")
-    aside.write_text(html_page(title, "\n".join(parts)), encoding="utf-8")
-    aside.replace(file)
+    try:
+        aside.write_text(html_page(title, "\n".join(parts)), encoding="utf-8")
+        aside.replace(file)
+    finally:
+        aside.unlink(missing_ok=True)
     return file
 
 

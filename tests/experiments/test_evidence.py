@@ -1,3 +1,4 @@
+import errno
 import os
 import re
 import signal
@@ -10,7 +11,9 @@ import pytest
 
 from experiments import evidence, evidence_page
 from experiments.evidence_page import Section, write_page
+from experiments.output import write_results
 from experiments.tables import Table, spread
+from multimodal_pad.cli import exit_status
 
 PIXEL = bytes.fromhex(
     "89504e470d0a1a0a0000000d4948445200000001000000010806000000"
@@ -107,6 +110,22 @@ def test_control_c_ends_it_with_a_line(tmp_path):
     assert "stopped" in said
     assert "Traceback" not in said
     assert not (tmp_path / "out" / "scaling").exists()
+
+
+def test_a_full_disk_leaves_nothing_that_looks_finished(tmp_path, capsys, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def draw(_, path):
+        full(path)
+
+    out = tmp_path / "run"
+    assert exit_status(lambda: write_results("any", [], out, lambda _: {}, lambda _: "", draw)) == 2
+    assert "No space left on device" in capsys.readouterr().err
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OSError, match="No space"):
+        write_page("A page", [], tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_spread_of_one_value_and_of_several():

@@ -2,10 +2,12 @@ import json
 
 import numpy as np
 import pytest
+from rich.progress import Progress
 
-from experiments import seed_claims
-from experiments.claims import exactness, gradients
-from experiments.claims.claim import Claim
+from experiments import compare_padding, seed_claims
+from experiments.claims import exactness, gradients, measured_steps
+from experiments.claims.claim import Claim, Setting
+from experiments.claims.measured_steps import MeasuredSteps
 from experiments.claims.quality import model_quality
 
 
@@ -118,3 +120,16 @@ def test_a_wrong_quality_file(tmp_path, capsys, content):
     assert seed_claims.main(["--quality", str(file), "--out", str(tmp_path / "run")]) == 2
     assert f"error: --quality {file}" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_the_peak_is_told_where_the_device_tells_it(monkeypatch):
+    peaks = iter([1, 50, 200])
+    monkeypatch.setattr(measured_steps, "peak_bytes_in_use", lambda: next(peaks))
+    corpus = compare_padding.on_corpus(None, modalities=("audio",), samples=24, batch_size=8, d_model=8, num_heads=2)
+    samples, lengths, config, _ = compare_padding.load(corpus, Progress(disable=True))
+    setting = Setting(samples, lengths, config, corpus, repeats=1, batches=3, seeds=1)
+    steps = MeasuredSteps(setting, lambda: None)
+    monkeypatch.setattr(steps, "_train", lambda leaves, _: leaves)
+    assert steps.peaks() == {"exact": 50, "fixed": 200}
+    monkeypatch.setattr(measured_steps, "peak_bytes_in_use", lambda: None)
+    assert steps.peaks() == {}
