@@ -62,10 +62,10 @@ def to_html(text: str) -> str:
 
 
 def spread(values: Sequence[float] | np.ndarray, form: str = ".2f") -> str:
-    """The median, and the middle half in brackets; a lone value as it is.
+    """The median, and the middle half in brackets where it is wider than what is printed.
 
-    >>> spread([1.0, 2.0, 3.0]), spread([2.0])
+    >>> spread([1.0, 2.0, 3.0]), spread([2.0, 2.001])
     ('2.00 (1.50 to 2.50)', '2.00')
     """
     low, middle, high = (format(value, form) for value in np.percentile(values, [25, 50, 75]))
-    return middle if len(values) == 1 else f"{middle} ({low} to {high})"
+    return middle if low == high else f"{middle} ({low} to {high})"
