@@ -17,6 +17,13 @@ Prepare = Callable[..., tuple[Any, Answer]]
 
 
 @dataclass(frozen=True)
+class _Failed:
+    """What a process tells that could not be made ready."""
+
+    why: str
+
+
+@dataclass(frozen=True)
 class Worker:
     """A process that is ready and waits.
 
@@ -50,7 +57,7 @@ def start(name: str, prepare: Prepare, *arguments: Any, patience: float | None =
         patience: seconds that it may take to be ready; by default any.
 
     Raises:
-        RuntimeError: it ended before it was ready; its own message stands above.
+        RuntimeError: it ended before it was ready; names the exception.
         TimeoutError: it was not ready in time.
     """
     context = get_context("spawn")
@@ -70,7 +77,11 @@ def start(name: str, prepare: Prepare, *arguments: Any, patience: float | None =
 def _serve(connection: Connection, prepare: Prepare, arguments: tuple[Any, ...]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this process
     logging.disable(logging.WARNING)  # what is to be said of the corpus, the parent has said
-    first, answer = prepare(*arguments)
+    try:
+        first, answer = prepare(*arguments)
+    except Exception as error:
+        connection.send(_Failed(f"{type(error).__name__}: {error}".splitlines()[0]))
+        raise
     connection.send(first)
     while True:
         try:
@@ -82,6 +93,9 @@ def _serve(connection: Connection, prepare: Prepare, arguments: tuple[Any, ...])
 
 def _receive(connection: Connection, name: str) -> Any:
     try:
-        return connection.recv()
+        received = connection.recv()
     except EOFError:
         raise RuntimeError(f"{name}: its process ended; the reason stands above") from None
+    if isinstance(received, _Failed):
+        raise RuntimeError(f"{name}: its process ended with {received.why}")
+    return received

@@ -65,7 +65,7 @@ class Config:
     """
 
     corpus: compare_padding.Config
-    rounds: int = 9
+    rounds: int = 7
     turn_seconds: float = 4.0
     patience: float = 420.0
     contenders: tuple[Contender, ...] = CONTENDERS

@@ -51,8 +51,10 @@ def compare(config: Config, progress: Progress) -> dict[str, Any]:
             try:
                 worker = start(library, _prepare, library, config, given, patience=patience)
                 workers[library] = stack.enter_context(worker)
-            except TimeoutError:
-                gave_up.append({"library": library, "seconds": patience})
+            except (TimeoutError, RuntimeError) as error:
+                if library != "torch.compile":
+                    raise
+                gave_up.append({"library": library, "why": str(error)})
             else:
                 given = given or workers[library].first.pop("parameters")
             progress.advance(task)
@@ -162,10 +164,7 @@ def _note(results: dict[str, Any]) -> str:
     corpus, versions = results["config"]["corpus"], results["versions"]
     parity = results["parity"]
     same = "" if parity is None else f"outputs of the two models {parity['outputs_apart']:.0e} apart; "
-    missing = "".join(
-        f" `{given_up['library']}` was not ready after {given_up['seconds']:.0f} s and was given up."
-        for given_up in results["gave_up"]
-    )
+    missing = "".join(f" Left out: {left['why']}." for left in results["gave_up"])
     missing += f" Not installed: {', '.join(results['not_installed'])}." if results["not_installed"] else ""
     return (
         f"{results['samples']:,} samples ({results['corpus']}), batches of {corpus['batch_size']}, "

@@ -59,7 +59,7 @@ def test_a_quick_run(tmp_path, capsys, monkeypatch):
     assert results["not_installed"] == ["nowhere"]
     assert "Not installed: nowhere." in shown
     assert markdown(results) in shown
-    assert " 1.00 (1.00 to 1.00) " in shown.splitlines()[2]
+    assert "| 1.00 |" in shown.splitlines()[2]
 
 
 def test_a_contender_that_dies_is_named(capfd):

@@ -117,6 +117,17 @@ def never_ready():
     time.sleep(60)
 
 
+def fails():
+    raise ValueError("no such thing\nand more")
+
+
+def test_a_worker_that_fails_says_why(capfd):
+    with pytest.raises(RuntimeError, match="failing: its process ended with ValueError: no such thing$"):  # noqa: SIM117
+        with start("failing", fails):
+            pass
+    assert "Traceback" in capfd.readouterr().err
+
+
 def squares():
     return "ready", lambda x: x * x
 
