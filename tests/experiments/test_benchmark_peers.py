@@ -122,7 +122,7 @@ def fails():
 
 
 def test_a_worker_that_fails_says_why(capfd):
-    with pytest.raises(RuntimeError, match="failing: its process ended with ValueError: no such thing$"):  # noqa: SIM117
+    with pytest.raises(RuntimeError, match=r"failing: its process ended with ValueError: no such thing$"):  # noqa: SIM117
         with start("failing", fails):
             pass
     assert "Traceback" in capfd.readouterr().err
