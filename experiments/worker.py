@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -79,9 +80,10 @@ def _serve(connection: Connection, prepare: Prepare, arguments: tuple[Any, ...])
     logging.disable(logging.WARNING)  # what is to be said of the corpus, the parent has said
     try:
         first, answer = prepare(*arguments)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is told
+        traceback.print_exc()
         connection.send(_Failed(f"{type(error).__name__}: {error}".splitlines()[0]))
-        raise
+        return
     connection.send(first)
     while True:
         try:
