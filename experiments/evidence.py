@@ -25,6 +25,8 @@ from experiments.evidence_sections import RESULTS, make_sections
 from multimodal_pad import PaddingError
 from multimodal_pad.cli import exit_status
 
+TITLE = "What padding costs, and what planned shapes save"
+
 
 class Part(NamedTuple):
     """One script of the evidence.
@@ -139,7 +141,7 @@ def _run(options: argparse.Namespace) -> None:
     _check_writable(options.out)
     left_out = run_parts(options.out, options.only, options.data_dir, options.quick, console)
     page = write_page(
-        "What padding costs, and what planned shapes save",
+        TITLE,
         make_sections(collect(options.out), options.out, left_out),
         options.out,
     )

@@ -122,9 +122,8 @@ def tables(results: dict[str, Any]) -> list[Table]:
         for name, values in claim["figures"].items()
     ]
     note = (
-        f"{results['samples']:,} samples ({results['corpus']}), batches of {results['batch_size']}. Dynamic "
-        "padding is exact "
-        "padding here: each batch to its own maxima, random batches."
+        f"{results['samples']:,} samples ({results['corpus']}), batches of {results['batch_size']}. Dynamic padding "
+        "is exact padding here: each batch to its own maxima, random batches."
     )
     return [
         Table("The claims and what became of them", ["", "claim", "verdict", "why"], verdicts, note, text_columns=4),

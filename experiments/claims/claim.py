@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -84,13 +84,6 @@ class Setting:
     def batcher(self, policy: str, seed: int = 0) -> BucketBatcher:
         """The batches of a policy of :mod:`experiments.compare_padding`, as ``"exact/random"``."""
         name, grouping = compare_padding.parse_policy(policy)
-        made = compare_padding.make_policy(name, grouping, self.samples, self.lengths, self.corpus, self.model_config)
-        return BucketBatcher(
-            self.samples,
-            made,
-            batch_size=self.corpus.batch_size,
-            lengths=self.lengths,
-            grouping=grouping,
-            seed=seed,
-            cost=self.model_config.cost,
-        )
+        corpus = replace(self.corpus, seed=seed)
+        made = compare_padding.make_policy(name, grouping, self.samples, self.lengths, corpus, self.model_config)
+        return compare_padding.make_batcher(made, grouping, self.samples, self.lengths, corpus, self.model_config)

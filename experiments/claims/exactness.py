@@ -26,10 +26,10 @@ def masking(setting: Setting, tick: Callable[[], None]) -> Claim:
     claim = Claim(
         "4.1",
         "softmax((QK^T + M) / sqrt(d)) V keeps padded positions out of attention",
-        f"This project's model, {ROWS} samples a time: outputs and gradients with NaN in the padding instead of "
-        "0, and padded "
-        "to the longest sample of all instead of to their own maxima. And the formula as written, on random queries "
-        "and keys: M of ones and zeros as in the listing, and M of minus infinity, with a modality that is missing.",
+        f"This project's model, {ROWS} samples a time: outputs and gradients with NaN in the padding instead of 0, "
+        "and padded to the longest sample of all instead of to their own maxima. And the formula as written, on "
+        "random queries and keys: M of ones and zeros as in the listing, and M of minus infinity, with a modality "
+        "that is missing.",
         f"Holds if nothing changes (exactly for NaN, {OUTPUTS_APART:g} for lengths) and the formula as written gives "
         "padding no weight; in part if the first.",
     )
@@ -67,15 +67,12 @@ def masking(setting: Setting, tick: Callable[[], None]) -> Claim:
     return claim.conclude(
         bool(exact and max(listed) == 0),
         bool(exact),
-        "Masked with `where` on keys, values and queries, padding changes nothing: exactly for what stands in "
-        "it, within "
-        f"{lengths.max():.0e} for how long it is. The formula as written does not do that. A mask of ones and "
-        "zeros that is "
-        f"added to the scores leaves {claim.text('weight on padding, M of ones and zeros')} of the weight on padding; "
-        "M has to be minus infinity there, and then a missing modality makes "
-        f"{claim.text('outputs that are NaN where a modality is missing, M of minus infinity')} of its outputs "
-        "NaN, so that "
-        "it needs a case of its own.",
+        "Masked with `where` on keys, values and queries, padding changes nothing: exactly for what stands in it, "
+        f"within {lengths.max():.0e} for how long it is. The formula as written does not do that. A mask of ones and "
+        f"zeros that is added to the scores leaves {claim.text('weight on padding, M of ones and zeros')} of the "
+        "weight on padding; M has to be minus infinity there, and then a missing modality makes "
+        f"{claim.text('outputs that are NaN where a modality is missing, M of minus infinity')} of its outputs NaN, "
+        "so that it needs a case of its own.",
     )
 
 
@@ -84,11 +81,9 @@ def positions(setting: Setting) -> Claim:
     claim = Claim(
         "4.2",
         "position_ids = arange(seq_length) adapts positions to each batch",
-        "Sinusoidal positions and one head of self-attention with masks, in float64, on the audio lengths of "
-        "random batches: "
-        "how much the mean of the real positions changes when a sample is padded to the longest of all instead "
-        "of to its "
-        "batch's maximum, with the padding on its right and on its left.",
+        "Sinusoidal positions and one head of self-attention with masks, in float64, on the audio lengths of random "
+        "batches: how much the mean of the real positions changes when a sample is padded to the longest of all "
+        "instead of to its batch's maximum, with the padding on its right and on its left.",
         "Holds if nothing changes on either side, in part if on the right.",
     )
     rng = np.random.default_rng(0)
@@ -112,10 +107,9 @@ def positions(setting: Setting) -> Claim:
     return claim.conclude(
         not right.any() and not left.any(),
         not right.any(),
-        "With the padding on the right a position is a sample's own, whatever the batch: nothing changes. With "
-        "the padding on "
-        "the left, as the files of CMU-MOSI and CMU-MOSEI have it, arange counts the padding, and the same sample "
-        f"comes out {claim.text('changed, padding on the left')} different in another batch.",
+        "With the padding on the right a position is a sample's own, whatever the batch: nothing changes. With the "
+        "padding on the left, as the files of CMU-MOSI and CMU-MOSEI have it, arange counts the padding, and the "
+        f"same sample comes out {claim.text('changed, padding on the left')} different in another batch.",
     )
 
 

@@ -51,15 +51,13 @@ def no_truncation(setting: Setting) -> Claim:
         name: claim.add(f"samples cut by {name}", (lengths > limit).any(axis=1).mean(), ".1%")[0]
         for name, limit in limits.items()
     }
+    at_95, of_mosi = (claim.text(f"samples cut by {name}") for name in list(limits)[1:])
     return claim.conclude(
         all(whole) and all(cut.values()),
         all(whole),
-        "Every sample comes out of its batch as it went in, under every policy here. Only fixed lengths below "
-        "the longest "
-        f"sample cut anything: those at the 95th percentile cut {claim.text('samples cut by the 95th percentile')} of "
-        f"the samples, CMU-MOSI's {claim.text(f'samples cut by the lengths of CMU-MOSI{chr(39)}s files')}. Fixed "
-        "padding to the "
-        "longest sample loses nothing either; what it costs is padding, and not content.",
+        "Every sample comes out of its batch as it went in, under every policy here. Only fixed lengths below the "
+        f"longest sample cut anything: those at the 95th percentile cut {at_95} of the samples, CMU-MOSI's {of_mosi}. "
+        "Fixed padding to the longest sample loses nothing either; what it costs is padding, and not content.",
     )
 
 
@@ -69,9 +67,8 @@ def distributions(setting: Setting, samples: int) -> Claim:
         "6.4",
         "Performance adapts to, and scales across, diverse length distributions",
         "Bytes of the batches of an epoch, each padded to its own maxima, against fixed padding to the longest "
-        "sample, for "
-        f"{len(DISTRIBUTIONS)} distributions of {samples:,} samples and {setting.seeds} seeds; the same for 8 planned "
-        "shapes grouped by length; and the share of the padded cost that is real.",
+        f"sample, for {len(DISTRIBUTIONS)} distributions of {samples:,} samples and {setting.seeds} seeds; the same "
+        "for 8 planned shapes grouped by length; and the share of the padded cost that is real.",
         "Holds if at least 60 % is saved on every distribution, in part if on some.",
     )
     median: dict[str, float] = {}
@@ -102,11 +99,9 @@ def distributions(setting: Setting, samples: int) -> Claim:
         len(enough) == len(median),
         bool(enough),
         f"What a batch's own maximum saves depends on how far the longest of {setting.corpus.batch_size} samples "
-        "stays below "
-        f"the longest of all: {median[least]:.0%} on {least}, {median[most]:.0%} on {most}. "
-        f"It is 60 % or more on {len(enough)} of {len(median)} distributions ({', '.join(enough) or 'none'}). "
-        "A random batch of a wide distribution nearly always holds a long sample, which is what grouping by "
-        "length changes.",
+        f"stays below the longest of all: {median[least]:.0%} on {least}, {median[most]:.0%} on {most}. It is 60 % or "
+        f"more on {len(enough)} of {len(median)} distributions ({', '.join(enough) or 'none'}). A random batch of a "
+        "wide distribution nearly always holds a long sample, which is what grouping by length changes.",
     )
 
 

@@ -90,8 +90,8 @@ class MeasuredSteps:
         claim = Claim(
             "3.1",
             "60 to 80 % less memory than fixed padding; efficiency ratio L_batch / L_global",
-            f"{len(self.places)} random batches under both paddings: bytes of the arrays, bytes that the train "
-            "step holds (XLA's memory analysis), and, where the device tells, the peak of the bytes in use; over an "
+            f"{len(self.places)} random batches under both paddings: bytes of the arrays, bytes that the train step "
+            "holds (XLA's memory analysis), and, where the device tells, the peak of the bytes in use; over an "
             "epoch, the largest bytes of both, and L_batch / L_global per modality.",
             "Holds if the median saving is 60 % or more in both kinds of bytes and at the peak, in part if in some.",
         )
@@ -114,14 +114,13 @@ class MeasuredSteps:
             ".1%",
         )
         medians = [float(np.median(values)) for values in (batch, device, peak)]
+        smaller, less = claim.text("saved of a batch's bytes"), claim.text("saved of the step's bytes")
         return claim.conclude(
             min(medians) >= SAVING[0],
             max(medians) >= SAVING[0],
-            f"Batches are {claim.text('saved of a batch' + chr(39) + 's bytes')} smaller, and a step holds "
-            f"{claim.text('saved of the step' + chr(39) + 's bytes')} less, in the median and the middle half of "
-            "the batches. The peak, which "
-            "is what has to fit the device, comes with the longest sample, whatever the others are padded to: "
-            f"{claim.text('saved at the peak of an epoch (cost)')} of its cost is saved.",
+            f"Batches are {smaller} smaller, and a step holds {less} less, in the median and the middle half of the "
+            "batches. The peak, which is what has to fit the device, comes with the longest sample, whatever the "
+            f"others are padded to: {claim.text('saved at the peak of an epoch (cost)')} of its cost is saved.",
         )
 
     def step_time(self) -> Claim:
@@ -129,8 +128,8 @@ class MeasuredSteps:
         claim = Claim(
             "3.2.2",
             "Faster forward and backward propagation",
-            f"{len(self.places)} random batches under both paddings, {self.setting.repeats} times each in alternation, "
-            "compiled before: seconds of a forward pass and of a train step.",
+            f"{len(self.places)} random batches under both paddings, {self.setting.repeats} times each in "
+            "alternation, compiled before: seconds of a forward pass and of a train step.",
             "Holds if both are faster in every batch, in part if in the median.",
         )
         forward = claim.add("time saved, forward", self.saved("forward"), ".0%")
@@ -150,8 +149,7 @@ class MeasuredSteps:
             "5.1",
             "Memory 60 to 80 % lower, training 15 to 25 % faster",
             "The batches of 3.1 and 3.2.2; and seconds to train, which are compiling every shape that comes, and "
-            "stepping "
-            f"through {epochs} epochs, foretold from the batches measured.",
+            f"stepping through {epochs} epochs, foretold from the batches measured.",
             "Holds if memory and time are saved as foretold or more, with compiling; in part if without it.",
         )
         memory = claim.add("saved of the step's bytes", self.saved("device_bytes"), ".0%")
@@ -174,12 +172,10 @@ class MeasuredSteps:
         return claim.conclude(
             all(enough) and saved >= FASTER[0],
             any(enough),
-            f"Once compiled a step takes {claim.text('time saved, compiled')} less time, which is more than was "
-            "expected. But "
-            f"nearly every batch has a shape of its own: {shapes['exact']:,} programs in {epochs} epochs, "
+            f"Once compiled a step takes {claim.text('time saved, compiled')} less time. But nearly every batch has a "
+            f"shape of its own: {shapes['exact']:,} programs in {epochs} epochs, "
             f"{claim.text('compiling one shape (s)')} s each, make the run {whole['exact'] / whole['fixed']:.1f} "
-            "times as long as "
-            "with fixed padding. In an eager framework there is nothing to compile.",
+            "times as long as with fixed padding. In an eager framework there is nothing to compile.",
         )
 
     def attention_cost(self) -> Claim:
@@ -188,12 +184,11 @@ class MeasuredSteps:
             "3.2.1",
             "Attention costs O(B H L^2 D), so shorter batches save quadratically",
             f"Masked self-attention alone, forward and backward, at {', '.join(map(str, ATTENTION_LENGTHS))} "
-            "positions, "
-            f"{self.setting.repeats} times in alternation; the exponent is the slope in the logarithms. Over an "
-            "epoch: the "
-            "attention FLOPs of exact over fixed padding, and the share of attention in the FLOPs of the whole model.",
-            "Holds if the exponent lies between 1.7 and 2.3 and attention is most of the model's cost; in part "
-            "if the first.",
+            f"positions, {self.setting.repeats} times in alternation; the exponent is the slope in the logarithms. "
+            "Over an epoch: the attention FLOPs of exact over fixed padding, and the share of attention in the FLOPs "
+            "of the whole model.",
+            "Holds if the exponent lies between 1.7 and 2.3 and attention is most of the model's cost; in part if "
+            "the first.",
         )
         exponents = claim.add("exponent of the time", _attention_exponents(self.setting, self._tick))
         cost = self.setting.model_config.cost
@@ -203,18 +198,15 @@ class MeasuredSteps:
         share = claim.add("attention's share of the FLOPs, fixed", fixed[1] / fixed.sum(), ".0%")[0]
         claim.add("attention's share of the FLOPs, exact", exact[1] / exact.sum(), ".0%")
         quadratic = 1.7 <= float(np.median(exponents)) <= 2.3
+        at_fixed, at_exact = (claim.text(f"attention's share of the FLOPs, {name}") for name in ("fixed", "exact"))
         return claim.conclude(
             quadratic and share > 0.5,
             quadratic,
-            f"The time of attention grows with L^{claim.text('exponent of the time')}. Over an epoch exact "
-            "padding leaves "
-            f"{claim.text('attention FLOPs of an epoch, exact / fixed')} of the attention FLOPs, and "
+            f"The time of attention grows with L^{claim.text('exponent of the time')}. Over an epoch exact padding "
+            f"leaves {claim.text('attention FLOPs of an epoch, exact / fixed')} of the attention FLOPs, and "
             f"{claim.text('other FLOPs of an epoch, exact / fixed')} of all others, which grow with L. Attention is "
-            f"{claim.text(f'attention{chr(39)}s share of the FLOPs, fixed')} of the model's FLOPs under fixed "
-            "padding and "
-            f"{claim.text(f'attention{chr(39)}s share of the FLOPs, exact')} under exact padding, so that the "
-            "square rules only part of "
-            "the cost.",
+            f"{at_fixed} of the model's FLOPs under fixed padding and {at_exact} under exact padding, so that the "
+            "square rules only part of the cost.",
         )
 
 

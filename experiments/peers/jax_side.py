@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from rich.progress import Progress
@@ -65,13 +66,13 @@ def _compiled_steps(
 ) -> Prepared:
     """Our train step, compiled for the shapes of the contender, or for as many of them as it says."""
     batcher, preparing = batches
-    schedule, table = batcher.schedule(0), StepTable(step.train_step)
+    schedule, table = batcher.schedule(0), StepTable(step.train_step, donate_state=True)
     of_step = [
         BatchShape.of(rows, dict(zip(batcher.policy.modalities, shape, strict=True)))
         for rows, shape in zip(schedule.batch_sizes.tolist(), schedule.shapes.tolist(), strict=True)
     ]
     order = np.random.default_rng(corpus.seed).permutation(len(schedule)).tolist()
-    shapes = list(dict.fromkeys(of_step[place] for place in order))  # at random, those of many steps first
+    shapes = list(dict.fromkeys(of_step[place] for place in order))  # at random, so that those of many steps come early
     if batcher.policy.finite and contender.compiled is None:
         shapes = batcher.batch_shapes(max(EPOCHS))
     shapes = shapes[: contender.compiled]
@@ -83,7 +84,7 @@ def _compiled_steps(
             if of_step[place] in shapes:
                 table.compile(step.leaves, batcher.batch(0, place))
     per_shape = (time.perf_counter() - begun) / len(shapes)
-    leaves = step.leaves
+    leaves = [jnp.array(leaf, copy=True) for leaf in step.leaves]  # they are donated, and every contender begins there
 
     def run(place: int) -> None:
         nonlocal leaves

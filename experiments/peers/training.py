@@ -170,7 +170,8 @@ def _note(results: dict[str, Any]) -> str:
         f"{results['samples']:,} samples ({results['corpus']}), batches of {corpus['batch_size']}, "
         f"{results['parameters']:,} parameters, {same}jax {versions['jax']}"
         + (f", torch {versions['torch']}" if "torch" in versions else "")
-        + ". Samples per second once compiled, padding included: median and middle half of "
+        + ". Samples per second of an epoch once compiled, padding included, foretold from the steps measured: "
+        "median and middle half of "
         f"{results['config']['rounds']} turns of {results['config']['turn_seconds']:g} s. Seconds with planning and "
         "compiling; `~`: not every shape was compiled, and the seconds of the others are taken to be the same."
         + missing
