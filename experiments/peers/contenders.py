@@ -25,7 +25,8 @@ class Contender(NamedTuple):
     Attributes:
         name: for the table.
         batches: policy and grouping of :mod:`experiments.compare_padding`, which say who is in which batch.
-        library: ``"jax"``, ``"torch"``, or ``"torch.compile"``, each of which has a process of its own.
+        library: ``"jax"``, ``"jax.default"`` (without ``keep_host_memory``), ``"torch"``, or ``"torch.compile"``, each
+            of which has a process of its own.
         own_maxima: pad each batch to its own maxima, and not to the policy's lengths.
         compiled: the most shapes to compile (the others are foretold), or None for all.
     """
@@ -43,13 +44,14 @@ CONTENDERS = (
     Contender("powers of two", "powers_of_two/length", compiled=8),
     Contender("planned, 8 shapes", "planned_8/length"),
     Contender("planned, 4 shapes", "planned_4/length"),
+    Contender("planned, 8 shapes, without keep_host_memory", "planned_8/length", "jax.default"),
     Contender("PyTorch eager, fixed padding", "fixed/random", "torch"),
     Contender("PyTorch eager, own maxima", "exact/random", "torch", own_maxima=True),
     Contender("PyTorch eager, own maxima", "planned_8/length", "torch", own_maxima=True),
     Contender("torch.compile(dynamic=True), own maxima", "planned_8/length", "torch.compile", own_maxima=True),
 )
 OURS, FIXED, EXACT = CONTENDERS[3], CONTENDERS[0], CONTENDERS[1]
-EAGER_RANDOM, EAGER_LENGTH = CONTENDERS[6], CONTENDERS[7]
+DEFAULT, EAGER_RANDOM, EAGER_LENGTH = CONTENDERS[5], CONTENDERS[7], CONTENDERS[8]
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def quick(config: Config) -> Config:
     few = tuple(
         contender._replace(batches=contender.batches.replace("_8", "_2"), compiled=contender.compiled and 1)
         for contender in CONTENDERS
-        if "4 shapes" not in contender.name and contender.library != "torch.compile"
+        if "4 shapes" not in contender.name and contender.library in ("jax", "torch")
     )
     return replace(config, corpus=corpus, rounds=2, turn_seconds=0.1, contenders=few)
 

@@ -19,6 +19,7 @@ from rich.progress import Progress
 
 from experiments.compare_measure import predict_seconds
 from experiments.peers.contenders import (
+    DEFAULT,
     EAGER_LENGTH,
     EAGER_RANDOM,
     EPOCHS,
@@ -51,12 +52,13 @@ def compare(config: Config, progress: Progress) -> dict[str, Any]:
             try:
                 worker = start(library, _prepare, library, config, given, patience=patience)
                 workers[library] = stack.enter_context(worker)
+                parameters = workers[library].first.pop("parameters", None)
             except (TimeoutError, RuntimeError) as error:
                 if library != "torch.compile":
                     raise
                 gave_up.append({"library": library, "why": str(error)})
             else:
-                given = given or workers[library].first.pop("parameters")
+                given = given or parameters
             progress.advance(task)
         parity = _parity(workers)
         chosen = [contender for contender in config.contenders if contender.library in workers]
@@ -96,8 +98,7 @@ def _parity(workers: dict[str, Worker]) -> dict[str, float] | None:
     if "torch" not in workers:
         return None
     counts = {library: worker.first["parameter_count"] for library, worker in workers.items()}
-    outputs = [worker.ask("forward") for worker in workers.values()]
-    apart = float(np.abs(outputs[0] - outputs[1]).max())
+    apart = float(np.abs(workers["jax"].ask("forward") - workers["torch"].ask("forward")).max())
     if len(set(counts.values())) > 1 or not apart <= TOLERANCE:
         raise RuntimeError(
             f"the models differ: {counts} parameters, outputs {apart:.1e} apart; there is nothing to compare"
@@ -145,7 +146,7 @@ def table(results: dict[str, Any]) -> Table:
             row["name"],
             row["batches"].split("/")[1],
             f"{row['cost_efficiency']:.2f}",
-            "any" if row["library"] != "jax" else f"{row['shapes']['1']:,}",
+            "any" if row["library"].startswith("torch") else f"{row['shapes']['1']:,}",
             spread(row["samples_per_second"], ",.0f"),
             *[_seconds(row, str(epochs)) for epochs in EPOCHS],
         ]
@@ -184,7 +185,7 @@ def ratios(results: dict[str, Any]) -> list[tuple[str, np.ndarray]]:
     if ours is None:
         return []
     found = []
-    for contender in (FIXED, EXACT, EAGER_RANDOM, EAGER_LENGTH):
+    for contender in (FIXED, EXACT, DEFAULT, EAGER_RANDOM, EAGER_LENGTH):
         theirs = _rates(results, contender)
         if theirs is not None:
             found.append((f"{contender.name}, {contender.batches.split('/')[1]} batches", ours / theirs))

@@ -85,6 +85,39 @@ def _neighbours(x: jax.Array, kernel_size: int) -> jax.Array:
     return jnp.concatenate([x[:, i : i + length] for i in range(kernel_size)], axis=-1)
 
 
+class LayerNorm(nnx.LayerNorm):
+    """Layer normalisation over the last axis (Ba et al. 2016), with scale and bias; in float32 within."""
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """``(N, d)`` to the same shape and dtype."""
+        return _layer_norm(x, self.scale[...], self.bias[...])
+
+
+@jax.custom_vjp
+def _layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
+    """The gradient is spelt out, so that two numbers per row are kept for it and no copies of ``x``."""
+    return _layer_norm_forward(x, scale, bias)[0]
+
+
+def _layer_norm_forward(x: jax.Array, scale: jax.Array, bias: jax.Array) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    wide = x.astype(jnp.float32)
+    mean = wide.mean(axis=-1, keepdims=True)
+    inverse = jax.lax.rsqrt(jnp.square(wide - mean).mean(axis=-1, keepdims=True) + 1e-6)
+    return ((wide - mean) * inverse * scale[None] + bias[None]).astype(x.dtype), (x, mean, inverse, scale)
+
+
+def _layer_norm_backward(saved: tuple[jax.Array, ...], gradient: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    x, mean, inverse, scale = saved
+    gradient = gradient.astype(jnp.float32)
+    normed, scaled = (x.astype(jnp.float32) - mean) * inverse, gradient * scale[None]
+    along = (scaled * normed).mean(axis=-1, keepdims=True)
+    to_x = inverse * (scaled - scaled.mean(axis=-1, keepdims=True) - normed * along)
+    return to_x.astype(x.dtype), (gradient * normed).sum(axis=0), gradient.sum(axis=0)
+
+
+_layer_norm.defvjp(_layer_norm_forward, _layer_norm_backward)
+
+
 class EncoderLayer(nnx.Module):
     """A pre-LN layer: attention and residual, then a ReLU feed-forward part of width 4d and residual.
 
@@ -93,11 +126,11 @@ class EncoderLayer(nnx.Module):
 
     def __init__(self, width: int, num_heads: int, *, dropout_rate: float, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
         self.num_heads, self.dropout_rate = num_heads, dropout_rate
-        self.attention_norm = nnx.LayerNorm(width, dtype=dtype, rngs=rngs)
+        self.attention_norm = LayerNorm(width, dtype=dtype, rngs=rngs)
         self.query = nnx.Linear(width, width, dtype=dtype, rngs=rngs)
         self.key_value = nnx.Linear(width, 2 * width, dtype=dtype, rngs=rngs)
         self.output = nnx.Linear(width, width, dtype=dtype, rngs=rngs)
-        self.feed_forward_norm = nnx.LayerNorm(width, dtype=dtype, rngs=rngs)
+        self.feed_forward_norm = LayerNorm(width, dtype=dtype, rngs=rngs)
         self.expand = nnx.Linear(width, 4 * width, dtype=dtype, rngs=rngs)
         self.contract = nnx.Linear(4 * width, width, dtype=dtype, rngs=rngs)
 
@@ -110,28 +143,30 @@ class EncoderLayer(nnx.Module):
         implementation: Implementation | None,
         dropout_key: jax.Array | None,
     ) -> jax.Array:
-        """``x (B, T, d)`` attends to ``source (B, S, d)``, or to itself where that is None."""
+        """``x (B * T, d)`` attends to ``source (B * S, d)``, or to itself where that is None."""
         keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
         normed = self.attention_norm(x)
         normed_source = normed if source is None else self.attention_norm(source)
-        key, value = jnp.split(self._heads(self.key_value(normed_source), 2 * self.num_heads), 2, axis=2)
+        rows = len(lengths)
+        key, value = jnp.split(_heads(self.key_value(normed_source), rows, 2 * self.num_heads), 2, axis=2)
         attended = masked_attention(
-            self._heads(self.query(normed), self.num_heads),
+            _heads(self.query(normed), rows, self.num_heads),
             key,
             value,
             query_lengths=lengths,
             key_lengths=source_lengths,
             implementation=implementation,
         )
-        attended = self.output(attended.reshape(x.shape))
-        attended = jnp.where((source_lengths > 0)[:, None, None], attended, 0)
+        attended = self.output(attended.reshape(x.shape)).reshape(rows, -1, x.shape[1])
+        attended = jnp.where((source_lengths > 0)[:, None, None], attended, 0).reshape(x.shape)
         x = x + dropout(attended, self.dropout_rate, keys[0])
         hidden = self.contract(jax.nn.relu(self.expand(self.feed_forward_norm(x))))
         return x + dropout(hidden, self.dropout_rate, keys[1])
 
-    @staticmethod
-    def _heads(x: jax.Array, count: int) -> jax.Array:
-        return x.reshape(*x.shape[:2], count, -1)
+
+def _heads(x: jax.Array, rows: int, count: int) -> jax.Array:
+    """``(B * L, d)`` to ``(B, L, H, d / H)``."""
+    return x.reshape(rows, -1, count, x.shape[1] // count)
 
 
 class Encoder(nnx.Module):
@@ -159,7 +194,7 @@ class Encoder(nnx.Module):
             return EncoderLayer(width, num_heads, dropout_rate=dropout_rate, dtype=dtype, rngs=rngs)
 
         self.layers = create(rngs)
-        self.norm = nnx.LayerNorm(width, dtype=dtype, rngs=rngs)
+        self.norm = LayerNorm(width, dtype=dtype, rngs=rngs)
 
     def __call__(
         self,
@@ -180,9 +215,14 @@ class Encoder(nnx.Module):
         graphdef, stacked = nnx.split(self.layers)
         keys = None if dropout_key is None else jax.random.split(dropout_key, self.num_layers)
 
-        def body(x: jax.Array, each: tuple[nnx.State, jax.Array | None]) -> tuple[jax.Array, None]:
-            layer = nnx.merge(graphdef, each[0])
-            return layer(x, source, lengths, source_lengths, implementation, each[1]), None
+        # Positions of all samples in one axis: of three, XLA would copy activations to transpose them for the gradients
+        # of the kernels.
+        flat = x.reshape(-1, x.shape[-1])
+        flat_source = None if source is None else source.reshape(-1, source.shape[-1])
 
-        x, _ = jax.lax.scan(body, x, (stacked, keys), unroll=self.num_layers if self.num_layers <= 2 else 1)
-        return self.norm(x)
+        def body(flat: jax.Array, each: tuple[nnx.State, jax.Array | None]) -> tuple[jax.Array, None]:
+            layer = nnx.merge(graphdef, each[0])
+            return layer(flat, flat_source, lengths, source_lengths, implementation, each[1]), None
+
+        flat, _ = jax.lax.scan(body, flat, (stacked, keys), unroll=self.num_layers if self.num_layers <= 2 else 1)
+        return self.norm(flat).reshape(x.shape)

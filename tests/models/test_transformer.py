@@ -1,5 +1,7 @@
 """Padding changes nothing: alone, padded far, among other rows, with garbage in the padding."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,7 @@ from flax import nnx
 
 from multimodal_pad import PaddingError, pad_samples
 from multimodal_pad.models import ModalityConfig, MultimodalTransformer, TransformerConfig
-from multimodal_pad.models.encoder import Encoder, InputEmbedding, sinusoidal_positions
+from multimodal_pad.models.encoder import Encoder, InputEmbedding, LayerNorm, sinusoidal_positions
 from multimodal_pad.training import cross_entropy
 
 CONFIG = TransformerConfig(
@@ -219,12 +221,43 @@ def test_scanned_layers_are_layers_of_their_own_one_after_the_other():
     graphdef, stacked = nnx.split(encoder.layers)
     kernels = np.asarray(encoder.layers.query.kernel[...])
     assert len(np.unique(kernels.reshape(3, -1), axis=0)) == 3
-    wanted = x
+    wanted, flat_source = x.reshape(10, 8), source.reshape(8, 8)
     for i in range(3):
         layer = nnx.merge(graphdef, jax.tree.map(lambda p, i=i: p[i], stacked))
-        wanted = layer(wanted, source, lengths, source_lengths, None, None)
+        wanted = layer(wanted, flat_source, lengths, source_lengths, None, None)
     got = encoder(x, source, lengths=lengths, source_lengths=source_lengths)
-    np.testing.assert_allclose(got, encoder.norm(wanted), atol=1e-5)
+    np.testing.assert_allclose(got, encoder.norm(wanted).reshape(2, 5, 8), atol=1e-5)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("bfloat16", 0.02)])
+def test_layer_norm_and_its_gradients_are_those_of_flax(dtype, tolerance):
+    rng = np.random.default_rng(0)
+    x, weights = (jnp.asarray(3 + rng.standard_normal((5, 6)), dtype) for _ in range(2))
+
+    def total(kind, x, scale, bias):
+        norm = kind(6, dtype=jnp.dtype(dtype), rngs=nnx.Rngs(0))
+        norm.scale[...], norm.bias[...] = scale, bias
+        return (norm(x).astype(jnp.float32) * weights.astype(jnp.float32)).sum()
+
+    parts = x, jnp.asarray(rng.standard_normal(6), jnp.float32), jnp.asarray(rng.standard_normal(6), jnp.float32)
+    got, wanted = (
+        jax.value_and_grad(partial(total, kind), argnums=(0, 1, 2))(*parts) for kind in (LayerNorm, nnx.LayerNorm)
+    )
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_allclose(np.float32(a), np.float32(b), rtol=tolerance, atol=tolerance)
+
+
+def test_no_score_is_kept_for_the_gradient_and_no_mask_of_it():
+    encoder = Encoder(8, 2, 3, dropout_rate=0.0, dtype=jnp.dtype("float32"), rngs=nnx.Rngs(0))
+    lengths = jnp.array([5, 3, 1, 4, 2, 5, 5])
+
+    def total(x):
+        return encoder(x, lengths=lengths, implementation="mapped").sum()
+
+    program = str(jax.make_jaxpr(jax.grad(total))(jnp.ones((7, 5, 8))))
+    assert "[2,5,5]" in program  # of one sample
+    assert "2,5,5]" not in program.replace("[2,5,5]", "")
 
 
 def test_the_program_does_not_grow_with_depth():
