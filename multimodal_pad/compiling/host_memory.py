@@ -30,4 +30,4 @@ def keep_host_memory() -> bool:
         return False
     libc = ctypes.CDLL(None)
     settings = ((_ARENA_MAX, 1), (_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1))
-    return all([libc.mallopt(ctypes.c_int(name), ctypes.c_int(value)) == 1 for name, value in settings])
+    return all(libc.mallopt(ctypes.c_int(name), ctypes.c_int(value)) == 1 for name, value in settings)

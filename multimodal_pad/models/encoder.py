@@ -85,8 +85,12 @@ def _neighbours(x: jax.Array, kernel_size: int) -> jax.Array:
     return jnp.concatenate([x[:, i : i + length] for i in range(kernel_size)], axis=-1)
 
 
-class LayerNorm(nnx.LayerNorm):
+class LayerNorm(nnx.Module):
     """Layer normalisation over the last axis (Ba et al. 2016), with scale and bias; in float32 within."""
+
+    def __init__(self, width: int, *, rngs: nnx.Rngs) -> None:
+        self.scale = nnx.Param(nnx.initializers.ones(rngs.params(), (width,)))
+        self.bias = nnx.Param(nnx.initializers.zeros(rngs.params(), (width,)))
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """``(N, d)`` to the same shape and dtype."""
@@ -126,11 +130,11 @@ class EncoderLayer(nnx.Module):
 
     def __init__(self, width: int, num_heads: int, *, dropout_rate: float, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
         self.num_heads, self.dropout_rate = num_heads, dropout_rate
-        self.attention_norm = LayerNorm(width, dtype=dtype, rngs=rngs)
+        self.attention_norm = LayerNorm(width, rngs=rngs)
         self.query = nnx.Linear(width, width, dtype=dtype, rngs=rngs)
         self.key_value = nnx.Linear(width, 2 * width, dtype=dtype, rngs=rngs)
         self.output = nnx.Linear(width, width, dtype=dtype, rngs=rngs)
-        self.feed_forward_norm = LayerNorm(width, dtype=dtype, rngs=rngs)
+        self.feed_forward_norm = LayerNorm(width, rngs=rngs)
         self.expand = nnx.Linear(width, 4 * width, dtype=dtype, rngs=rngs)
         self.contract = nnx.Linear(4 * width, width, dtype=dtype, rngs=rngs)
 
@@ -194,7 +198,7 @@ class Encoder(nnx.Module):
             return EncoderLayer(width, num_heads, dropout_rate=dropout_rate, dtype=dtype, rngs=rngs)
 
         self.layers = create(rngs)
-        self.norm = LayerNorm(width, dtype=dtype, rngs=rngs)
+        self.norm = LayerNorm(width, rngs=rngs)
 
     def __call__(
         self,
