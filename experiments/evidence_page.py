@@ -49,12 +49,17 @@ def write_page(title: str, sections: Sequence[Section], out: Path) -> Path:
 
 def _section(section: Section) -> str:
     answer = "".join(f"<p>{to_html(text)}</p>" for text in section.answer)
-    tables = "".join(f"<h3>{to_html(table.title)}</h3>{table.html()}" for table in section.tables)
+    tables = "".join(map(_table, section.tables))
     pictures = "".join(_picture(path, section.title) for path in section.pictures)
     return (
         f"<section id={section.anchor}><h2>{to_html(section.title)}</h2>{answer}{pictures}{tables}"
         f"<p class=origin>{to_html(section.origin)}</p></section>"
     )
+
+
+def _table(table: Table) -> str:
+    title = f"<h3>{to_html(table.title)}</h3>"
+    return f"<details><summary>{title}</summary>{table.html()}</details>" if table.folded else title + table.html()
 
 
 def _picture(path: Path, title: str) -> str:

@@ -22,6 +22,9 @@ _PAGE = """<!doctype html>
   h1 {{ font-size: 1.7rem; margin-bottom: .25rem; }}
   h2 {{ font-size: 1.2rem; margin-top: 2.5rem; }}
   h3 {{ font-size: 1rem; margin: 1.8rem 0 .4rem; }}
+  summary h3 {{ display: inline; }}
+  details {{ margin: 1.8rem 0; }}
+  summary {{ cursor: pointer; }}
   .scroll {{ overflow-x: auto; }}
   table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .92rem; }}
   th, td {{ padding: .3rem .9rem .3rem 0; border-bottom: 1px solid #dde3ea; text-align: right; white-space: nowrap; }}

@@ -133,6 +133,7 @@ def tables(results: dict[str, Any]) -> list[Table]:
             figures,
             "One value per batch, seed or repetition, as the method of the claim says.",
             text_columns=2,
+            folded=True,
         ),
     ]
 

@@ -19,6 +19,7 @@ class Table(NamedTuple):
         rows: likewise.
         note: what one must know to read it; may hold Markdown's `code`.
         text_columns: how many columns from the left are words, and not figures.
+        folded: a page shows its title alone, until it is opened.
     """
 
     title: str
@@ -26,6 +27,7 @@ class Table(NamedTuple):
     rows: Sequence[Sequence[str]]
     note: str = ""
     text_columns: int = 1
+    folded: bool = False
 
     def markdown(self) -> str:
         """The table, and its note below it."""

@@ -95,7 +95,7 @@ def plan_shapes(
         batch_overhead: what a batch costs beside its rows, in the unit of ``cost``.
         run_time: for ``"auto"``; :func:`multimodal_pad.compiling.calibrate` measures it.
         seed: of the search, and of the batches drawn.
-        effort: how many times as many random moves as usual the search tries; 10 gain some tenths of a percent.
+        effort: how many times as many random moves as usual the search tries; plans get little better.
         progress: called with 1, 2, ... as plans with so many shapes are found.
 
     Raises:

@@ -32,7 +32,7 @@ class Mult(PickledCorpus):
     - ``ids``: ``video[start,end]`` of MulT's three parts; ``train[0]`` and so on in files without ids.
 
     Opening looks through the arrays once. They are read from the file as they are needed, in whatever precision they
-    have there, so that a file of 12 GB takes some 0.7 GiB of memory at a time (but see
+    have there, so that a file may be larger than the memory (but see
     :func:`~multimodal_pad.sources.pickles.read_pickle` on old protocols of Python 3).
 
     Args:

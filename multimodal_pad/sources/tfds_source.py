@@ -34,8 +34,8 @@ def tfds(
 ) -> TfdsCorpus:
     """A split of a dataset that TensorFlow Datasets has prepared, in a format with random access.
 
-    Opening reads every example once, for its lengths; later each read takes a few hundred microseconds, so that for
-    training a flat cache is faster (``multimodal-pad convert tfds``). TensorFlow is not needed, as long as the dataset
+    Opening reads every example once, for its lengths; later each read decodes one, so that for training a
+    flat cache is faster (``multimodal-pad convert tfds``). TensorFlow is not needed, as long as the dataset
     was prepared with ``file_format="array_record"``.
 
     Args:

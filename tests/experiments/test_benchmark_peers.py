@@ -17,6 +17,7 @@ def results(tmp_path_factory):
     return json.loads((folder / "results.json").read_text(encoding="utf-8"))
 
 
+@pytest.mark.experiment
 def test_everybody_who_is_installed_is_measured(results):
     rows = results["training"]["rows"]
     libraries = {row["library"] for row in rows}
@@ -29,11 +30,13 @@ def test_everybody_who_is_installed_is_measured(results):
     assert ("torch" in results["not_installed"]) == (find_spec("torch") is None)
 
 
+@pytest.mark.experiment
 def test_the_models_are_the_same(results):
     pytest.importorskip("torch")
     assert results["training"]["parity"]["outputs_apart"] <= 1e-4
 
 
+@pytest.mark.experiment
 def test_seconds_are_made_of_what_they_are_made_of(results):
     for row in results["training"]["rows"]:
         for epochs in ("1", "3", "10"):
@@ -44,6 +47,7 @@ def test_seconds_are_made_of_what_they_are_made_of(results):
     assert exact["shapes_compiled"] == 1
 
 
+@pytest.mark.experiment
 def test_the_table_and_the_ratios(results):
     text = benchmark_peers.markdown(results)
     assert "| fixed padding | random |" in text

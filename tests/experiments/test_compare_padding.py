@@ -40,6 +40,7 @@ def quick(tmp_path_factory):
     return out
 
 
+@pytest.mark.experiment
 def test_the_results_say_everything(quick):
     results = json.loads((quick / "results.json").read_text(encoding="utf-8"))
     assert [row["policy"] for row in results["rows"]] == ["fixed", "exact", "exact", "planned_2"]
@@ -66,6 +67,7 @@ def test_the_results_say_everything(quick):
     assert {"command", "commit", "versions", "device", "config", "started"} <= set(results)
 
 
+@pytest.mark.experiment
 def test_the_report_needs_nothing_else(quick):
     page = (quick / "report.html").read_text(encoding="utf-8")
     assert page.count("<svg") == 4
@@ -76,6 +78,7 @@ def test_the_report_needs_nothing_else(quick):
     assert set(re.findall(r"url\(#([^)]+)\)", page)) <= set(ids)
 
 
+@pytest.mark.experiment
 def test_the_table_is_one_row_per_figure(quick):
     results = json.loads((quick / "results.json").read_text(encoding="utf-8"))
     lines = markdown(results).splitlines()
@@ -84,6 +87,7 @@ def test_the_table_is_one_row_per_figure(quick):
     assert "~" not in "".join(lines[:20])
 
 
+@pytest.mark.experiment
 def test_a_run_cut_short_says_so(tmp_path):
     arguments = ["--quick", "--modalities", "text", "--policies", "exact", "--max-minutes", "0.0001"]
     assert main([*arguments, "--out", str(tmp_path / "run")]) == 0

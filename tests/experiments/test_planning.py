@@ -14,6 +14,7 @@ def quick(tmp_path_factory):
     return out
 
 
+@pytest.mark.experiment
 def test_the_results_say_how_good_plans_are(quick):
     results = json.loads((quick / "results.json").read_text(encoding="utf-8"))
     for row in results["plans"]:
@@ -34,6 +35,7 @@ def test_the_results_say_how_good_plans_are(quick):
     assert (quick / "plan.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.experiment
 def test_the_table_has_a_row_per_number_of_shapes(quick):
     results = json.loads((quick / "results.json").read_text(encoding="utf-8"))
     lines = markdown(results).splitlines()

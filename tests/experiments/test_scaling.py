@@ -34,6 +34,7 @@ def results(quick):
     return json.loads((quick / "results.json").read_text(encoding="utf-8"), parse_constant=no_constant)
 
 
+@pytest.mark.experiment
 def test_every_axis_has_its_points(results):
     assert [axis.key for axis in AXES] == list(AXIS_FIELDS)
     for axis, name in AXIS_FIELDS.items():
@@ -45,6 +46,7 @@ def test_every_axis_has_its_points(results):
             assert min(*point["step_seconds"], *point["compile_seconds"], point["device_bytes"], point["flops"]) > 0
 
 
+@pytest.mark.experiment
 def test_as_many_programs_are_compiled_as_there_are_shapes(results):
     for point in results["points"]["shapes"]:
         assert point["compiles"] == point["shapes"] == point["size"] >= point["used"]
@@ -54,6 +56,7 @@ def test_as_many_programs_are_compiled_as_there_are_shapes(results):
         assert point["compiles"] == point["used"] <= point["shapes"] == QUICK["planned_shapes"]
 
 
+@pytest.mark.experiment
 def test_exponents_of_what_is_counted(results):
     exponents = results["exponents"]
     for axis, key, expected in (
@@ -72,6 +75,7 @@ def test_exponents_of_what_is_counted(results):
     assert low <= high
 
 
+@pytest.mark.experiment
 def test_markdown_has_every_table_and_the_sentences(results):
     text = markdown(results)
     listed = tables(results)
@@ -82,10 +86,12 @@ def test_markdown_has_every_table_and_the_sentences(results):
     assert "compilations ~ K^1.00 over all, K^1.00 between 1 and 2" in text
 
 
+@pytest.mark.experiment
 def test_there_is_a_picture(quick):
     assert (quick / "scaling.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.experiment
 def test_a_folder_that_is_there_is_left_alone(quick, capsys):
     assert main(["--data-dir", "nowhere", "--quick", "--out", str(quick)]) == 2
     assert "exists" in capsys.readouterr().err

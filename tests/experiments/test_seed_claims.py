@@ -40,6 +40,7 @@ def figures(results, section):
     return {name: np.array(values) for name, values in claim["figures"].items()}
 
 
+@pytest.mark.experiment
 def test_every_claim_has_a_verdict_and_a_reason(results):
     sections = ["3.1", "3.2.1", "3.2.2", "3.3", "4.1", "4.2", "5.1", "5.1, gradients", "5.2", "6.4"]
     assert [claim["section"] for claim in results["claims"]] == sections
@@ -50,6 +51,7 @@ def test_every_claim_has_a_verdict_and_a_reason(results):
         assert all(values for values in claim["figures"].values())
 
 
+@pytest.mark.experiment
 def test_padding_changes_nothing_in_a_masked_model(results):
     masking = figures(results, "4.1")
     assert not masking["changed by NaN in the padding"].any()
@@ -61,12 +63,14 @@ def test_padding_changes_nothing_in_a_masked_model(results):
     assert stability["gradients apart, unmasked"].min() > 0.01
 
 
+@pytest.mark.experiment
 def test_positions_move_with_padding_on_the_left_alone(results):
     moved = figures(results, "4.2")
     assert not moved["changed, padding on the right"].any()
     assert moved["changed, padding on the left"].max() > 0.1
 
 
+@pytest.mark.experiment
 def test_what_follows_from_lengths(results):
     lengths = figures(results, "6.4")
     assert not lengths["constant: saved, exact"].any()
@@ -78,6 +82,7 @@ def test_what_follows_from_lengths(results):
     assert whole["samples cut by the 95th percentile"] > 0
 
 
+@pytest.mark.experiment
 def test_savings_are_those_of_the_batches(results):
     saved = figures(results, "3.1")["saved of a batch's bytes"]
     batches = results["batches"]
@@ -86,6 +91,7 @@ def test_savings_are_those_of_the_batches(results):
     assert all(batch["device_bytes_exact"] < batch["device_bytes_fixed"] for batch in batches)
 
 
+@pytest.mark.experiment
 def test_the_tables_show_every_figure(results):
     text = seed_claims.markdown(results)
     assert text.count("\n| 3.1 |") == 2 + len(figures(results, "3.1"))

@@ -21,6 +21,7 @@ OPTIONS = {
 
 
 @pytest.mark.parametrize("policy", ["exact/random", "planned_2/length"])
+@pytest.mark.experiment
 def test_a_start_says_what_it_took(policy):
     row = start_up_part.start({**OPTIONS, "policy": policy, "started": time.time()})
     assert 0 < row["seconds_to_prepare"] < row["seconds_to_first_step"] < row["seconds_to_last_step"]
@@ -32,6 +33,7 @@ def test_a_start_says_what_it_took(policy):
     assert "train_step" in row["report"]
 
 
+@pytest.mark.experiment
 def test_the_other_parts():
     small = {**OPTIONS, "rounds": 1}
     dispatch = start_up_part.dispatch(small)

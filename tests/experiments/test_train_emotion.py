@@ -40,6 +40,7 @@ def test_a_quick_run_says_everything(alone):
     assert "Epoch 0 on test: loss" in markdown(alone)
 
 
+@pytest.mark.experiment
 def test_two_processes_come_to_the_same(alone, tmp_path):
     both = run_text(tmp_path / "run", "--processes", "2", "--checkpoints", str(tmp_path / "checkpoints"))
     assert both["processes"] == 2
