@@ -42,7 +42,8 @@ def masked_attention(
 
     ``softmax(q k^T / sqrt(D)) v`` (Vaswani et al. 2017, equation 1), where the softmax runs over
     positions below ``key_lengths``. What stands beyond the lengths, NaN and inf included, changes
-    neither the result nor any gradient.
+    neither the result nor any gradient. Gradients are defined in reverse mode, of any order; ``mapped`` has no
+    ``jax.jvp``.
 
     Args:
         query: ``(B, T, H, D)``.
