@@ -82,7 +82,7 @@ def quick(config: Config) -> Config:
     few = tuple(
         contender._replace(batches=contender.batches.replace("_8", "_2"), compiled=contender.compiled and 1)
         for contender in CONTENDERS
-        if "4 shapes" not in contender.name and contender.library in ("jax", "torch")
+        if "4 shapes" not in contender.name and contender.library != "torch.compile"
     )
     return replace(config, corpus=corpus, rounds=2, turn_seconds=0.1, contenders=few)
 

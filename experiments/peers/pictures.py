@@ -16,7 +16,7 @@ _COLOURS = {
     "tensorflow": "#ff725c",
     "lhotse": "#3ca951",
 }
-_LIBRARIES = {"jax": "#4269d0", "torch": "#ff725c", "torch.compile": "#efb118"}
+_LIBRARIES = {"jax": "#4269d0", "jax.default": "#97bbf5", "torch": "#ff725c", "torch.compile": "#efb118"}
 
 
 def draw(results: dict[str, Any], path: Path) -> None:
@@ -84,7 +84,7 @@ def _rates(axis: Any, measured: dict[str, Any]) -> None:
 
 def _seconds(axis: Any, measured: dict[str, Any]) -> None:
     for row, name in zip(measured["rows"], _names(measured), strict=True):
-        style = "-" if row["library"] == "jax" else "--"
+        style = "--" if row["library"].startswith("torch") else "-"
         axis.plot(EPOCHS, [row["seconds"][str(epochs)] for epochs in EPOCHS], style, marker=".", label=name)
     axis.set_xscale("log")
     axis.set_yscale("log")
