@@ -116,10 +116,9 @@ class TransformerCost:
 
     A training step costs three forward passes (the backward pass takes two).
 
-    Memory is what the backward pass keeps, :meth:`activation_bytes`. Its constants (19 values per
-    position, width and layer, 16 of work space, 2 score matrices per layer and one of work space) were
-    fitted to XLA's memory analysis on CPU, which they met within 20 %
-    for 2 and 3 modalities, widths 40 and 80, and 1 and 3 layers.
+    Memory is what the backward pass keeps, :meth:`activation_bytes`. Its constants (14 values per
+    position, width and layer, 17 of work space, 2.5 score matrices per layer and half a one of work space)
+    were fitted to XLA's memory analysis on CPU for 2 and 3 modalities, widths 40 and 80, and 1 and 3 layers.
 
     The unit is FLOPs until the weights say otherwise: :func:`multimodal_pad.compiling.calibrate` fits the
     first two to seconds on a device, where a FLOP of attention takes another time than one of a projection.
@@ -205,12 +204,12 @@ class TransformerCost:
         """Bytes per sample that a training step holds beside state and batch, ``(n, M) -> (n,)``."""
         lengths = np.asarray(lengths, np.float64)
         d, wide, others = self.d_model, self._memory_width, len(self.modalities) - 1
-        kept = 19 * (d * others * self.crossmodal_layers + wide * self.memory_layers) + 16 * wide
+        kept = 14 * (d * others * self.crossmodal_layers + wide * self.memory_layers) + 17 * wide
         held = self.itemsize * lengths @ (2 * self._input_widths + kept)
         if self.keeps_scores:
             count = len(self.modalities)
             layers = np.full((count, count), self.crossmodal_layers)
             np.fill_diagonal(layers, self.memory_layers)
-            scores = 4 * self.num_heads * (2 * layers + 1)  # always float32
+            scores = 4 * self.num_heads * (2.5 * layers + 0.5)  # always float32
             held += np.einsum("nt,ts,ns->n", lengths, scores, lengths)
         return held

@@ -25,8 +25,7 @@ class Contender(NamedTuple):
     Attributes:
         name: for the table.
         batches: policy and grouping of :mod:`experiments.compare_padding`, which say who is in which batch.
-        library: ``"jax"``, ``"jax.default"`` (without ``keep_host_memory``), ``"torch"``, or ``"torch.compile"``, each
-            of which has a process of its own.
+        library: ``"jax"``, ``"torch"``, or ``"torch.compile"``, each of which has a process of its own.
         own_maxima: pad each batch to its own maxima, and not to the policy's lengths.
         compiled: the most shapes to compile (the others are foretold), or None for all.
     """
@@ -44,14 +43,13 @@ CONTENDERS = (
     Contender("powers of two", "powers_of_two/length", compiled=8),
     Contender("planned, 8 shapes", "planned_8/length"),
     Contender("planned, 4 shapes", "planned_4/length"),
-    Contender("planned, 8 shapes, without keep_host_memory", "planned_8/length", "jax.default"),
     Contender("PyTorch eager, fixed padding", "fixed/random", "torch"),
     Contender("PyTorch eager, own maxima", "exact/random", "torch", own_maxima=True),
     Contender("PyTorch eager, own maxima", "planned_8/length", "torch", own_maxima=True),
     Contender("torch.compile(dynamic=True), own maxima", "planned_8/length", "torch.compile", own_maxima=True),
 )
 OURS, FIXED, EXACT = CONTENDERS[3], CONTENDERS[0], CONTENDERS[1]
-DEFAULT, EAGER_RANDOM, EAGER_LENGTH = CONTENDERS[5], CONTENDERS[7], CONTENDERS[8]
+EAGER_RANDOM, EAGER_LENGTH = CONTENDERS[6], CONTENDERS[7]
 
 
 @dataclass(frozen=True)

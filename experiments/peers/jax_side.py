@@ -26,14 +26,12 @@ from experiments.peers.contenders import (
     warmed,
 )
 from multimodal_pad import BatchShape, BucketBatcher
-from multimodal_pad.compiling import StepTable, keep_host_memory, warm_up
+from multimodal_pad.compiling import StepTable, warm_up
 from multimodal_pad.models import TransformerConfig
 
 
 def prepare(library: str, config: Config, _parameters: dict[str, Any]) -> tuple[dict[str, Any], Callable[..., Any]]:
     """Our side: the policies' batches and the compiled steps of one model."""
-    if library == "jax":
-        keep_host_memory()
     corpus = config.corpus
     samples, lengths, model_config, _ = compare_padding.load(corpus, Progress(disable=True))
     step = make_step(model_config, corpus.learning_rate, corpus.seed)

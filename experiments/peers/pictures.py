@@ -16,7 +16,7 @@ _COLOURS = {
     "tensorflow": "#ff725c",
     "lhotse": "#3ca951",
 }
-_LIBRARIES = {"jax": "#4269d0", "jax.default": "#97bbf5", "torch": "#ff725c", "torch.compile": "#efb118"}
+_LIBRARIES = {"jax": "#4269d0", "torch": "#ff725c", "torch.compile": "#efb118"}
 
 
 def draw(results: dict[str, Any], path: Path) -> None:

@@ -19,7 +19,6 @@ from rich.progress import Progress
 
 from experiments.compare_measure import predict_seconds
 from experiments.peers.contenders import (
-    DEFAULT,
     EAGER_LENGTH,
     EAGER_RANDOM,
     EPOCHS,
@@ -185,7 +184,7 @@ def ratios(results: dict[str, Any]) -> list[tuple[str, np.ndarray]]:
     if ours is None:
         return []
     found = []
-    for contender in (FIXED, EXACT, DEFAULT, EAGER_RANDOM, EAGER_LENGTH):
+    for contender in (FIXED, EXACT, EAGER_RANDOM, EAGER_LENGTH):
         theirs = _rates(results, contender)
         if theirs is not None:
             found.append((f"{contender.name}, {contender.batches.split('/')[1]} batches", ours / theirs))

@@ -4,7 +4,6 @@ from multimodal_pad.compiling.batch_sizes import fit_batch_sizes
 from multimodal_pad.compiling.cache import use_compilation_cache
 from multimodal_pad.compiling.calibration import Calibration, calibrate, typical_shapes
 from multimodal_pad.compiling.guard import CompileGuard, forbid_compiles
-from multimodal_pad.compiling.host_memory import keep_host_memory
 from multimodal_pad.compiling.log import CompileCounts, CompileLog
 from multimodal_pad.compiling.table import CompiledStep, StepTable, batch_struct, device_bytes
 from multimodal_pad.compiling.warming import warm_up, warm_up_all
@@ -21,7 +20,6 @@ __all__ = [
     "device_bytes",
     "fit_batch_sizes",
     "forbid_compiles",
-    "keep_host_memory",
     "typical_shapes",
     "use_compilation_cache",
     "warm_up",

@@ -90,7 +90,7 @@ def fit_batch_sizes(
 
     Warns:
         PlanWarning: XLA gives no analysis here, and the bytes are those of the plan's
-            :class:`~multimodal_pad.TransformerCost` instead, which are within 20 % on CPU and unproven elsewhere.
+            :class:`~multimodal_pad.TransformerCost` instead, which were fitted on CPU and are unproven elsewhere.
 
     >>> from multimodal_pad import LengthTable, pad_samples, plan_shapes
     >>> def total(state, batch):

@@ -114,6 +114,17 @@ def test_gradients_equal_those_of_xla(implementation):
         np.testing.assert_allclose(np.asarray(one, np.float32), other, atol=tolerance)
 
 
+def test_gradients_of_the_second_order_equal_those_of_xla():
+    def curvature(implementation):
+        def squared(arrays):
+            return sum((gradient**2).sum() for gradient in gradients(implementation, arrays))
+
+        return jax.grad(squared)(tuple(x.astype(jnp.float32) for x in inputs(implementation)))
+
+    for one, other in zip(curvature("mapped"), curvature("xla"), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+
+
 def test_the_gradient_is_the_slope():
     q, k, v = (x.astype(jnp.float32) for x in inputs("mapped"))
     direction = jnp.asarray(np.random.default_rng(2).standard_normal(k.shape), jnp.float32)
