@@ -37,9 +37,7 @@ def write_results(
         with Progress(console=console, disable=not console.is_terminal) as progress:
             results = {**origin, **run(progress)}
         (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    if draw is not None:  # only now, so that a picture that fails takes no measurement with it
-        aside = out / f".{name}.png"
-        draw(results, aside)
-        aside.replace(out / f"{name}.png")
+        if draw is not None:
+            draw(results, folder / f"{name}.png")
     print(markdown(results))
     print(f"Written: {out / 'results.json'}")
