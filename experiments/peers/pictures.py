@@ -84,7 +84,7 @@ def _rates(axis: Any, measured: dict[str, Any]) -> None:
 
 def _seconds(axis: Any, measured: dict[str, Any]) -> None:
     for row, name in zip(measured["rows"], _names(measured), strict=True):
-        style = "--" if row["library"].startswith("torch") else "-"
+        style = "-" if row["library"] == "jax" else "--"
         axis.plot(EPOCHS, [row["seconds"][str(epochs)] for epochs in EPOCHS], style, marker=".", label=name)
     axis.set_xscale("log")
     axis.set_yscale("log")

@@ -51,13 +51,12 @@ def compare(config: Config, progress: Progress) -> dict[str, Any]:
             try:
                 worker = start(library, _prepare, library, config, given, patience=patience)
                 workers[library] = stack.enter_context(worker)
-                parameters = workers[library].first.pop("parameters", None)
             except (TimeoutError, RuntimeError) as error:
                 if library != "torch.compile":
                     raise
                 gave_up.append({"library": library, "why": str(error)})
             else:
-                given = given or parameters
+                given = given or workers[library].first.pop("parameters")
             progress.advance(task)
         parity = _parity(workers)
         chosen = [contender for contender in config.contenders if contender.library in workers]
@@ -145,7 +144,7 @@ def table(results: dict[str, Any]) -> Table:
             row["name"],
             row["batches"].split("/")[1],
             f"{row['cost_efficiency']:.2f}",
-            "any" if row["library"].startswith("torch") else f"{row['shapes']['1']:,}",
+            "any" if row["library"] != "jax" else f"{row['shapes']['1']:,}",
             spread(row["samples_per_second"], ",.0f"),
             *[_seconds(row, str(epochs)) for epochs in EPOCHS],
         ]

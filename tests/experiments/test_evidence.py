@@ -25,14 +25,18 @@ def test_the_page_is_one_file_with_nothing_to_fetch(tmp_path):
     picture = tmp_path / "picture.png"
     picture.write_bytes(PIXEL)
     table = Table("Title <1>", ["", "figure"], [["a & b", "1"]], "A note with `code`.")
+    folded = table._replace(title="Long", folded=True)
     file = write_page(
-        "A page", [Section("one", "Why?", ["Because **8** < 9."], [table], [picture], "`command`")], tmp_path
+        "A page",
+        [Section("one", "Why?", ["Because **8** < 9."], [table, folded], [picture], "`command`")],
+        tmp_path,
     )
     text = file.read_text(encoding="utf-8")
     assert file == tmp_path / evidence_page.FILE
     assert "Because <strong>8</strong> &lt; 9." in text
     assert "<td class=words>a &amp; b</td><td class=figures>1</td>" in text
-    assert "<h3>Title &lt;1&gt;</h3>" in text
+    assert "<h3>Title &lt;1&gt;</h3><div" in text
+    assert "<details><summary><h3>Long</h3></summary><div" in text
     assert "<a href=#one>Why?</a>" in text
     assert re.findall(r'src="([^"]{0,22})', text) == ["data:image/png;base64,"]
     assert not re.search(r"https?://", text)
