@@ -24,7 +24,8 @@ def write_results(
 ) -> None:
     """Run an experiment, write ``results.json`` with where it comes from, and print it as Markdown.
 
-    ``draw`` makes a picture of the results, ``{name}.png``.
+    ``draw`` makes a picture of the results, ``{name}.png``. Where it fails, what was measured is kept
+    beside ``out``, as ``{out}.unfinished.json``.
 
     ``out`` is a folder, by default one of its own under ``results/`` and the experiment's name.
     """
@@ -36,8 +37,17 @@ def write_results(
         origin = provenance(f"experiments.{name}", arguments)
         with Progress(console=console, disable=not console.is_terminal) as progress:
             results = {**origin, **run(progress)}
-        (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-        if draw is not None:
-            draw(results, folder / f"{name}.png")
+        written = json.dumps(results, indent=1) + "\n"
+        (folder / "results.json").write_text(written, encoding="utf-8")
+        try:
+            if draw is not None:
+                draw(results, folder / f"{name}.png")
+        except OSError:
+            raise  # nothing more can be written
+        except Exception:
+            kept = out.with_name(f"{out.name}.unfinished.json")
+            kept.write_text(written, encoding="utf-8")
+            console.print(f"The picture can't be drawn; what was measured is kept in {kept}", markup=False)
+            raise
     print(markdown(results))
     print(f"Written: {out / 'results.json'}")

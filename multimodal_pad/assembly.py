@@ -9,7 +9,7 @@ import numpy as np
 from multimodal_pad.alike import AlikeSamples
 from multimodal_pad.errors import SampleError
 from multimodal_pad.lengths import LengthTable, Source, read_sample
-from multimodal_pad.padding import PaddedBatch, alike_arrays, pad_arrays
+from multimodal_pad.padding import PaddedBatch, alike_arrays, array_lengths, pad_arrays
 
 
 class Assembly:
@@ -77,7 +77,7 @@ class Assembly:
 
 def _check_measured(name: str, arrays: list[np.ndarray], measured: np.ndarray, ids: list[int]) -> None:
     """Raise a SampleError that names the first sample that is not as long as the length table says."""
-    found = np.array([len(array) for array in arrays])
+    found = array_lengths(arrays)
     if (found != measured).any():
         row = int(np.argmax(found != measured))
         raise SampleError(

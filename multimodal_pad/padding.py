@@ -120,8 +120,10 @@ def pad_samples(
     names = check_names(modality_names(samples[0]) if modalities is None else modalities)
     ids = range(len(samples)) if ids is None else ids
     if modalities is None:
+        known = {*names, TARGETS}
         for sample, index in zip(samples, ids, strict=True):
-            check_same_modalities(sample, names, index)
+            if not sample.keys() <= known:
+                check_same_modalities(sample, names, index)
     arrays = {name: alike_arrays(samples, name, ids) for name in names}
     return pad_arrays(arrays, samples, rows, pad_to=pad_to, pad_value=pad_value, check_finite=check_finite, ids=ids)
 
@@ -143,9 +145,9 @@ def pad_arrays(
         if check_finite:
             _check_finite(column, name, ids)
         lengths = np.zeros(rows, np.int64)
-        lengths[: len(column)] = [len(array) for array in column]
+        lengths[: len(column)] = array_lengths(column)
         padded = _padded_length(lengths, name, pad_to, ids)
-        features[name] = _pad(column, lengths, padded, _as_dtype(pad_values[name], column[0].dtype, name))
+        features[name] = _pad(column, rows, padded, _as_dtype(pad_values[name], column[0].dtype, name))
         masks[name] = aligned_empty((rows, padded), np.dtype(bool))
         np.less(np.arange(padded)[None, :], lengths[:, None], out=masks[name])
     sample_mask = aligned_empty((rows,), np.dtype(bool))
@@ -187,14 +189,20 @@ def aligned_empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     return raw[start : start + size].view(dtype).reshape(shape)
 
 
-def _pad(arrays: list[np.ndarray], lengths: np.ndarray, padded: int, value: Any) -> np.ndarray:
-    """One fill of the whole, then a slice copy per sample: filling row by row takes as many calls again, and longer."""
-    out = aligned_empty((len(lengths), padded, *arrays[0].shape[1:]), arrays[0].dtype)
-    if lengths.min() < padded:
-        out[...] = value
-    for row, array in zip(out, arrays, strict=False):  # rows beyond the samples are padding
-        row[: len(array)] = array
+def _pad(arrays: list[np.ndarray], rows: int, padded: int, value: Any) -> np.ndarray:
+    """One call that writes every byte once: samples and cuts of one row of padding in turn, end to end."""
+    first = arrays[0]
+    out = aligned_empty((rows, padded, *first.shape[1:]), first.dtype)
+    padding = np.full(out.shape[1:], value, first.dtype)
+    pieces = [piece for array in arrays for piece in (array, padding[len(array) :])]
+    pieces += [padding] * (rows - len(arrays))
+    np.concatenate(pieces, out=out.reshape(-1, *first.shape[1:]), casting="no")
     return out
+
+
+def array_lengths(arrays: list[np.ndarray]) -> np.ndarray:
+    """``(N,)`` int64: how many positions each has."""
+    return np.fromiter(map(len, arrays), np.int64, len(arrays))
 
 
 def alike_arrays(samples: Sequence[Sample], name: str, ids: Sequence[int]) -> list[np.ndarray]:
@@ -202,8 +210,8 @@ def alike_arrays(samples: Sequence[Sample], name: str, ids: Sequence[int]) -> li
     with suppress(Exception):  # whatever is wrong with a sample, below it is named
         arrays = [np.asarray(sample[name]) for sample in samples]
         check_array(arrays[0], name, ids[0])
-        _, *feature_shapes = zip(*[array.shape for array in arrays], strict=True)
-        if all(len(set(sizes)) == 1 for sizes in [*feature_shapes, [array.dtype for array in arrays]]):
+        dtypes, shapes = [array.dtype for array in arrays], [(array.ndim, array.shape[1:]) for array in arrays]
+        if dtypes.count(dtypes[0]) == shapes.count(shapes[0]) == len(arrays):
             return arrays
     arrays = [modality_array(sample, name, i) for sample, i in zip(samples, ids, strict=True)]
     _check_alike(arrays, name, ids)
@@ -260,6 +268,8 @@ def _pad_values(pad_value: float | Mapping[str, float], names: tuple[str, ...]) 
 
 
 def _as_dtype(value: float, dtype: np.dtype, name: str) -> Any:
+    if isinstance(value, int | float) and value == 0:
+        return value  # every dtype holds it: nothing to find out in each batch
     with np.errstate(all="ignore"):
         cast = np.asarray(value).astype(dtype)
     fits = np.isfinite(value) and cast == value if dtype.kind in "biu" else np.isfinite(cast) == np.isfinite(value)

@@ -1,4 +1,5 @@
 import errno
+import json
 import os
 import re
 import signal
@@ -142,6 +143,17 @@ def test_a_full_disk_leaves_nothing_that_looks_finished(tmp_path, capsys, monkey
     with pytest.raises(OSError, match="No space"):
         write_page("A page", [], tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_picture_that_fails_does_not_take_the_measurement_with_it(tmp_path, capsys):
+    def draw(*_):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        write_results("any", [], tmp_path / "run", lambda _: {"seconds": 3}, lambda _: "", draw)
+    assert [path.name for path in tmp_path.iterdir()] == ["run.unfinished.json"]
+    assert json.loads((tmp_path / "run.unfinished.json").read_text())["seconds"] == 3
+    assert "run.unfinished.json" in capsys.readouterr().err.replace("\n", "")
 
 
 def test_spread_of_one_value_and_of_several():

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from experiments import configs
-from experiments.train_emotion import main, markdown
+from experiments.train_emotion import main, markdown, start_processes
 from multimodal_pad.sources import Mult, convert
 from tests.corpora import write_meld, write_mmsa, write_mult
 
@@ -88,23 +88,40 @@ def test_a_flat_cache_under_fixed_padding(tmp_path):
 
 def test_ctrl_c_leaves_no_process_behind(tmp_path):
     command = [sys.executable, "-m", "experiments.train_emotion", "--quick", "--modalities", "text", "--processes", "2"]
-    process = subprocess.Popen([*command, "--out", str(tmp_path / "run")], stderr=subprocess.PIPE, text=True)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    try:
-        deadline = time.monotonic() + 60
-        while len(started := children.read_text().split()) < 2:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
-        _, error = process.communicate(timeout=60)
-    finally:
-        process.kill()
+    with subprocess.Popen([*command, "--out", str(tmp_path / "run")], stderr=subprocess.PIPE, text=True) as process:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        try:
+            deadline = time.monotonic() + 60
+            while len(started := children.read_text().split()) < 2:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            process.send_signal(signal.SIGINT)
+            _, error = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 130
     assert "Traceback" not in error
     for child in started:
         with pytest.raises(ProcessLookupError):
             os.kill(int(child), 0)
     assert not (tmp_path / "run").exists()
+
+
+def test_ctrl_c_while_a_process_is_being_started(monkeypatch):
+    started = []
+
+    class Interrupted(subprocess.Popen):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            started.append(self)
+            if len(started) == 2:
+                signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr("subprocess.Popen", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        start_processes(2, ["--quick", "--modalities", "text"])
+    assert len(started) == 2
+    assert all(process.returncode for process in started)
 
 
 @pytest.mark.parametrize(
