@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -48,7 +49,13 @@ class Worker:
 
 
 @contextmanager
-def start(name: str, prepare: Prepare, *arguments: Any, patience: float | None = None) -> Iterator[Worker]:
+def start(
+    name: str,
+    prepare: Prepare,
+    *arguments: Any,
+    patience: float | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[Worker]:
     """``prepare(*arguments)`` in a process that ends with the block.
 
     Args:
@@ -56,6 +63,7 @@ def start(name: str, prepare: Prepare, *arguments: Any, patience: float | None =
         prepare: a function that can be imported.
         arguments: of it.
         patience: seconds that it may take to be ready; by default any.
+        environment: variables that it has beside those of this process.
 
     Raises:
         RuntimeError: it ended before it was ready; names the exception.
@@ -64,7 +72,8 @@ def start(name: str, prepare: Prepare, *arguments: Any, patience: float | None =
     context = get_context("spawn")
     here, there = context.Pipe()
     process = context.Process(target=_serve, args=(there, prepare, arguments), daemon=True)
-    process.start()
+    with _with(environment or {}):
+        process.start()
     there.close()
     try:
         if not here.poll(patience):
@@ -73,6 +82,21 @@ def start(name: str, prepare: Prepare, *arguments: Any, patience: float | None =
     finally:
         process.kill()
         process.join()
+
+
+@contextmanager
+def _with(environment: Mapping[str, str]) -> Iterator[None]:
+    """These variables in the environment of this process, as long as the block lasts."""
+    before = {name: os.environ.get(name) for name in environment}
+    os.environ.update(environment)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _serve(connection: Connection, prepare: Prepare, arguments: tuple[Any, ...]) -> None:

@@ -18,6 +18,11 @@ EPOCHS = (1, 3, 10)
 TOLERANCE = 1e-4
 """How far the outputs of the two models may be apart."""
 
+HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+"""Linux's C library then asks for pages of 2 MB where it maps large arrays, which both libraries do in each step."""
+
+SMALL_PAGES = "small_pages"
+
 
 class Contender(NamedTuple):
     """One way to train.
@@ -25,7 +30,8 @@ class Contender(NamedTuple):
     Attributes:
         name: for the table.
         batches: policy and grouping of :mod:`experiments.compare_padding`, which say who is in which batch.
-        library: ``"jax"``, ``"torch"``, or ``"torch.compile"``, each of which has a process of its own.
+        library: ``"jax"`` or ``"torch"``, and after a dot what is different: ``compile``, or ``small_pages``, without
+            HUGE_PAGES. Each of them has a process of its own.
         own_maxima: pad each batch to its own maxima, and not to the policy's lengths.
         compiled: the most shapes to compile (the others are foretold), or None for all.
     """
@@ -47,9 +53,12 @@ CONTENDERS = (
     Contender("PyTorch eager, own maxima", "exact/random", "torch", own_maxima=True),
     Contender("PyTorch eager, own maxima", "planned_8/length", "torch", own_maxima=True),
     Contender("torch.compile(dynamic=True), own maxima", "planned_8/length", "torch.compile", own_maxima=True),
+    Contender("planned, 8 shapes, small pages", "planned_8/length", f"jax.{SMALL_PAGES}"),
+    Contender("PyTorch eager, own maxima, small pages", "planned_8/length", f"torch.{SMALL_PAGES}", own_maxima=True),
 )
 OURS, FIXED, EXACT = CONTENDERS[3], CONTENDERS[0], CONTENDERS[1]
 EAGER_RANDOM, EAGER_LENGTH = CONTENDERS[6], CONTENDERS[7]
+OURS_SMALL_PAGES = CONTENDERS[9]
 
 
 @dataclass(frozen=True)
@@ -80,7 +89,7 @@ def quick(config: Config) -> Config:
     few = tuple(
         contender._replace(batches=contender.batches.replace("_8", "_2"), compiled=contender.compiled and 1)
         for contender in CONTENDERS
-        if "4 shapes" not in contender.name and contender.library != "torch.compile"
+        if "4 shapes" not in contender.name and "." not in contender.library
     )
     return replace(config, corpus=corpus, rounds=2, turn_seconds=0.1, contenders=few)
 

@@ -78,13 +78,17 @@ def _names(measured: dict[str, Any]) -> list[str]:
 
 def _rates(axis: Any, measured: dict[str, Any]) -> None:
     rates = [np.array(row["samples_per_second"]) for row in measured["rows"]]
-    _bars(axis, _names(measured), rates, [_LIBRARIES[row["library"]] for row in measured["rows"]])
+    _bars(axis, _names(measured), rates, [_colour(row["library"]) for row in measured["rows"]])
     axis.set_xlabel("samples per second, compiled (median and middle half)")
+
+
+def _colour(library: str) -> str:
+    return _LIBRARIES.get(library, _LIBRARIES[library.split(".")[0]])
 
 
 def _seconds(axis: Any, measured: dict[str, Any]) -> None:
     for row, name in zip(measured["rows"], _names(measured), strict=True):
-        style = "-" if row["library"] == "jax" else "--"
+        style = "-" if row["library"].startswith("jax") else "--"
         axis.plot(EPOCHS, [row["seconds"][str(epochs)] for epochs in EPOCHS], style, marker=".", label=name)
     axis.set_xscale("log")
     axis.set_yscale("log")

@@ -24,7 +24,10 @@ from experiments.peers.contenders import (
     EPOCHS,
     EXACT,
     FIXED,
+    HUGE_PAGES,
     OURS,
+    OURS_SMALL_PAGES,
+    SMALL_PAGES,
     TOLERANCE,
     Config,
     Contender,
@@ -48,8 +51,9 @@ def compare(config: Config, progress: Progress) -> dict[str, Any]:
         given: dict[str, Any] = {}
         for library in libraries:
             patience = config.patience if library == "torch.compile" else None
+            pages = {} if library.endswith(SMALL_PAGES) else HUGE_PAGES
             try:
-                worker = start(library, _prepare, library, config, given, patience=patience)
+                worker = start(library, _prepare, library, config, given, patience=patience, environment=pages)
                 workers[library] = stack.enter_context(worker)
             except (TimeoutError, RuntimeError) as error:
                 if library != "torch.compile":
@@ -144,7 +148,7 @@ def table(results: dict[str, Any]) -> Table:
             row["name"],
             row["batches"].split("/")[1],
             f"{row['cost_efficiency']:.2f}",
-            "any" if row["library"] != "jax" else f"{row['shapes']['1']:,}",
+            "any" if row["library"].startswith("torch") else f"{row['shapes']['1']:,}",
             spread(row["samples_per_second"], ",.0f"),
             *[_seconds(row, str(epochs)) for epochs in EPOCHS],
         ]
@@ -172,8 +176,8 @@ def _note(results: dict[str, Any]) -> str:
         + ". Samples per second of an epoch once compiled, padding included, foretold from the steps measured: "
         "median and middle half of "
         f"{results['config']['rounds']} turns of {results['config']['turn_seconds']:g} s. Seconds with planning and "
-        "compiling; `~`: not every shape was compiled, and the seconds of the others are taken to be the same."
-        + missing
+        "compiling; `~`: not every shape was compiled, and the seconds of the others are taken to be the same. "
+        f"Both libraries with `{'='.join(*HUGE_PAGES.items())}`, but for small pages." + missing
     )
 
 
@@ -183,7 +187,7 @@ def ratios(results: dict[str, Any]) -> list[tuple[str, np.ndarray]]:
     if ours is None:
         return []
     found = []
-    for contender in (FIXED, EXACT, EAGER_RANDOM, EAGER_LENGTH):
+    for contender in (FIXED, EXACT, EAGER_RANDOM, EAGER_LENGTH, OURS_SMALL_PAGES):
         theirs = _rates(results, contender)
         if theirs is not None:
             found.append((f"{contender.name}, {contender.batches.split('/')[1]} batches", ours / theirs))

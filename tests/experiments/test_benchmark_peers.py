@@ -1,4 +1,5 @@
 import json
+import os
 from importlib.util import find_spec
 
 import numpy as np
@@ -141,6 +142,17 @@ def squares():
 def test_a_worker_answers_until_the_block_ends():
     with start("squares", squares) as worker:
         assert (worker.first, worker.ask(3), worker.ask(4)) == ("ready", 9, 16)
+
+
+def variable(name):
+    return os.environ.get(name), None
+
+
+def test_a_worker_has_variables_of_its_own():
+    for value in ("3", "4"):
+        with start("named", variable, "SOME_NAME", environment={"SOME_NAME": value}) as worker:
+            assert worker.first == value
+    assert "SOME_NAME" not in os.environ
 
 
 def test_a_worker_that_takes_too_long_is_given_up():
