@@ -2,7 +2,8 @@
 
 Each part is a script of its own that writes a folder under --out; a part that is there already is not run again, so
 that an interrupted run goes on where it stopped. From what is there, index.html is made: one file to read top to
-bottom. On two CPU cores --quick takes about 8 minutes, the full run about an hour and a half.
+bottom. results/evidence is the run that README and docs show. On two CPU cores --quick takes about 8 minutes, the full
+run about an hour and a half.
 
 With make: make evidence ARGS="--data-dir DIR"
 """
@@ -11,10 +12,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +29,8 @@ from multimodal_pad import PaddingError
 from multimodal_pad.cli import exit_status
 
 TITLE = "What padding costs, and what planned shapes save"
+SECONDS_TO_STOP = 20.0
+"""Compiling can't be interrupted, and takes about so long."""
 
 
 class Part(NamedTuple):
@@ -91,11 +96,26 @@ def run_parts(out: Path, only: list[str], data_dir: str | None, quick: bool, con
         command = _command(part, out, data_dir, quick)
         console.print(f"[{number}/{len(chosen)}] {part.name}: {' '.join(command[1:])}", markup=False, soft_wrap=True)
         begun = time.perf_counter()
-        status = subprocess.run(command, check=False, stdout=subprocess.DEVNULL).returncode
-        if status:
+        if _run_to_its_end(command):
             raise PaddingError(f"the part {part.name} has failed; its message is above. What was finished is in {out}")
         console.print(f"    {time.perf_counter() - begun:,.0f} s", markup=False)
     return left_out
+
+
+def _run_to_its_end(command: list[str]) -> int:
+    """The exit status; with Ctrl-C the part is waited for, so that it clears up behind itself."""
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(SECONDS_TO_STOP)  # from a terminal it has had the signal, too
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(SECONDS_TO_STOP)
+            process.kill()
+            raise
 
 
 def _command(part: Part, out: Path, data_dir: str | None, quick: bool) -> list[str]:
@@ -123,7 +143,7 @@ def main(arguments: list[str]) -> int:
         "--only", nargs="+", choices=names, default=names, metavar="PART", help=f"of {', '.join(names)}"
     )
     parser.add_argument(
-        "--out", type=Path, default=Path("results/evidence"), metavar="DIR", help="default: %(default)s"
+        "--out", type=Path, default=Path("results/evidence-here"), metavar="DIR", help="default: %(default)s"
     )
     parser.add_argument(
         "--quick",

@@ -61,14 +61,20 @@ def training_answer(results: Results) -> list[str]:
     """The plan of 8 shapes against each of the others."""
     ratios = training.ratios(results["training"])
     rates = [f"{spread(values)} times those of {name}" for name, values in ratios]
-    three = {(row["name"], row["batches"].split("/")[1]): row["seconds"]["3"] for row in results["training"]["rows"]}
-    ranked = sorted(three, key=lambda key: three[key])
+    ranked = sorted(results["training"]["rows"], key=lambda row: row["seconds"]["3"])
     return [
         *([f"Samples per second of 8 planned shapes, once compiled: {'; '.join(rates)}."] if rates else []),
         "Seconds for 3 epochs, compiling included, from the fewest: "
-        + ", ".join(f"{name} ({grouping}) {three[name, grouping]:,.0f}" for name, grouping in ranked)
+        + ", ".join(
+            f"{row['name']} ({row['batches'].split('/')[1]}) {training.seconds_text(row, '3')}" for row in ranked
+        )
         + ".",
     ]
+
+
+def training_text(results: Results) -> str:
+    """The same for a page of the documentation."""
+    return "\n\n".join(training_answer(results))
 
 
 def kernel_answer(results: Results) -> list[str]:

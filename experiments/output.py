@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -24,8 +26,8 @@ def write_results(
 ) -> None:
     """Run an experiment, write ``results.json`` with where it comes from, and print it as Markdown.
 
-    ``draw`` makes a picture of the results, ``{name}.png``. Where it fails, what was measured is kept
-    beside ``out``, as ``{out}.unfinished.json``.
+    ``draw`` makes a picture of the results, ``{name}.png``. Where it fails, or is interrupted, what was
+    measured is kept beside ``out``, as ``{out}.unfinished.json``. ``run_seconds`` says how long measuring took.
 
     ``out`` is a folder, by default one of its own under ``results/`` and the experiment's name.
     """
@@ -35,19 +37,20 @@ def write_results(
     console = Console(stderr=True)
     with write_folder(out) as folder:
         origin = provenance(f"experiments.{name}", arguments)
+        begun = time.perf_counter()
         with Progress(console=console, disable=not console.is_terminal) as progress:
             results = {**origin, **run(progress)}
+        results["run_seconds"] = round(time.perf_counter() - begun, 1)
         written = json.dumps(results, indent=1) + "\n"
         (folder / "results.json").write_text(written, encoding="utf-8")
         try:
             if draw is not None:
                 draw(results, folder / f"{name}.png")
-        except OSError:
-            raise  # nothing more can be written
-        except Exception:
+        except BaseException:
             kept = out.with_name(f"{out.name}.unfinished.json")
-            kept.write_text(written, encoding="utf-8")
-            console.print(f"The picture can't be drawn; what was measured is kept in {kept}", markup=False)
+            with suppress(OSError):  # the disk may be full
+                kept.write_text(written, encoding="utf-8")
+                console.print(f"The picture is not drawn; what was measured is kept in {kept}", markup=False)
             raise
     print(markdown(results))
     print(f"Written: {out / 'results.json'}")

@@ -80,8 +80,8 @@ def pad_samples(
 ) -> PaddedBatch:
     """Pad samples on the right to one length per modality, with masks that say what is real.
 
-    Algorithm 1 of the document that this project implements: per modality, the padded length is
-    the longest of the batch; position j of sample i is real where ``j < L_m_i``.
+    Algorithm 1 of "Dynamic Batch-Level Padding for Variable-Length Multimodal Sequences": per
+    modality, the padded length is the longest of the batch; position j of sample i is real where ``j < L_m_i``.
 
     Args:
         samples: at least one ``{modality: (length, *feature_shape), "targets": ...}``; a

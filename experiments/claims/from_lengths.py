@@ -9,9 +9,7 @@ import numpy as np
 from experiments.claims.claim import Claim, Setting
 from experiments.distributions import DISTRIBUTIONS, draw_lengths
 from multimodal_pad import Exact, Fixed, LengthTable, Planned, Policy, make_schedule, plan_shapes, unpad
-from multimodal_pad.cost import Cost
 from multimodal_pad.schedule import Grouping
-from multimodal_pad.sources.synthetic import WIDTHS
 from multimodal_pad.steps import EMPTY
 
 FILE_LENGTHS = {"text": 50, "audio": 375, "visual": 500}
@@ -28,7 +26,7 @@ def no_truncation(setting: Setting) -> Claim:
         "No truncation: original lengths and timing are kept, unlike with fixed lengths",
         "Every sample of an epoch is padded and taken out of the padding again, and compared bit by bit; for fixed "
         "lengths, how many samples they cut.",
-        "Holds if every sample comes back whole, and fixed lengths cut some.",
+        "Holds if every sample comes back whole, and one of the fixed lengths cuts some; in part if the former alone.",
     )
     whole = []
     for policy in ("exact/random", "fixed/random", "planned_8/length"):
@@ -53,7 +51,7 @@ def no_truncation(setting: Setting) -> Claim:
     }
     at_95, of_mosi = (claim.text(f"samples cut by {name}") for name in list(limits)[1:])
     return claim.conclude(
-        all(whole) and all(cut.values()),
+        all(whole) and any(cut.values()),
         all(whole),
         "Every sample comes out of its batch as it went in, under every policy here. Only fixed lengths below the "
         f"longest sample cut anything: those at the 95th percentile cut {at_95} of the samples, CMU-MOSI's {of_mosi}. "
@@ -68,7 +66,8 @@ def distributions(setting: Setting, samples: int) -> Claim:
         "Performance adapts to, and scales across, diverse length distributions",
         "Bytes of the batches of an epoch, each padded to its own maxima, against fixed padding to the longest "
         f"sample, for {len(DISTRIBUTIONS)} distributions of {samples:,} samples and {setting.seeds} seeds; the same "
-        "for 8 planned shapes grouped by length; and the share of the padded cost that is real.",
+        "for 8 planned shapes grouped by length; and the share of the padded cost that is real. On MELD's utterances, "
+        "meld is their own lengths, in an order per seed; features are as wide as the model's.",
         "Holds if at least 60 % is saved on every distribution, in part if on some.",
     )
     median: dict[str, float] = {}
@@ -76,12 +75,13 @@ def distributions(setting: Setting, samples: int) -> Claim:
         found: dict[str, list[float]] = {"exact": [], "planned 8": [], "shapes of exact": [], "real cost, exact": []}
         found["real cost, planned 8"] = []
         for seed in range(setting.seeds):
-            table = draw_lengths(name, samples, seed).select(setting.lengths.modalities)
-            cost, rows = setting.model_config.cost, setting.corpus.batch_size
-            fixed = _epoch(table, Fixed.longest(table), "random", rows, cost, seed)
-            exact = _epoch(table, Exact(table.modalities), "random", rows, cost, seed)
-            plan = plan_shapes(table, max_shapes=8, cost=cost, grouping="length", batch_size=rows)
-            planned = _epoch(table, Planned(plan), "length", rows, cost, seed)
+            own = name == "meld" and setting.corpus.source == "meld"
+            table = setting.lengths if own else draw_lengths(name, samples, seed).select(setting.lengths.modalities)
+            rows = setting.corpus.batch_size
+            fixed = _epoch(setting, table, Fixed.longest(table), "random", seed)
+            exact = _epoch(setting, table, Exact(table.modalities), "random", seed)
+            plan = plan_shapes(table, max_shapes=8, cost=setting.model_config.cost, grouping="length", batch_size=rows)
+            planned = _epoch(setting, table, Planned(plan), "length", seed)
             found["exact"].append(1 - exact["bytes"] / fixed["bytes"])
             found["planned 8"].append(1 - planned["bytes"] / fixed["bytes"])
             found["shapes of exact"].append(exact["shapes"])
@@ -105,11 +105,11 @@ def distributions(setting: Setting, samples: int) -> Claim:
     )
 
 
-def _epoch(
-    table: LengthTable, policy: Policy, grouping: Grouping, rows: int, cost: Cost, seed: int
-) -> dict[str, float]:
+def _epoch(setting: Setting, table: LengthTable, policy: Policy, grouping: Grouping, seed: int) -> dict[str, float]:
+    cost, rows = setting.model_config.cost, setting.corpus.batch_size
     schedule = make_schedule(table, policy, batch_size=rows, grouping=grouping, seed=seed, cost=cost)
-    widths = np.array([WIDTHS[name] for name in table.modalities])  # bytes count by them
+    modalities = [setting.model_config.modalities[name] for name in table.modalities]
+    widths = np.array([modality.feature_width or 1 for modality in modalities])  # of 4 bytes, as token ids are
     padded = (schedule.shapes @ widths * schedule.batch_sizes).sum()
     real = cost(table.values).sum() / (cost(schedule.shapes) * schedule.batch_sizes).sum()
     return {"bytes": float(padded), "shapes": len(np.unique(schedule.shapes, axis=0)), "real_cost": float(real)}

@@ -171,7 +171,7 @@ def table(results: dict[str, Any]) -> Table:
             f"{row['cost_efficiency']:.2f}",
             "any" if row["library"].startswith("torch") else f"{row['shapes']['1']:,}",
             spread(row["samples_per_second"], ",.0f"),
-            *[_seconds(row, str(epochs)) for epochs in EPOCHS],
+            *[seconds_text(row, str(epochs)) for epochs in EPOCHS],
         ]
         for row in results["rows"]
     ]
@@ -185,7 +185,8 @@ def table(results: dict[str, Any]) -> Table:
     )
 
 
-def _seconds(row: dict[str, Any], epochs: str) -> str:
+def seconds_text(row: dict[str, Any], epochs: str) -> str:
+    """Seconds for so many epochs, with a mark where shapes were not compiled but foretold."""
     partial = row["shapes_compiled"] is not None and row["shapes_compiled"] < row["shapes"][epochs]
     return f"{'~' if partial else ''}{row['seconds'][epochs]:,.0f} s"
 

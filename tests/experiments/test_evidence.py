@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -61,16 +62,16 @@ def parts(monkeypatch):
     """Two parts that write at once, and one that fails."""
     ran = []
 
-    def run(command, **_):
+    def run(command):
         ran.append(command)
         folder = command[command.index("--out") + 1]
         if "fails" in folder:
-            return subprocess.CompletedProcess(command, 2)
+            return 2
         Path(folder).mkdir(parents=True)
         Path(folder, "results.json").write_text("{}", encoding="utf-8")
-        return subprocess.CompletedProcess(command, 0)
+        return 0
 
-    monkeypatch.setattr(evidence.subprocess, "run", run)
+    monkeypatch.setattr(evidence, "_run_to_its_end", run)
     monkeypatch.setattr(evidence, "make_sections", lambda *_: [])
     return ran
 
@@ -111,34 +112,56 @@ def test_a_folder_that_can_not_be_written(tmp_path, capsys):
     assert "can't be written" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
-def test_control_c_ends_it_with_a_line(tmp_path):
-    process = subprocess.Popen(
-        [sys.executable, "-m", "experiments.evidence", "--quick", "--only", "scaling", "--out", str(tmp_path / "out")],
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    assert process.stderr.readline().startswith("[1/1] scaling")
-    time.sleep(3)
-    os.killpg(process.pid, signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for child processes in /proc")
+@pytest.mark.parametrize("part", ["scaling", "training"])
+def test_control_c_ends_it_with_a_line_and_leaves_nothing(part, tmp_path):
+    command = [sys.executable, "-m", "experiments.evidence", "--quick", "--only", part, "--out", str(tmp_path / "out")]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        try:
+            assert process.stderr.readline().startswith(f"[1/1] {part}")
+            wait_for_folder(tmp_path / "out")
+            os.killpg(process.pid, signal.SIGINT)
+            _, said = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 130
     assert "stopped" in said
     assert "Traceback" not in said
-    assert not (tmp_path / "out" / "scaling").exists()
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def wait_for_folder(out):
+    """Until the part has a folder in the making, and some time more."""
+    deadline = time.monotonic() + 60
+    while not (out.is_dir() and any(out.iterdir())):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    time.sleep(2)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
+def test_control_c_that_the_part_has_not_had_is_handed_on(monkeypatch):
+    monkeypatch.setattr(evidence, "SECONDS_TO_STOP", 0.5)
+    begun = time.monotonic()
+    timer = threading.Timer(2, lambda: os.kill(os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        evidence._run_to_its_end([sys.executable, "-c", "import time; time.sleep(100)"])
+    timer.join()
+    assert time.monotonic() - begun < 50
 
 
 def test_a_full_disk_leaves_nothing_that_looks_finished(tmp_path, capsys, monkeypatch):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    def draw(_, path):
-        full(path)
-
     out = tmp_path / "run"
-    assert exit_status(lambda: write_results("any", [], out, lambda _: {}, lambda _: "", draw)) == 2
-    assert "No space left on device" in capsys.readouterr().err
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_text", full)
+        assert exit_status(lambda: write_results("any", [], out, lambda _: {}, lambda _: "", full)) == 2
+        assert "No space left on device" in capsys.readouterr().err
+        with pytest.raises(OSError, match="No space"):
+            write_page("A page", [], tmp_path)
     monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(OSError, match="No space"):
         write_page("A page", [], tmp_path)
