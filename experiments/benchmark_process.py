@@ -74,7 +74,7 @@ def time_epoch(epoch: Epoch) -> float:
 
 
 def check_epoch(contender: Contender, epoch: Epoch, work: Work) -> int:
-    """Bytes of the features and masks of an epoch, which must be those of the ready batches.
+    """Bytes that are written for the features and masks of an epoch, which must be those of the ready batches.
 
     Raises:
         RuntimeError: they are not: then there is nothing to compare.
@@ -85,7 +85,10 @@ def check_epoch(contender: Contender, epoch: Epoch, work: Work) -> int:
         masks = {name: np.asarray(x) for name, x in batch.masks.items()}
         if not all(_same(contender, Padded(features, masks), ready, name) for name in ready.features):
             raise RuntimeError(f"{contender.name}: its batches are not those of the schedule")
-        size += sum(array.nbytes for arrays in (features, masks) for array in arrays.values())
+        if contender.fills:
+            size += sum(array.nbytes for arrays in (features, masks) for array in arrays.values())
+        else:  # it writes the real positions alone
+            size += sum(array[ready.masks[name]].nbytes for name, array in features.items())
     return size
 
 

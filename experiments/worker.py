@@ -7,7 +7,7 @@ import os
 import signal
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -42,9 +42,10 @@ class Worker:
         """The answer to one question; nobody else works meanwhile.
 
         Raises:
-            RuntimeError: the process has ended.
+            RuntimeError: the process has ended, or ends with this question; names the exception.
         """
-        self.connection.send(question)
+        with suppress(OSError):  # it has ended: there is nobody to receive from, either
+            self.connection.send(question)
         return _receive(self.connection, self.name)
 
 
@@ -104,24 +105,23 @@ def _serve(connection: Connection, prepare: Prepare, arguments: tuple[Any, ...])
     logging.disable(logging.WARNING)  # what is to be said of the corpus, the parent has said
     try:
         first, answer = prepare(*arguments)
+        connection.send(first)
+        while True:
+            try:
+                question = connection.recv()
+            except EOFError:
+                return
+            connection.send(answer(*question))
     except Exception as error:  # noqa: BLE001 - whatever it is, it is told
         traceback.print_exc()
         connection.send(_Failed(f"{type(error).__name__}: {error}".splitlines()[0]))
-        return
-    connection.send(first)
-    while True:
-        try:
-            question = connection.recv()
-        except EOFError:
-            return
-        connection.send(answer(*question))
 
 
 def _receive(connection: Connection, name: str) -> Any:
     try:
         received = connection.recv()
-    except EOFError:
-        raise RuntimeError(f"{name}: its process ended; the reason stands above") from None
+    except (EOFError, OSError):
+        raise RuntimeError(f"{name}: its process ended; the reason stands above, if it could tell") from None
     if isinstance(received, _Failed):
         raise RuntimeError(f"{name}: its process ended with {received.why}")
     return received

@@ -19,7 +19,7 @@ def program(attention, names, lengths, *, d_model=40, gradient=True):
     config = TransformerConfig(
         modalities, 7, d_model=d_model, crossmodal_layers=1, memory_layers=1, dropout_rate=0.0, attention=attention
     )
-    graphdef, parameters = nnx.split(MultimodalTransformer(config, rngs=nnx.Rngs(0)))
+    graphdef, parameters = nnx.split(nnx.eval_shape(lambda: MultimodalTransformer(config, rngs=nnx.Rngs(0))))
 
     def loss(parameters, batch):
         outputs = nnx.merge(graphdef, parameters)(batch.features, batch.masks)

@@ -18,10 +18,12 @@ EPOCHS = (1, 3, 10)
 TOLERANCE = 1e-4
 """How far the outputs of the two models may be apart."""
 
-HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
-"""Linux's C library then asks for pages of 2 MB where it maps large arrays, which both libraries do in each step."""
-
 SMALL_PAGES = "small_pages"
+
+
+def environment_of(library: str) -> dict[str, str]:
+    """Linux's C library asks for pages of 2 MB where it maps large arrays, or does not."""
+    return {"GLIBC_TUNABLES": f"glibc.malloc.hugetlb={0 if library.endswith(SMALL_PAGES) else 1}"}
 
 
 class Contender(NamedTuple):
@@ -30,8 +32,8 @@ class Contender(NamedTuple):
     Attributes:
         name: for the table.
         batches: policy and grouping of :mod:`experiments.compare_padding`, which say who is in which batch.
-        library: ``"jax"`` or ``"torch"``, and after a dot what is different: ``compile``, or ``small_pages``, without
-            HUGE_PAGES. Each of them has a process of its own.
+        library: ``"jax"`` or ``"torch"``, and after a dot what is different: ``compile``, or ``small_pages``. Each
+            of them has a process of its own.
         own_maxima: pad each batch to its own maxima, and not to the policy's lengths.
         compiled: the most shapes to compile (the others are foretold), or None for all.
     """
@@ -58,7 +60,7 @@ CONTENDERS = (
 )
 OURS, FIXED, EXACT = CONTENDERS[3], CONTENDERS[0], CONTENDERS[1]
 EAGER_RANDOM, EAGER_LENGTH = CONTENDERS[6], CONTENDERS[7]
-OURS_SMALL_PAGES = CONTENDERS[9]
+OURS_SMALL_PAGES, EAGER_SMALL_PAGES = CONTENDERS[9], CONTENDERS[10]
 
 
 @dataclass(frozen=True)

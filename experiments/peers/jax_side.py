@@ -50,7 +50,7 @@ def prepare(library: str, config: Config, _parameters: dict[str, Any]) -> tuple[
         return np.asarray(model(batch.features, batch.masks))
 
     first = first_facts(prepared, samples, parameters, jax.__version__)
-    return {**first, "parameters": parameters}, answers(prepared, forward)
+    return {**first, "platform": jax.default_backend(), "parameters": parameters}, answers(prepared, forward)
 
 
 def parameters_of(model: nnx.Module) -> dict[str, np.ndarray]:
@@ -65,6 +65,7 @@ def _compiled_steps(
     contender: Contender, batches: tuple[BucketBatcher, float], step: Any, config: TransformerConfig, corpus: Any
 ) -> Prepared:
     """Our train step, compiled for the shapes of the contender, or for as many of them as it says."""
+    jax.clear_caches()  # else shapes that another contender has compiled before would be found there
     batcher, preparing = batches
     schedule, table = batcher.schedule(0), StepTable(step.train_step, donate_state=True)
     of_step = [

@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from importlib import import_module
 from importlib.util import find_spec
 from itertools import product
 from typing import Any, NamedTuple, get_args
@@ -105,7 +106,7 @@ def _rules() -> list[Rule]:
     for multiple in MULTIPLES:
         deal = partial(deal_rounded, multiple=multiple)
         made.append(Rule(f"pad_to_multiple_of={multiple}", "random", deal, "transformers"))
-    for multiple in (1, MULTIPLES[-1]):
+    for multiple in (1, *MULTIPLES):
         name = "group_by_length" + (f", pad_to_multiple_of={multiple}" if multiple > 1 else "")
         made += [Rule(name, key, partial(deal_grouped, key=key, multiple=multiple), "transformers") for key in KEYS]
     for to_boundary, count in product((False, True), BUCKETS):
@@ -171,6 +172,7 @@ def measure(rule: Rule, task: Task) -> dict[str, Any]:
         "policy": rule.policy,
         "package": rule.package,
         "measured_with_package": installed,
+        "version": import_module(rule.package).__version__ if installed and rule.package else None,
         "grouping": rule.grouping,
         "shapes": len(np.unique(np.column_stack([steps.batch_sizes, steps.shapes]), axis=0)),
         "batches": len(steps),
@@ -195,14 +197,15 @@ def tables(rows: Sequence[dict[str, Any]]) -> list[Table]:
         rule = (row["policy"], row["package"] or "multimodal_pad", row["grouping"])
         found = f"{row['cost_efficiency']:.3f} ({row['shapes']:,}{left_out})"
         cells.setdefault(rule, {})[row["distribution"]] = found
-    measured = {row["package"] for row in rows if row["measured_with_package"]}
-    computed = {row["package"] for row in rows if row["package"]} - measured
+    measured = [row for row in rows if row["measured_with_package"]]
+    dealt = {f"{row['package']} {row['version']}" for row in measured}
+    computed = {row["package"] for row in rows if row["package"]} - {row["package"] for row in measured}
     texts = [
         "Real share of the padded cost of one epoch; in brackets the batch shapes that it has, of which rows are a "
         "part, and the samples that the rule can't take. Alike: what the samples of a batch have in common. "
         "`transformers`, `tensorflow` and `lhotse` keep a short last batch of each bucket, whose number of rows is a "
         "shape of its own; here it is filled up with empty rows, which are paid for.",
-        *([f"Batches dealt by the package itself: {', '.join(sorted(measured))}."] if measured else []),
+        *([f"Batches dealt by the package itself: {', '.join(sorted(dealt))}."] if dealt else []),
         *([f"Computed by the package's rule: {', '.join(sorted(computed))}."] if computed else []),
     ]
     return [

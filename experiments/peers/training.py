@@ -7,11 +7,14 @@ foretold from the steps measured, as in :mod:`experiments.compare_measure`.
 
 from __future__ import annotations
 
+import platform
+import re
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,16 +24,16 @@ from experiments.compare_measure import predict_seconds
 from experiments.peers.contenders import (
     EAGER_LENGTH,
     EAGER_RANDOM,
+    EAGER_SMALL_PAGES,
     EPOCHS,
     EXACT,
     FIXED,
-    HUGE_PAGES,
     OURS,
     OURS_SMALL_PAGES,
-    SMALL_PAGES,
     TOLERANCE,
     Config,
     Contender,
+    environment_of,
 )
 from experiments.tables import Table, spread
 from experiments.worker import Worker, start
@@ -50,13 +53,15 @@ def compare(config: Config, progress: Progress) -> dict[str, Any]:
         workers: dict[str, Worker] = {}
         given: dict[str, Any] = {}
         for library in libraries:
-            patience = config.patience if library == "torch.compile" else None
-            pages = {} if library.endswith(SMALL_PAGES) else HUGE_PAGES
+            options: dict[str, Any] = {"environment": environment_of(library)}
+            if library == "torch.compile":
+                options["patience"] = config.patience
             try:
-                worker = start(library, _prepare, library, config, given, patience=patience, environment=pages)
-                workers[library] = stack.enter_context(worker)
+                if library.startswith("torch") and workers["jax"].first["platform"] != "cpu":
+                    raise RuntimeError(f"{library}: its side runs on CPU, and JAX here does not")
+                workers[library] = stack.enter_context(start(library, _prepare, library, config, given, **options))
             except (TimeoutError, RuntimeError) as error:
-                if library != "torch.compile":
+                if library == "jax":
                     raise
                 gave_up.append({"library": library, "why": str(error)})
             else:
@@ -69,7 +74,14 @@ def compare(config: Config, progress: Progress) -> dict[str, Any]:
         index = _numbers(chosen)
         for _ in range(config.rounds):
             for contender, number, row in zip(chosen, index, rows, strict=True):
-                row["turns"].append(workers[contender.library].ask("turn", number, config.turn_seconds))
+                if contender.library in workers:
+                    try:
+                        row["turns"].append(workers[contender.library].ask("turn", number, config.turn_seconds))
+                    except RuntimeError as error:  # the others go on without it
+                        if contender.library == "jax":
+                            raise
+                        del workers[contender.library]
+                        gave_up.append({"library": contender.library, "why": str(error)})
                 progress.advance(task)
     first = workers["jax"].first
     return {
@@ -79,10 +91,19 @@ def compare(config: Config, progress: Progress) -> dict[str, Any]:
         "parameters": first["parameter_count"],
         "parity": parity,
         "gave_up": gave_up,
-        "not_installed": [] if "torch" in workers else ["torch"],
+        "not_installed": [] if find_spec("torch") else ["torch"],
         "versions": {library: worker.first["version"] for library, worker in workers.items()},
-        "rows": [_summarise(row, first["samples"]) for row in rows],
+        "pages": {"transparent_hugepage": _huge_pages_setting(), "c_library": " ".join(platform.libc_ver())},
+        "rows": [_summarise(row, first["samples"]) for row in rows if row["library"] in workers],
     }
+
+
+def _huge_pages_setting() -> str | None:
+    """When Linux hands out large pages: one of ``always``, ``madvise`` and ``never``; None where it is unknown."""
+    try:
+        return re.findall(r"\[(\w+)\]", Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text())[0]
+    except (OSError, IndexError):
+        return None
 
 
 def _prepare(library: str, config: Config, given: dict[str, Any]) -> tuple[dict[str, Any], Callable[..., Any]]:
@@ -155,12 +176,22 @@ def table(results: dict[str, Any]) -> Table:
         for row in results["rows"]
     ]
     heading = ["", "batches", "real cost", "shapes", "samples/s", *[f"{e} epoch{'s' * (e > 1)}" for e in EPOCHS]]
-    return Table("Training, from the first line to the last epoch", heading, rows, _note(results), text_columns=2)
+    return Table(
+        "Training: samples per second, and seconds foretold for some epochs",
+        heading,
+        rows,
+        _note(results),
+        text_columns=2,
+    )
 
 
 def _seconds(row: dict[str, Any], epochs: str) -> str:
     partial = row["shapes_compiled"] is not None and row["shapes_compiled"] < row["shapes"][epochs]
     return f"{'~' if partial else ''}{row['seconds'][epochs]:,.0f} s"
+
+
+def _tunable(contender: Contender) -> str:
+    return "=".join(*environment_of(contender.library).items())
 
 
 def _note(results: dict[str, Any]) -> str:
@@ -177,18 +208,19 @@ def _note(results: dict[str, Any]) -> str:
         "median and middle half of "
         f"{results['config']['rounds']} turns of {results['config']['turn_seconds']:g} s. Seconds with planning and "
         "compiling; `~`: not every shape was compiled, and the seconds of the others are taken to be the same. "
-        f"Both libraries with `{'='.join(*HUGE_PAGES.items())}`, but for small pages." + missing
+        f"Both libraries with `{_tunable(EAGER_LENGTH)}`, and with `{_tunable(EAGER_SMALL_PAGES)}` for small pages "
+        f"(transparent_hugepage: {results['pages']['transparent_hugepage']}; {results['pages']['c_library']})."
+        + missing
     )
 
 
 def ratios(results: dict[str, Any]) -> list[tuple[str, np.ndarray]]:
-    """Samples per second of the plan of 8 shapes over others', round by round."""
-    ours = _rates(results, OURS)
-    if ours is None:
-        return []
+    """Samples per second of the plan of 8 shapes over others', round by round; small pages over small pages last."""
     found = []
-    for contender in (FIXED, EXACT, EAGER_RANDOM, EAGER_LENGTH, OURS_SMALL_PAGES):
-        theirs = _rates(results, contender)
-        if theirs is not None:
-            found.append((f"{contender.name}, {contender.batches.split('/')[1]} batches", ours / theirs))
+    pairs = [(OURS, other) for other in (FIXED, EXACT, EAGER_RANDOM, EAGER_LENGTH, OURS_SMALL_PAGES)]
+    for one, other in [*pairs, (OURS_SMALL_PAGES, EAGER_SMALL_PAGES)]:
+        ours, theirs = _rates(results, one), _rates(results, other)
+        if ours is not None and theirs is not None:
+            both = " (of both)" if one is OURS_SMALL_PAGES else ""
+            found.append((f"{other.name}{both}, {other.batches.split('/')[1]} batches", ours / theirs))
     return found

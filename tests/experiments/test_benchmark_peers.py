@@ -139,6 +139,24 @@ def squares():
     return "ready", lambda x: x * x
 
 
+def picky():
+    def answer(x):
+        if x > 3:
+            raise ValueError(f"{x} is too much")
+        return x
+
+    return "ready", answer
+
+
+def test_a_worker_that_fails_at_a_question_says_why():
+    with start("picky", picky) as worker:
+        assert worker.ask(3) == 3
+        with pytest.raises(RuntimeError, match="picky: its process ended with ValueError: 4 is too much"):
+            worker.ask(4)
+        with pytest.raises(RuntimeError, match="picky: its process ended; the reason stands above"):
+            worker.ask(3)
+
+
 def test_a_worker_answers_until_the_block_ends():
     with start("squares", squares) as worker:
         assert (worker.first, worker.ask(3), worker.ask(4)) == ("ready", 9, 16)
