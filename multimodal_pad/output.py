@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from multimodal_pad.errors import PaddingError
+
 
 @contextmanager
 def write_folder(out: Path) -> Iterator[Path]:
@@ -16,12 +18,16 @@ def write_folder(out: Path) -> Iterator[Path]:
 
     Raises:
         FileExistsError: ``out`` is there already.
-        OSError: it cannot be written.
+        PaddingError: no folder can be made beside it.
+        OSError: what the block writes can't be written.
     """
     if os.path.lexists(out):
         raise FileExistsError(f"{out} exists; name another folder, so that nothing is overwritten")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    private = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        private = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    except OSError as error:
+        raise PaddingError(f"{out}: can't be written ({error.strerror}); name another folder") from None
     folder = private / out.name  # one that the user's umask decides who may read
     try:
         folder.mkdir()

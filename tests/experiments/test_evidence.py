@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,16 @@ def test_a_folder_that_can_not_be_written(tmp_path, capsys):
     (tmp_path / "file").write_text("", encoding="utf-8")
     assert evidence.main(["--out", str(tmp_path / "file" / "below")]) == 2
     assert "can't be written" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "script", ["benchmark_batcher", "benchmark_peers", "compare_padding", "scaling", "seed_claims"]
+)
+def test_a_script_that_can_not_write_says_so_at_once(script, tmp_path, capsys):
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    run = import_module(f"experiments.{script}").main
+    assert run(["--quick", "--out", str(tmp_path / "file" / "below")]) == 2
+    assert "below: can't be written" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for child processes in /proc")
