@@ -62,7 +62,8 @@ def convert(
     Raises:
         FileExistsError: ``out`` is there.
         PaddingError: no splits, one without samples or with other modalities than the first, an unknown modality, a
-            name that makes no file, nothing to standardise by, or what is standardised already.
+            name that makes no file, nothing to standardise by, what is standardised already, or a folder that can't be
+            made.
         SourceError: a sample that the source can't give (its own error), NaN or inf, a value too large for the dtype,
             an id that two samples have, or targets that are NaN.
         SampleError: a sample that does not fit the others, or targets that are no numbers.
