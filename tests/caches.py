@@ -16,6 +16,15 @@ OPTIONS = (
 
 
 @contextmanager
+def no_cache() -> Iterator[None]:
+    """Everything is compiled, whatever other tests have compiled before."""
+    with restored_cache_options():
+        jax.config.update("jax_compilation_cache_dir", None)
+        compilation_cache.reset_cache()
+        yield
+
+
+@contextmanager
 def restored_cache_options() -> Iterator[None]:
     before = {name: getattr(jax.config, name) for name in OPTIONS}
     try:

@@ -13,12 +13,16 @@ WIDTHS = {"text": 30, "audio": 74, "visual": 35}
 B = 8
 
 
-def program(attention, names, lengths, *, d_model=40, gradient=True):
-    """The configuration and the lowered loss, or its gradient, at one batch shape."""
+def configure(attention, names):
     modalities = {m: ModalityConfig(WIDTHS[m], kernel_size=3 if m == "audio" else 1) for m in names}
-    config = TransformerConfig(
-        modalities, 7, d_model=d_model, crossmodal_layers=1, memory_layers=1, dropout_rate=0.0, attention=attention
+    return TransformerConfig(
+        modalities, 7, d_model=40, crossmodal_layers=1, memory_layers=1, dropout_rate=0.0, attention=attention
     )
+
+
+def lower(config, lengths, *, gradient=True):
+    """The lowered loss, or its gradient, at one batch shape."""
+    names = tuple(config.modalities)
     graphdef, parameters = nnx.split(nnx.eval_shape(lambda: MultimodalTransformer(config, rngs=nnx.Rngs(0))))
 
     def loss(parameters, batch):
@@ -34,7 +38,7 @@ def program(attention, names, lengths, *, d_model=40, gradient=True):
         struct((B,), "int32"),
         struct((B,), "bool"),
     )
-    return config, jax.jit(jax.grad(loss) if gradient else loss).lower(parameters, batch)
+    return jax.jit(jax.grad(loss) if gradient else loss).lower(parameters, batch)
 
 
 @pytest.mark.parametrize(
@@ -43,19 +47,19 @@ def program(attention, names, lengths, *, d_model=40, gradient=True):
 )
 def test_flops_are_those_that_xla_counts(names, lengths):
     """XLA counts elementwise work too, a few per cent; it counts loops once, so the scores are unrolled here."""
-    config, lowered = program("xla", names, lengths)
-    counted = lowered.cost_analysis()["flops"]
+    config = configure("xla", names)
+    counted = lower(config, lengths).cost_analysis()["flops"]
     assert B * config.cost(np.array([lengths]))[0] == pytest.approx(counted, rel=0.1)
-    _, lowered = program("xla", names, lengths, gradient=False)
-    forward = lowered.cost_analysis()["flops"]
+    forward = lower(config, lengths, gradient=False).cost_analysis()["flops"]
     assert B * config.cost(np.array([lengths]))[0] / 3 == pytest.approx(forward, rel=0.12)
 
 
 def test_flops_grow_with_length_as_xla_says():
     """Three batch shapes, each twice the one before: linear and quadratic terms are both right."""
     lengths = np.array([[10, 40], [20, 80], [40, 160]])
-    counted = [program("xla", ("text", "audio"), row)[1].cost_analysis()["flops"] for row in lengths.tolist()]
-    cost = program("xla", ("text", "audio"), (1, 1))[0].cost(lengths)
+    config = configure("xla", ("text", "audio"))
+    counted = [lower(config, row).cost_analysis()["flops"] for row in lengths.tolist()]
+    cost = config.cost(lengths)
     np.testing.assert_allclose(cost / cost[0], np.array(counted) / counted[0], rtol=0.05)
 
 
@@ -64,8 +68,8 @@ def test_flops_grow_with_length_as_xla_says():
     [("mapped", ("text", "audio"), (60, 200)), ("xla", ("text", "audio"), (60, 200))],
 )
 def test_activation_bytes_are_those_that_xla_allots(attention, names, lengths):
-    config, lowered = program(attention, names, lengths)
-    compiled = lowered.compile()
+    config = configure(attention, names)
+    compiled = lower(config, lengths).compile()
     held = compiled.memory_analysis().temp_size_in_bytes
     assert device_bytes(compiled) > held
     assert B * config.cost.activation_bytes(np.array([lengths]))[0] == pytest.approx(held, rel=0.1)

@@ -4,7 +4,7 @@ import numpy as np
 
 from multimodal_pad import pad_samples
 from multimodal_pad.compiling import CompileLog, StepTable, use_compilation_cache
-from tests.caches import restored_cache_options
+from tests.caches import no_cache, restored_cache_options
 
 
 def test_the_log_counts_only_while_it_is_open():
@@ -63,6 +63,7 @@ def test_cache_hits_are_told_from_compiles(tmp_path):
     assert "the compilation cache had 1 of 1 programs: 0.0 s of reading instead of 0 s of compiling" in warm.report()
 
 
+@no_cache()
 def test_the_report_has_a_line_per_function():
     def reported_step(state, batch):
         return state + batch.features["audio"].sum()

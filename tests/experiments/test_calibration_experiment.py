@@ -1,8 +1,11 @@
 import json
 
+import pytest
+
 from experiments.calibration import main, markdown
 
 
+@pytest.mark.experiment
 def test_a_quick_run(tmp_path, capsys):
     assert main(["--quick", "--out", str(tmp_path / "run")]) == 0
     shown = capsys.readouterr().out

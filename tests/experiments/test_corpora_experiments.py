@@ -16,6 +16,7 @@ def results_of(experiment, out, *options):
     return json.loads((out / "results.json").read_text(encoding="utf-8"))
 
 
+@pytest.mark.experiment
 def test_conversion(tmp_path, monkeypatch):
     write_meld(tmp_path, features=False)
     monkeypatch.chdir(tmp_path)
@@ -53,6 +54,7 @@ def test_reading(tmp_path, monkeypatch):
     assert "| flat cache | " in reading.markdown(results)
 
 
+@pytest.mark.experiment
 def test_meld_quality(tmp_path):
     written = write_meld(tmp_path, features=False)
     results = results_of(meld_quality, tmp_path / "run", "--data-dir", str(tmp_path), "--seeds", "3")

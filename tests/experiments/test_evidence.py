@@ -123,6 +123,7 @@ def test_a_script_that_can_not_write_says_so_at_once(script, tmp_path, capsys):
     assert "below: can't be written" in capsys.readouterr().err
 
 
+@pytest.mark.experiment
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for child processes in /proc")
 @pytest.mark.parametrize("part", ["scaling", "training"])
 def test_control_c_ends_it_with_a_line_and_leaves_nothing(part, tmp_path):

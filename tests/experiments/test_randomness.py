@@ -15,6 +15,7 @@ def quick(tmp_path_factory):
     return out
 
 
+@pytest.mark.experiment
 def test_the_results_hold_every_window_and_curve(quick):
     results = json.loads((quick / "results.json").read_text(encoding="utf-8"))
     assert [row["window"] for row in results["windows"]] == [1, 1024] * 3
@@ -34,6 +35,7 @@ def test_the_results_hold_every_window_and_curve(quick):
     assert sum(line.startswith("| 0 |") for line in lines) == 1, "one epoch"
 
 
+@pytest.mark.experiment
 def test_a_folder_that_is_there_is_left_alone(quick, capsys):
     assert main(["--quick", "--out", str(quick)]) == 2
     assert "exists" in capsys.readouterr().err
