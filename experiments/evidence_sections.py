@@ -50,9 +50,9 @@ def make_sections(found: dict[str, Results], out: Path, left_out: list[str]) -> 
 def claims_answer(results: Results) -> list[str]:
     """How many claims hold."""
     counts = Counter(claim["verdict"] for claim in results["claims"])
-    told = ", ".join(f"{counts[verdict]} {verdict}" for verdict in ("holds", "holds in part", "does not hold here"))
+    told = "; ".join(f"{verdict}: {counts[verdict]}" for verdict in ("holds", "holds in part", "does not hold here"))
     return [
-        f"Of {len(results['claims'])} claims: {told}. The description of Algorithm 1 is about eager frameworks, and "
+        f"Of {len(results['claims'])} claims, {told}. The description of Algorithm 1 is about eager frameworks, and "
         "leaves compiling out; what is measured here is JAX."
     ]
 
