@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -72,7 +73,11 @@ def run(config: Config, progress: Progress) -> dict[str, Any]:
         progress.update(task, description=" ".join([name, *map(str, options.values())][:3]))
         command = [sys.executable, "-m", "experiments.start_up_part", name]
         given = {**asdict(config), **options, "started": time.time()}
-        done = subprocess.run([*command, json.dumps(given)], capture_output=True, text=True, check=False)
+        # A part has the cache that it is given, and no other.
+        environment = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
+        done = subprocess.run(
+            [*command, json.dumps(given)], capture_output=True, text=True, check=False, env=environment
+        )
         if done.returncode:
             raise PaddingError(f"the part {name!r} of the experiment failed:\n{done.stderr}")
         progress.advance(task)

@@ -22,8 +22,11 @@ SMALL_PAGES = "small_pages"
 
 
 def environment_of(library: str) -> dict[str, str]:
-    """Linux's C library asks for pages of 2 MB where it maps large arrays, or does not."""
-    return {"GLIBC_TUNABLES": f"glibc.malloc.hugetlb={0 if library.endswith(SMALL_PAGES) else 1}"}
+    """Linux's C library asks for pages of 2 MB where it maps large arrays, or does not; all programs are compiled."""
+    return {
+        "GLIBC_TUNABLES": f"glibc.malloc.hugetlb={0 if library.endswith(SMALL_PAGES) else 1}",
+        "JAX_ENABLE_COMPILATION_CACHE": "false",
+    }
 
 
 class Contender(NamedTuple):

@@ -192,7 +192,7 @@ def seconds_text(row: dict[str, Any], epochs: str) -> str:
 
 
 def _tunable(contender: Contender) -> str:
-    return "=".join(*environment_of(contender.library).items())
+    return f"GLIBC_TUNABLES={environment_of(contender.library)['GLIBC_TUNABLES']}"
 
 
 def _note(results: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ from rich.progress import Progress
 
 from experiments import start_up, start_up_part
 from multimodal_pad import PaddingError
+from tests.caches import no_cache
 
 OPTIONS = {
     **asdict(start_up.Config()),
@@ -22,6 +23,7 @@ OPTIONS = {
 
 @pytest.mark.parametrize("policy", ["exact/random", "planned_2/length"])
 @pytest.mark.experiment
+@no_cache()
 def test_a_start_says_what_it_took(policy):
     row = start_up_part.start({**OPTIONS, "policy": policy, "started": time.time()})
     assert 0 < row["seconds_to_prepare"] < row["seconds_to_first_step"] < row["seconds_to_last_step"]
