@@ -1,4 +1,5 @@
 import json
+from functools import cache
 
 import numpy as np
 import pytest
@@ -120,8 +121,13 @@ def test_what_is_printed():
     ]
 
 
+@cache
+def saved_plan():
+    return plan_shapes(TABLE, max_shapes=2, cost=COST).to_json()
+
+
 def changed(**values):
-    plan = json.loads(plan_shapes(TABLE, max_shapes=2, cost=COST).to_json())
+    plan = json.loads(saved_plan())
     plan.update(values)
     return json.dumps({name: value for name, value in plan.items() if value is not ...})
 
