@@ -1,11 +1,13 @@
 import json
 import os
+from contextlib import nullcontext
 from importlib.util import find_spec
 
 import numpy as np
 import pytest
+from rich.progress import Progress
 
-from experiments import benchmark_peers
+from experiments import benchmark_peers, compare_padding
 from experiments.peers import contenders, training
 from experiments.worker import start
 
@@ -67,6 +69,49 @@ def test_ratios_are_taken_round_by_round():
     ((name, values),) = training.ratios(measured)
     assert name == "fixed padding, random batches"
     np.testing.assert_array_equal(values, [8, 10])
+
+
+class Scripted:
+    """A worker whose library answers ``turns`` turns, and then fails."""
+
+    def __init__(self, turns):
+        facts = {
+            "preparing_seconds": 1.0,
+            "shapes": dict.fromkeys(("1", "3", "10"), 2),
+            "shapes_compiled": None,
+            "compile_seconds": dict.fromkeys(("1", "3", "10"), 3.0),
+            "work": [[1.0, 1.0], [2.0, 3.0], [3.0, 5.0]],
+            "cost_efficiency": 0.5,
+        }
+        self.first = {"contenders": [facts], "samples": 9, "parameter_count": 7, "version": "1", "platform": "cpu"}
+        self.first["parameters"] = {"x": np.zeros(7)}
+        self.turns = turns
+
+    def ask(self, question, *_):
+        if question == "forward":
+            return np.zeros(3)
+        self.turns -= 1
+        if self.turns < 0:
+            raise RuntimeError("torch: its process ended")
+        return [(0, 0.1), (1, 0.2), (2, 0.3)]
+
+
+@pytest.mark.parametrize("platform", ["cpu", "gpu"])
+def test_others_go_on_without_a_library_that_fails_or_has_no_side_here(platform, monkeypatch):
+    workers = {"jax": Scripted(3), "torch": Scripted(1)}
+    workers["jax"].first["platform"] = platform
+    monkeypatch.setattr(training, "start", lambda name, *_, **__: nullcontext(workers[name]))
+    monkeypatch.setattr(training, "find_spec", lambda _: True)
+    chosen = (contenders.OURS, contenders.EAGER_LENGTH)
+    config = contenders.Config(compare_padding.on_corpus(None), rounds=3, contenders=chosen)
+    found = training.compare(config, Progress(disable=True))
+    why = "torch: its process ended" if platform == "cpu" else "torch: its side runs on CPU, and JAX here does not"
+    assert found["gave_up"] == [{"library": "torch", "why": why}]
+    (row,) = found["rows"]
+    assert (row["library"], len(row["turns"])) == ("jax", 3)
+    assert row["epoch_seconds"] == pytest.approx(0.6)
+    assert row["seconds"]["3"] == pytest.approx(1 + 3 + 3 * 0.6)
+    assert f"Left out: {why}." in training.table(found).markdown()
 
 
 def test_the_twin_learns_as_the_model_does():
