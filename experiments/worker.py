@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import Any
+from unittest.mock import patch
 
 Answer = Callable[..., Any]
 Prepare = Callable[..., tuple[Any, Answer]]
@@ -73,7 +74,7 @@ def start(
     context = get_context("spawn")
     here, there = context.Pipe()
     process = context.Process(target=_serve, args=(there, prepare, arguments), daemon=True)
-    with _with(environment or {}):
+    with patch.dict(os.environ, environment or {}):
         process.start()
     there.close()
     try:
@@ -83,21 +84,6 @@ def start(
     finally:
         process.kill()
         process.join()
-
-
-@contextmanager
-def _with(environment: Mapping[str, str]) -> Iterator[None]:
-    """These variables in the environment of this process, as long as the block lasts."""
-    before = {name: os.environ.get(name) for name in environment}
-    os.environ.update(environment)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def _serve(connection: Connection, prepare: Prepare, arguments: tuple[Any, ...]) -> None:

@@ -120,10 +120,8 @@ def pad_samples(
     names = check_names(modality_names(samples[0]) if modalities is None else modalities)
     ids = range(len(samples)) if ids is None else ids
     if modalities is None:
-        known = {*names, TARGETS}
         for sample, index in zip(samples, ids, strict=True):
-            if not sample.keys() <= known:
-                check_same_modalities(sample, names, index)
+            check_same_modalities(sample, names, index)
     arrays = {name: alike_arrays(samples, name, ids) for name in names}
     return pad_arrays(arrays, samples, rows, pad_to=pad_to, pad_value=pad_value, check_finite=check_finite, ids=ids)
 

@@ -27,7 +27,8 @@ FAR = {"text": 19, "audio": 33}
 
 
 @cache
-def made():
+def initial():
+    """The parameters, made when they are first asked for; not to be asked for while something is traced."""
     return nnx.state(MultimodalTransformer(CONFIG, rngs=nnx.Rngs(0)), nnx.Param)
 
 
@@ -60,7 +61,7 @@ def run(samples, *, counted=None, pad_to=FAR, batch_size=5):
     batch = pad_samples(samples, pad_to=pad_to, batch_size=batch_size)
     if counted is not None:
         batch = batch._replace(sample_mask=batch.sample_mask & np.array(counted))
-    outputs, loss, by_parameters, by_audio = everything(made(), batch)
+    outputs, loss, by_parameters, by_audio = everything(initial(), batch)
     return np.asarray(outputs), float(loss), by_parameters, np.asarray(by_audio)
 
 
@@ -107,8 +108,8 @@ def test_garbage_in_the_padding_changes_nothing_exactly(garbage):
     targets = np.array(clean.targets)
     targets[~clean.sample_mask] = 99
     for one, other in zip(
-        jax.tree.leaves(everything(made(), clean._replace(features=dirty, targets=targets))),
-        jax.tree.leaves(everything(made(), clean)),
+        jax.tree.leaves(everything(initial(), clean._replace(features=dirty, targets=targets))),
+        jax.tree.leaves(everything(initial(), clean)),
         strict=True,
     ):
         np.testing.assert_array_equal(one, other)
@@ -117,12 +118,12 @@ def test_garbage_in_the_padding_changes_nothing_exactly(garbage):
 def test_a_missing_modality_contributes_and_gets_exactly_zero():
     rows = [sample(5, 0), sample(9, 0, target=0)]
     batch = pad_samples(rows, pad_to=FAR, batch_size=5)
-    outputs, loss, by_parameters, by_audio = everything(made(), batch)
+    outputs, loss, by_parameters, by_audio = everything(initial(), batch)
     assert np.isfinite(outputs).all()
     assert np.isfinite(loss)
     assert all(np.isfinite(g).all() for g in by_parameters)
     assert (np.asarray(by_audio) == 0).all()
-    gradient = jax.tree.unflatten(jax.tree.structure(made()), by_parameters)
+    gradient = jax.tree.unflatten(jax.tree.structure(initial()), by_parameters)
     for part in (gradient["embed"]["audio"], gradient["crossmodal"]["audio_from_text"], gradient["memory"]["audio"]):
         assert all((np.asarray(g) == 0).all() for g in jax.tree.leaves(part))
 
@@ -136,7 +137,7 @@ def test_a_missing_modality_contributes_and_gets_exactly_zero():
             return leaf + 7.0
         return leaf
 
-    changed = jax.tree_util.tree_map_with_path(move, made())
+    changed = jax.tree_util.tree_map_with_path(move, initial())
     assert len(moved) > 10
     np.testing.assert_array_equal(everything(changed, batch)[0], outputs)
 
@@ -152,7 +153,7 @@ def test_a_mask_that_is_ignored_would_be_seen(alone):
     """The tests above can fail: with padding declared real, the outputs move."""
     batch = pad_samples([sample(5, 11)], pad_to=FAR, batch_size=5)
     all_real = {m: np.ones_like(mask) for m, mask in batch.masks.items()}
-    outputs = np.asarray(everything(made(), batch._replace(masks=all_real))[0])
+    outputs = np.asarray(everything(initial(), batch._replace(masks=all_real))[0])
     assert np.abs(outputs[0] - alone[0][0]).max() > 1e-3
 
 
@@ -177,10 +178,11 @@ def with_options(**options):
     """The same parameters under another configuration, as a compiled function of batch and dropout key."""
     config = TransformerConfig(**{**vars(CONFIG), **options})
     graphdef = nnx.split(nnx.eval_shape(lambda: MultimodalTransformer(config, rngs=nnx.Rngs(0))))[0]
+    parameters = initial()
 
     @jax.jit
     def apply(batch, key=None):
-        return nnx.merge(graphdef, made())(batch.features, batch.masks, dropout_key=key)
+        return nnx.merge(graphdef, parameters)(batch.features, batch.masks, dropout_key=key)
 
     return apply
 

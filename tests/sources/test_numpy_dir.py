@@ -1,0 +1,99 @@
+"""Reading a flat cache, or a plain folder of arrays: what does not fit is named, and samples are views."""
+
+import json
+
+import numpy as np
+import pytest
+
+from multimodal_pad.errors import SourceError
+from multimodal_pad.sources import Meld, NumpyDir, Synthetic, convert
+from tests.corpora import write_meld, write_numpy_dir
+from tests.sources.test_conversion import sample
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-4])
+
+
+def saved(array):
+    return lambda path: np.save(path, array)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("audio.npy", lambda path: path.unlink(), r"audio\.npy: no such file"),
+        ("audio.npy", cut, r"audio\.npy: damaged or cut short"),
+        ("audio.npy", lambda path: path.write_bytes(b""), r"audio\.npy: damaged or cut short"),
+        ("audio.npy", lambda path: path.write_bytes(b"hello, no array"), r"audio\.npy: damaged or cut short"),
+        ("audio.npy", saved(np.zeros((3, 3))), r"audio\.npy: holds float64 of shape \(3, 3\), and the offsets end at"),
+        ("audio.npy", saved(np.array(["a"])), r"audio\.npy: holds <U1"),
+        ("audio.offsets.npy", saved(np.zeros((2, 2), int)), r"audio\.offsets\.npy: holds int64 of shape \(2, 2\)"),
+        ("audio.offsets.npy", saved(np.array([0.0, 2.0])), r"audio\.offsets\.npy: holds float64"),
+        ("audio.offsets.npy", saved(np.array([0, 3, 2])), r"offsets\.npy: offsets start at 0 and never fall"),
+        ("audio.offsets.npy", saved(np.array([1, 3])), r"offsets\.npy: offsets start at 0 and never fall"),
+        ("targets.npy", saved(np.zeros(2)), r"the files speak of different numbers of samples: \{.*'targets\.npy': 2"),
+        ("targets.npy", saved(np.full(6, np.nan)), r"targets\.npy: sample 0 \(s0\) is labelled nan"),
+        ("ids.npy", saved(np.array(list("abcdea"))), r"ids\.npy: samples 0 and 5 are both called 'a'"),
+    ],
+)
+def test_folders_that_do_not_fit(name, change, message, tmp_path):
+    write_numpy_dir(tmp_path)
+    change(tmp_path / name)
+    with pytest.raises(SourceError, match=message):
+        NumpyDir(tmp_path)
+
+
+def test_manifests_that_are_none(tmp_path):
+    convert({"train": [sample(2)]}, tmp_path / "out")
+    manifest = tmp_path / "out" / "manifest.json"
+    whole = json.loads(manifest.read_text())
+    with pytest.raises(SourceError, match=r"got the split 'dev'; the cache has \['train'\]"):
+        NumpyDir(tmp_path / "out", "dev")
+    for text, message in [
+        ("{", r"manifest\.json: not JSON"),
+        (json.dumps({**whole, "version": 2}), r"manifest\.json: is \('multimodal_pad flat cache', 2\), not"),
+        ("[]", r"manifest\.json: is None, not"),
+        (json.dumps({**whole, "splits": {}}), r"manifest\.json: has no splits or no modalities"),
+        (json.dumps({**whole, "modalities": 3}), r"manifest\.json: has no splits or no modalities"),
+    ]:
+        manifest.write_text(text)
+        with pytest.raises(SourceError, match=message):
+            NumpyDir(tmp_path / "out", "train")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SourceError, match="nowhere: no such folder"):
+        NumpyDir(tmp_path / "nowhere")
+    with pytest.raises(
+        SourceError, match=r"empty: holds neither manifest\.json nor a pair of files such as audio\.npy"
+    ):
+        NumpyDir(tmp_path / "empty")
+
+
+def test_a_vocabulary_that_is_damaged(tmp_path):
+    write_meld(tmp_path, features=False)
+    convert({"train": Meld(tmp_path, payload="none")}, tmp_path / "out")
+    vocabulary = tmp_path / "out" / "text.vocabulary.json"
+    vocabulary.write_text(vocabulary.read_text()[:9])
+    with pytest.raises(SourceError, match=r"text\.vocabulary\.json: not JSON"):
+        NumpyDir(tmp_path / "out", "train")
+    vocabulary.unlink()
+    with pytest.raises(SourceError, match=r"text\.vocabulary\.json: no such file"):
+        NumpyDir(tmp_path / "out", "train")
+
+
+def test_a_plain_folder_by_its_dot(tmp_path, monkeypatch):
+    (tmp_path / "train").mkdir()
+    write_numpy_dir(tmp_path / "train")
+    monkeypatch.chdir(tmp_path / "train")
+    source = NumpyDir(".", nonfinite="zero")
+    assert source.split == "train"
+    convert({source.split: source}, tmp_path / "out")
+
+
+def test_samples_are_views_of_the_files(tmp_path):
+    convert({"train": Synthetic(4)}, tmp_path / "out")
+    source = NumpyDir(tmp_path / "out", "train")
+    first = source[0]["audio"]
+    assert not first.flags.writeable
+    assert not first.flags.owndata
+    assert np.shares_memory(first, source[0]["audio"])
