@@ -11,13 +11,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from experiments import configs
+from experiments.births import without_ctrl_c
 from experiments.emotion import QUICK, Config, load_splits, num_outputs, vocabulary_sizes
 from experiments.output import write_results
 from multimodal_pad import BucketBatcher, Exact, Fixed, LengthTable, PaddingError, Planned, plan_shapes
@@ -188,7 +187,7 @@ def start_processes(count: int, arguments: list[str]) -> None:
             command = [sys.executable, "-m", "experiments.train_emotion", *arguments]
             joined = ["--join", port, str(index), str(count)]
             out = None if index == 0 else subprocess.DEVNULL  # all would say the same
-            with _holding_ctrl_c():
+            with without_ctrl_c():
                 processes.append(subprocess.Popen([*command, *joined], stdout=out, env=environment))
         while any(process.poll() is None for process in processes):
             failed = [index for index, process in enumerate(processes) if process.poll()]
@@ -207,19 +206,6 @@ def start_processes(count: int, arguments: list[str]) -> None:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-
-
-@contextmanager
-def _holding_ctrl_c() -> Iterator[None]:
-    """Ctrl-C waits for the end of the block: nobody would know of a process that was interrupted in its birth."""
-    held = []
-    handler = signal.signal(signal.SIGINT, lambda number, _: held.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
-        for number in held:
-            signal.raise_signal(number)
 
 
 def main(arguments: list[str]) -> int:

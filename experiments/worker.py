@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any
 from unittest.mock import patch
+
+from experiments.births import without_ctrl_c
 
 Answer = Callable[..., Any]
 Prepare = Callable[..., tuple[Any, Answer]]
@@ -74,20 +75,21 @@ def start(
     context = get_context("spawn")
     here, there = context.Pipe()
     process = context.Process(target=_serve, args=(there, prepare, arguments), daemon=True)
-    with patch.dict(os.environ, environment or {}):
-        process.start()
-    there.close()
+    resource_tracker.ensure_running()  # its own start would let Ctrl-C through again
     try:
+        with without_ctrl_c(), patch.dict(os.environ, environment or {}):
+            process.start()
+        there.close()
         if not here.poll(patience):
             raise TimeoutError(f"{name}: was not ready after {patience:g} s")
         yield Worker(name, here, _receive(here, name))
     finally:
-        process.kill()
-        process.join()
+        if process.pid is not None:
+            process.kill()
+            process.join()
 
 
 def _serve(connection: Connection, prepare: Prepare, arguments: tuple[Any, ...]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this process
     logging.disable(logging.WARNING)  # what is to be said of the corpus, the parent has said
     try:
         first, answer = prepare(*arguments)

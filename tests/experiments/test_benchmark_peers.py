@@ -1,5 +1,4 @@
 import json
-import os
 from contextlib import nullcontext
 from importlib.util import find_spec
 
@@ -9,7 +8,6 @@ from rich.progress import Progress
 
 from experiments import benchmark_peers, compare_padding
 from experiments.peers import contenders, training
-from experiments.worker import start
 
 
 @pytest.fixture(scope="module")
@@ -161,66 +159,3 @@ def test_the_twin_learns_as_the_model_does():
         theirs.append(twin.train_step(other, optimizer, *padded))
     np.testing.assert_allclose(ours, theirs, rtol=1e-4)
     assert all(torch.isfinite(p.grad).all() for p in other.parameters() if p.grad is not None)
-
-
-def never_ready():
-    import time
-
-    time.sleep(60)
-
-
-def fails():
-    raise ValueError("no such thing\nand more")
-
-
-def test_a_worker_that_fails_says_why(capfd):
-    with pytest.raises(RuntimeError, match=r"failing: its process ended with ValueError: no such thing$"):  # noqa: SIM117
-        with start("failing", fails):
-            pass
-    assert "Traceback" in capfd.readouterr().err
-
-
-def squares():
-    return "ready", lambda x: x * x
-
-
-def picky():
-    def answer(x):
-        if x > 3:
-            raise ValueError(f"{x} is too much")
-        return x
-
-    return "ready", answer
-
-
-def test_a_worker_that_fails_at_a_question_says_why():
-    with start("picky", picky) as worker:
-        assert worker.ask(3) == 3
-        with pytest.raises(RuntimeError, match="picky: its process ended with ValueError: 4 is too much"):
-            worker.ask(4)
-        with pytest.raises(RuntimeError, match="picky: its process ended; the reason stands above"):
-            worker.ask(3)
-
-
-def test_a_worker_answers_until_the_block_ends():
-    with start("squares", squares) as worker:
-        assert (worker.first, worker.ask(3), worker.ask(4)) == ("ready", 9, 16)
-
-
-def variable(name):
-    return os.environ.get(name), None
-
-
-def test_a_worker_has_variables_of_its_own():
-    for value in ("3", "4"):
-        with start("named", variable, "SOME_NAME", environment={"SOME_NAME": value}) as worker:
-            assert worker.first == value
-    assert "SOME_NAME" not in os.environ
-
-
-def test_a_worker_that_takes_too_long_is_given_up():
-    with (
-        pytest.raises(TimeoutError, match=r"sleeper: was not ready after 0\.5 s"),
-        start("sleeper", never_ready, patience=0.5),
-    ):
-        pass
