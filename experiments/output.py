@@ -35,8 +35,8 @@ def write_results(
 
     out = out or Path("results", name, datetime.now().strftime("%Y-%m-%dT%H-%M-%S"))
     console = Console(stderr=True)
+    origin = provenance(f"experiments.{name}", arguments)
     with write_folder(out) as folder:
-        origin = provenance(f"experiments.{name}", arguments)
         begun = time.perf_counter()
         with Progress(console=console, disable=not console.is_terminal) as progress:
             results = {**origin, **run(progress)}
