@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from multimodal_pad.models.attention import Implementation, masked_attention
+from multimodal_pad.models.attention import Precision, masked_attention
+from multimodal_pad.models.attention_choice import Implementation
+from multimodal_pad.models.initializing import drawn_at_once, embedding_normal, lecun_normal, ones, stacked, zeros
 
 
 def sinusoidal_positions(length: int, width: int) -> np.ndarray:
@@ -42,6 +47,8 @@ class InputEmbedding(nnx.Module):
     Args:
         feature_width: features per position, or None for token ids.
         vocabulary_size: token ids run from 0 to vocabulary_size - 1; None for features.
+        precision: of the product with float32 features, see
+            :func:`~multimodal_pad.models.masked_attention`.
     """
 
     def __init__(
@@ -53,16 +60,20 @@ class InputEmbedding(nnx.Module):
         kernel_size: int,
         dtype: jnp.dtype,
         rngs: nnx.Rngs,
+        precision: Precision | None = None,
     ) -> None:
         self.d_model = d_model
         self.is_tokens = vocabulary_size is not None
-        if vocabulary_size is not None:
-            self.project = nnx.Embed(vocabulary_size, d_model, dtype=dtype, rngs=rngs)
-        else:
-            # Neighbouring positions side by side: one matrix product instead of a convolution.
-            self.kernel_size = kernel_size
-            width = kernel_size * (feature_width or 0)
-            self.project = nnx.Linear(width, d_model, use_bias=False, dtype=dtype, rngs=rngs)
+        with drawn_at_once(self, rngs) as rngs:
+            if vocabulary_size is not None:
+                self.project = nnx.Embed(
+                    vocabulary_size, d_model, dtype=dtype, embedding_init=embedding_normal, rngs=rngs
+                )
+            else:
+                # Neighbouring positions side by side: one matrix product instead of a convolution.
+                self.kernel_size = kernel_size
+                width = kernel_size * (feature_width or 0)
+                self.project = dense(width, d_model, use_bias=False, dtype=dtype, precision=precision, rngs=rngs)
 
     def __call__(self, x: jax.Array, mask: jax.Array) -> jax.Array:
         """``(B, L, F)`` or ``(B, L)`` and mask ``(B, L)`` to ``(B, L, d_model)``, 0 at padding."""
@@ -74,6 +85,11 @@ class InputEmbedding(nnx.Module):
         x = self.project(x) * np.sqrt(self.d_model).astype(np.float32)
         x = x + sinusoidal_positions(x.shape[1], self.d_model).astype(x.dtype)[None]
         return jnp.where(real, x, 0).astype(self.project.dtype)
+
+
+def dense(inputs: int, outputs: int, **options: Any) -> nnx.Linear:
+    """``nnx.Linear`` with our initializers."""
+    return nnx.Linear(inputs, outputs, kernel_init=lecun_normal, bias_init=zeros, **options)
 
 
 def _neighbours(x: jax.Array, kernel_size: int) -> jax.Array:
@@ -89,8 +105,9 @@ class LayerNorm(nnx.Module):
     """Layer normalisation over the last axis (Ba et al. 2016), with scale and bias; in float32 within."""
 
     def __init__(self, width: int, *, rngs: nnx.Rngs) -> None:
-        self.scale = nnx.Param(nnx.initializers.ones(rngs.params(), (width,)))
-        self.bias = nnx.Param(nnx.initializers.zeros(rngs.params(), (width,)))
+        with drawn_at_once(self, rngs) as rngs:
+            self.scale = nnx.Param(ones(rngs.params(), (width,)))
+            self.bias = nnx.Param(zeros(rngs.params(), (width,)))
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """``(N, d)`` to the same shape and dtype."""
@@ -128,15 +145,27 @@ class EncoderLayer(nnx.Module):
     One layer norm serves target and source, and attention without a real key adds exactly zero.
     """
 
-    def __init__(self, width: int, num_heads: int, *, dropout_rate: float, dtype: jnp.dtype, rngs: nnx.Rngs) -> None:
+    def __init__(
+        self,
+        width: int,
+        num_heads: int,
+        *,
+        dropout_rate: float,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
+        precision: Precision | None = None,
+    ) -> None:
         self.num_heads, self.dropout_rate = num_heads, dropout_rate
-        self.attention_norm = LayerNorm(width, rngs=rngs)
-        self.query = nnx.Linear(width, width, dtype=dtype, rngs=rngs)
-        self.key_value = nnx.Linear(width, 2 * width, dtype=dtype, rngs=rngs)
-        self.output = nnx.Linear(width, width, dtype=dtype, rngs=rngs)
-        self.feed_forward_norm = LayerNorm(width, rngs=rngs)
-        self.expand = nnx.Linear(width, 4 * width, dtype=dtype, rngs=rngs)
-        self.contract = nnx.Linear(4 * width, width, dtype=dtype, rngs=rngs)
+        self.precision: Precision | None = precision
+        with drawn_at_once(self, rngs) as rngs:
+            self.attention_norm = LayerNorm(width, rngs=rngs)
+            make = partial(dense, dtype=dtype, precision=precision, rngs=rngs)
+            self.query = make(width, width)
+            self.key_value = make(width, 2 * width)
+            self.output = make(width, width)
+            self.feed_forward_norm = LayerNorm(width, rngs=rngs)
+            self.expand = make(width, 4 * width)
+            self.contract = make(4 * width, width)
 
     def __call__(
         self,
@@ -160,6 +189,7 @@ class EncoderLayer(nnx.Module):
             query_lengths=lengths,
             key_lengths=source_lengths,
             implementation=implementation,
+            precision=self.precision,
         )
         attended = self.output(attended.reshape(x.shape)).reshape(rows, -1, x.shape[1])
         attended = jnp.where((source_lengths > 0)[:, None, None], attended, 0).reshape(x.shape)
@@ -189,16 +219,19 @@ class Encoder(nnx.Module):
         dropout_rate: float,
         dtype: jnp.dtype,
         rngs: nnx.Rngs,
+        precision: Precision | None = None,
     ) -> None:
         self.num_layers = num_layers
-
-        @nnx.split_rngs(splits=num_layers)
-        @nnx.vmap(in_axes=0, out_axes=0)
-        def create(rngs: nnx.Rngs) -> EncoderLayer:
-            return EncoderLayer(width, num_heads, dropout_rate=dropout_rate, dtype=dtype, rngs=rngs)
-
-        self.layers = create(rngs)
-        self.norm = LayerNorm(width, rngs=rngs)
+        with drawn_at_once(self, rngs) as rngs:
+            self.layers = EncoderLayer(
+                width,
+                num_heads,
+                dropout_rate=dropout_rate,
+                dtype=dtype,
+                rngs=stacked(rngs, num_layers),
+                precision=precision,
+            )
+            self.norm = LayerNorm(width, rngs=rngs)
 
     def __call__(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import permutations
 from typing import get_args
 
@@ -15,8 +16,10 @@ from jax.typing import ArrayLike
 from multimodal_pad.cost import TransformerCost
 from multimodal_pad.errors import PaddingError
 from multimodal_pad.lengths import check_names
-from multimodal_pad.models.attention import Implementation
-from multimodal_pad.models.encoder import Encoder, InputEmbedding, dropout
+from multimodal_pad.models.attention import Precision, check_precision
+from multimodal_pad.models.attention_choice import Implementation, select_implementation
+from multimodal_pad.models.encoder import Encoder, InputEmbedding, dense, dropout
+from multimodal_pad.models.initializing import drawn_at_once
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,11 @@ class TransformerConfig:
         dropout_rate: on embeddings, residual branches and the head, in training.
         dtype: compute dtype, ``"float32"`` or ``"bfloat16"``; parameters, softmax statistics and
             the head stay in float32.
-        attention: an implementation by name; by default the one meant for the backend.
+        attention: an implementation by name; by default the one that
+            :func:`~multimodal_pad.models.select_implementation` names; ``print(model)`` tells which.
+        precision: of the products of float32 matrices: ``"default"``, ``"high"`` or ``"highest"``, as in
+            :class:`jax.lax.Precision`; by default what JAX's ``jax_default_matmul_precision`` says. It matters where
+            the device multiplies float32 in less by default: in TF32 on an NVIDIA GPU, in bfloat16 on a TPU.
     """
 
     modalities: Mapping[str, ModalityConfig]
@@ -72,6 +79,7 @@ class TransformerConfig:
     dropout_rate: float = 0.1
     dtype: str = "float32"
     attention: Implementation | None = None
+    precision: Precision | None = None
 
     def __post_init__(self) -> None:
         check_names(tuple(self.modalities))
@@ -90,6 +98,7 @@ class TransformerConfig:
             raise PaddingError(f"got dtype={self.dtype!r}; choose 'float32' or 'bfloat16'")
         if self.attention is not None and self.attention not in get_args(Implementation):
             raise PaddingError(f"got attention={self.attention!r}; choose one of {list(get_args(Implementation))}")
+        check_precision(self.precision)
 
     def __hash__(self) -> int:
         values = {**vars(self), "modalities": tuple(self.modalities.items())}
@@ -143,33 +152,50 @@ class MultimodalTransformer(nnx.Module):
     def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs) -> None:
         self.config = config
         names = tuple(config.modalities)
-        dtype = jnp.dtype(config.dtype)
-        shared = {"dropout_rate": config.dropout_rate, "dtype": dtype, "rngs": rngs}
-        self.embed = nnx.Dict(
-            {
-                name: InputEmbedding(
-                    config.d_model,
-                    feature_width=modality.feature_width,
-                    vocabulary_size=modality.vocabulary_size,
-                    kernel_size=modality.kernel_size,
-                    dtype=dtype,
-                    rngs=rngs,
-                )
-                for name, modality in config.modalities.items()
-            }
-        )
-        self.crossmodal = nnx.Dict(
-            {
-                _pair(target, source): Encoder(config.d_model, config.num_heads, config.crossmodal_layers, **shared)
-                for target, source in permutations(names, 2)
-            }
-        )
         width, layers = config.memory_width, config.memory_layers or 1
-        self.memory = nnx.Dict({name: Encoder(width, config.num_heads, layers, **shared) for name in names})
         readout = width * len(names)
-        self.head_expand = nnx.Linear(readout, readout, rngs=rngs)
-        self.head_contract = nnx.Linear(readout, readout, rngs=rngs)
-        self.head_output = nnx.Linear(readout, config.num_outputs, rngs=rngs)
+        with drawn_at_once(self, rngs) as rngs:
+            shared = {"dtype": jnp.dtype(config.dtype), "precision": config.precision, "rngs": rngs}
+            encoder = partial(Encoder, num_heads=config.num_heads, dropout_rate=config.dropout_rate, **shared)
+            self.embed = nnx.Dict(
+                {
+                    name: InputEmbedding(
+                        config.d_model,
+                        feature_width=modality.feature_width,
+                        vocabulary_size=modality.vocabulary_size,
+                        kernel_size=modality.kernel_size,
+                        **shared,
+                    )
+                    for name, modality in config.modalities.items()
+                }
+            )
+            self.crossmodal = nnx.Dict(
+                {
+                    _pair(target, source): encoder(config.d_model, num_layers=config.crossmodal_layers)
+                    for target, source in permutations(names, 2)
+                }
+            )
+            self.memory = nnx.Dict({name: encoder(width, num_layers=layers) for name in names})
+            head = partial(dense, readout, precision=config.precision, rngs=rngs)
+            self.head_expand = head(readout)
+            self.head_contract = head(readout)
+            self.head_output = head(config.num_outputs)
+
+    def __str__(self) -> str:
+        """What it is, in a few lines: its size, and which implementation of attention runs, and why."""
+        config = self.config
+        size = sum(int(x.size) for x in jax.tree.leaves(nnx.state(self, nnx.Param)))
+        lines = [
+            f"MultimodalTransformer of {', '.join(config.modalities)}: {size:,} parameters, {config.dtype}, "
+            f"matrix products in {config.precision or jax.config.jax_default_matmul_precision or 'default'} precision"  # type: ignore[attr-defined]
+        ]
+        parts = {"crossmodal": config.d_model, "memory": config.memory_width}
+        for part, width in parts.items() if len(config.modalities) > 1 else [("memory", config.memory_width)]:
+            head = width // config.num_heads
+            choice = select_implementation(config.dtype, head)
+            chosen = f"{choice.implementation} ({choice.reason})" if config.attention is None else config.attention
+            lines.append(f"{part} attention, {config.num_heads} heads of {head}: {chosen}")
+        return "\n".join(lines)
 
     def __call__(
         self,

@@ -1,0 +1,139 @@
+"""Which implementation of attention runs: by rule, and with the reason."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple, get_args
+
+import jax
+import jax.numpy as jnp
+from jax.extend.backend import get_backend
+
+from multimodal_pad.errors import PaddingError
+
+Implementation = Literal["mapped", "cudnn", "xla"]
+
+_BUGGY_CUDNN = (91000, 91001)  # cuDNN's own front end refuses attention on them
+
+
+class AttentionDevice(NamedTuple):
+    """What the choice of an implementation depends on.
+
+    Attributes:
+        platform: ``"cpu"``, ``"cuda"``, ``"rocm"``, ``"tpu"`` or another of JAX's.
+        compute_capability: of an NVIDIA GPU, ``(9, 0)`` for Hopper; None where unknown.
+        cudnn_version: 91002 for 9.10.2; None where unknown.
+    """
+
+    platform: str
+    compute_capability: tuple[int, int] | None = None
+    cudnn_version: int | None = None
+
+    @classmethod
+    def default(cls) -> AttentionDevice:
+        """JAX's default device, with AMD's GPUs told from NVIDIA's (JAX calls both ``gpu``)."""
+        platform = jax.default_backend()
+        if platform not in ("gpu", "cuda", "rocm"):
+            return cls(platform)
+        if "rocm" in get_backend().platform_version.lower():
+            return cls("rocm")
+        capability = getattr(jax.local_devices()[0], "compute_capability", None)
+        return cls("cuda", _capability(capability), _cudnn_version())
+
+
+class AttentionChoice(NamedTuple):
+    """An implementation, and why it is the one.
+
+    Attributes:
+        implementation: ``"mapped"``, ``"cudnn"`` or ``"xla"``.
+        reason: in a few words.
+    """
+
+    implementation: Implementation
+    reason: str
+
+
+def select_implementation(
+    dtype: jnp.dtype | str, head_dim: int, device: AttentionDevice | None = None
+) -> AttentionChoice:
+    """The implementation of attention for a dtype and head width on a device.
+
+    - ``mapped`` on CPU: one sample at a time, so that the scores stay in the cache;
+    - ``cudnn`` on an NVIDIA GPU, for bfloat16 and float16 and heads whose width is a multiple of 8, up to 128 (256 on
+      Hopper), where compute capability is at least 8.0 and cuDNN has no known fault (9.10.0 and 9.10.1 have one;
+      compute capability 10.3 needs 9.11). Lengths of sequences and batches don't matter;
+    - ``xla`` elsewhere: scores in memory, in float32.
+
+    The conditions are those of JAX 0.10 and 0.11 and of cuDNN's front end 1.x. All implementations compute the same, up
+    to rounding.
+
+    Args:
+        dtype: of query, key and value.
+        head_dim: width of a head.
+        device: by default JAX's default device.
+
+    >>> device = AttentionDevice("cuda", (9, 0), 91100)
+    >>> select_implementation("bfloat16", 64, device).implementation
+    'cudnn'
+    >>> select_implementation("bfloat16", 5, device)
+    AttentionChoice(implementation='xla', reason='cuDNN takes heads whose width is a multiple of 8, and not 5')
+    >>> select_implementation("float32", 64, AttentionDevice("cpu")).implementation
+    'mapped'
+    """
+    device = AttentionDevice.default() if device is None else device
+    if device.platform == "cpu":
+        return AttentionChoice("mapped", "on CPU")
+    if device.platform != "cuda":
+        return AttentionChoice("xla", f"on {device.platform}")
+    refused = cudnn_refuses(dtype, head_dim, device)
+    return AttentionChoice("xla", refused) if refused else AttentionChoice("cudnn", "on an NVIDIA GPU")
+
+
+def cudnn_refuses(dtype: jnp.dtype | str, head_dim: int, device: AttentionDevice) -> str | None:
+    """The condition of cuDNN's attention that is not met, or None. What is not known of the device is taken to do."""
+    capability, version = device.compute_capability, device.cudnn_version
+    widest = 256 if capability is None or capability[0] == 9 else 128
+    if jnp.dtype(dtype).name not in ("bfloat16", "float16"):
+        return f"cuDNN takes bfloat16 and float16, and not {jnp.dtype(dtype).name}"
+    if head_dim % 8:
+        return f"cuDNN takes heads whose width is a multiple of 8, and not {head_dim}"
+    if head_dim > widest:
+        return f"cuDNN takes heads of a width up to {widest} here, and not {head_dim}"
+    if capability is not None and capability < (8, 0):
+        return f"cuDNN's attention needs compute capability 8.0, and this GPU has {capability[0]}.{capability[1]}"
+    if version in _BUGGY_CUDNN:
+        return "cuDNN 9.10.0 and 9.10.1 have faults in attention; 9.10.2 has not"
+    if capability == (10, 3) and version is not None and version < 91100:
+        return "compute capability 10.3 needs cuDNN 9.11"
+    if version is None and device.platform == "cuda" and capability is not None:
+        return "JAX finds no cuDNN"
+    return None
+
+
+def check_implementation(implementation: str, dtype: jnp.dtype, head_dim: int) -> None:
+    """Raise a PaddingError for an unknown implementation, or one that can't serve here.
+
+    From a machine without a GPU, ``cudnn`` can be lowered for one; then what a device decides is not checked.
+    """
+    if implementation not in get_args(Implementation):
+        raise PaddingError(f"got implementation={implementation!r}; choose one of {list(get_args(Implementation))}")
+    if implementation != "cudnn":
+        return
+    device = AttentionDevice.default()
+    refused = cudnn_refuses(dtype, head_dim, device if device.platform == "cuda" else AttentionDevice("cuda"))
+    if refused:
+        raise PaddingError(f"got implementation='cudnn', and {refused}; leave the choice out, or choose 'xla'")
+
+
+def _capability(text: str | None) -> tuple[int, int] | None:
+    """``(9, 0)`` from ``"9.0"``."""
+    major, _, minor = (text or "").partition(".")
+    return (int(major), int(minor or 0)) if major.isdigit() else None
+
+
+def _cudnn_version() -> int | None:
+    """cuDNN's version as JAX's attention asks for it, for which JAX has no public name; None where there is none."""
+    try:
+        from jax._src.lib import cuda_versions
+    except ImportError:
+        return None
+    return None if cuda_versions is None else int(cuda_versions.cudnn_get_version())

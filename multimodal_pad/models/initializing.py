@@ -1,0 +1,128 @@
+"""The parameters of a new model: drawn at once, by one small program, whatever their number.
+
+Each call of a JAX initializer is a program of its own, which takes longer to compile than to run. Here the parts of a
+model say what they need, and the outermost of them draws it as one vector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, cast
+
+import jax
+import numpy as np
+from flax import nnx
+from jax.core import Tracer
+
+_TRUNCATED_DEVIATION = 0.87962566103423978
+"""Standard deviation of a standard normal that is cut off at -2 and 2."""
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """Stands for a parameter until its values are drawn."""
+
+    shape: tuple[int, ...]
+    deviation: float
+
+
+class Draws:
+    """What the parts of a model take for ``nnx.Rngs`` while they are made: it notes what is to be drawn.
+
+    Args:
+        stack: axes before those of each parameter, as for the layers of an encoder.
+    """
+
+    def __init__(self, stack: tuple[int, ...] = ()) -> None:
+        self.stack = stack
+
+    def params(self) -> Draws:
+        """What initializers are given for a key."""
+        return self
+
+
+def lecun_normal(draws: Any, shape: Sequence[int], dtype: Any = None) -> Any:
+    """For a kernel ``(inputs, outputs)``: truncated normal of variance 1 / inputs (LeCun et al. 1998, section 4.6)."""
+    del dtype
+    return _Drawn((*draws.stack, *shape), float(shape[-2]) ** -0.5)
+
+
+def embedding_normal(draws: Any, shape: Sequence[int], dtype: Any = None) -> Any:
+    """For a table ``(tokens, width)``: truncated normal of variance 1 / width."""
+    del dtype
+    return _Drawn((*draws.stack, *shape), float(shape[-1]) ** -0.5)
+
+
+def zeros(draws: Any, shape: Sequence[int], dtype: Any = None) -> Any:
+    """Zeros in float32."""
+    del dtype
+    return np.zeros((*draws.stack, *shape), np.float32)
+
+
+def ones(draws: Any, shape: Sequence[int], dtype: Any = None) -> Any:
+    """Ones in float32."""
+    del dtype
+    return np.ones((*draws.stack, *shape), np.float32)
+
+
+def stacked(rngs: nnx.Rngs, count: int) -> nnx.Rngs:
+    """For the parameters of so many parts in one, stacked along a first axis; ``rngs`` is of :func:`drawn_at_once`."""
+    return cast(nnx.Rngs, Draws((*cast(Draws, rngs).stack, count)))
+
+
+@contextmanager
+def drawn_at_once(module: nnx.Module, rngs: nnx.Rngs) -> Iterator[nnx.Rngs]:
+    """Make the parts of ``module`` with what this gives; when the block ends their parameters have values.
+
+    Blocks nest: the outermost draws. The values follow from the stream ``params`` of ``rngs`` and from the shapes of
+    the parameters in the order of their paths, and are the same inside and outside of ``jax.jit``. They are drawn on
+    CPU where JAX has that too, and lie on its default device.
+    """
+    if isinstance(rngs, Draws):
+        yield rngs
+        return
+    yield cast(nnx.Rngs, Draws())
+    parameters = [x for _, x in nnx.iter_graph(module) if isinstance(x, nnx.Param)]
+    wanted = [x.get_raw_value() for x in parameters]
+    drawn = [x for x in wanted if isinstance(x, _Drawn)]
+    sizes = [int(np.prod(x.shape)) for x in drawn]
+    vector = _draw(rngs.params, sum(sizes))
+    pieces = iter(zip(drawn, np.cumsum([0, *sizes]).tolist(), sizes, strict=False))
+    values = []
+    for value in wanted:
+        if isinstance(value, _Drawn):
+            x, start, size = next(pieces)
+            values.append(vector[start : start + size].reshape(x.shape) * np.float32(x.deviation))
+        else:
+            values.append(value)
+    for parameter, value in zip(parameters, jax.device_put(values), strict=True):
+        parameter.set_raw_value(value)
+
+
+def _draw(stream: nnx.RngStream, size: int) -> Any:
+    """Unit normals ``(size,)``: a NumPy array, or a tracer where the key is one."""
+    key, count = stream.key.get_raw_value(), stream.count.get_raw_value()
+    traced = isinstance(key, Tracer) or isinstance(count, Tracer)
+    with nullcontext() if traced else _on_cpu():
+        vector = _unit_normals(key, count, size)
+    # Counted here, since `stream()` would compile a program to fold the count in, and one to add.
+    stream.count.set_raw_value(count + 1 if traced else jax.device_put(np.asarray(count) + np.uint32(1)))
+    return vector if traced else np.asarray(vector)
+
+
+@partial(jax.jit, static_argnums=2)
+def _unit_normals(key: jax.Array, count: jax.Array, size: int) -> jax.Array:
+    """Truncated normals of variance 1."""
+    drawn = jax.random.truncated_normal(jax.random.fold_in(key, count), -2, 2, (size,)) / _TRUNCATED_DEVIATION
+    # Else XLA would draw anew for each parameter that is cut out of it.
+    return jax.lax.optimization_barrier(drawn)
+
+
+def _on_cpu() -> Any:
+    try:
+        return jax.default_device(jax.local_devices(backend="cpu")[0])
+    except RuntimeError:  # JAX_PLATFORMS leaves it out
+        return nullcontext()
