@@ -1,4 +1,4 @@
-"""The case whose results ``golden/transformer.npz`` holds, as the model gave them on CPU before attention was rewritten.
+"""The case whose results ``golden/transformer.npz`` holds, as the model of the first version gave them on CPU.
 
 ``python -m tests.models.golden_case`` writes them anew, for a change that is meant to change them.
 """

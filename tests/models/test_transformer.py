@@ -1,5 +1,6 @@
 """Padding changes nothing: alone, padded far, among other rows, with garbage in the padding."""
 
+import re
 from functools import cache, partial
 
 import jax
@@ -9,9 +10,10 @@ import pytest
 from flax import nnx
 
 from multimodal_pad import PaddingError, pad_samples
-from multimodal_pad.models import ModalityConfig, MultimodalTransformer, TransformerConfig
+from multimodal_pad.models import ModalityConfig, MultimodalTransformer, TransformerConfig, select_implementation
 from multimodal_pad.models.encoder import Encoder, InputEmbedding, LayerNorm, sinusoidal_positions
 from multimodal_pad.training import cross_entropy
+from tests.models.golden_case import GOLDEN, golden_results
 
 CONFIG = TransformerConfig(
     {"text": ModalityConfig(vocabulary_size=50), "audio": ModalityConfig(feature_width=5, kernel_size=3)},
@@ -205,6 +207,45 @@ def test_dropout_follows_the_key():
     np.testing.assert_allclose(apply(batch)[0], run([sample(5, 11)])[0][0], atol=1e-6)
 
 
+@pytest.mark.parametrize("precision", ["high", "highest"])
+def test_the_precision_reaches_every_product(precision):
+    config = TransformerConfig(**{**vars(CONFIG), "precision": precision, "memory_layers": 3})
+    graphdef, parameters = nnx.split(nnx.eval_shape(lambda: MultimodalTransformer(config, rngs=nnx.Rngs(0))))
+    batch = pad_samples([sample(5, 11)])
+
+    def total(parameters):
+        return nnx.merge(graphdef, parameters)(batch.features, batch.masks).sum()
+
+    with jax.default_matmul_precision(None):
+        text = str(jax.jit(jax.grad(total)).trace(parameters).jaxpr)
+    found = re.findall(r"precision=\(?(?:Precision\.)?(\w+)", text)
+    assert len(found) > 50
+    assert set(found) == {precision.upper()}
+
+
+def test_the_model_says_which_attention_runs():
+    text = str(MultimodalTransformer(CONFIG, rngs=nnx.Rngs(0)))
+    choice = select_implementation("float32", 4)
+    assert "MultimodalTransformer of text, audio: " in text
+    assert f"crossmodal attention, 2 heads of 4: {choice.implementation} ({choice.reason})" in text
+    assert f"memory attention, 2 heads of 4: {choice.implementation}" in text
+    named = TransformerConfig(**{**vars(CONFIG), "attention": "xla", "precision": "high"})
+    text = str(MultimodalTransformer(named, rngs=nnx.Rngs(0)))
+    assert "memory attention, 2 heads of 4: xla" in text
+    assert "float32, matrix products in high precision" in text
+
+
+def test_results_are_those_of_before():
+    """Outputs, loss and gradients of the first version, to float32 rounding, by any implementation."""
+    wanted = np.load(GOLDEN)
+    for attention in (None, "mapped", "xla"):
+        got = golden_results(attention)
+        np.testing.assert_allclose(got["outputs"], wanted["outputs"], atol=1e-6 * np.abs(wanted["outputs"]).max())
+        np.testing.assert_allclose(got["loss"], wanted["loss"], atol=1e-6)
+        norm = np.linalg.norm(wanted["gradients"])
+        assert np.linalg.norm(got["gradients"] - wanted["gradients"]) <= 1e-6 * norm
+
+
 def test_the_model_goes_through_nnx_jit():
     assert hash(GRAPHDEF) == hash(nnx.graphdef(MultimodalTransformer(CONFIG, rngs=nnx.Rngs(1))))
 
@@ -322,6 +363,7 @@ def test_bad_modalities(options, message):
         ({"dropout_rate": 1.0}, "dropout_rate=1.0"),
         ({"dtype": "float16"}, "dtype='float16'"),
         ({"attention": "flash"}, "attention='flash'"),
+        ({"precision": "exact"}, "precision='exact'"),
     ],
 )
 def test_bad_configurations(options, message):

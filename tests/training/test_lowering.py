@@ -4,18 +4,25 @@ import jax
 import jax._src.cudnn.fused_attention_stablehlo as cudnn
 import jax.export
 import numpy as np
+import pytest
 from flax import nnx
 
 from multimodal_pad import pad_samples
-from multimodal_pad.models import ModalityConfig, MultimodalTransformer, TransformerConfig, select_implementation
+from multimodal_pad.models import (
+    AttentionDevice,
+    ModalityConfig,
+    MultimodalTransformer,
+    TransformerConfig,
+    select_implementation,
+)
 from multimodal_pad.training import TrainStep, cross_entropy, make_optimizer
 
 D_MODEL, NUM_HEADS = 16, 2  # a head of 8, which cuDNN takes
 
 
-def lowered_for(platform):
-    """The text of the train step for a platform, with the attention meant for it."""
-    implementation = select_implementation(platform, np.dtype("bfloat16"), D_MODEL // NUM_HEADS)
+def lowered_for(device, lengths):
+    """The text of the train step for a device, with the attention meant for it."""
+    implementation = select_implementation("bfloat16", D_MODEL // NUM_HEADS, device).implementation
     config = TransformerConfig(
         {"text": ModalityConfig(vocabulary_size=20), "audio": ModalityConfig(feature_width=4, kernel_size=3)},
         num_outputs=3,
@@ -26,28 +33,42 @@ def lowered_for(platform):
         attention=implementation,
     )
     step = TrainStep(MultimodalTransformer(config, rngs=nnx.Rngs(0)), make_optimizer(), cross_entropy)
-    samples = [{"text": np.ones(4, np.int32), "audio": np.ones((9, 4), np.float32), "targets": np.int32(0)}] * 4
+    samples = [{"text": np.ones(1, np.int32), "audio": np.ones((1, 4), np.float32), "targets": np.int32(0)}] * 4
     checks = [
         jax.export.DisabledSafetyCheck.custom_call(name)
         for name in ("__cudnn$fmhaSoftmax", "__cudnn$fmhaSoftmaxBackward")
     ]
-    exported = jax.export.export(jax.jit(step.train_step), platforms=[platform], disabled_checks=checks)(
-        step.leaves, pad_samples(samples, pad_to={"text": 8, "audio": 16})
+    exported = jax.export.export(jax.jit(step.train_step), platforms=[device.platform], disabled_checks=checks)(
+        step.leaves, pad_samples(samples, pad_to=lengths)
     )
-    assert exported.platforms == (platform,)
+    assert exported.platforms == (device.platform,)
     return implementation, exported.mlir_module()
 
 
-def test_for_tpu():
-    implementation, text = lowered_for("tpu")
+LENGTHS = pytest.mark.parametrize(
+    "lengths",
+    [
+        {"text": 8, "audio": 16},
+        {"text": 18, "audio": 49},
+        {"text": 7, "audio": 9},
+        {"text": 1, "audio": 1},
+    ],
+    ids=str,
+)
+
+
+@LENGTHS
+def test_for_tpu(lengths):
+    implementation, text = lowered_for(AttentionDevice("tpu"), lengths)
     assert implementation == "xla"
     assert "cudnn" not in text
 
 
-def test_for_cuda(monkeypatch):
+@LENGTHS
+def test_for_cuda(monkeypatch, lengths):
     # cuDNN's version is asked of the driver while tracing; a machine without one has none to tell.
-    monkeypatch.setattr(cudnn, "check_cudnn_version", lambda: 91000)
-    implementation, text = lowered_for("cuda")
+    monkeypatch.setattr(cudnn, "check_cudnn_version", lambda: 91100)
+    implementation, text = lowered_for(AttentionDevice("cuda", (9, 0), 91100), lengths)
     assert implementation == "cudnn"
     assert "__cudnn$fmhaSoftmax" in text
     assert "__cudnn$fmhaSoftmaxBackward" in text
