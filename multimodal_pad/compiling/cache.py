@@ -27,7 +27,8 @@ def use_compilation_cache(cache_dir: str | Path) -> Path:
     others can write to is refused, here or anywhere above it.
 
     Threads and processes may share the folder: an entry is written aside and renamed, so that nobody reads half of
-    it, and one that is damaged is compiled again and replaced. See :func:`write_whole_entries`.
+    it, and one that is damaged is compiled again and replaced. Two processes that start at the same time compile what
+    neither finds there; each program is kept once.
 
     Args:
         cache_dir: a local folder; made where it is absent, with the folders above it.
@@ -66,15 +67,11 @@ def use_compilation_cache(cache_dir: str | Path) -> Path:
 def write_whole_entries() -> bool:
     """Have JAX write the entries of its persistent compilation cache aside and rename them, and replace damaged ones.
 
-    :func:`use_compilation_cache` and :func:`~multimodal_pad.compiling.warm_up` call it. Call it where JAX's own options
-    name the folder (``JAX_COMPILATION_CACHE_DIR``) and several threads or processes compile before that. It holds for
-    the whole process and for all options of JAX's cache; calling it again does nothing.
+    :func:`use_compilation_cache` and :func:`~multimodal_pad.compiling.warming.compile_all` call it, the latter for
+    folders that JAX's own options name. It holds for the whole process, for any folder and all options of JAX's cache.
 
     Returns:
         Whether it holds; False with a version of JAX whose cache is built in another way, and is left as it is.
-
-    >>> write_whole_entries()
-    True
     """
     try:
         # JAX's cache has no public hook. It makes its cache from this name, now and after each reset_cache().
