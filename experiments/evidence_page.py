@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from experiments.page import html_page
 from experiments.tables import Table, to_html
+from multimodal_pad.output import write_file
 
 FILE = "index.html"
 
@@ -38,12 +39,7 @@ def write_page(title: str, sections: Sequence[Section], out: Path) -> Path:
     links = "".join(f"<li><a href=#{section.anchor}>{to_html(section.title)}</a></li>" for section in sections)
     parts = [f"<h1>{to_html(title)}</h1>", f"<nav><ul>{links}</ul></nav>", *map(_section, sections)]
     file = out / FILE
-    aside = file.with_suffix(".tmp")
-    try:
-        aside.write_text(html_page(title, "\n".join(parts)), encoding="utf-8")
-        aside.replace(file)
-    finally:
-        aside.unlink(missing_ok=True)
+    write_file(file, html_page(title, "\n".join(parts)).encode())
     return file
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -35,3 +36,21 @@ def write_folder(out: Path) -> Iterator[Path]:
         folder.rename(out)
     finally:
         shutil.rmtree(private, ignore_errors=True)
+
+
+def write_file(out: Path, data: bytes) -> None:
+    """Write a file aside and rename it: readers find the old one or the new one, and never a part of it.
+
+    What is there is replaced. Any number of threads and processes may write one file at the same time; one of them
+    is the last. It is the user's umask that decides who may read the file.
+
+    Raises:
+        OSError: the file can't be written; what was there is left as it was.
+    """
+    aside = out.parent / f".{secrets.token_hex(8)}.part"  # a long name of `out` leaves no room for more
+    try:
+        with aside.open("xb") as file:
+            file.write(data)
+        aside.replace(out)
+    finally:
+        aside.unlink(missing_ok=True)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +12,7 @@ import numpy as np
 
 from multimodal_pad.cost import Cost, check_priced
 from multimodal_pad.errors import PlanError
+from multimodal_pad.output import write_file
 from multimodal_pad.padding import BatchShape
 from multimodal_pad.plan_json import FIELDS, describe_name, read_fields, write_fields
 from multimodal_pad.text_table import text_table
@@ -167,15 +166,7 @@ class ShapePlan:
         path = Path(path)
         if path.exists() and not overwrite:
             raise FileExistsError(f"{path} exists; name another file, or ask to overwrite it")
-        handle, aside = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(self.to_json())
-            Path(aside).chmod(0o644)
-            Path(aside).replace(path)
-        except BaseException:
-            Path(aside).unlink(missing_ok=True)
-            raise
+        write_file(path, self.to_json().encode())
 
     @classmethod
     def load(cls, path: str | Path, cost: Cost | None = None) -> ShapePlan:

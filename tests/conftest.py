@@ -21,6 +21,9 @@ import jax
 import pytest
 from hypothesis import settings
 
+from multimodal_pad.compiling.cache import write_whole_entries
+
+write_whole_entries()  # other workers read the folder at the same time
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # A shell that runs the tests in the background has them ignore Ctrl-C, and what they start inherits that.
 with suppress(ValueError):  # not in the main thread

@@ -24,8 +24,11 @@ def use_compilation_cache(cache_dir: str | Path) -> Path:
     It holds for the whole process. :class:`~multimodal_pad.compiling.CompileLog` tells what it saved.
 
     **What lies in the folder is run as code**, as it is. So it is made for its user alone, and one that
-    others can write to is refused, here or anywhere above it. An entry that is damaged is compiled again
-    at every start, with a warning of JAX's, until the folder is deleted.
+    others can write to is refused, here or anywhere above it.
+
+    Threads and processes may share the folder: an entry is written aside and renamed, so that nobody reads half of
+    it, and one that is damaged is compiled again and replaced. Two processes that start at the same time compile what
+    neither finds there; each program is kept once.
 
     Args:
         cache_dir: a local folder; made where it is absent, with the folders above it.
@@ -56,8 +59,37 @@ def use_compilation_cache(cache_dir: str | Path) -> Path:
     jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    write_whole_entries()
     compilation_cache.reset_cache()  # JAX looks at the options once, at the first compilation
     return folder
+
+
+def write_whole_entries() -> bool:
+    """Have JAX write the entries of its persistent compilation cache aside and rename them, and replace damaged ones.
+
+    :func:`use_compilation_cache` and :func:`~multimodal_pad.compiling.warming.compile_all` call it, the latter for
+    folders that JAX's own options name. It holds for the whole process, for any folder and all options of JAX's cache.
+
+    Returns:
+        Whether it holds; False with a version of JAX whose cache is built in another way, and is left as it is.
+    """
+    try:
+        # JAX's cache has no public hook. It makes its cache from this name, now and after each reset_cache().
+        from jax._src import compilation_cache as jax_cache
+
+        from multimodal_pad.compiling.cache_entries import WholeEntries
+    except ImportError:
+        return False
+    if jax_cache.LRUCache is not WholeEntries:  # type: ignore[reportPrivateImportUsage]
+        jax_cache.LRUCache = WholeEntries  # type: ignore[reportPrivateImportUsage]
+        compilation_cache.reset_cache()  # one may have been made
+    return True
+
+
+def cache_in_use() -> bool:
+    """Whether JAX's options name a folder for the persistent compilation cache, and have it on."""
+    options = jax.config
+    return bool(options.jax_compilation_cache_dir and options.jax_enable_compilation_cache)  # type: ignore[attr-defined]
 
 
 def check_private(folder: Path) -> None:

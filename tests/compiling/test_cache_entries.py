@@ -1,0 +1,370 @@
+"""Entries of the compilation cache are whole under threads, processes and full disks, and mended where they are not."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+from jax._src import compilation_cache as jax_cache
+from jax._src import distributed, lru_cache
+from jax.experimental.compilation_cache import compilation_cache
+
+from multimodal_pad import BatchShape, pad_samples
+from multimodal_pad.compiling import CompileLog, StepTable, use_compilation_cache, warm_up, warm_up_all
+from multimodal_pad.compiling.cache import write_whole_entries
+from multimodal_pad.compiling.cache_entries import WholeEntries
+from tests.caches import no_cache, restored_cache_options
+
+EXAMPLE = pad_samples([{"audio": np.ones((2, 3), np.float32)}])
+SHAPES = [BatchShape.of(2, {"audio": length}) for length in (4, 8, 16, 32)]
+WHOLE = zlib.compress(np.random.default_rng(0).bytes(10_000))
+OTHER = zlib.compress(np.random.default_rng(1).bytes(10_000))
+
+
+@pytest.fixture
+def folder(tmp_path) -> Iterator[Path]:
+    """A new cache folder that is in use."""
+    with restored_cache_options():
+        yield use_compilation_cache(tmp_path / "cache")
+
+
+def add_one(x):
+    return x + 1
+
+
+def compile_anew() -> CompileLog:
+    """What compiling a small program counts, with nothing of it in the memory of the process."""
+    jax.clear_caches()
+    with CompileLog() as log:
+        assert float(jax.jit(add_one)(np.float32(1))) == 2
+    return log
+
+
+def entries(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*-cache"))
+
+
+def all_whole(folder: Path) -> bool:
+    """Whether there are entries alone, and JAX can decompress each."""
+    assert [path.name for path in folder.iterdir() if path not in entries(folder)] == []
+    return all(jax_cache.decompress_executable(path.read_bytes()) for path in entries(folder))
+
+
+# Threads
+
+
+@pytest.mark.parametrize("times", [40, pytest.param(200, marks=pytest.mark.slow)])
+def test_threads_compile_a_shared_program_once(folder, times):
+    """Nothing of the batch is used, so that all shapes have one program. A warning would be an error."""
+    for number in range(times):
+
+        def shared_step(state, _batch, number=number):
+            return state + number
+
+        with CompileLog() as log:
+            table = warm_up(shared_step, SHAPES, np.float32(0), EXAMPLE, progress=False)
+        counts = log["shared_step"]
+        assert (counts.compiled, counts.cache_hits, len(table)) == (1, 3, 4)
+    assert len(entries(folder)) == times
+    assert all_whole(folder)
+
+
+@pytest.mark.usefixtures("folder")
+def test_shapes_of_a_shared_program_still_check_their_arguments():
+    table = warm_up(lambda state, _batch: state, SHAPES[:2], np.float32(1), EXAMPLE, progress=False)
+    longer = pad_samples([{"audio": np.ones((8, 3), np.float32)}], batch_size=2)
+    assert float(table(np.float32(1), longer)) == 1
+    with pytest.raises(TypeError, match=r"compiled with float32\[2,4,3\] and called with float32\[2,8,3\]"):
+        table.steps[SHAPES[0]].call(np.float32(1), longer)
+
+
+def test_without_a_cache_every_shape_is_compiled():
+    def shared_step(state, _batch):
+        return state + 1
+
+    with no_cache(), CompileLog() as log:
+        warm_up(shared_step, SHAPES, np.float32(0), EXAMPLE, progress=False)
+    assert log["shared_step"].compiled == 4
+
+
+@pytest.mark.usefixtures("folder")
+def test_two_tables_of_one_program():
+    def new_table():
+        def shared_step(state, batch):
+            return state + batch.features["audio"].sum()
+
+        return StepTable(shared_step)
+
+    tables = [new_table(), new_table()]
+    with CompileLog() as log:
+        warm_up_all([(table, SHAPES, EXAMPLE) for table in tables], np.float32(0), progress=False)
+    assert (log["shared_step"].compiled, log["shared_step"].cache_hits) == (4, 4)
+
+
+# Processes
+
+PROCESS = """
+import sys, time
+from pathlib import Path
+import jax, jax.numpy as jnp, numpy as np
+from multimodal_pad import BatchShape, pad_samples
+from multimodal_pad.compiling import CompileLog, use_compilation_cache, warm_up
+
+me, other, top, rounds = sys.argv[1], sys.argv[2], Path(sys.argv[3]), int(sys.argv[4])
+example = pad_samples([{"audio": np.ones((2, 3), np.float32)}])
+shapes = [BatchShape.of(2, {"audio": length}) for length in (4, 8, 16, 32)]
+for number in range(rounds):
+    def shared_step(state, batch):
+        return state + number
+    def used_step(state, batch):
+        return state + batch.features["audio"].sum()
+    jax.clear_caches()
+    use_compilation_cache(top / str(number))
+    (top / f"{me}{number}").touch()
+    while not (top / f"{other}{number}").exists():
+        time.sleep(0.001)
+    with CompileLog() as log:
+        for step in (shared_step, used_step):
+            warm_up(step, shapes, jnp.zeros(()) + number, example, progress=False)
+    assert log["shared_step"].compiled <= 1, log["shared_step"]
+    assert log["used_step"].compiled <= 4, log["used_step"]
+"""
+
+
+def run_pair(top: Path, rounds: int) -> None:
+    """Two processes that use the same new folders at the same time."""
+    command = [sys.executable, "-W", "error", "-c", PROCESS]
+    pair = [
+        subprocess.Popen([*command, *names, str(top), str(rounds)], stderr=subprocess.PIPE, text=True)
+        for names in ("ab", "ba")
+    ]
+    try:
+        errors = [process.communicate(timeout=300)[1] for process in pair]
+    finally:
+        for process in pair:
+            process.kill()
+    assert [(process.returncode, text) for process, text in zip(pair, errors, strict=True)] == [(0, "")] * 2
+    for number in range(rounds):
+        assert len(entries(top / str(number))) >= 5
+        assert all_whole(top / str(number))
+
+
+def test_a_pair_of_processes_on_new_folders(tmp_path):
+    run_pair(tmp_path, rounds=5)
+
+
+@pytest.mark.slow
+def test_twenty_pairs_of_processes(tmp_path):
+    for number in range(20):
+        (tmp_path / str(number)).mkdir()
+        run_pair(tmp_path / str(number), rounds=1)
+
+
+# Damage
+
+
+@pytest.mark.parametrize("damage", [slice(-100), slice(0), slice(None, None, -1)])
+def test_what_does_not_decompress_is_replaced_without_a_warning(folder, damage):
+    compile_anew()
+    (entry,) = entries(folder)
+    entry.write_bytes(entry.read_bytes()[damage])
+    assert compile_anew().total.compiled == 1
+    assert all_whole(folder)
+    assert compile_anew().total.cache_hits == 1
+
+
+def test_what_decompresses_to_garbage_is_warned_of_once(folder):
+    compile_anew()
+    (entry,) = entries(folder)
+    entry.write_bytes(jax_cache.compress_executable(b"garbage" * 100))
+    with pytest.warns(UserWarning, match="Error reading persistent compilation cache entry"):
+        assert compile_anew().total.compiled == 1
+    assert compile_anew().total.cache_hits == 1
+
+
+@contextmanager
+def full_disk(size: int) -> Iterator[None]:
+    """No file can grow beyond so many bytes."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_write_that_breaks_off_leaves_nothing(tmp_path):
+    cache = WholeEntries(str(tmp_path), max_size=-1)
+    with full_disk(1000), pytest.raises(OSError, match="too large"):
+        cache.put("key", WHOLE)
+    assert list(tmp_path.iterdir()) == []
+    cache.put("key", WHOLE)
+    with full_disk(1000), pytest.raises(OSError, match="too large"):
+        cache.put("key", OTHER)
+    assert cache.get("key") == WHOLE
+    assert all_whole(tmp_path)
+
+
+def test_jax_alone_leaves_half_an_entry(tmp_path):
+    """Or else it has been mended, and WholeEntries is of no more use."""
+    cache = lru_cache.LRUCache(str(tmp_path), max_size=-1)
+    with full_disk(1000), pytest.raises(OSError, match="too large"):
+        cache.put("key", WHOLE)
+    assert cache.get("key") == WHOLE[:1000]
+    cache.put("key", WHOLE)
+    assert cache.get("key") == WHOLE[:1000]
+    assert WholeEntries(str(tmp_path), max_size=-1).get("key") is None
+
+
+def half_read(writer: type[lru_cache.LRUCache], folder: Path) -> int:
+    """How many reads by JAX find a part of an entry while it is written."""
+    value = b"x" * 20_000_000
+    reader, halves, done = lru_cache.LRUCache(str(folder), max_size=-1), [], threading.Event()
+    keys = [f"key{number}" for number in range(20)]
+
+    def read():
+        while not done.is_set():
+            for key in keys:
+                try:
+                    got = reader.get(key)
+                except FileNotFoundError:
+                    continue  # removed below
+                if got is not None and len(got) != len(value):
+                    halves.append(key)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    try:
+        for key in keys:
+            writer(str(folder), max_size=-1).put(key, value)
+            time.sleep(0.001)
+            (folder / f"{key}-cache").unlink()
+    finally:
+        done.set()
+        thread.join()
+    return len(halves)
+
+
+def test_nobody_reads_half_an_entry(tmp_path):
+    assert half_read(WholeEntries, tmp_path) == 0
+
+
+def test_the_test_above_can_fail(tmp_path):
+    assert half_read(lru_cache.LRUCache, tmp_path) > 0
+
+
+# JAX's other options
+
+
+def test_entries_are_those_of_jax(tmp_path):
+    """They can be read by JAX alone, and the other way round."""
+    ours, alone = WholeEntries(str(tmp_path), max_size=-1), lru_cache.LRUCache(str(tmp_path), max_size=-1)
+    ours.put("one", WHOLE)
+    alone.put("two", OTHER)
+    assert (alone.get("one"), ours.get("two"), ours.get("three")) == (WHOLE, OTHER, None)
+
+
+def test_a_folder_of_jax_options_is_safe_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(jax_cache, "LRUCache", lru_cache.LRUCache)
+    with restored_cache_options():
+        jax.config.update("jax_compilation_cache_dir", str(tmp_path))
+        compilation_cache.reset_cache()
+        compile_anew()
+        assert type(jax_cache._cache) is lru_cache.LRUCache
+        warm_up(lambda state, _batch: state, SHAPES[:1], np.float32(1), EXAMPLE, progress=False)
+        assert type(jax_cache._cache) is WholeEntries
+
+
+def test_it_holds_after_a_reset_and_for_other_folders(folder, tmp_path):
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path / "other"))
+    compilation_cache.reset_cache()
+    compile_anew()
+    assert type(jax_cache._cache) is WholeEntries
+    assert entries(folder) == []
+    assert len(entries(tmp_path / "other")) == 1
+    cache = jax_cache._cache
+    assert write_whole_entries()
+    assert jax_cache._cache is cache, "asking again resets nothing"
+
+
+def test_only_the_first_process_writes(folder, monkeypatch):
+    monkeypatch.setattr(distributed.global_state, "process_id", 1)
+    assert compile_anew().total.compiled == 1
+    assert list(folder.iterdir()) == []
+
+
+def test_contents_can_be_checked(tmp_path):
+    """JAX wraps the cache where its option asks for that."""
+    before = jax.config.jax_compilation_cache_check_contents
+    jax.config.update("jax_compilation_cache_check_contents", True)
+    try:
+        cache, _ = jax_cache.get_file_cache(str(tmp_path))
+    finally:
+        jax.config.update("jax_compilation_cache_check_contents", before)
+    assert isinstance(cache, jax_cache.VerificationCache)
+    assert isinstance(cache._base_cache, WholeEntries)
+
+
+def test_the_size_of_the_folder_can_be_bounded(tmp_path, monkeypatch):
+    """JAX's option jax_compilation_cache_max_size, with a stand-in for the file lock of another library."""
+    monkeypatch.setattr(lru_cache, "filelock", SimpleNamespace(FileLock=lambda _path: threading.RLock()))
+    cache = WholeEntries(str(tmp_path), max_size=25_000)
+    for key in ("one", "two", "three"):
+        cache.put(key, WHOLE)
+    assert [cache.get(key) for key in ("one", "two", "three")] == [None, WHOLE, WHOLE]
+    (tmp_path / "two-cache").write_bytes(WHOLE[:5000])
+    assert cache.get("two") is None
+    cache.put("two", OTHER)
+    assert [cache.get(key) for key in ("two", "three")] == [OTHER, WHOLE]
+    assert len(list(tmp_path.iterdir())) == 4, "an entry and its time each"
+
+
+def test_remote_folders_are_left_to_jax(tmp_path):
+    """epath, or another library, says what writing and reading are there."""
+    cache = WholeEntries(str(tmp_path), max_size=-1)
+    cache.path = RemotePath(tmp_path)
+    cache.put("key", WHOLE[:5000])
+    cache.put("key", WHOLE)
+    assert cache.get("key") == WHOLE[:5000]
+
+
+class RemotePath:
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __str__(self):
+        return f"gs:/{self.folder}"
+
+    def __truediv__(self, name):
+        return self.folder / name
+
+
+def test_another_jax_keeps_its_own_cache(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "multimodal_pad.compiling.cache_entries", None)
+    monkeypatch.setattr(jax_cache, "LRUCache", lru_cache.LRUCache)
+    with restored_cache_options():
+        folder = use_compilation_cache(tmp_path / "cache")
+        assert not write_whole_entries()
+        assert compile_anew().total.compiled == 1
+        assert compile_anew().total.cache_hits == 1
+        assert len(entries(folder)) == 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="POSIX permissions")
+def test_the_umask_decides_who_may_read_an_entry(tmp_path):
+    before = os.umask(0o027)
+    try:
+        WholeEntries(str(tmp_path), max_size=-1).put("key", WHOLE)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "key-cache").stat().st_mode & 0o777 == 0o640

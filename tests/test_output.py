@@ -1,0 +1,45 @@
+import errno
+import os
+import threading
+
+import pytest
+
+from multimodal_pad.output import write_file
+
+
+def test_a_file_is_replaced(tmp_path):
+    out = tmp_path / ("n" * 250)  # about the longest that file systems take
+    write_file(out, b"old")
+    write_file(out, b"new")
+    assert out.read_bytes() == b"new"
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
+    out = tmp_path / "file"
+    write_file(out, b"old")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("pathlib.Path.replace", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_file(out, b"new")
+    assert out.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_the_folder_must_be_there(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        write_file(tmp_path / "none" / "file", b"")
+
+
+def test_threads_write_one_file(tmp_path):
+    values = [bytes([number]) * 100_000 for number in range(8)]
+    threads = [threading.Thread(target=write_file, args=(tmp_path / "file", value)) for value in values]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (tmp_path / "file").read_bytes() in values
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
