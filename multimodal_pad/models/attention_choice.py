@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -31,13 +31,14 @@ class AttentionDevice(NamedTuple):
     @classmethod
     def default(cls) -> AttentionDevice:
         """JAX's default device, with AMD's GPUs told from NVIDIA's (JAX calls both ``gpu``)."""
-        platform = jax.default_backend()
-        if platform not in ("gpu", "cuda", "rocm"):
-            return cls(platform)
-        if "rocm" in get_backend().platform_version.lower():
+        device: Any = jax.config.jax_default_device  # type: ignore[attr-defined]
+        if device is None or isinstance(device, str):
+            device = jax.local_devices(backend=device)[0]
+        if device.platform != "gpu":
+            return cls(device.platform)
+        if "rocm" in get_backend("gpu").platform_version.lower():
             return cls("rocm")
-        capability = getattr(jax.local_devices()[0], "compute_capability", None)
-        return cls("cuda", _capability(capability), _cudnn_version())
+        return cls("cuda", _capability(getattr(device, "compute_capability", None)), _cudnn_version())
 
 
 class AttentionChoice(NamedTuple):

@@ -54,11 +54,18 @@ def test_each_condition_of_cudnn_by_name(device, dtype, head_dim, why):
     [("rocm 60200", AttentionDevice("rocm")), ("cuda 12090", AttentionDevice("cuda", (8, 9), 91002))],
 )
 def test_the_gpus_of_two_makers_are_told_apart(monkeypatch, version, wanted):
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    monkeypatch.setattr(jax, "local_devices", lambda: [SimpleNamespace(compute_capability="8.9")])
-    monkeypatch.setattr(attention_choice, "get_backend", lambda: SimpleNamespace(platform_version=version))
+    device = SimpleNamespace(platform="gpu", compute_capability="8.9")
+    monkeypatch.setattr(jax, "local_devices", lambda backend: [device])
+    monkeypatch.setattr(attention_choice, "get_backend", lambda _: SimpleNamespace(platform_version=version))
     monkeypatch.setattr(attention_choice, "_cudnn_version", lambda: 91002)
     assert AttentionDevice.default() == wanted
+
+
+def test_the_default_device_counts_where_there_are_several_backends():
+    cpu = jax.devices("cpu")[0]
+    for chosen in (cpu, "cpu"):
+        with jax.default_device(chosen):
+            assert AttentionDevice.default() == AttentionDevice("cpu")
 
 
 def test_compute_capabilities():

@@ -198,6 +198,13 @@ def test_bfloat16_is_near_float32():
     assert (np.asarray(outputs) != wanted).any(), "it did compute in another dtype"
 
 
+def test_in_bfloat16_another_shape_changes_no_more_than_rounding_does():
+    apply = with_options(dtype="bfloat16")
+    rows = [sample(5, 11), sample(2, 30), sample(17, 4)]
+    near, far = (apply(pad_samples(rows, pad_to=pad_to, batch_size=5)) for pad_to in ({"text": 17, "audio": 30}, FAR))
+    np.testing.assert_allclose(near, far, atol=5e-3)
+
+
 def test_dropout_follows_the_key():
     apply = with_options(dropout_rate=0.3)
     batch = pad_samples([sample(5, 11)], pad_to=FAR, batch_size=5)
