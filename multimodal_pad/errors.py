@@ -45,6 +45,10 @@ class CheckpointWarning(UserWarning):
     """A checkpoint is damaged or was never finished, and another one is taken instead."""
 
 
+class CompilerOptionWarning(UserWarning):
+    """A compiler option that was given does not hold: this version of XLA does not know it, or XLA_FLAGS sets it."""
+
+
 class PlanWarning(UserWarning):
     """A shape plan is not what it was made to be: it serves other lengths much worse, or a batch is of none of its
     shapes."""

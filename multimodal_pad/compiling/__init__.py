@@ -5,6 +5,7 @@ from multimodal_pad.compiling.cache import use_compilation_cache
 from multimodal_pad.compiling.calibration import Calibration, calibrate, typical_shapes
 from multimodal_pad.compiling.guard import CompileGuard, forbid_compiles
 from multimodal_pad.compiling.log import CompileCounts, CompileLog
+from multimodal_pad.compiling.options import CompilerOptions, default_options, default_threads
 from multimodal_pad.compiling.table import CompiledStep, StepTable, batch_struct, device_bytes
 from multimodal_pad.compiling.warming import warm_up, warm_up_all
 
@@ -14,9 +15,12 @@ __all__ = [
     "CompileGuard",
     "CompileLog",
     "CompiledStep",
+    "CompilerOptions",
     "StepTable",
     "batch_struct",
     "calibrate",
+    "default_options",
+    "default_threads",
     "device_bytes",
     "fit_batch_sizes",
     "forbid_compiles",

@@ -12,7 +12,8 @@ import jax
 import numpy as np
 
 from multimodal_pad.compiling.cache import use_compilation_cache
-from multimodal_pad.compiling.table import StepTable, batch_struct
+from multimodal_pad.compiling.options import CompilerOptions
+from multimodal_pad.compiling.table import StepTable, as_table, batch_struct
 from multimodal_pad.compiling.warming import compile_all
 from multimodal_pad.cost import TransformerCost
 from multimodal_pad.errors import PaddingError, PlanError, PlanWarning
@@ -50,8 +51,9 @@ def fit_batch_sizes(
     headroom: float = 0.1,
     multiple: int = 1,
     largest: int | None = None,
-    threads: int = 2,
+    threads: int | None = None,
     cache_dir: str | Path | None = None,
+    compiler_options: CompilerOptions | None = None,
     progress: bool = True,
 ) -> ShapePlan:
     """Give each planned shape the most rows whose step fits the memory of the device.
@@ -74,8 +76,9 @@ def fit_batch_sizes(
             the state, and what an allocator loses.
         multiple: rows are a multiple of it: 8 for tensor cores, or the number of devices.
         largest: the most rows of a batch. No shape gets more than its samples fill in any case.
-        threads: that compile side by side.
+        threads: that compile side by side, as for :func:`warm_up`.
         cache_dir: folder of the persistent compilation cache, as for :func:`warm_up`.
+        compiler_options: of a function, as in :class:`StepTable`; a table has its own.
         progress: show a bar.
 
     Returns:
@@ -114,7 +117,7 @@ def fit_batch_sizes(
     if cache_dir is not None:
         use_compilation_cache(cache_dir)
     limit = usable_bytes(bytes_limit, state, headroom)
-    table = step if isinstance(step, StepTable) else StepTable(step)
+    table = as_table(step, compiler_options)
     fit = BatchSizeFit(table, plan, state, example, limit, multiple, largest, threads, progress)
     return replace(plan, batch_sizes=fit.run(), batch_budget=limit)
 
@@ -136,7 +139,7 @@ class BatchSizeFit:
         limit: float,
         multiple: int = 1,
         largest: int | None = None,
-        threads: int = 2,
+        threads: int | None = None,
         progress: bool = False,
     ) -> None:
         self.table, self.plan, self.state, self.example = table, plan, state, example

@@ -11,7 +11,8 @@ import jax
 import numpy as np
 
 from multimodal_pad.compiling.log import CompileLog
-from multimodal_pad.compiling.table import StepTable, batch_struct
+from multimodal_pad.compiling.options import CompilerOptions, default_threads
+from multimodal_pad.compiling.table import StepTable, as_table, batch_struct
 from multimodal_pad.compiling.warming import Shapes, compile_all, listed_shapes
 from multimodal_pad.cost import Cost, TransformerCost, position_count, priced_modalities
 from multimodal_pad.errors import PaddingError
@@ -67,7 +68,8 @@ def calibrate(
     *,
     cost: Cost = position_count,
     repeats: int = 5,
-    threads: int = 2,
+    threads: int | None = None,
+    compiler_options: CompilerOptions | None = None,
     progress: bool = False,
 ) -> Calibration:
     """Compile a step for a few batch shapes, time it there, and fit the cost to the times.
@@ -85,7 +87,8 @@ def calibrate(
         cost: per row, of lengths ``(n, M)``. Its columns are ``cost.modalities``, or else those of the plan that
             the shapes are given as, or else the modalities in the order of their names.
         repeats: runs at each shape after a first one, in random order; their median counts.
-        threads: that compile side by side.
+        threads: that compile side by side, as for :func:`warm_up`.
+        compiler_options: of a function, as in :class:`StepTable`; a table has its own.
         progress: show a bar.
 
     Raises:
@@ -101,7 +104,8 @@ def calibrate(
     (10, True, True)
     """
     check_whole("repeats", repeats, 1)
-    table = step if isinstance(step, StepTable) else StepTable(step)
+    table = as_table(step, compiler_options)
+    threads = default_threads() if threads is None else threads
     listed = listed_shapes(shapes)
     if not listed:
         raise PaddingError("got no shapes to calibrate at; give at least one, or three for a fit")

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from multimodal_pad.compiling.events import report_shape
+from multimodal_pad.compiling.options import CompilerOptions, OptionSet
 from multimodal_pad.errors import PaddingError, PlanWarning, UnplannedShapeError
 from multimodal_pad.padding import BatchShape, PaddedBatch
 from multimodal_pad.text_table import text_table
@@ -54,6 +55,9 @@ class StepTable:
         in_shardings: of ``(state, batch)``, as in :func:`jax.jit`; by default one device.
         out_shardings: of the result, as in :func:`jax.jit`. Where the result holds the next state, give
             that the sharding of the state.
+        compiler_options: of XLA, by the names of its flags, as in ``{"xla_gpu_autotune_level": 0}``; on top of
+            :func:`default_options`. What ``XLA_FLAGS`` sets holds, and an option that XLA does not know is left out;
+            either is warned of.
 
     Attributes:
         steps: the executables by batch shape.
@@ -78,16 +82,23 @@ class StepTable:
         strict: bool = True,
         in_shardings: Any = None,
         out_shardings: Any = None,
+        compiler_options: CompilerOptions | None = None,
     ) -> None:
         given = {"in_shardings": in_shardings, "out_shardings": out_shardings}
         shardings = {name: value for name, value in given.items() if value is not None}
         self.name = _name(function)
         self._jitted = jax.jit(function, donate_argnums=(0,) if donate_state else (), **shardings)
+        self._options = OptionSet(compiler_options)
         self.strict = strict
         self.steps: dict[BatchShape, CompiledStep] = {}
         self.planned: list[BatchShape] = []
         self.unplanned: list[BatchShape] = []
         self.fingerprint: str | None = None
+
+    @property
+    def compiler_options(self) -> dict[str, Any]:
+        """What is passed to XLA: defaults of the platform and options given, less those that don't hold."""
+        return self._options.options
 
     def __call__(self, state: Any, batch: PaddedBatch) -> Any:
         """Run the executable of the batch's shape.
@@ -122,7 +133,7 @@ class StepTable:
         """Compile what :meth:`lower` gave, in any thread, and keep it."""
         started = time.perf_counter()
         try:
-            compiled = lowered.compile()
+            compiled = self._options.compile(lowered.compile)
         except Exception as error:
             error.add_note(f"while {self.name!r} was compiled for {shape}")
             raise
@@ -171,6 +182,19 @@ class StepTable:
             for shape, step in steps
         ]
         return "\n".join(text_table([self.name, "seconds", "device MB"], body, left=1))
+
+
+def as_table(
+    step: StepTable | Callable[[Any, PaddedBatch], Any], compiler_options: CompilerOptions | None = None
+) -> StepTable:
+    """The table itself, or one of a function, with compiler options."""
+    if not isinstance(step, StepTable):
+        return StepTable(step, compiler_options=compiler_options)
+    if compiler_options is not None:
+        raise PaddingError(
+            f"got compiler_options for the table of {step.name!r}, which has its own; give them to the StepTable"
+        )
+    return step
 
 
 def device_bytes(compiled: Any) -> int | None:

@@ -8,11 +8,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import jax
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from multimodal_pad.compiling.cache import cache_in_use, use_compilation_cache, write_whole_entries
 from multimodal_pad.compiling.log import CompileLog
-from multimodal_pad.compiling.table import CompiledStep, StepTable, batch_struct
+from multimodal_pad.compiling.options import CompilerOptions, default_threads
+from multimodal_pad.compiling.table import CompiledStep, StepTable, as_table, batch_struct
 from multimodal_pad.errors import PaddingError
 from multimodal_pad.lengths import check_whole
 from multimodal_pad.padding import BatchShape, PaddedBatch
@@ -31,8 +33,9 @@ def warm_up(
     state: Any,
     example: PaddedBatch,
     *,
-    threads: int = 2,
+    threads: int | None = None,
     cache_dir: str | Path | None = None,
+    compiler_options: CompilerOptions | None = None,
     progress: bool = True,
 ) -> StepTable:
     """Compile a step for every planned batch shape, so that nothing compiles once training has begun.
@@ -48,9 +51,10 @@ def warm_up(
         state: arrays, or anything with their shapes and dtypes.
         example: any batch, such as ``pad_samples([source[0]])``: its feature widths, dtypes and targets
             serve; its lengths and rows don't matter.
-        threads: that compile side by side; more than two rarely pay.
+        threads: that compile side by side; by default :func:`~multimodal_pad.compiling.default_threads`.
         cache_dir: folder of the persistent compilation cache, see :func:`use_compilation_cache`; it holds for
             the process.
+        compiler_options: of a function, as in :class:`StepTable`; a table has its own.
         progress: show a bar, and what the cache gave.
 
     Returns:
@@ -58,8 +62,8 @@ def warm_up(
         bytes of each.
 
     Raises:
-        PaddingError: no shapes, other modalities in the example than in the shapes, or a folder for the cache
-            that others can write to.
+        PaddingError: no shapes, other modalities in the example than in the shapes, a folder for the cache
+            that others can write to, or compiler options for a table.
 
     >>> import numpy as np
     >>> from multimodal_pad import LengthTable, pad_samples, plan_shapes
@@ -71,7 +75,7 @@ def warm_up(
     >>> float(table(np.float32(0), pad_samples(samples[:2], pad_to={"text": 4})))
     7.0
     """
-    table = step if isinstance(step, StepTable) else StepTable(step)
+    table = as_table(step, compiler_options)
     warm_up_all([(table, shapes, example)], state, threads=threads, cache_dir=cache_dir, progress=progress)
     return table
 
@@ -80,7 +84,7 @@ def warm_up_all(
     tables: Sequence[tuple[StepTable, Shapes, PaddedBatch]],
     state: Any,
     *,
-    threads: int = 2,
+    threads: int | None = None,
     cache_dir: str | Path | None = None,
     progress: bool = True,
 ) -> None:
@@ -89,7 +93,7 @@ def warm_up_all(
     Args:
         tables: each with its shapes, and an example of its batches.
         state: as for :func:`warm_up`, and so are the others.
-        threads: that compile side by side.
+        threads: that compile side by side; by default :func:`~multimodal_pad.compiling.default_threads`.
         cache_dir: folder of the persistent compilation cache.
         progress: show a bar, and what the cache gave.
 
@@ -127,18 +131,22 @@ def warm_up_all(
             table.fingerprint = shapes.shapes_fingerprint
 
 
-def compile_all(jobs: Sequence[Job], state: Any, *, threads: int, progress: bool) -> list[CompiledStep]:
+def compile_all(jobs: Sequence[Job], state: Any, *, threads: int | None, progress: bool) -> list[CompiledStep]:
     """Compile each table's step for the shapes and dtypes of a batch; the executables in the order of the jobs.
 
-    What a table has already is not compiled again. JAX drops the arguments that a step does not use, so that shapes
-    which differ in nothing else have one program. With a persistent cache in use such a program is compiled once: its
-    repetitions come last and are read from the cache. Each shape has an executable of its own all the same, which
-    checks the shapes of all arguments.
+    What a table has already is not compiled again. On a GPU the first program is compiled alone, since XLA measures
+    kernels there, and programs that are compiled side by side measure the same ones again.
+
+    JAX drops the arguments that a step does not use, so that shapes which differ in nothing else have one program.
+    With a persistent cache in use such a program is compiled once: its repetitions come last and are read from the
+    cache. Each shape has an executable of its own all the same, which checks the shapes of all arguments.
     """
+    threads = default_threads() if threads is None else threads
     check_whole("threads", threads, 1)
     columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]
     missing = {(id(table), batch.shape): (table, batch) for table, batch in jobs if batch.shape not in table.steps}
     cached = cache_in_use() and bool(missing)
+    first_alone = jax.default_backend() == "gpu"
     if cached:
         write_whole_entries()
     with Progress(*columns, disable=not progress or not missing) as bar:
@@ -150,7 +158,8 @@ def compile_all(jobs: Sequence[Job], state: Any, *, threads: int, progress: bool
 
         futures: list[Future[None]] = []
         programs: set[Hashable] = set()
-        repeated: list[tuple[StepTable, BatchShape, Any, float]] = []
+        second: list[tuple[StepTable, BatchShape, Any, float]] = []
+        third: list[tuple[StepTable, BatchShape, Any, float]] = []
         pool = ThreadPoolExecutor(threads, thread_name_prefix="compiling")
         try:
             for table, batch in missing.values():
@@ -159,15 +168,18 @@ def compile_all(jobs: Sequence[Job], state: Any, *, threads: int, progress: bool
                         future.result()  # raises at once, and not when everything else is compiled
                 lowered, seconds = table.lower(state, batch)
                 program = _digest(lowered) if cached else (id(table), batch.shape)
+                job = table, batch.shape, lowered, seconds
                 if program in programs:
-                    repeated.append((table, batch.shape, lowered, seconds))
+                    third.append(job)
+                elif futures and first_alone:
+                    second.append(job)
                 else:
-                    programs.add(program)
-                    futures.append(pool.submit(finish, table, batch.shape, lowered, seconds))
-            for future in futures:
-                future.result()
-            for future in [pool.submit(finish, *job) for job in repeated]:
-                future.result()
+                    futures.append(pool.submit(finish, *job))
+                programs.add(program)
+            for jobs_left in (second, third, []):
+                for future in futures:
+                    future.result()
+                futures = [pool.submit(finish, *job) for job in jobs_left]
         except KeyboardInterrupt:
             bar.update(task, description="stopping once those under way are compiled")
             raise

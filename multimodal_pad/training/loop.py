@@ -16,7 +16,7 @@ from flax import nnx
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from multimodal_pad.batcher import BucketBatcher
-from multimodal_pad.compiling import StepTable, forbid_compiles, use_compilation_cache, warm_up_all
+from multimodal_pad.compiling import CompilerOptions, StepTable, forbid_compiles, use_compilation_cache, warm_up_all
 from multimodal_pad.compiling.warming import Shapes
 from multimodal_pad.errors import TrainingError
 from multimodal_pad.policies import Planned
@@ -100,6 +100,7 @@ def fit(
     patience: int | None = None,
     seed: int = 0,
     cache_dir: str | Path | None = None,
+    compiler_options: CompilerOptions | None = None,
     strict: bool = False,
     checkpoints: Checkpoints | None = None,
     save_every: int | None = None,
@@ -125,6 +126,7 @@ def fit(
         seed: of dropout.
         cache_dir: folder of the persistent compilation cache, see
             :func:`~multimodal_pad.compiling.use_compilation_cache`.
+        compiler_options: of XLA, see :class:`~multimodal_pad.compiling.StepTable`.
         strict: forbid compilations of any kind after the warm-up, in all of the process, see
             :func:`~multimodal_pad.compiling.forbid_compiles`.
         checkpoints: where the run is saved after each epoch; where it holds a run already, that is what goes on.
@@ -209,8 +211,8 @@ def fit(
         state["leaves"] = mesh.place_state(step.leaves)
         spread = {"in_shardings": (mesh.state_sharding, mesh.batch_sharding), "out_shardings": mesh.state_sharding}
     step.leaves = []  # the steps donate the state: whoever held on to the first one would hold its memory
-    train_table = StepTable(step.train_step, donate_state=True, **spread)
-    eval_table = StepTable(step.eval_step, **spread)
+    train_table = StepTable(step.train_step, donate_state=True, compiler_options=compiler_options, **spread)
+    eval_table = StepTable(step.eval_step, compiler_options=compiler_options, **spread)
     finite = [
         (table, _shapes(batches, count), batches.example())
         for table, batches, count in ((train_table, batcher, epochs), (eval_table, evaluate_on, 1))

@@ -11,7 +11,6 @@ import numpy as np
 import optax
 from flax import nnx
 from jax.core import Tracer
-from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh, PartitionSpec
 
 from multimodal_pad.errors import TrainingError
@@ -90,8 +89,11 @@ class TrainStep:
                 f"random streams out of it (dropout keys come with each call): {list(nnx.to_flat_state(rest).paths)}"
             )
         self._rest = rest
-        self._parameters = jax.eval_shape(lambda: parameters)
-        vector, self._unravel = ravel_pytree(parameters)
+        arrays, self._parameter_structure = jax.tree.flatten(parameters)
+        self._parameters = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in arrays]
+        # Put together on the host: on the device every shape would be a program of its own, and so would the whole.
+        dtype = jnp.result_type(*(x.dtype for x in arrays))
+        vector = jnp.asarray(np.concatenate([np.ravel(x).astype(dtype) for x in arrays]))
         state = (vector, optimizer.init(vector), jnp.zeros((), jnp.int32))
         self._optimizer, self._loss, self._seed, self._mesh = optimizer, loss, seed, mesh
         leaves, self._structure = jax.tree.flatten(state)
@@ -159,20 +161,20 @@ class TrainStep:
 
     def model(self, leaves: Sequence[jax.Array | np.ndarray]) -> Any:
         """The model with the parameters in ``leaves``: to evaluate, inspect or save. Compiles nothing."""
-        vector = jax.tree.unflatten(self._structure, leaves)[0]
-        if isinstance(vector, Tracer):
-            return self._merge(vector)
-        # Taken apart on the host: on the device every parameter would be a program of its own.
-        flat, structure = jax.tree.flatten(self._parameters)
-        pieces = np.split(np.asarray(vector), np.cumsum([x.size for x in flat])[:-1])
-        arrays = [piece.reshape(x.shape).astype(x.dtype) for piece, x in zip(pieces, flat, strict=True)]
-        parameters = jax.tree.unflatten(structure, jax.device_put(arrays))
-        return nnx.merge(self._graphdef, parameters, self._rest)
+        return self._merge(jax.tree.unflatten(self._structure, leaves)[0])
 
     def _batch_loss(self, outputs: jax.Array, batch: PaddedBatch) -> jax.Array:
         if batch.targets is None:
             raise TrainingError(f"the batches have no targets; give every sample its {TARGETS!r}")
         return self._loss(outputs, batch.targets, batch.sample_mask)
 
-    def _merge(self, vector: jax.Array) -> Any:
-        return nnx.merge(self._graphdef, self._unravel(vector), self._rest)
+    def _merge(self, vector: jax.Array | np.ndarray) -> Any:
+        """The model with the parameters in a vector, which is taken apart on the host unless it is traced."""
+        vector = vector if isinstance(vector, Tracer) else np.asarray(vector)
+        pieces = (jnp if isinstance(vector, Tracer) else np).split(
+            vector, np.cumsum([x.size for x in self._parameters])[:-1]
+        )
+        arrays = [piece.reshape(x.shape).astype(x.dtype) for piece, x in zip(pieces, self._parameters, strict=True)]
+        if not isinstance(vector, Tracer):
+            arrays = jax.device_put(arrays)
+        return nnx.merge(self._graphdef, jax.tree.unflatten(self._parameter_structure, arrays), self._rest)

@@ -1,0 +1,109 @@
+"""How XLA compiles: options per program, with defaults per platform; and on how many threads."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import jax
+
+from multimodal_pad.errors import CompilerOptionWarning
+
+CompilerOptions = Mapping[str, bool | int | float | str]
+"""Names of XLA's flags without dashes, and their values."""
+
+DEFAULTS: dict[str, CompilerOptions] = {}
+"""By JAX's platform: options that were measured to compile faster, with steps as fast."""
+
+_MOST_THREADS = 8
+
+Compiled = TypeVar("Compiled")
+
+
+def default_options(platform: str | None = None) -> dict[str, Any]:
+    """The compiler options of every :class:`~multimodal_pad.compiling.StepTable`, unless it is given others.
+
+    Args:
+        platform: ``"cpu"``, ``"gpu"`` or ``"tpu"``; by default that of JAX's default device.
+    """
+    return dict(DEFAULTS.get(jax.default_backend() if platform is None else platform, {}))
+
+
+def default_threads(platform: str | None = None, cores: int | None = None) -> int:
+    """How many programs to compile side by side.
+
+    XLA spreads a compilation over several cores by itself, more so on a GPU, where it also measures kernels on the
+    device. So it is one thread per core on CPU and one per two cores elsewhere, and eight at most.
+
+    >>> default_threads("cpu", 2), default_threads("gpu", 16), default_threads("gpu", 1)
+    (2, 8, 1)
+    """
+    platform = jax.default_backend() if platform is None else platform
+    cores = len(os.sched_getaffinity(0)) if cores is None and hasattr(os, "sched_getaffinity") else cores
+    cores = cores or os.cpu_count() or 1
+    return max(1, min(_MOST_THREADS, cores if platform == "cpu" else cores // 2))
+
+
+class OptionSet:
+    """The compiler options of one function's programs.
+
+    Args:
+        given: options of the user's; they come on top of the defaults of the platform.
+
+    What ``XLA_FLAGS`` sets is left to it. An option that this version of XLA does not know is left out when the first
+    program is compiled. Either is told by a :class:`~multimodal_pad.errors.CompilerOptionWarning` where the option was
+    given, and not where it is a default.
+    """
+
+    def __init__(self, given: CompilerOptions | None = None) -> None:
+        self._given = dict(given or {})
+        self._unknown: set[str] = set()
+        self._lock = threading.Lock()
+        flagged = flags_set(os.environ.get("XLA_FLAGS", ""))
+        for name in sorted(flagged & self._given.keys()):
+            self._warn(f"got the compiler option {name!r}, which XLA_FLAGS sets, too: that of XLA_FLAGS holds")
+        self._flagged = flagged
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What is passed to XLA, as far as is known."""
+        left_out = self._flagged | self._unknown
+        return {name: value for name, value in {**default_options(), **self._given}.items() if name not in left_out}
+
+    def compile(self, compile_with: Callable[[dict[str, Any]], Compiled]) -> Compiled:
+        """``compile_with(options)``, and again without an option that XLA says it does not know. In any thread."""
+        while True:
+            options = self.options
+            try:
+                return compile_with(options)
+            except jax.errors.JaxRuntimeError as error:
+                unknown = re.search(r"No such compile option: '(\w+)'", str(error))
+                if unknown is None or unknown[1] not in options:
+                    error.add_note(f"compiler options: {options}")
+                    raise
+                self._leave_out(unknown[1])
+
+    def _leave_out(self, name: str) -> None:
+        with self._lock:
+            if name in self._unknown:  # another thread met it first
+                return
+            self._unknown.add(name)
+        if name in self._given:
+            self._warn(f"got the compiler option {name!r}, which this version of XLA does not know; it is left out")
+
+    @staticmethod
+    def _warn(message: str) -> None:
+        warnings.warn(message, CompilerOptionWarning, stacklevel=2)
+
+
+def flags_set(xla_flags: str) -> set[str]:
+    """Names of the options in a value of ``XLA_FLAGS``.
+
+    >>> sorted(flags_set("--xla_a=1 --xla_b --noxla_c"))
+    ['xla_a', 'xla_b', 'xla_c']
+    """
+    return set(re.findall(r"--(?:no)?(xla_\w+)", xla_flags))
