@@ -103,7 +103,7 @@ def test_other_goals_are_on_the_cpu_and_ask_no_driver(goal, fake_smi):
     done = make("-n", goal)
     assert done.returncode == 0
     assert ",cpu]'" in done.stdout
-    assert "CUDA" not in done.stdout
+    assert "JAX for CUDA" not in done.stdout
 
 
 def test_an_old_nvidia_smi_knows_no_compute_capability(fake_smi):
