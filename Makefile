@@ -29,8 +29,8 @@ help:
 	@echo 'make check                                          format, lint, types, doctests'
 	@echo 'make format                                         mend format and imports'
 	@echo 'make docs                                           the documentation, with its notebook run, to site/'
-	@echo 'compare, evidence and test use an NVIDIA GPU where there is one: CUDA= for the CPU, CUDA=12 or CUDA=13 to choose'
 	@echo 'make clean                                          remove the virtual environment, the site and caches'
+	@echo 'compare, evidence and test use an NVIDIA GPU where there is one: CUDA= for the CPU, CUDA=12 or CUDA=13 to choose'
 
 compare: $(INSTALLED)-experiments
 	$(BIN)/python -m experiments.compare_padding $(ARGS)
