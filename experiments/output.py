@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -33,6 +34,8 @@ def write_results(
     """
     from experiments.provenance import provenance  # imports JAX, which a large table's process does without
 
+    # This process looks at the device, and would reserve most of a GPU's memory, which those that measure need.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     out = out or Path("results", name, datetime.now().strftime("%Y-%m-%dT%H-%M-%S"))
     console = Console(stderr=True)
     origin = provenance(f"experiments.{name}", arguments)

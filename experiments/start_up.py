@@ -59,7 +59,7 @@ QUICK = {
     "batch_size": 8,
     "steps": 2,
     "rounds": 1,
-    "bytes_limit": 2e7,
+    "bytes_limit": 1e8,  # on a GPU, matrix products alone have some 30 MB to work in
 }
 """What --quick changes: a look at whether everything works."""
 

@@ -8,6 +8,7 @@ from multimodal_pad.compiling import device_bytes
 from multimodal_pad.cost import position_count
 from multimodal_pad.models import ModalityConfig, MultimodalTransformer, TransformerConfig
 from multimodal_pad.training import cross_entropy
+from tests.devices import on_cpu
 
 WIDTHS = {"text": 30, "audio": 74, "visual": 35}
 B = 8
@@ -21,7 +22,7 @@ def configure(attention, names):
 
 
 def lower(config, lengths, *, gradient=True):
-    """The lowered loss, or its gradient, at one batch shape."""
+    """The lowered loss, or its gradient, at one batch shape, for the CPU, whose bytes the cost model is fitted to."""
     names = tuple(config.modalities)
     graphdef, parameters = nnx.split(nnx.eval_shape(lambda: MultimodalTransformer(config, rngs=nnx.Rngs(0))))
 
@@ -38,7 +39,8 @@ def lower(config, lengths, *, gradient=True):
         struct((B,), "int32"),
         struct((B,), "bool"),
     )
-    return jax.jit(jax.grad(loss) if gradient else loss).lower(parameters, batch)
+    with on_cpu():
+        return jax.jit(jax.grad(loss) if gradient else loss).lower(parameters, batch)
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,5 @@
+import re
+from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -24,11 +26,19 @@ from multimodal_pad.errors import PlanError
 from multimodal_pad.models import ModalityConfig, MultimodalTransformer, TransformerConfig
 from multimodal_pad.sources import Synthetic
 from multimodal_pad.training import TrainStep, cross_entropy
+from tests.devices import on_cpu
 
 SAMPLES = [{"audio": np.ones((n, 10), np.float32)} for n in [8] * 400 + [40] * 300 + [100] * 50]
 PLAN = plan_shapes(LengthTable.measure(SAMPLES), max_shapes=3)
 EXAMPLE = pad_samples(SAMPLES[:1])
-STATE = jnp.zeros((10, 10))
+STATE = np.zeros((10, 10), np.float32)
+
+
+@pytest.fixture(autouse=True)
+def bytes_of_cpu_programs(request):
+    """On a GPU each program has megabytes for matrix products beside what grows with rows, which is measured here."""
+    with nullcontext() if request.node.get_closest_marker("gpu") else on_cpu():
+        yield
 
 
 def new_step():
@@ -102,6 +112,7 @@ def test_bytes_are_foretold_within_a_tenth():
         num_heads=2,
         crossmodal_layers=1,
         memory_layers=1,
+        attention="mapped",
     )
     step = TrainStep(MultimodalTransformer(config, rngs=nnx.Rngs(0)), optax.adam(1e-3), cross_entropy)
     plan = plan_shapes(table, max_shapes=1, cost=config.cost, alignment=8)
@@ -194,18 +205,29 @@ def test_a_device_that_does_not_tell(monkeypatch):
     with pytest.raises(PaddingError, match="a device does not report how much memory it has; give bytes_limit"):
         batch_sizes.usable_bytes("device", np.zeros(3), 0.1)
     monkeypatch.undo()
-    if jax.default_backend() == "cpu":
-        with pytest.raises(PaddingError, match="cpu does not report how much memory"):
-            fit(new_step(), bytes_limit="device")
+    state = jax.device_put(STATE, jax.devices("cpu")[0])
+    with pytest.raises(PaddingError, match="cpu does not report how much memory"):
+        fit_batch_sizes(new_step(), PLAN, state, EXAMPLE, progress=False)
+
+
+@pytest.mark.gpu
+def test_a_gpu_tells_its_limit():
+    """Every sample of a shape fits into a card, so that each shape has as many rows as samples."""
+    table = new_step()
+    plan = fit(table, bytes_limit="device")
+    assert plan.batch_budget > 1e9
+    np.testing.assert_array_equal(plan.batch_sizes, plan.samples)
+    assert all(step.device_bytes <= plan.batch_budget for step in table.steps.values())
 
 
 def test_without_xlas_analysis_the_cost_model_says(monkeypatch):
     monkeypatch.setattr("multimodal_pad.compiling.table.device_bytes", lambda _: None)
-    with pytest.raises(PaddingError, match=r"XLA gives no memory analysis on cpu.*\(position_count\) tells no bytes"):
+    device = re.escape(jax.devices()[0].device_kind)
+    with pytest.raises(PaddingError, match=rf"no memory analysis on {device}.*\(position_count\) tells no bytes"):
         fit(new_step())
     cost = TransformerCost(("audio",), d_model=8, crossmodal_layers=1, memory_layers=1)
     priced = plan_shapes(LengthTable.measure(SAMPLES), max_shapes=3, cost=cost)
-    with pytest.warns(PlanWarning, match=r"no memory analysis on cpu; rows per batch follow from the bytes"):
+    with pytest.warns(PlanWarning, match=rf"no memory analysis on {device}; rows per batch follow from the bytes"):
         plan = fit(new_step(), priced)
     row_bytes = cost.activation_bytes(plan.shapes) + plan.shapes[:, 0] * (10 * 4 + 1) + 1
     room = 1.8e6 - STATE.nbytes

@@ -11,6 +11,7 @@ from multimodal_pad import PaddingError
 from multimodal_pad.compiling import use_compilation_cache
 from multimodal_pad.compiling.cache import check_private
 from tests.caches import restored_cache_options
+from tests.devices import without_xla_log
 
 START = """
 import sys
@@ -43,11 +44,11 @@ def begin(folder: Path) -> subprocess.Popen:
 
 
 def start(folder: Path) -> tuple[list[str], str]:
-    """What a process that uses the folder prints, and its errors."""
+    """What a process that uses the folder prints, and its errors and warnings."""
     process = begin(folder)
     out, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
-    return out.splitlines(), errors
+    return out.splitlines(), without_xla_log(errors)
 
 
 def entries(folder: Path) -> list[Path]:

@@ -57,7 +57,7 @@ def again(step):
 
 
 def with_another_precision(step):
-    with jax.default_matmul_precision("float32"):
+    with jax.default_matmul_precision("tensorfloat32"):
         step(np.float32(0), BATCH)
 
 
@@ -76,7 +76,10 @@ CAUSES = {
         lambda _: make_step()(np.float32(0), BATCH),
         r"never seen function:\n.*guarded_step.*\n(.*\n)*make the function, and its jax.jit, once",
     ),
-    "configuration": (with_another_precision, r"jax_default_matmul_precision differs: now float32 and before None"),
+    "configuration": (
+        with_another_precision,
+        f"jax_default_matmul_precision differs: now tensorfloat32 and before {jax.config.jax_default_matmul_precision}",
+    ),
     "another structure": (
         lambda step: step(np.float32(0), _Rows([BATCH, BATCH])),
         r"different input pytree:\n(.*\n)*give arguments of the same structure",

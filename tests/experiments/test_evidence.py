@@ -189,6 +189,18 @@ def test_a_picture_that_fails_does_not_take_the_measurement_with_it(tmp_path, ca
     assert "run.unfinished.json" in capsys.readouterr().err.replace("\n", "")
 
 
+def test_processes_of_an_experiment_can_share_a_gpu(tmp_path, monkeypatch):
+    def preallocates(_):
+        return {"preallocates": os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"]}
+
+    for given, wanted in ((None, "false"), ("true", "true")):
+        monkeypatch.delenv("XLA_PYTHON_CLIENT_PREALLOCATE", raising=False)
+        if given is not None:
+            monkeypatch.setenv("XLA_PYTHON_CLIENT_PREALLOCATE", given)
+        write_results("any", [], tmp_path / wanted, preallocates, lambda _: "")
+        assert json.loads((tmp_path / wanted / "results.json").read_text())["preallocates"] == wanted
+
+
 def test_spread_of_one_value_and_of_several():
     assert spread([1.5], ".1f") == "1.5"
     assert spread([1, 2, 3, 4, 5], ".0f") == "3 (2 to 4)"

@@ -1,5 +1,4 @@
 import json
-import os
 import subprocess
 import sys
 import time
@@ -11,6 +10,7 @@ from rich.progress import Progress
 from experiments import start_up, start_up_part
 from multimodal_pad import PaddingError
 from tests.caches import no_cache
+from tests.devices import cpu_environment
 
 OPTIONS = {
     **asdict(start_up.Config()),
@@ -64,7 +64,7 @@ def test_a_folder_without_the_corpus_is_told_at_once(tmp_path):
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        env=cpu_environment(),
     )
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith("error: nowhere")

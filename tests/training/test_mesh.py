@@ -1,6 +1,5 @@
 """Several devices in one process, and several processes."""
 
-import os
 import socket
 import subprocess
 import sys
@@ -12,6 +11,7 @@ import pytest
 
 from multimodal_pad.errors import TrainingError
 from multimodal_pad.training import DataMesh, fit
+from tests.devices import cpu_environment
 from tests.training.pair import train
 from tests.training.test_loop import MeanModel, make_batcher, make_samples
 
@@ -52,12 +52,22 @@ def assert_trained_alike(one, other):
     np.testing.assert_allclose(one["losses"], other["losses"], rtol=1e-5, atol=1e-6)
 
 
-def test_two_devices_train_as_one(tmp_path):
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
+@pytest.fixture(scope="module")
+def one_cpu(tmp_path_factory):
+    """What one CPU comes to: in this process, or where its default device is another, in one of its own."""
+    if jax.default_backend() == "cpu":
+        return train()
+    path = tmp_path_factory.mktemp("one") / "one.npz"
+    code = "import sys, numpy as np; from tests.training.pair import train; np.savez(sys.argv[1], **train())"
+    subprocess.run([sys.executable, "-c", code, str(path)], check=True, env=cpu_environment())
+    return np.load(path)
+
+
+def test_two_devices_train_as_one(tmp_path, one_cpu):
     command = [sys.executable, "-W", "error", "-c", TWO_DEVICES.format(path=tmp_path / "two.npz")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=cpu_environment(devices=2))
     assert done.returncode == 0, done.stderr
-    assert_trained_alike(train(), np.load(tmp_path / "two.npz"))
+    assert_trained_alike(one_cpu, np.load(tmp_path / "two.npz"))
 
 
 @pytest.fixture(scope="module")
@@ -67,13 +77,12 @@ def pair(tmp_path_factory):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
     processes = []
     try:
         for index in range(2):
             command = [sys.executable, "-m", "tests.training.pair", str(port), str(index), str(folder)]
             with (folder / f"{index}.out").open("w") as out:
-                processes.append(subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=environment))
+                processes.append(subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=cpu_environment()))
         processes[1].wait(200)
         died = time.monotonic()
         processes[0].wait(2 * ENDS_WITHIN)
@@ -89,10 +98,9 @@ def lines(said, what):
     return [next((line for line in text.splitlines() if line.startswith(what)), text) for text in said]
 
 
-def test_two_processes_train_as_one(pair):
-    alone = train()
+def test_two_processes_train_as_one(pair, one_cpu):
     for saved in pair[1]:
-        assert_trained_alike(alone, saved)
+        assert_trained_alike(one_cpu, saved)
 
 
 @pytest.mark.parametrize(
