@@ -12,7 +12,7 @@ from multimodal_pad.models import masked_attention
 IMPLEMENTATIONS = [
     "mapped",
     "xla",
-    pytest.param("cudnn", marks=pytest.mark.skipif(jax.default_backend() != "gpu", reason="cuDNN needs an NVIDIA GPU")),
+    pytest.param("cudnn", marks=pytest.mark.gpu),
 ]
 B, T, S, H, D = 5, 7, 9, 2, 8
 QUERY_LENGTHS = np.array([7, 3, 1, 0, 5])

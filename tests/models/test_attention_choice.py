@@ -55,7 +55,7 @@ def test_each_condition_of_cudnn_by_name(device, dtype, head_dim, why):
 )
 def test_the_gpus_of_two_makers_are_told_apart(monkeypatch, version, wanted):
     device = SimpleNamespace(platform="gpu", compute_capability="8.9")
-    monkeypatch.setattr(jax, "local_devices", lambda backend: [device])
+    monkeypatch.setattr(jax, "local_devices", lambda **_: [device])
     monkeypatch.setattr(attention_choice, "get_backend", lambda _: SimpleNamespace(platform_version=version))
     monkeypatch.setattr(attention_choice, "_cudnn_version", lambda: 91002)
     assert AttentionDevice.default() == wanted
