@@ -139,9 +139,10 @@ class MultimodalTransformer(nnx.Module):
 
     Unlike MulT, no mask is causal, padding is masked everywhere, and the readout is a masked mean.
     Outputs and gradients of a sample depend neither on how far it was padded, nor on what stands in
-    the padding, nor on other rows: in float32 to 1e-5, in bfloat16 to 5e-3 of the outputs. (On an NVIDIA GPU float32
-    needs ``precision="highest"`` for that, since JAX multiplies in TF32 there: 3e-3.) A missing modality
-    contributes exactly zero and gets exactly zero gradient. Differentiate it in reverse mode (``jax.grad``, of any order); ``jax.jvp`` is not defined.
+    the padding, nor on other rows: in float32 to 1e-5, in bfloat16 to 5e-3. (On an NVIDIA GPU float32 needs
+    ``precision="highest"`` for that, since JAX multiplies in TF32 there: 3e-3.) A missing modality contributes
+    exactly zero and gets exactly zero gradient. Differentiate it in reverse mode (``jax.grad``, of any order);
+    ``jax.jvp`` is not defined.
 
     >>> import numpy as np
     >>> config = TransformerConfig({"text": ModalityConfig(vocabulary_size=9)}, num_outputs=3, d_model=8)
