@@ -7,8 +7,8 @@ Parts, one after the other, each in a process of its own:
                 NaN in the padding; the same call twice
   float32       compile seconds, step milliseconds and memory per batch shape of the model of `make compare`, and
                 samples per second of planned and fixed padding, batcher included
-  bfloat16      the same for a model of width 256 and 4 layers in bfloat16
   second_start  seconds to the first step with the compilation cache that the part float32 filled
+  bfloat16      the same as float32 for a model of width 256 and 4 layers in bfloat16
   torch         the same two models in PyTorch on the same device, executed eagerly
 
 Every part writes its figures as it goes, and results.json is written anew after every part: a run that is cut off, or

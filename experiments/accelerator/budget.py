@@ -31,7 +31,7 @@ class Budget:
     """Divides what is left of the time over the parts that are still to come.
 
     A part that ends early leaves its time to the later ones. A part may run half as long again as planned, since
-    compiling cannot be interrupted, but never beyond the end of the whole budget.
+    compiling cannot be interrupted, but takes at most half of the time of the later ones.
 
     Attributes:
         seconds: for all parts.
@@ -60,7 +60,7 @@ class Budget:
         coming = names[names.index(name) :]
         seconds = min(left, left * self.shares[name] / sum(self.shares[other] for other in coming))
         longest = max(1.5 * seconds, STARTING if name == names[0] else SHORTEST)
-        return Allotment(seconds, min(longest, left))
+        return Allotment(seconds, min(longest, (left + seconds) / 2))
 
 
 @dataclass(frozen=True)

@@ -54,8 +54,8 @@ PARTS = (
         33,
         "compile seconds, step milliseconds, samples per second and memory of the small model",
     ),
-    Part("bfloat16", f"{_HERE}.steps", 33, "the same of the large model"),
     Part("second_start", f"{_HERE}.second_start", 7, "seconds to the first step with the filled compilation cache"),
+    Part("bfloat16", f"{_HERE}.steps", 33, "the same as float32, of the large model"),
     Part(
         "torch",
         f"{_HERE}.torch_part",
