@@ -70,7 +70,7 @@ def measure(
     table = StepTable(step.train_step, donate_state=True)
     leaves, measured, example = step.leaves, Measured(), batcher.example()
     endless = not batcher.policy.finite
-    by_use = _by_use(batcher, schedules)
+    by_use = shapes_by_use(batcher, schedules)
     with CompileLog() as log:
         # Two first: the largest one for its memory, and the seconds of both for how many more there is time.
         warming = time.perf_counter()
@@ -111,7 +111,7 @@ def measure(
     return measured
 
 
-def _by_use(batcher: BucketBatcher, schedules: list[Schedule]) -> list[BatchShape]:
+def shapes_by_use(batcher: BucketBatcher, schedules: list[Schedule]) -> list[BatchShape]:
     """The batch shapes that the schedules use: the largest one, then those of most steps first."""
     used: Counter[BatchShape] = Counter()
     costs = {}

@@ -7,13 +7,17 @@ import platform
 import subprocess
 import sys
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import distributions, version
 from pathlib import Path
 from typing import Any
 
 import jax
+from jax.extend.backend import get_backend
 
 PACKAGES = ("multimodal-pad", "jax", "jaxlib", "flax", "optax", "numpy")
+GPU_PACKAGES = ("jax-cuda", "jax-rocm", "nvidia-cudnn", "nvidia-cublas", "nvidia-cuda-runtime")
+"""How the names of the packages begin that hold a GPU's libraries."""
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -33,6 +37,7 @@ def provenance(module: str, arguments: list[str]) -> dict[str, Any]:
             "cpu": _cpu_model(),
             "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
             "memory_gib": _memory_gib(),
+            **({} if device.platform == "cpu" else _accelerator()),
         },
     }
 
@@ -41,6 +46,9 @@ def where_measured(results: dict[str, Any]) -> str:
     """Hardware, versions, commit and command, in a sentence."""
     device, versions = results["device"], results["versions"]
     where = f"{device['count']} x {device['kind']}" if device["platform"] != "cpu" else "CPU only"
+    if device.get("driver"):
+        where += f" (driver {device['driver']})"
+    where += "".join(f", {name} {number}" for name, number in device.get("libraries", {}).items() if "cudnn" in name)
     return (
         f"{device['cpu']}, {device['cores']} cores, {device['memory_gib']} GiB, {where}; Python {results['python']}, "
         f"jax {versions['jax']}, flax {versions['flax']}; commit {_short(results['commit'])}; "
@@ -65,6 +73,26 @@ def _commit() -> str | None:
 def _git(*arguments: str) -> str:
     done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
     return done.stdout.strip()
+
+
+def _accelerator() -> dict[str, Any]:
+    """Driver and libraries of the accelerator: what JAX's backend says of itself, and what is installed."""
+    found = {(each.metadata["Name"] or "").lower().replace("_", "-"): each.version for each in distributions()}
+    return {
+        "driver": _driver(),
+        "runtime": " ".join(get_backend().platform_version.split()),
+        "libraries": {name: found[name] for name in sorted(found) if name.startswith(GPU_PACKAGES)},
+    }
+
+
+def _driver() -> str | None:
+    """The version of NVIDIA's driver, or None where it does not tell."""
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.splitlines()[0].strip() if done.stdout.strip() else None
 
 
 def _cpu_model() -> str:

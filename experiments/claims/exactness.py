@@ -50,10 +50,10 @@ def masking(setting: Setting, tick: Callable[[], None]) -> Claim:
         samples = setting.samples[ROWS * group : ROWS * (group + 1)]
         fixed = pad_samples(samples, modalities=names, pad_to=limits)
         outputs, gradient = map(np.asarray, evaluate(parameters, fixed))
-        poisoned = map(np.asarray, evaluate(parameters, _with_nan(fixed)))
-        changed["NaN"].append(max(_apart(a, b) for a, b in zip((outputs, gradient), poisoned, strict=True)))
+        poisoned = map(np.asarray, evaluate(parameters, with_nan(fixed)))
+        changed["NaN"].append(max(apart(a, b) for a, b in zip((outputs, gradient), poisoned, strict=True)))
         own, own_gradient = map(np.asarray, evaluate(parameters, pad_samples(samples, modalities=names)))
-        changed["lengths"].append(_apart(own, outputs))
+        changed["lengths"].append(apart(own, outputs))
         changed["gradient, lengths"].append(float(np.linalg.norm(own_gradient - gradient) / np.linalg.norm(gradient)))
         tick()
     nan = claim.add("changed by NaN in the padding", changed["NaN"], ".0e")
@@ -113,7 +113,7 @@ def positions(setting: Setting) -> Claim:
     )
 
 
-def _with_nan(batch: PaddedBatch) -> PaddedBatch:
+def with_nan(batch: PaddedBatch) -> PaddedBatch:
     """The batch with NaN, or the highest token id, wherever nothing is real."""
     features = {}
     for name, x in batch.features.items():
@@ -122,7 +122,7 @@ def _with_nan(batch: PaddedBatch) -> PaddedBatch:
     return batch._replace(features=features)
 
 
-def _apart(one: np.ndarray, other: np.ndarray) -> float:
+def apart(one: np.ndarray, other: np.ndarray) -> float:
     """The largest difference; infinite where one of them is NaN."""
     return float(np.nan_to_num(np.abs(one - other), nan=np.inf).max())
 

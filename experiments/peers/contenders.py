@@ -22,10 +22,14 @@ SMALL_PAGES = "small_pages"
 
 
 def environment_of(library: str) -> dict[str, str]:
-    """Linux's C library asks for pages of 2 MB where it maps large arrays, or does not; all programs are compiled."""
+    """Linux's C library asks for pages of 2 MB where it maps large arrays, or does not; all programs are compiled.
+
+    On a GPU JAX takes memory as it needs it, so that PyTorch finds some.
+    """
     return {
         "GLIBC_TUNABLES": f"glibc.malloc.hugetlb={0 if library.endswith(SMALL_PAGES) else 1}",
         "JAX_ENABLE_COMPILATION_CACHE": "false",
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
     }
 
 

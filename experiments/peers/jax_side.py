@@ -47,7 +47,8 @@ def prepare(library: str, config: Config, _parameters: dict[str, Any]) -> tuple[
 
     def forward() -> np.ndarray:
         batch, *_ = some_batch(samples, lengths)
-        return np.asarray(model(batch.features, batch.masks))
+        with jax.default_matmul_precision("float32"):
+            return np.asarray(model(batch.features, batch.masks))
 
     first = first_facts(prepared, samples, parameters, jax.__version__)
     return {**first, "platform": jax.default_backend(), "parameters": parameters}, answers(prepared, forward)

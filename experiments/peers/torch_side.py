@@ -38,14 +38,16 @@ def prepare(library: str, config: Config, parameters: dict[str, Any]) -> tuple[d
         for contender in config.contenders
         if contender.library == library
     ]
-    model = twin.Twin(model_config, parameters)
+    model: Any = twin.Twin(model_config, parameters).to(twin.best_device())
 
     def forward() -> np.ndarray:
         _, some, padded = some_batch(samples, lengths)
-        features, masks, _ = twin.pad(some, lengths.modalities, padded)
-        return model(features, masks).detach().numpy()
+        features, masks, _ = twin.to_device(twin.pad(some, lengths.modalities, padded))
+        with twin.float32_products("highest"):
+            return model(features, masks).detach().cpu().numpy()
 
-    return first_facts(prepared, samples, parameters, twin.torch.__version__), answers(prepared, forward)
+    first = first_facts(prepared, samples, parameters, twin.torch.__version__)
+    return {**first, "platform": twin.platform()}, answers(prepared, forward)
 
 
 def _eager_steps(
@@ -62,15 +64,16 @@ def _eager_steps(
     lengths = schedule.shapes
     if contender.own_maxima:
         lengths = np.array([np.maximum(batcher.lengths.values[row].max(axis=0), 1) for row in ids])
-    model: Any = twin.Twin(config, parameters)
+    model: Any = twin.Twin(config, parameters).to(twin.best_device())
     optimizer = twin.make_optimizer(model, corpus.learning_rate)
     called = twin.torch.compile(model, dynamic=True) if contender.library == "torch.compile" else model
 
     def run(place: int) -> None:
         samples = [batcher.source[i] for i in ids[place]]
         padded = None if contender.own_maxima else dict(zip(names, lengths[place].tolist(), strict=True))
-        features, masks, targets = twin.pad(samples, names, padded)
-        twin.train_step(called, optimizer, features, masks, targets)
+        batch = twin.to_device(twin.pin(twin.pad(samples, names, padded)))
+        with twin.float32_products("high"):
+            float(twin.train_step(called, optimizer, *batch))  # waits for the step
 
     order = np.random.default_rng(corpus.seed).permutation(len(schedule)).tolist()
     begun = time.perf_counter()

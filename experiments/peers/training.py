@@ -57,9 +57,9 @@ def compare(config: Config, progress: Progress) -> dict[str, Any]:
             if library == "torch.compile":
                 options["patience"] = config.patience
             try:
-                if library.startswith("torch") and workers["jax"].first["platform"] != "cpu":
-                    raise RuntimeError(f"{library}: its side runs on CPU, and JAX here does not")
-                workers[library] = stack.enter_context(start(library, _prepare, library, config, given, **options))
+                worker = stack.enter_context(start(library, _prepare, library, config, given, **options))
+                _check_platform(worker, workers.get("jax", worker))
+                workers[library] = worker
             except (TimeoutError, RuntimeError) as error:
                 if library == "jax":
                     raise
@@ -96,6 +96,13 @@ def compare(config: Config, progress: Progress) -> dict[str, Any]:
         "pages": {"transparent_hugepage": _huge_pages_setting(), "c_library": " ".join(platform.libc_ver())},
         "rows": [_summarise(row, first["samples"]) for row in rows if row["library"] in workers],
     }
+
+
+def _check_platform(worker: Worker, ours: Worker) -> None:
+    """Raise a RuntimeError where a library runs on another kind of device than JAX does."""
+    theirs, wanted = worker.first["platform"], ours.first["platform"]
+    if theirs != wanted:
+        raise RuntimeError(f"{worker.name}: runs on {theirs} here, and JAX on {wanted}")
 
 
 def _huge_pages_setting() -> str | None:

@@ -1,12 +1,14 @@
 """The multimodal transformer once more, in PyTorch: the same parameters, the same arithmetic, eager execution.
 
 It is written as one would write it for PyTorch: ``conv1d``, ``layer_norm``, ``scaled_dot_product_attention`` with a
-Boolean mask of the keys, and the fused AdamW.
+Boolean mask of the keys, and the fused AdamW. On a GPU batches are pinned and copied asynchronously, and a step waits
+for nothing: its loss stays on the device.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from itertools import permutations
 from typing import Any
@@ -118,14 +120,69 @@ def make_optimizer(model: Any, learning_rate: float) -> Any:
     return torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=1e-2, eps=1e-8, fused=True)
 
 
-def train_step(model: Any, optimizer: Any, features: Tensors, masks: Tensors, targets: Any) -> float:
-    """One update, clipped to a global norm of 0.8; the loss."""
+def train_step(
+    model: Any, optimizer: Any, features: Tensors, masks: Tensors, targets: Any, *, autocast: bool = False
+) -> Any:
+    """One update, clipped to a global norm of 0.8; the loss, on the device.
+
+    ``autocast`` multiplies matrices in bfloat16, as :func:`torch.autocast` does.
+    """
     optimizer.zero_grad()
-    loss = functional.cross_entropy(model(features, masks), targets)
+    with torch.autocast(targets.device.type, torch.bfloat16, enabled=autocast):
+        loss = functional.cross_entropy(model(features, masks), targets)
     loss.backward()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), 0.8)
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 0.8, foreach=True)
     optimizer.step()
-    return float(loss.detach())
+    return loss.detach()
+
+
+def best_device() -> Any:
+    """The GPU where this build of PyTorch has one, and the CPU elsewhere."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def platform() -> str:
+    """What JAX calls the kind of device that the twin runs on: ``"gpu"`` or ``"cpu"``."""
+    return "gpu" if best_device().type == "cuda" else "cpu"
+
+
+@contextmanager
+def float32_products(precision: str) -> Iterator[None]:
+    """Multiply float32 matrices on a GPU in TF32 (``"high"``), as JAX does by default, or exactly (``"highest"``).
+
+    On CPU nothing changes: there JAX multiplies float32 as it is, and PyTorch's default does, too.
+    """
+    if best_device().type != "cuda":
+        yield
+        return
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision(precision)
+    torch.backends.cudnn.allow_tf32 = precision != "highest"
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
+
+
+def pin(batch: Any) -> Any:
+    """What :func:`pad` gave in memory that a GPU copies from asynchronously; as it is where there is none."""
+    return _each(batch, lambda tensor: tensor.pin_memory()) if best_device().type == "cuda" else batch
+
+
+def to_device(batch: Any) -> Any:
+    """What :func:`pad` gave on :func:`best_device`; a pinned batch is copied while the caller goes on."""
+    device = best_device()
+    return _each(batch, lambda tensor: tensor.to(device, non_blocking=True)) if device.type == "cuda" else batch
+
+
+def _each(batch: Any, change: Any) -> Any:
+    features, masks, targets = batch
+    return (
+        {name: change(tensor) for name, tensor in features.items()},
+        {name: change(tensor) for name, tensor in masks.items()},
+        change(targets),
+    )
 
 
 def pad(samples: list[Mapping[str, np.ndarray]], names: tuple[str, ...], lengths: Mapping[str, int] | None) -> Any:

@@ -79,7 +79,8 @@ def test_ratios_are_taken_round_by_round():
 class Scripted:
     """A worker whose library answers ``turns`` turns, and then fails."""
 
-    def __init__(self, turns):
+    def __init__(self, name, turns):
+        self.name = name
         facts = {
             "preparing_seconds": 1.0,
             "shapes": dict.fromkeys(("1", "3", "10"), 2),
@@ -102,15 +103,15 @@ class Scripted:
 
 
 @pytest.mark.parametrize("platform", ["cpu", "gpu"])
-def test_others_go_on_without_a_library_that_fails_or_has_no_side_here(platform, monkeypatch):
-    workers = {"jax": Scripted(3), "torch": Scripted(1)}
+def test_others_go_on_without_a_library_that_fails_or_runs_elsewhere(platform, monkeypatch):
+    workers = {"jax": Scripted("jax", 3), "torch": Scripted("torch", 1)}
     workers["jax"].first["platform"] = platform
     monkeypatch.setattr(training, "start", lambda name, *_, **__: nullcontext(workers[name]))
     monkeypatch.setattr(training, "find_spec", lambda _: True)
     chosen = (contenders.OURS, contenders.EAGER_LENGTH)
     config = contenders.Config(compare_padding.on_corpus(None), rounds=3, contenders=chosen)
     found = training.compare(config, Progress(disable=True))
-    why = "torch: its process ended" if platform == "cpu" else "torch: its side runs on CPU, and JAX here does not"
+    why = "torch: its process ended" if platform == "cpu" else "torch: runs on cpu here, and JAX on gpu"
     assert found["gave_up"] == [{"library": "torch", "why": why}]
     (row,) = found["rows"]
     assert (row["library"], len(row["turns"])) == ("jax", 3)
@@ -162,6 +163,6 @@ def test_the_twin_learns_as_the_model_does():
     for _ in range(3):
         leaves, metrics = train_step(leaves, batch)
         ours.append(float(metrics.loss))
-        theirs.append(twin.train_step(other, optimizer, *padded))
+        theirs.append(float(twin.train_step(other, optimizer, *padded)))
     np.testing.assert_allclose(ours, theirs, rtol=1e-4)
     assert all(torch.isfinite(p.grad).all() for p in other.parameters() if p.grad is not None)

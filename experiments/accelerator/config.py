@@ -1,0 +1,92 @@
+"""What a run measures, and what --quick changes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from experiments import compare_padding
+from multimodal_pad.models import TransformerConfig
+
+
+@dataclass(frozen=True)
+class Model:
+    """One size of the transformer.
+
+    Attributes:
+        dtype: its compute dtype.
+        d_model: width of the crossmodal encoders.
+        num_heads: attention heads.
+        layers: layers of each crossmodal encoder and of each memory.
+    """
+
+    dtype: str
+    d_model: int
+    num_heads: int
+    layers: int
+
+    @property
+    def name(self) -> str:
+        """For tables.
+
+        >>> Model("bfloat16", 256, 8, 4).name
+        'bfloat16, d 256, 4 layers'
+        """
+        return f"{self.dtype}, d {self.d_model}, {self.layers} layer{'s' * (self.layers > 1)}"
+
+    def sized(self, config: TransformerConfig) -> TransformerConfig:
+        """The configuration of a model of this size for the same modalities."""
+        return replace(
+            config,
+            dtype=self.dtype,
+            d_model=self.d_model,
+            num_heads=self.num_heads,
+            crossmodal_layers=self.layers,
+            memory_layers=self.layers,
+        )
+
+
+@dataclass(frozen=True)
+class Config:
+    """One run; every default is here.
+
+    Attributes:
+        corpus: samples and batch size.
+        models: by the name of the part that measures their steps.
+        layouts: policy and grouping of :mod:`experiments.compare_padding` by the name of the layout. The steps part
+            compiles and times the batch shapes of ``planned``; every layout is run end to end.
+        minutes: for all parts together.
+        product_size: largest side of the square matrices multiplied.
+        windows: the most windows of steps in which samples per second are counted.
+        check_lengths: padded lengths of the two modalities of the model that is checked; odd ones.
+        arguments: of the command.
+    """
+
+    corpus: compare_padding.Config = field(default_factory=compare_padding.Config)
+    models: Mapping[str, Model] = field(
+        default_factory=lambda: {
+            "float32": Model("float32", 40, 8, 1),
+            "bfloat16": Model("bfloat16", 256, 8, 4),
+        }
+    )
+    layouts: Mapping[str, str] = field(
+        default_factory=lambda: {"planned": "planned_8/length", "fixed": "fixed/random"}  # a packed layout goes here
+    )
+    minutes: float = 8.0
+    product_size: int = 16384
+    windows: int = 13
+    check_lengths: tuple[int, int] = (9, 21)
+    arguments: tuple[str, ...] = ()
+
+
+QUICK_MINUTES = 2.0
+"""For a tiny run."""
+
+
+def quick(config: Config) -> Config:
+    """A tiny run that shows whether every part works."""
+    corpus = replace(config.corpus, modalities=("text", "audio"), samples=64, batch_size=8)
+    models = {"float32": Model("float32", 8, 2, 1), "bfloat16": Model("bfloat16", 16, 2, 1)}
+    layouts = {"planned": "planned_2/length", "fixed": "fixed/random"}
+    small = {"product_size": 512, "windows": 2, "check_lengths": (3, 5)}
+    return replace(config, corpus=corpus, models=models, layouts=layouts, **small)

@@ -1,0 +1,132 @@
+"""Samples, batches and the compiled steps of one model, as the steps and the second start both need them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from rich.progress import Progress
+
+from experiments import compare_padding
+from experiments.accelerator.config import Config
+from experiments.compare_measure import initial_model, make_step, shapes_by_use
+from multimodal_pad import BatchShape, BucketBatcher, LengthTable
+from multimodal_pad.compiling import StepTable, use_compilation_cache
+from multimodal_pad.compiling.table import batch_struct
+from multimodal_pad.models import TransformerConfig
+
+THREADS = 4
+"""Compile so many shapes side by side where there are as many cores."""
+
+
+@dataclass
+class Work:
+    """The samples, and one model's train step with its state, which lives on the device once.
+
+    Attributes:
+        samples: in memory.
+        lengths: of them.
+        model_config: of the model.
+        corpus: where the samples come from.
+        table: the executables; they donate the state.
+        leaves: the state; each step replaces it.
+    """
+
+    samples: list[Any]
+    lengths: LengthTable
+    model_config: TransformerConfig
+    corpus: compare_padding.Config
+    table: StepTable = field(init=False)
+    leaves: Any = field(init=False)
+    _batchers: dict[str, BucketBatcher] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        step = make_step(self.model_config, self.corpus.learning_rate, self.corpus.seed)
+        initial_model.cache_clear()  # its arrays would be a second copy
+        self.table = StepTable(step.train_step, donate_state=True)
+        self.leaves, step.leaves = step.leaves, []
+
+    def batcher(self, spec: str) -> BucketBatcher:
+        """The batches of a policy of :mod:`experiments.compare_padding`, as ``"planned_8/length"``."""
+        if spec not in self._batchers:
+            name, grouping = compare_padding.parse_policy(spec)
+            arguments = (grouping, self.samples, self.lengths, self.corpus, self.model_config)
+            policy = compare_padding.make_policy(name, *arguments)
+            self._batchers[spec] = compare_padding.make_batcher(policy, *arguments)
+        return self._batchers[spec]
+
+    def padded_lengths(self, shapes: Iterable[BatchShape]) -> np.ndarray:
+        """``(shapes, M)``: padded lengths in the order of the model's modalities, as its cost takes them."""
+        return np.array([[dict(shape.lengths)[name] for name in self.model_config.modalities] for shape in shapes])
+
+    def compile(
+        self, shapes: Iterable[BatchShape], example: Any, done: Callable[[BatchShape], None] = lambda _: None
+    ) -> None:
+        """Compile the step for these shapes side by side: as many at once as there are cores, at most four.
+
+        They are traced and lowered one after the other, while those before them compile; ``done`` is called with each.
+        """
+        missing = [shape for shape in dict.fromkeys(shapes) if shape not in self.table.steps]
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        with ThreadPoolExecutor(max(1, min(cores, THREADS, len(missing)))) as pool:
+            compiling = {}
+            for shape in missing:
+                lowered = self.table.lower(self.leaves, batch_struct(example, shape))
+                compiling[pool.submit(self.table.finish, shape, *lowered)] = shape
+            for future in as_completed(compiling):
+                future.result()
+                done(compiling[future])
+
+    def first_step(self, batch: Any) -> None:
+        """Run one step, and wait for it."""
+        self.leaves, metrics = self.table(self.leaves, batch)
+        jax.block_until_ready(metrics.loss)
+
+
+def load(name: str, config: Config, cache_dir: Path) -> Work:
+    """Read the samples and make the model; programs are looked for in, and added to, ``cache_dir``."""
+    use_compilation_cache(cache_dir)
+    samples, lengths, model_config, _ = compare_padding.load(config.corpus, Progress(disable=True))
+    return Work(samples, lengths, config.models[name].sized(model_config), config.corpus)
+
+
+def positions(shape: BatchShape) -> int:
+    """Padded positions of a batch.
+
+    >>> positions(BatchShape.of(2, {"text": 3, "audio": 4}))
+    14
+    """
+    return shape.batch_size * sum(length for _, length in shape.lengths)
+
+
+def shape_order(batcher: BucketBatcher) -> list[BatchShape]:
+    """The batch shapes of the first epoch: the largest, the smallest, then those of most steps first."""
+    largest, *others = shapes_by_use(batcher, [batcher.schedule(0)])
+    if not others:
+        return [largest]
+    smallest = min(others, key=positions)
+    return [largest, smallest, *(shape for shape in others if shape != smallest)]
+
+
+def step_places(batcher: BucketBatcher) -> dict[BatchShape, list[int]]:
+    """The steps of the first epoch of each batch shape."""
+    found: dict[BatchShape, list[int]] = {}
+    schedule = batcher.schedule(0)
+    for place, shape in enumerate(step_shapes(batcher, schedule)):
+        found.setdefault(shape, []).append(place)
+    return found
+
+
+def step_shapes(batcher: BucketBatcher, schedule: Any) -> list[BatchShape]:
+    """The batch shape of each step of a schedule."""
+    names = batcher.policy.modalities
+    return [
+        BatchShape.of(rows, dict(zip(names, lengths, strict=True)))
+        for rows, lengths in zip(schedule.batch_sizes.tolist(), schedule.shapes.tolist(), strict=True)
+    ]
