@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
@@ -17,12 +16,9 @@ from experiments import compare_padding
 from experiments.accelerator.config import Config
 from experiments.compare_measure import initial_model, make_step, shapes_by_use
 from multimodal_pad import BatchShape, BucketBatcher, LengthTable
-from multimodal_pad.compiling import StepTable, use_compilation_cache
+from multimodal_pad.compiling import StepTable, default_threads, use_compilation_cache
 from multimodal_pad.compiling.table import batch_struct
 from multimodal_pad.models import TransformerConfig
-
-THREADS = 4
-"""Compile so many shapes side by side where there are as many cores."""
 
 
 @dataclass
@@ -68,13 +64,9 @@ class Work:
     def compile(
         self, shapes: Iterable[BatchShape], example: Any, done: Callable[[BatchShape], None] = lambda _: None
     ) -> None:
-        """Compile the step for these shapes side by side: as many at once as there are cores, at most four.
-
-        They are traced and lowered one after the other, while those before them compile; ``done`` is called with each.
-        """
+        """Compile the step for these shapes as a warm-up does; ``done`` is called with each as soon as it is there."""
         missing = [shape for shape in dict.fromkeys(shapes) if shape not in self.table.steps]
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        with ThreadPoolExecutor(max(1, min(cores, THREADS, len(missing)))) as pool:
+        with ThreadPoolExecutor(default_threads()) as pool:
             compiling = {}
             for shape in missing:
                 lowered = self.table.lower(self.leaves, batch_struct(example, shape))
