@@ -61,7 +61,7 @@ def steps_table(results: Results) -> Table:
         "same step twice",
     ]
     note = (
-        "Compiling: seconds of each program, of which up to four compile side by side. Step: median and middle half of "
+        "Compiling: seconds of each program, of which several compile side by side. Step: median and middle half of "
         "rounds of up to 100 steps, the batch on the device; the device is waited for "
         "once a round. Useful FLOP/s: matrix products of real positions alone, forward and backward, in the mean over "
         "the shape's steps"
