@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
-from multimodal_pad.compiling.cache import use_compilation_cache
+from multimodal_pad.compiling.cache import cache_in_use, use_compilation_cache, write_whole_entries
 from multimodal_pad.compiling.calibration import fit_steps, fit_terms
 from multimodal_pad.compiling.calibration_file import CalibrationFile, identity
 from multimodal_pad.compiling.log import CompileLog
@@ -95,6 +95,8 @@ def plan_run(
     options: dict[str, Any] = {"alignment": alignment, "grouping": grouping, "batch_size": batch_size, "seed": seed}
     task = PlanningTask(lengths, cost, batch_overhead=0.0, **options)
     folder = None if cache_dir is None else use_compilation_cache(cache_dir)
+    if cache_in_use():
+        write_whole_entries()
     largest = _largest_shape(task)
     fit_terms(cost, [largest], lengths.modalities)
 
