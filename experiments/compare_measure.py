@@ -35,6 +35,7 @@ class Measured:
     compiled_ahead: int = 0  # programs that the step table came with
     shapes_missing: int = 0  # that the schedules use and the table came without
     shapes_compiled: int = 0  # of those missing
+    seconds_each: float = 0.0  # to compile one, from the first
     seconds_before: float = 0.0  # compiling before the first step, on the clock
     seconds_during: float = 0.0  # compiling after it
     device_bytes: int | None = None
@@ -77,10 +78,12 @@ def measure(
     with CompileLog() as log:
         # Two first: the largest one for its memory, and the seconds of both for how many more there is time.
         warming = time.perf_counter()
-        first = min(len(missing), 1 if endless else 2)
+        first = max(0, (1 if endless else 2) - len(there))
         warm_up(table, [*there, *missing[:first]], leaves, example, progress=False)
         measured.seconds_before = time.perf_counter() - warming
-        affordable = int(seconds / 2 / max(measured.seconds_before, 1e-3) * first)
+        took = [table.steps[shape].seconds for shape in there]
+        each = measured.seconds_before / max(1, len(missing[:first])) if first else float(np.mean(took))
+        measured.seconds_each, affordable = each, int(seconds / 2 / max(each, 1e-3))
         if not endless and first < len(missing) and affordable > first:
             warm_up(table, missing[:affordable], leaves, example, progress=False)
             measured.seconds_before = time.perf_counter() - warming
@@ -155,17 +158,22 @@ def summarise(
     work = step_work(cost, shapes, batch_sizes)
     stepping = step_seconds.sum() + predict_seconds(work[measured.places], step_seconds, work[rest]).sum()
     waiting = np.mean(measured.wait_seconds) * len(shapes)
-    whole = measured.shapes_missing / measured.shapes_compiled if measured.shapes_missing else 1.0
-    ahead = measured.compiled_ahead
-    before, during = measured.seconds_before * whole, measured.seconds_during * whole
+    ahead, missing = measured.compiled_ahead, measured.shapes_missing
+    before, during = measured.seconds_before, measured.seconds_during
+    compiles = measured.backend_compiles[-1] - ahead
+    if measured.shapes_compiled:
+        whole = missing / measured.shapes_compiled
+        before, during, compiles = before * whole, during * whole, round(compiles * whole)
+    else:
+        before, compiles = measured.seconds_each * missing, missing
     estimated = ["samples_per_second", "seconds_to_train"] if done < len(shapes) else []
-    if whole > 1:
+    if measured.shapes_compiled < missing:
         estimated += ["backend_compiles", "compile_seconds_before", "compile_seconds_during"]
     return {
         "policy": policy,
         "grouping": batcher.grouping,
         "shapes": len(stats.shapes),
-        "backend_compiles": ahead + round((measured.backend_compiles[-1] - ahead) * whole),
+        "backend_compiles": ahead + compiles,
         "compiled_while_planning": ahead,
         "reason": reason,
         "compile_seconds_before": before,

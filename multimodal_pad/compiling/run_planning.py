@@ -40,7 +40,7 @@ def plan_run(
     batch_size: int | BatchBudget = 32,
     seed: int = 0,
     effort: float = 1.0,
-    repeats: int = 5,
+    repeats: int = 3,
     cache_dir: str | Path | None = None,
     progress: bool = True,
 ) -> ShapePlan:
@@ -100,7 +100,7 @@ def plan_run(
     largest = _largest_shape(task)
     fit_terms(cost, [largest], lengths.modalities)
 
-    def planned(times: list[StepTime]) -> ShapePlan:
+    def planned(times: list[StepTime], effort: float) -> ShapePlan:
         found = fit_steps(times, cost, lengths.modalities)
         compiled = [time.shape for time in times if time.shape == largest or _may_keep(task, time.shape)]
         return plan_shapes(
@@ -131,12 +131,14 @@ def plan_run(
         else:
             times = [measured(largest, lowered)]
             file.write(times)
-        plan = planned(times)
-        if len(times) == 1 and len(plan) > 1:
-            times = [*times, measured(_most_used(task, plan, largest))]
+        # A rough plan shows whether more than one shape pays, and which of them most samples would take.
+        rough = planned(times, 0.0) if len(times) == 1 else None
+        if rough and len(rough) == 1:
+            return rough
+        if rough:
+            times = [*times, measured(_most_used(task, rough, largest))]
             file.write(times)
-            plan = planned(times)
-    return plan
+        return planned(times, effort)
 
 
 def _check(table: StepTable, epochs: float, repeats: int) -> None:
