@@ -27,6 +27,9 @@ from multimodal_pad.cli import exit_status
 from multimodal_pad.compiling import Calibration, StepTable, calibrate, typical_shapes
 from multimodal_pad.cost import Cost
 
+QUANTILES = (0.25, 0.5, 0.9, 0.99, 1.0)
+"""Of the lengths: the step is calibrated at a shape of each."""
+
 
 @dataclass(frozen=True)
 class Config:
@@ -54,7 +57,7 @@ def run(config: Config, progress: Progress) -> dict[str, Any]:
     table, cost = StepTable(step.train_step), model_config.cost
     plan = plan_shapes(lengths, max_shapes=config.shapes, cost=cost, batch_size=config.batch_size)
     batcher = compare_padding.make_batcher(Planned(plan), "length", samples, lengths, comparison, model_config)
-    example, seen = batcher.example(), typical_shapes(lengths, config.batch_size)
+    example, seen = batcher.example(), typical_shapes(lengths, config.batch_size, QUANTILES)
     task = progress.add_task("calibrating", total=3)
 
     def measured(shapes: Any, cost: Cost) -> Calibration:

@@ -32,7 +32,10 @@ class Measured:
     wait_seconds: list[float] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     backend_compiles: list[int] = field(default_factory=list)  # so far, after each step
-    shapes_compiled: int = 0
+    compiled_ahead: int = 0  # programs that the step table came with
+    shapes_missing: int = 0  # that the schedules use and the table came without
+    shapes_compiled: int = 0  # of those missing
+    seconds_each: float = 0.0  # to compile one, from the first
     seconds_before: float = 0.0  # compiling before the first step, on the clock
     seconds_during: float = 0.0  # compiling after it
     device_bytes: int | None = None
@@ -52,10 +55,9 @@ def make_step(config: TransformerConfig, learning_rate: float, seed: int) -> Tra
 def measure(
     batcher: BucketBatcher,
     schedules: list[Schedule],
-    config: TransformerConfig,
+    leaves: Any,
+    table: StepTable,
     *,
-    learning_rate: float,
-    seed: int,
     seconds: float,
     tick: Callable[[int], None],
 ) -> Measured:
@@ -64,21 +66,26 @@ def measure(
     A policy with finitely many shapes is warmed up: for all that the schedules use, or for as many as half of
     the time allows, the largest and those of most steps. Steps of others are passed over, and
     nothing may compile from then on. Exact padding compiles as it goes, until half of the time is gone.
+    What ``table`` has already when it comes counts as compiled, and its seconds were counted where it was made.
+    ``leaves`` are the state to start from, used up if the table donates it.
     """
     started = time.perf_counter()
-    step = make_step(config, learning_rate, seed)
-    table = StepTable(step.train_step, donate_state=True)
-    leaves, measured, example = step.leaves, Measured(), batcher.example()
+    measured, example = Measured(compiled_ahead=len(table)), batcher.example()
     endless = not batcher.policy.finite
     by_use = shapes_by_use(batcher, schedules)
+    missing = [shape for shape in by_use if shape not in table.steps]
+    there = [shape for shape in by_use if shape in table.steps]
     with CompileLog() as log:
         # Two first: the largest one for its memory, and the seconds of both for how many more there is time.
         warming = time.perf_counter()
-        warm_up(table, by_use[:1] if endless else by_use[:2], leaves, example, progress=False)
+        first = max(0, (1 if endless else 2) - len(there))
+        warm_up(table, [*there, *missing[:first]], leaves, example, progress=False)
         measured.seconds_before = time.perf_counter() - warming
-        affordable = int(seconds / 2 / max(measured.seconds_before, 1e-3) * len(table))
-        if not endless and len(table) < len(by_use) and affordable > len(table):
-            warm_up(table, by_use[:affordable], leaves, example, progress=False)
+        took = [table.steps[shape].seconds for shape in there]
+        each = measured.seconds_before / max(1, len(missing[:first])) if first else float(np.mean(took))
+        measured.seconds_each, affordable = each, int(seconds / 2 / max(each, 1e-3))
+        if not endless and first < len(missing) and affordable > first:
+            warm_up(table, missing[:affordable], leaves, example, progress=False)
             measured.seconds_before = time.perf_counter() - warming
         with nullcontext() if endless else forbid_compiles():
             asked = time.perf_counter()
@@ -97,7 +104,7 @@ def measure(
                     measured.step_seconds.append(time.perf_counter() - begun)
                     measured.wait_seconds.append(waited)
                     measured.places.append(place)
-                    measured.backend_compiles.append(log["train_step"].backend_compiles)
+                    measured.backend_compiles.append(measured.compiled_ahead + log["train_step"].backend_compiles)
                     tick(len(measured.losses))
                 asked = time.perf_counter()
                 if asked > started + seconds and measured.losses:
@@ -105,9 +112,10 @@ def measure(
     if endless:  # the largest was compiled ahead for its memory alone; it counts as one that came
         measured.seconds_during += measured.seconds_before
         measured.seconds_before = 0.0
-    measured.shapes_compiled = len(table)
-    known = [step.device_bytes for step in table.steps.values() if step.device_bytes is not None]
-    measured.device_bytes = max(known, default=None)
+    measured.shapes_missing = len(missing)
+    measured.shapes_compiled = sum(shape in table.steps for shape in missing)
+    held = [table.steps[shape].device_bytes for shape in by_use if shape in table.steps]
+    measured.device_bytes = max((size for size in held if size is not None), default=None)
     return measured
 
 
@@ -132,10 +140,12 @@ def summarise(
     cost: TransformerCost,
     measured: Measured,
     preparing: float,
+    reason: str = "",
 ) -> dict[str, Any]:
     """The row of ``results.json``: the whole run, measured or (named in ``estimated``) estimated.
 
-    ``preparing`` is what making the policy took, in seconds; it counts as time to train.
+    ``preparing`` is what making the policy took, in seconds; it counts as time to train. ``reason`` says why a plan
+    that chose its number of shapes has so many.
     """
     stats = PaddingStats(batcher.policy.modalities, cost)
     for schedule in schedules:
@@ -148,16 +158,24 @@ def summarise(
     work = step_work(cost, shapes, batch_sizes)
     stepping = step_seconds.sum() + predict_seconds(work[measured.places], step_seconds, work[rest]).sum()
     waiting = np.mean(measured.wait_seconds) * len(shapes)
-    whole = len(stats.shapes) / measured.shapes_compiled
-    before, during = measured.seconds_before * whole, measured.seconds_during * whole
+    ahead, missing = measured.compiled_ahead, measured.shapes_missing
+    before, during = measured.seconds_before, measured.seconds_during
+    compiles = measured.backend_compiles[-1] - ahead
+    if measured.shapes_compiled:
+        whole = missing / measured.shapes_compiled
+        before, during, compiles = before * whole, during * whole, round(compiles * whole)
+    else:
+        before, compiles = measured.seconds_each * missing, missing
     estimated = ["samples_per_second", "seconds_to_train"] if done < len(shapes) else []
-    if whole > 1:
+    if measured.shapes_compiled < missing:
         estimated += ["backend_compiles", "compile_seconds_before", "compile_seconds_during"]
     return {
         "policy": policy,
         "grouping": batcher.grouping,
         "shapes": len(stats.shapes),
-        "backend_compiles": round(measured.backend_compiles[-1] * whole),
+        "backend_compiles": ahead + compiles,
+        "compiled_while_planning": ahead,
+        "reason": reason,
         "compile_seconds_before": before,
         "compile_seconds_during": during,
         "position_efficiency": stats.position_efficiency,

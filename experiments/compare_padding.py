@@ -43,12 +43,13 @@ from multimodal_pad import (
     plan_shapes,
 )
 from multimodal_pad.cli import exit_status
-from multimodal_pad.compiling import CompileLog, StepTable, calibrate, typical_shapes
+from multimodal_pad.compiling import CompileLog, StepTable, plan_run
 from multimodal_pad.lengths import Sample
 from multimodal_pad.models import ModalityConfig, TransformerConfig
 from multimodal_pad.output import write_folder
 from multimodal_pad.schedule import Grouping
 from multimodal_pad.sources import Meld, Synthetic
+from multimodal_pad.training import TrainStep
 
 POLICIES: dict[str, Callable[[LengthTable], Policy]] = {
     "fixed": Fixed.longest,
@@ -97,8 +98,13 @@ def compare(config: Config, progress: Progress) -> dict[str, Any]:
     rows = []
     for place, spec in enumerate(config.policies):
         name, grouping = parse_policy(spec)
+        step = make_step(model_config, config.learning_rate, config.seed)
+        table = StepTable(step.train_step, donate_state=True)
         begun = time.perf_counter()
-        policy = make_policy(name, grouping, samples, lengths, config, model_config)
+        if name == "planned_auto":
+            policy = plan_for_device(table, step, grouping, samples, lengths, config, model_config)
+        else:
+            policy = make_policy(name, grouping, lengths, config, model_config)
         preparing = time.perf_counter() - begun
         batcher = make_batcher(policy, grouping, samples, lengths, config, model_config)
         schedules = [batcher.schedule(epoch) for epoch in range(config.epochs)]
@@ -106,14 +112,14 @@ def compare(config: Config, progress: Progress) -> dict[str, Any]:
         measured = measure(
             batcher,
             schedules,
-            model_config,
-            learning_rate=config.learning_rate,
-            seed=config.seed,
+            step.leaves,
+            table,
             seconds=(deadline - time.perf_counter()) / (len(config.policies) - place),
             tick=lambda done, task=task: progress.update(task, completed=done),
         )
         progress.stop_task(task)
-        rows.append(summarise(name, batcher, schedules, model_config.cost, measured, preparing))
+        reason = policy.plan.reason if isinstance(policy, Planned) else ""
+        rows.append(summarise(name, batcher, schedules, model_config.cost, measured, preparing, reason))
         jax.clear_caches()
         gc.collect()
     model = initial_model(model_config, config.seed)
@@ -149,33 +155,43 @@ def make_batcher(
 
 
 def make_policy(
-    name: str,
+    name: str, grouping: Grouping, lengths: LengthTable, config: Config, model_config: TransformerConfig
+) -> Policy:
+    """The policy that a name stands for; :func:`plan_for_device` makes ``planned_auto``."""
+    if name in POLICIES:
+        return POLICIES[name](lengths)
+    plan = plan_shapes(
+        lengths,
+        max_shapes=int(name.removeprefix("planned_")),
+        cost=model_config.cost,
+        grouping=grouping,
+        batch_size=config.batch_size,
+        seed=config.seed,
+    )
+    return Planned(plan)
+
+
+def plan_for_device(
+    table: StepTable,
+    step: TrainStep,
     grouping: Grouping,
     samples: list[dict[str, Any]],
     lengths: LengthTable,
     config: Config,
     model_config: TransformerConfig,
-) -> Policy:
-    """The policy that a name stands for; ``planned_auto`` compiles and times a few shapes first."""
-    if name in POLICIES:
-        return POLICIES[name](lengths)
-    count, run_time, cost, overhead = name.removeprefix("planned_"), None, model_config.cost, 0.0
-    if count == "auto":
-        step = make_step(model_config, config.learning_rate, config.seed)
-        table = StepTable(step.train_step, donate_state=True)
-        shapes = typical_shapes(lengths, config.batch_size)
-        example = pad_samples(samples[:1], modalities=lengths.modalities)
-        found = calibrate(table, shapes, step.leaves, example, cost=cost)
-        cost, overhead, run_time = found.cost, found.batch_overhead, found.run_time(config.epochs)
-    plan = plan_shapes(
+) -> Planned:
+    """The policy ``planned_auto``: as many shapes as pay on this device. What is compiled for it stays in the table."""
+    plan = plan_run(
+        table,
         lengths,
-        max_shapes="auto" if count == "auto" else int(count),
-        cost=cost,
+        step.leaves,
+        pad_samples(samples[:1], modalities=lengths.modalities),
+        epochs=config.epochs,
+        cost=model_config.cost,
         grouping=grouping,
         batch_size=config.batch_size,
-        batch_overhead=overhead,
-        run_time=run_time,
         seed=config.seed,
+        progress=False,
     )
     return Planned(plan)
 

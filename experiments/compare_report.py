@@ -126,8 +126,8 @@ def notes(results: dict[str, Any]) -> list[str]:
         "bytes of a batch. Device memory: bytes that the step of the largest shape holds. Compiling before: ahead of "
         "the first step, on two threads; during: when a shape first comes. Samples/s: once compiled.",
     ]
-    if any(row["policy"] == "planned_auto" for row in results["rows"]):
-        texts.append("Planning of planned auto compiles and times five shapes first, which compiling leaves out.")
+    for row in (row for row in results["rows"] if row["policy"] == "planned_auto"):
+        texts.append(_planned_auto(row))
     if any(row["estimated"] for row in results["rows"]):
         texts.append(
             '"~": fewer steps were measured than the run has; the figure for the whole run is estimated from '
@@ -138,6 +138,17 @@ def notes(results: dict[str, Any]) -> list[str]:
         names = ", ".join(f"{row['utterance']} ({row['reason']})" for row in results["left_out"])
         texts.append(f"Left out: {names}.")
     return texts
+
+
+def _planned_auto(row: Row) -> str:
+    """What choosing the number of shapes took, and what was chosen why."""
+    if "reason" not in row:  # results of before the programs were kept
+        return "Planning of planned auto compiles and times five shapes first, which compiling leaves out."
+    programs = row["compiled_while_planning"]
+    return (
+        f"Planning of {label(row)}, compiles and times {programs} {'shape' if programs == 1 else 'shapes'} of the plan "
+        f"first ({_seconds(row['preparing_seconds'])}), which compiling leaves out. It chose {row['reason']}."
+    )
 
 
 def comparison_table(results: dict[str, Any]) -> Table:

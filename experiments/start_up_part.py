@@ -38,7 +38,7 @@ def prepare(options: Options, spec: str) -> tuple[Config, BucketBatcher, Callabl
     with Progress(disable=True) as progress:
         samples, lengths, model_config, _ = load(config, progress)
     name, grouping = parse_policy(spec)
-    policy = make_policy(name, grouping, samples, lengths, config, model_config)
+    policy = make_policy(name, grouping, lengths, config, model_config)
     batcher = make_batcher(policy, grouping, samples, lengths, config, model_config)
     return config, batcher, lambda: make_step(model_config, config.learning_rate, config.seed)
 

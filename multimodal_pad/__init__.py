@@ -10,8 +10,9 @@ from multimodal_pad.errors import PaddingError, PlanWarning
 from multimodal_pad.lengths import LengthTable
 from multimodal_pad.padding import BatchShape, PaddedBatch, pad_samples, unpad
 from multimodal_pad.plan import ShapePlan
-from multimodal_pad.planner import RunTime, plan_shapes
+from multimodal_pad.planner import plan_shapes
 from multimodal_pad.policies import Exact, Fixed, Ladder, Planned, Policy
+from multimodal_pad.run_time import RunTime
 from multimodal_pad.schedule import Schedule, make_schedule
 from multimodal_pad.stats import PaddingStats
 from multimodal_pad.steps import Steps

@@ -45,6 +45,10 @@ class CheckpointWarning(UserWarning):
     """A checkpoint is damaged or was never finished, and another one is taken instead."""
 
 
+class CalibrationWarning(UserWarning):
+    """What was measured on a device before can't be read or kept, and is measured anew."""
+
+
 class CompilerOptionWarning(UserWarning):
     """A compiler option that was given does not hold: this version of XLA does not know it, or XLA_FLAGS sets it."""
 

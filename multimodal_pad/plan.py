@@ -61,6 +61,7 @@ class ShapePlan:
         fingerprint: of the length table that the plan was made for.
         cost: the cost function; None where a plan was read from a file and the function is not ours.
         cost_name: what the file calls it.
+        reason: of ``max_shapes="auto"``: how many shapes it chose, and why, in a line; files don't keep it.
     """
 
     modalities: tuple[str, ...]
@@ -80,6 +81,7 @@ class ShapePlan:
     fingerprint: str
     cost: Cost | None = field(default=None, repr=False)
     cost_name: str = ""
+    reason: str = ""
 
     @property
     def bound(self) -> float:
@@ -128,6 +130,7 @@ class ShapePlan:
                 f"bound: {self.bound:.3f} for any plan of at most {len(self.bounds)}; a better one saves at most "
                 f"{self.gap:.1%}",
                 *map(_tell_saving, self.savings),
+                *([self.reason] if self.reason else []),
             ]
         )
 

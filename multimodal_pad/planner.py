@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from itertools import islice
 from typing import Literal
 
@@ -15,7 +14,8 @@ from multimodal_pad.lengths import LengthTable, check_whole
 from multimodal_pad.partition import ENUMERATED, enumerate_shapes, optimal_runs
 from multimodal_pad.plan import ShapePlan, TailSaving
 from multimodal_pad.plan_json import describe_name
-from multimodal_pad.planning_task import PlanningTask, Settled
+from multimodal_pad.planning_task import PlanningTask, Settled, is_among
+from multimodal_pad.run_time import RunTime, ShapeCount
 from multimodal_pad.schedule import Grouping
 from multimodal_pad.search import ShapeSearch
 
@@ -27,33 +27,6 @@ SEARCHED_ROWS = 8192
 
 TAIL_SHARES = (0.001, 0.01)
 """Of the samples: what dropping or truncating so many would save."""
-
-
-@dataclass(frozen=True)
-class RunTime:
-    """What a run takes beside its padding; ``max_shapes="auto"`` weighs one against the other.
-
-    Attributes:
-        epochs: of the run.
-        compile_seconds: to compile one batch shape.
-        seconds_per_cost: of a step, for each unit of the cost of its rows together.
-
-    Raises:
-        PaddingError: a figure that is negative or not finite.
-    """
-
-    epochs: float
-    compile_seconds: float
-    seconds_per_cost: float
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "compile_seconds", "seconds_per_cost"):
-            if not 0 <= getattr(self, name) < np.inf:
-                raise PaddingError(f"got {name}={getattr(self, name)!r}; it must be a finite number, 0 or more")
-
-    def seconds(self, shapes: int, cost: float) -> float:
-        """Of a run that compiles so many shapes and pays ``cost`` in each epoch."""
-        return shapes * self.compile_seconds + self.epochs * cost * self.seconds_per_cost
 
 
 def plan_shapes(
@@ -93,14 +66,16 @@ def plan_shapes(
         grouping: how batches will be made, see :func:`~multimodal_pad.schedule.make_schedule`.
         batch_size: rows per batch, or a :class:`~multimodal_pad.cost.BatchBudget` for each shape.
         batch_overhead: what a batch costs beside its rows, in the unit of ``cost``.
-        run_time: for ``"auto"``; :func:`multimodal_pad.compiling.calibrate` measures it.
+        run_time: for ``"auto"``; :func:`multimodal_pad.compiling.calibrate` measures it. The shapes that it says
+            are compiled are in the plan as they are, beside those that are chosen.
         seed: of the search, and of the batches drawn.
         effort: how many times as many random moves as usual the search tries; plans get little better.
         progress: called with 1, 2, ... as plans with so many shapes are found.
 
     Raises:
         LengthError: an alignment below 1, or of a modality that the table lacks.
-        PaddingError: an option out of range, or a cost that is NaN, negative or falling (named).
+        PaddingError: an option out of range, a cost that is NaN, negative or falling (named), or a compiled shape
+            that such a plan can't have.
         PlanError: a sample, or a shape that is needed to stay within ``max_shapes``, exceeds the batch budget.
 
     >>> table = LengthTable(("text", "audio"), np.array([[3, 30], [4, 36], [20, 31], [4, 33]]))
@@ -129,20 +104,25 @@ def plan_shapes(
         seed=seed,
     )
     most = min(MOST_SHAPES if max_shapes == "auto" else int(max_shapes), len(task.rows))
-    bounds = list(islice(lower_bounds(task), most))
-    found: list[Settled] = []
+    auto = run_time if max_shapes == "auto" else None
+    kept = task.kept_shapes(auto.compiled) if auto else task.kept_shapes(())
+    bounds = list(islice(lower_bounds(task), most + len(kept)))
+    choice = ShapeCount(auto, task.epochs, bounds, len(kept)) if auto else None
+    found: list[Settled] = choice.found if choice else []
     for shapes in _grow(task, seed, effort):
         candidate = task.settle(shapes)
         found.append(min(candidate, found[-1], key=lambda plan: plan.price) if found else candidate)
+        if choice:
+            choice.plans.append(task.settle(found[-1].shapes, kept) if len(kept) else found[-1])
         if progress is not None:
             progress(len(found))
-        if len(found) == most or (max_shapes == "auto" and run_time and _is_enough(run_time, task, found, bounds)):
+        if len(found) == most or (choice and choice.is_enough):
             break
-    if max_shapes == "auto" and run_time:
-        del found[int(np.argmin(_run_seconds(run_time, task, found))) + 1 :]
-    else:
-        found += [found[-1]] * (most - len(found))
-    return _assemble(task, found, bounds[: len(found)])
+    if choice:
+        history = choice.history
+        return _assemble(task, history, bounds[: len(history)], kept, choice.reason)
+    found += [found[-1]] * (most - len(found))
+    return _assemble(task, found, bounds, kept)
 
 
 def lower_bounds(task: PlanningTask) -> Iterator[float]:
@@ -197,20 +177,10 @@ def _coarsen(task: PlanningTask) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate([held[fits], rows[apart]]), np.concatenate([held_weights[fits], weights[apart]])
 
 
-def _run_seconds(run_time: RunTime, task: PlanningTask, found: list[Settled]) -> list[float]:
-    """What the run takes with at most 1, 2, ... shapes; no time will do where the batch budget doesn't hold."""
-    seconds = [run_time.seconds(k, plan.cost / task.epochs) for k, plan in enumerate(found, 1)]
-    return [time if plan.fits else np.inf for time, plan in zip(seconds, found, strict=True)]
-
-
-def _is_enough(run_time: RunTime, task: PlanningTask, found: list[Settled], bounds: list[float]) -> bool:
-    """Whether no larger number of shapes can take less time than the best so far, by the bound."""
-    best = min(_run_seconds(run_time, task, found))
-    later = [run_time.seconds(k, total / task.epochs) for k, total in enumerate(bounds, 1)][len(found) :]
-    return not later or min(later) >= best
-
-
-def _assemble(task: PlanningTask, found: list[Settled], bounds: list[float]) -> ShapePlan:
+def _assemble(
+    task: PlanningTask, found: list[Settled], bounds: list[float], kept: np.ndarray, reason: str = ""
+) -> ShapePlan:
+    """The last of the plans found for 1, 2, ... shapes, as a user gets it."""
     best = found[-1]
     if best.cost < bounds[-1] * (1 - 1e-9):
         raise PaddingError(
@@ -225,7 +195,7 @@ def _assemble(task: PlanningTask, found: list[Settled], bounds: list[float]) -> 
     return ShapePlan(
         modalities=task.given,
         shapes=task.restore(best.shapes),
-        batch_sizes=_planned_rows(task, best, samples),
+        batch_sizes=_planned_rows(task, best, samples, kept),
         costs=costs,
         samples=samples,
         shape_efficiency=_shares(tally.real_costs, tally.samples * costs),
@@ -240,11 +210,15 @@ def _assemble(task: PlanningTask, found: list[Settled], bounds: list[float]) -> 
         fingerprint=task.fingerprint,
         cost=task.cost,
         cost_name=describe_name(task.cost),
+        reason=reason,
     )
 
 
-def _planned_rows(task: PlanningTask, best: Settled, samples: np.ndarray) -> np.ndarray:
-    """Rows per batch of each shape; to a budget, no more than hold the samples that the shape takes."""
+def _planned_rows(task: PlanningTask, best: Settled, samples: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """Rows per batch of each shape; to a budget, no more than hold the samples that the shape takes.
+
+    A kept shape is compiled, and has the rows that it was compiled for.
+    """
     sizes = task.batch_sizes(best.shapes)
     if not best.fits:
         raise PlanError(
@@ -254,7 +228,8 @@ def _planned_rows(task: PlanningTask, best: Settled, samples: np.ndarray) -> np.
     if task.budget is None or task.overhead:  # the overhead is shared by the rows that the costs count on
         return sizes
     multiple = task.budget.multiple
-    return np.minimum(sizes, -(-samples.astype(np.int64) // multiple) * multiple)
+    needed = -(-samples.astype(np.int64) // multiple) * multiple
+    return np.where(is_among(best.shapes, kept), sizes, np.minimum(sizes, needed))
 
 
 def _savings(task: PlanningTask, best: Settled) -> Iterator[TailSaving]:
@@ -269,7 +244,7 @@ def _savings(task: PlanningTask, best: Settled) -> Iterator[TailSaving]:
 
 def _improve(task: PlanningTask, shapes: np.ndarray) -> float:
     """The padded cost with as many shapes, which start from these."""
-    count = len(shapes)
+    count = min(len(shapes), len(task.rows))
     if task.rows.shape[1] == 1:
         return next(islice(optimal_runs(task.price(task.rows), task.weights), count - 1, None))[0]
     start = task.settle(np.minimum(shapes, task.rows.max(axis=0)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from multimodal_pad.cost import BatchBudget, Cost, check_priced
 from multimodal_pad.errors import LengthError, PaddingError, PlanError
 from multimodal_pad.lengths import LengthTable, check_whole
+from multimodal_pad.padding import BatchShape
 from multimodal_pad.plan import place
 from multimodal_pad.policies import Exact
 from multimodal_pad.schedule import Grouping, Schedule, check_batching, make_schedule
@@ -142,15 +143,40 @@ class PlanningTask:
         """Columns in the order of the table that was given."""
         return rows.take(self._columns, axis=1)
 
-    def settle(self, shapes: np.ndarray) -> Settled:
-        """The shapes cut to what they take, cheapest first, and what is padded at them."""
-        shapes = self._sorted(shapes)
+    def settle(self, shapes: np.ndarray, kept: np.ndarray | None = None) -> Settled:
+        """The shapes cut to what they take, cheapest first, and what is padded at them.
+
+        Those in ``kept (p, M)`` are added, and stay as they are.
+        """
+        kept = shapes[:0] if kept is None else kept
+        shapes = self._sorted(np.unique(np.concatenate([shapes, kept]), axis=0) if len(kept) else shapes)
         places = place(shapes, self.rows)
-        tight = [self.rows[places == number].max(axis=0) for number in np.unique(places)]
-        shapes = self._sorted(np.unique(tight, axis=0))
+        stays = is_among(shapes, kept)
+        tight = [self.rows[places == number].max(axis=0) for number in np.unique(places) if not stays[number]]
+        shapes = self._sorted(np.unique([*tight, *kept], axis=0))
         taken = np.bincount(place(shapes, self.rows), self.weights, minlength=len(shapes))
         fits = bool((self.batch_sizes(shapes) >= 1).all())
         return Settled(float(self.price(shapes) @ taken), float(self.costs(shapes) @ taken), shapes, fits)
+
+    def kept_shapes(self, batch_shapes: Sequence[BatchShape]) -> np.ndarray:
+        """The distinct lengths ``(p, M)`` of batch shapes that a plan is to have as they are.
+
+        Raises:
+            PaddingError: one has other modalities or rows than the plan's shapes, or lengths that are not aligned.
+        """
+        rows = np.zeros((0, len(self.names)), np.int64)
+        for shape in batch_shapes:
+            lengths = dict(shape.lengths)
+            if set(lengths) != set(self.names):
+                raise PaddingError(f"got the compiled shape {shape}; give shapes of {list(self.given)}")
+            row = np.array([[lengths[name] for name in self.names]])
+            if (row % self._steps).any() or row.min() < 1:
+                raise PaddingError(f"got the compiled shape {shape}; its lengths must be multiples of {self.alignment}")
+            size = int(self.batch_sizes(row)[0])
+            if size != shape.batch_size:
+                raise PaddingError(f"got the compiled shape {shape}; with these lengths the plan has {size} rows")
+            rows = np.concatenate([rows, row])
+        return np.unique(rows, axis=0)
 
     def tally(self, shapes: np.ndarray) -> Tally:
         """What each shape takes, sample by sample."""
@@ -262,6 +288,15 @@ class PlanningTask:
     def _tell(self, row: np.ndarray) -> str:
         lengths = self.restore(row[None])[0].tolist()
         return "(" + ", ".join(f"{name} {length}" for name, length in zip(self.given, lengths, strict=True)) + ")"
+
+
+def is_among(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Bool ``(n,)``: which rows of ``(n, M)`` are also in ``others (p, M)``.
+
+    >>> is_among(np.array([[2, 5], [1, 7]]), np.array([[1, 7]])).tolist()
+    [False, True]
+    """
+    return (rows[:, None] == others[None]).all(axis=2).any(axis=1)
 
 
 def distinct_rows(rows: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

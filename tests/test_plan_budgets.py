@@ -132,28 +132,3 @@ def test_rows_that_differ_per_shape_want_length_grouping_and_no_other_batch_size
 def test_bad_budgets(options, message):
     with pytest.raises(PaddingError, match=message):
         BatchBudget(**options)
-
-
-def test_auto_minimises_the_time_of_the_run():
-    table = Synthetic(600).lengths
-    run_time = RunTime(epochs=20, compile_seconds=10, seconds_per_cost=1e-4)
-    plan = plan_shapes(table, max_shapes="auto", run_time=run_time)
-    longer = plan_shapes(table, max_shapes=2 * len(plan) + 10)
-    real = table.values.sum()
-    seconds = [run_time.seconds(k, real / share) for k, share in enumerate(longer.efficiencies, 1)]
-    assert len(plan) == 1 + int(np.argmin(seconds))
-    assert 1 < len(plan) < planner.MOST_SHAPES
-
-
-def test_auto_with_free_or_endless_compiling():
-    table = Synthetic(300).lengths
-    assert len(plan_shapes(table, max_shapes="auto", run_time=RunTime(1, 1e9, 1e-9))) == 1
-    few = table_of(*[[n % 3, n % 2] for n in range(30)])
-    assert plan_shapes(few, max_shapes="auto", run_time=RunTime(1, 0, 1)).efficiency == pytest.approx(
-        few.values.sum() / np.maximum(few.values, 1).sum()
-    )
-
-
-def test_bad_run_times():
-    with pytest.raises(PaddingError, match="got compile_seconds=nan"):
-        RunTime(1, np.nan, 1)

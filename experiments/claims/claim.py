@@ -85,5 +85,5 @@ class Setting:
         """The batches of a policy of :mod:`experiments.compare_padding`, as ``"exact/random"``."""
         name, grouping = compare_padding.parse_policy(policy)
         corpus = replace(self.corpus, seed=seed)
-        made = compare_padding.make_policy(name, grouping, self.samples, self.lengths, corpus, self.model_config)
+        made = compare_padding.make_policy(name, grouping, self.lengths, corpus, self.model_config)
         return compare_padding.make_batcher(made, grouping, self.samples, self.lengths, corpus, self.model_config)

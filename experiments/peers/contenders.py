@@ -167,7 +167,7 @@ def make_batches(
     """The batcher of a contender, and the seconds that planning took."""
     name, grouping = compare_padding.parse_policy(contender.batches)
     begun = time.perf_counter()
-    policy = compare_padding.make_policy(name, grouping, samples, lengths, corpus, model_config)
+    policy = compare_padding.make_policy(name, grouping, lengths, corpus, model_config)
     preparing = time.perf_counter() - begun
     return compare_padding.make_batcher(policy, grouping, samples, lengths, corpus, model_config), preparing
 

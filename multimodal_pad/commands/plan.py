@@ -21,8 +21,9 @@ from multimodal_pad.length_files import read_lengths
 from multimodal_pad.lengths import LengthTable
 from multimodal_pad.plan import ShapePlan
 from multimodal_pad.plan_plot import check_plots, plot_plan
-from multimodal_pad.planner import MOST_SHAPES, RunTime, plan_shapes
+from multimodal_pad.planner import MOST_SHAPES, plan_shapes
 from multimodal_pad.policies import Planned
+from multimodal_pad.run_time import RunTime
 from multimodal_pad.sources import NumpyDir
 from multimodal_pad.sources.inspection import train_split
 from multimodal_pad.sources.numpy_dir import read_manifest

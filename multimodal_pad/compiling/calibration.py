@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import jax
 import numpy as np
 
 from multimodal_pad.compiling.log import CompileLog
 from multimodal_pad.compiling.options import CompilerOptions, default_threads
+from multimodal_pad.compiling.step_times import StepTime, seconds_from_cache, time_steps
 from multimodal_pad.compiling.table import StepTable, as_table, batch_struct
 from multimodal_pad.compiling.warming import Shapes, compile_all, listed_shapes
 from multimodal_pad.cost import Cost, TransformerCost, position_count, priced_modalities
@@ -19,10 +19,13 @@ from multimodal_pad.errors import PaddingError
 from multimodal_pad.lengths import LengthTable, check_whole
 from multimodal_pad.padding import BatchShape, PaddedBatch
 from multimodal_pad.plan import ShapePlan
-from multimodal_pad.planner import RunTime
+from multimodal_pad.run_time import RunTime
 
-SHARES = (0.25, 0.5, 0.9, 0.99, 1.0)
-"""Of the samples: :func:`typical_shapes` has the lengths that so many of them don't exceed, in each modality."""
+MOST_FOR_ONE_RATE = 2
+"""Up to so many shapes the fit has one rate for all FLOPs of a :class:`~multimodal_pad.TransformerCost`."""
+
+LEAST_PRICE = 1e-6
+"""Where steps of all shapes take as long: what the largest costs, as a share of that."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Calibration:
         compile_seconds: mean of a shape, on the clock: less than each took where threads compiled side by side. A
             program that was read from the persistent cache counts about as long as it took to compile once; of a
             table that had all shapes before, what it noted then.
-        error: root mean square of the relative errors with which the fit to the other shapes foretells each
+        error: root mean square of the relative errors with which the fit to the other shapes predicts each
             shape's step; NaN where there is one shape alone.
         shapes: that were measured.
         step_seconds: of each, the median.
@@ -55,9 +58,12 @@ class Calibration:
     shapes: tuple[BatchShape, ...]
     step_seconds: tuple[float, ...]
 
-    def run_time(self, epochs: float) -> RunTime:
-        """What ``plan_shapes(max_shapes="auto")`` weighs for a run of so many epochs."""
-        return RunTime(epochs, self.compile_seconds, self.seconds_per_cost)
+    def run_time(self, epochs: float, compiled: Sequence[BatchShape] = ()) -> RunTime:
+        """What ``plan_shapes(max_shapes="auto")`` weighs for a run of so many epochs.
+
+        ``compiled`` are batch shapes that the plan is to have because their programs exist.
+        """
+        return RunTime(epochs, self.compile_seconds, self.seconds_per_cost, tuple(compiled))
 
 
 def calibrate(
@@ -74,15 +80,20 @@ def calibrate(
 ) -> Calibration:
     """Compile a step for a few batch shapes, time it there, and fit the cost to the times.
 
-    The fit is by least squares of relative errors, with no negative coefficient: a constant and one factor for
-    the cost, or, for a :class:`~multimodal_pad.TransformerCost`, one each for its linear and its quadratic FLOPs.
+    The fit is by least squares of relative errors, with no negative coefficient: a constant and one rate for the cost,
+    or, for a :class:`~multimodal_pad.TransformerCost` at three shapes or more, one rate each for its linear and its
+    quadratic FLOPs. At one shape or two they have one rate, weighted as ``cost`` weights them. At one shape there is no
+    constant either: a step is assumed to take time in proportion to its cost, which is when smaller shapes save most.
+
+    To choose the number of shapes for a run, :func:`~multimodal_pad.compiling.plan_run` needs two programs at most,
+    and keeps them.
 
     Args:
         step: a table or function ``(state, batch)`` that gives the next state, or a tuple that begins with it; a
             table keeps what is compiled.
         shapes: the batch shapes to measure, such as :func:`typical_shapes` of the lengths; those of several
             sizes and forms tell more.
-        state: its first argument; gone for the caller where the table donates it.
+        state: its first argument; the steps run on a copy.
         example: any batch, as for :func:`warm_up`.
         cost: per row, of lengths ``(n, M)``. Its columns are ``cost.modalities``, or else those of the plan that
             the shapes are given as, or else the modalities in the order of their names.
@@ -111,53 +122,78 @@ def calibrate(
         raise PaddingError("got no shapes to calibrate at; give at least one, or three for a fit")
     by_name = tuple(name for name, _ in listed[0].lengths)
     names = priced_modalities(cost) or (shapes.modalities if isinstance(shapes, ShapePlan) else by_name)
-    terms = _terms(cost, listed, names)
+    fit_terms(cost, listed, names)  # what is wrong with them is said before anything is compiled
     fresh = sum(shape not in table.steps for shape in listed)
     started = time.perf_counter()
     with CompileLog() as log:
         jobs = [(table, batch_struct(example, shape)) for shape in listed]
         steps = compile_all(jobs, state, threads=threads, progress=progress)
-    # What the persistent cache gave counts as if it had been compiled, since other shapes will not be there. It
-    # remembers whole seconds, rounded down: half a second is what that leaves out.
-    cached = max(0.0, log.total.saved_seconds + 0.5 * log.total.cache_hits)
-    compiling = time.perf_counter() - started + cached / max(1, min(threads, fresh))
-    measured = _time_steps(table, listed, state, example, repeats)
-    weights = _fit(terms, measured)
-    seconds_per_cost, fitted = float(weights[1]), cost
-    if isinstance(cost, TransformerCost):
-        seconds_per_cost = 1.0
-        fitted = replace(cost, linear_weight=float(weights[1]), quadratic_weight=float(weights[2]), memory_weight=0.0)
-    return Calibration(
-        cost=fitted,
-        seconds_per_cost=seconds_per_cost,
-        batch_overhead=float(weights[0]) / seconds_per_cost,
-        compile_seconds=compiling / fresh if fresh else float(np.mean([step.seconds for step in steps])),
-        error=_foretelling_error(terms, measured),
-        shapes=tuple(listed),
-        step_seconds=tuple(measured.tolist()),
-    )
+    compiling = time.perf_counter() - started + seconds_from_cache(log) / max(1, min(threads, fresh))
+    each = compiling / fresh if fresh else float(np.mean([step.seconds for step in steps]))
+    measured = time_steps(table, listed, state, example, repeats).tolist()
+    return fit_steps([StepTime(*shape, each) for shape in zip(listed, measured, strict=True)], cost, names)
 
 
-def typical_shapes(lengths: LengthTable, batch_size: int) -> list[BatchShape]:
-    """Batch shapes to calibrate at: quantiles of every modality together, the longest lengths included.
+def typical_shapes(lengths: LengthTable, batch_size: int, shares: Sequence[float] = (0.5, 1.0)) -> list[BatchShape]:
+    """Batch shapes to calibrate at: quantiles of every modality together; by default of medium and longest lengths.
 
-    >>> typical_shapes(LengthTable(("text",), np.arange(1, 101)[:, None]), 32)[-1]
-    BatchShape(batch_size=32, lengths=(('text', 100),))
+    Args:
+        lengths: the length table ``(N, M)``.
+        batch_size: rows of each.
+        shares: of the samples: a shape has the lengths that so many of them don't exceed, in each modality. For a fit
+            of several rates give five, such as ``(0.25, 0.5, 0.9, 0.99, 1)``.
+
+    >>> typical_shapes(LengthTable(("text",), np.arange(1, 101)[:, None]), 32)
+    [BatchShape(batch_size=32, lengths=(('text', 50),)), BatchShape(batch_size=32, lengths=(('text', 100),))]
     """
     check_whole("batch_size", batch_size, 1)
-    quantiles = np.maximum(np.quantile(lengths.values, SHARES, axis=0, method="inverted_cdf"), 1)
+    if not len(shares) or not (min(shares) >= 0 and max(shares) <= 1):
+        raise PaddingError(f"got shares={shares!r}; give at least one, each from 0 to 1")
+    quantiles = np.maximum(np.quantile(lengths.values, shares, axis=0, method="inverted_cdf"), 1)
     rows = np.unique(quantiles, axis=0).tolist()
     return [BatchShape.of(batch_size, dict(zip(lengths.modalities, row, strict=True))) for row in rows]
 
 
-def _terms(cost: Cost, shapes: list[BatchShape], names: tuple[str, ...]) -> np.ndarray:
-    """What a step's seconds are a sum of, ``(n, w)``: 1 for every step, then rows times each part of the cost."""
+def fit_steps(times: Sequence[StepTime], cost: Cost, names: tuple[str, ...]) -> Calibration:
+    """Fit the cost, whose columns are the modalities ``names``, to the steps measured, as :func:`calibrate` says."""
+    shapes, seconds = [time.shape for time in times], np.array([time.step_seconds for time in times])
+    terms = fit_terms(cost, shapes, names)
+    weights = _fit(terms, seconds)
+    seconds_per_cost, fitted = float(weights[1]), cost
+    if isinstance(cost, TransformerCost):
+        linear, quadratic = float(weights[1]), float(weights[-1])
+        if len(weights) == 2:
+            linear, quadratic = linear * cost.linear_weight, quadratic * cost.quadratic_weight
+        seconds_per_cost = 1.0
+        fitted = replace(cost, linear_weight=linear, quadratic_weight=quadratic, memory_weight=0.0)
+    return Calibration(
+        cost=fitted,
+        seconds_per_cost=seconds_per_cost,
+        batch_overhead=float(weights[0]) / seconds_per_cost,
+        compile_seconds=float(np.mean([time.compile_seconds for time in times])),
+        error=_prediction_error(terms, seconds),
+        shapes=tuple(shapes),
+        step_seconds=tuple(seconds.tolist()),
+    )
+
+
+def fit_terms(cost: Cost, shapes: Sequence[BatchShape], names: tuple[str, ...]) -> np.ndarray:
+    """What a step's seconds are a sum of, ``(n, w)``: 1 for every step, then rows times each part of the cost.
+
+    Raises:
+        PaddingError: a shape of other modalities than ``names``, or shapes that all cost nothing.
+    """
     for shape in shapes:
         if set(dict(shape.lengths)) != set(names):
             raise PaddingError(f"got the shape {shape} among others of {list(names)}; give all the same modalities")
     lengths = np.array([[dict(shape.lengths)[name] for name in names] for shape in shapes])
     rows = np.array([[shape.batch_size] for shape in shapes], np.float64)
-    each = cost.step_flops(lengths) if isinstance(cost, TransformerCost) else np.asarray(cost(lengths), float)[:, None]
+    if isinstance(cost, TransformerCost):
+        each = cost.step_flops(lengths)
+        if len(shapes) <= MOST_FOR_ONE_RATE:
+            each = each @ np.array([[cost.linear_weight], [cost.quadratic_weight]])
+    else:
+        each = np.asarray(cost(lengths), float)[:, None]
     if not each.max() > 0:
         raise PaddingError("the cost of every shape is 0; time per cost makes no sense for it")
     return np.concatenate([np.ones((len(shapes), 1)), rows * each], axis=1)
@@ -169,54 +205,17 @@ def _fit(terms: np.ndarray, seconds: np.ndarray) -> np.ndarray:
 
     scale = np.maximum(terms.max(axis=0), np.finfo(float).tiny)
     relative = terms / scale / seconds[:, None]
+    if len(seconds) == 1:
+        return np.append(0.0, nnls(relative[:, 1:], np.ones(1))[0]) / scale
     factors, _ = nnls(relative, np.ones(len(seconds)))
-    if not factors[1:].any():
-        factors = np.append(0.0, nnls(relative[:, 1:], np.ones(len(seconds)))[0])
+    if not factors[1:].any():  # all steps take as long; a cost without a price is no unit for the constant
+        factors[1:] = LEAST_PRICE * factors[0]
     return factors / scale
 
 
-def _foretelling_error(terms: np.ndarray, seconds: np.ndarray) -> float:
+def _prediction_error(terms: np.ndarray, seconds: np.ndarray) -> float:
     others = [np.delete(np.arange(len(seconds)), place) for place in range(len(seconds))]
     if len(others) < 2:
         return float("nan")
-    foretold = [terms[place] @ _fit(terms[kept], seconds[kept]) for place, kept in enumerate(others)]
-    return float(np.sqrt(np.mean((np.array(foretold) / seconds - 1) ** 2)))
-
-
-def _time_steps(
-    table: StepTable, shapes: list[BatchShape], state: Any, example: PaddedBatch, repeats: int
-) -> np.ndarray:
-    """Median seconds of a step at each shape, every position real."""
-    batches = [_blank(batch_struct(example, shape)) for shape in shapes]
-    seconds = np.zeros((repeats + 1, len(shapes)))
-    rng = np.random.default_rng(0)
-    for turn in range(repeats + 1):
-        # In another order each time, as in training: a step after one of a large shape takes longer.
-        for place in rng.permutation(len(shapes)).tolist():
-            started = time.perf_counter()
-            result = jax.block_until_ready(table(state, batches[place]))
-            seconds[turn, place] = time.perf_counter() - started
-            state = _next_state(result, state)
-    return np.median(seconds[1:], axis=0)
-
-
-def _next_state(result: Any, state: Any) -> Any:
-    """The state that a step gave: all of its result, or the first part of it."""
-    wanted = jax.tree.structure(state)
-    for candidate in (result, result[0] if isinstance(result, tuple) and result else None):
-        if jax.tree.structure(candidate) == wanted:
-            return candidate
-    raise PaddingError(
-        f"got a step whose result is {jax.tree.structure(result)}, and its state is {wanted}; give one that returns "
-        "the next state, or a tuple that begins with it"
-    )
-
-
-def _blank(struct: PaddedBatch) -> PaddedBatch:
-    """A batch of zeros with every position real."""
-
-    def filled(x: Any) -> np.ndarray:
-        return np.ones(x.shape, bool) if x.dtype == bool else np.zeros(x.shape, x.dtype)
-
-    blank = jax.tree.map(filled, struct)
-    return blank._replace(features={m: np.zeros(x.shape, x.dtype) for m, x in struct.features.items()})
+    predicted = [terms[place] @ _fit(terms[kept], seconds[kept]) for place, kept in enumerate(others)]
+    return float(np.sqrt(np.mean((np.array(predicted) / seconds - 1) ** 2)))

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import jax.numpy as jnp
 import numpy as np
@@ -42,7 +43,7 @@ def clock(monkeypatch):
         def time_steps(_table, shapes, *_):
             return np.array([seconds(shape) for shape in shapes])
 
-        monkeypatch.setattr(calibration, "_time_steps", time_steps)
+        monkeypatch.setattr(calibration, "time_steps", time_steps)
 
     return set_clock
 
@@ -50,10 +51,11 @@ def clock(monkeypatch):
 @pytest.mark.parametrize("donate_state", [False, True])
 def test_typical_shapes_are_compiled_and_timed(donate_state):
     table = StepTable(lambda state, batch: calibrated_step(state, batch), donate_state=donate_state)
-    shapes = typical_shapes(TABLE, 8)
+    shapes, state = typical_shapes(TABLE, 8), jnp.zeros(())
     with CompileLog() as log:
-        found = calibrate(table, shapes, jnp.zeros(()), EXAMPLE, cost=attention_area)
-    assert log["<lambda>"].backend_compiles == len(table) == len(shapes) == 5
+        found = calibrate(table, shapes, state, EXAMPLE, cost=attention_area)
+    assert log["<lambda>"].backend_compiles == len(table) == len(shapes) == 2
+    assert not state.is_deleted(), "the steps ran on a copy"
     assert found.shapes == tuple(shapes)
     assert min(found.step_seconds) > 0
     assert found.compile_seconds > 0
@@ -123,21 +125,64 @@ def test_any_other_cost_gets_a_rate_and_a_height(clock):
     assert found.error < 1e-9
 
 
-def test_the_error_tells_how_well_other_shapes_are_foretold(clock):
+def test_two_shapes_give_a_constant_and_one_rate(clock):
+    """Linear and quadratic FLOPs keep the proportion that the cost gives them."""
+    cost = replace(COST, linear_weight=3.0)
+
+    def seconds(shape):
+        lengths = np.array([[dict(shape.lengths)[m] for m in cost.modalities]])
+        return 0.02 + shape.batch_size * 4e-9 * cost(lengths)[0]
+
+    clock(seconds)
+    found = calibrate(calibrated_step, shapes_of(2, 60), jnp.zeros(()), EXAMPLE, cost=cost)
+    assert isinstance(found.cost, TransformerCost)
+    assert found.cost.linear_weight == pytest.approx(12e-9)
+    assert found.cost.quadratic_weight == pytest.approx(4e-9)
+    assert (found.seconds_per_cost, found.batch_overhead) == (1.0, pytest.approx(0.02))
+
+
+@pytest.mark.parametrize("cost", [COST, position_count])
+def test_one_shape_gives_a_rate_and_no_constant(clock, cost):
+    clock(lambda _: 0.5)
+    (shape,) = shapes_of(9, rows=4)
+    found = calibrate(calibrated_step, [shape], jnp.zeros(()), EXAMPLE, cost=cost)
+    lengths = np.array([[9, 36]])
+    assert found.batch_overhead == 0
+    assert 4 * found.seconds_per_cost * found.cost(lengths)[0] == pytest.approx(0.5)
+
+
+def test_the_error_tells_how_well_other_shapes_are_predicted(clock):
     clock(lambda shape: dict(shape.lengths)["text"] ** 3)
     poor = calibrate(calibrated_step, shapes_of(2, 9, 30), jnp.zeros(()), EXAMPLE)
     assert poor.error > 0.5
     assert math.isnan(calibrate(calibrated_step, shapes_of(5), jnp.zeros(()), EXAMPLE).error)
 
 
-def test_steps_that_all_take_as_long_still_have_a_price(clock):
+@pytest.mark.parametrize("cost", [COST, position_count])
+@pytest.mark.parametrize("lengths", [(2, 30), (2, 9, 30)])
+def test_steps_that_all_take_as_long_still_have_a_price(clock, lengths, cost):
+    """And it is so low that no smaller shape seems to save anything."""
     clock(lambda _: 0.5)
-    assert calibrate(calibrated_step, shapes_of(2, 9, 30), jnp.zeros(()), EXAMPLE).seconds_per_cost > 0
+    found = calibrate(calibrated_step, shapes_of(*lengths), jnp.zeros(()), EXAMPLE, cost=cost)
+    assert found.seconds_per_cost > 0
+    each = 8 * found.cost(np.array([[2, 8], [30, 120]]))
+    assert (each > 0).all()
+    np.testing.assert_allclose(found.seconds_per_cost * (found.batch_overhead + each), 0.5, rtol=1e-5)
 
 
 def test_lengths_that_are_all_equal_are_one_shape():
     assert typical_shapes(LengthTable(("text",), np.full((9, 1), 5)), 4) == [BatchShape.of(4, {"text": 5})]
     assert typical_shapes(LengthTable(("text",), np.array([[0], [0]])), 4) == [BatchShape.of(4, {"text": 1})]
+
+
+def test_shares_choose_the_typical_shapes():
+    shapes = typical_shapes(TABLE, 8, (0.25, 0.5, 0.9, 0.99, 1))
+    assert [dict(shape.lengths)["text"] for shape in shapes] == sorted(dict(shape.lengths)["text"] for shape in shapes)
+    assert len(shapes) == 5
+    assert set(typical_shapes(TABLE, 8)) < set(shapes)
+    for shares in ((), (0.5, 1.1), (-0.1,)):
+        with pytest.raises(PaddingError, match="got shares="):
+            typical_shapes(TABLE, 8, shares)
 
 
 def test_bad_calibrations():

@@ -88,6 +88,25 @@ def test_the_table_is_one_row_per_figure(quick):
 
 
 @pytest.mark.experiment
+def test_the_number_of_shapes_is_chosen_and_nothing_is_compiled_twice(tmp_path):
+    arguments = ["--quick", "--modalities", "text", "--samples", "48", "--policies", "planned_auto/length"]
+    assert main([*arguments, "--epochs", "1", "--max-minutes", "9", "--out", str(tmp_path / "run")]) == 0
+    results = json.loads((tmp_path / "run" / "results.json").read_text(encoding="utf-8"))
+    (row,) = results["rows"]
+    assert 1 <= row["compiled_while_planning"] <= 2
+    assert row["backend_compiles"] == row["shapes"] == row["shapes_so_far"][-1]
+    assert row["estimated"] == []
+    assert re.match(r"\d+ batch shape", row["reason"])
+    assert f"It chose {row['reason']}." in markdown(results)
+    assert f"Planning of planned auto, length, compiles and times {row['compiled_while_planning']} shape" in markdown(
+        results
+    )
+    compiled = re.search(r"^train_step +(\d+) ", results["compile_report"], re.MULTILINE)
+    assert compiled
+    assert int(compiled[1]) == row["shapes"]
+
+
+@pytest.mark.experiment
 def test_a_run_cut_short_says_so(tmp_path):
     arguments = ["--quick", "--modalities", "text", "--policies", "exact", "--max-minutes", "0.0001"]
     assert main([*arguments, "--out", str(tmp_path / "run")]) == 0

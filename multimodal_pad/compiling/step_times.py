@@ -1,0 +1,87 @@
+"""Seconds that a step takes at a batch shape, and those that its program took to compile."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from multimodal_pad.compiling.log import CompileLog
+from multimodal_pad.compiling.table import StepTable, batch_struct
+from multimodal_pad.errors import PaddingError
+from multimodal_pad.padding import BatchShape, PaddedBatch
+
+
+@dataclass(frozen=True)
+class StepTime:
+    """What was measured at one batch shape.
+
+    Attributes:
+        shape: of the batch.
+        step_seconds: median of the steps timed.
+        compile_seconds: to trace, lower and compile its program.
+    """
+
+    shape: BatchShape
+    step_seconds: float
+    compile_seconds: float
+
+
+def time_steps(
+    table: StepTable, shapes: Sequence[BatchShape], state: Any, example: PaddedBatch, repeats: int
+) -> np.ndarray:
+    """Median seconds of a step at each shape, float64 ``(n,)``; every position is real, and a first step is left out.
+
+    The steps run on a copy of the state, so that a table which donates it leaves the caller's.
+
+    Raises:
+        PaddingError: the step gives no next state.
+    """
+    batches = [_blank(batch_struct(example, shape)) for shape in shapes]
+    seconds = np.zeros((repeats + 1, len(shapes)))
+    state = jax.tree.map(lambda x: jnp.array(x, copy=True), state)
+    rng = np.random.default_rng(0)
+    for turn in range(repeats + 1):
+        # In another order each time, as in training: a step after one of a large shape takes longer.
+        for place in rng.permutation(len(shapes)).tolist():
+            started = time.perf_counter()
+            result = jax.block_until_ready(table(state, batches[place]))
+            seconds[turn, place] = time.perf_counter() - started
+            state = _next_state(result, state)
+    return np.median(seconds[1:], axis=0)
+
+
+def seconds_from_cache(log: CompileLog) -> float:
+    """Seconds that compiling would have taken beside reading, of the programs that the persistent cache gave.
+
+    They count as compiled, since the programs of other shapes will not be there. The cache stores whole seconds,
+    rounded down: half a second is what that leaves out on average.
+    """
+    return max(0.0, log.total.saved_seconds + 0.5 * log.total.cache_hits)
+
+
+def _next_state(result: Any, state: Any) -> Any:
+    """The state that a step gave: all of its result, or the first part of it."""
+    wanted = jax.tree.structure(state)
+    for candidate in (result, result[0] if isinstance(result, tuple) and result else None):
+        if jax.tree.structure(candidate) == wanted:
+            return candidate
+    raise PaddingError(
+        f"got a step whose result is {jax.tree.structure(result)}, and its state is {wanted}; give one that returns "
+        "the next state, or a tuple that begins with it"
+    )
+
+
+def _blank(struct: PaddedBatch) -> PaddedBatch:
+    """A batch of zeros with every position real."""
+
+    def filled(x: Any) -> np.ndarray:
+        return np.ones(x.shape, bool) if x.dtype == bool else np.zeros(x.shape, x.dtype)
+
+    blank = jax.tree.map(filled, struct)
+    return blank._replace(features={m: np.zeros(x.shape, x.dtype) for m, x in struct.features.items()})
