@@ -124,7 +124,7 @@ def notes(results: dict[str, Any]) -> list[str]:
         f"{config['epochs']} epochs, {results['parameters']:,} parameters.",
         "Real: the share of padded positions, and of their cost in FLOPs, that belongs to samples. Batch memory: mean "
         "bytes of a batch. Device memory: bytes that the step of the largest shape holds. Compiling before: ahead of "
-        "the first step, on two threads; during: when a shape first comes. Samples/s: once compiled.",
+        "the first step, side by side; during: when a shape first comes. Samples/s: once compiled.",
     ]
     for row in (row for row in results["rows"] if row["policy"] == "planned_auto"):
         texts.append(_planned_auto(row))

@@ -158,6 +158,6 @@ def _batches(
 ) -> list[list[int]]:
     """The sample numbers of each batch of the first epoch; rows that only fill up are left out."""
     name, grouping = compare_padding.parse_policy(spec)
-    arguments = (grouping, samples, lengths, config.corpus, model_config)
-    batcher = compare_padding.make_batcher(compare_padding.make_policy(name, *arguments), *arguments)
+    policy = compare_padding.make_policy(name, grouping, lengths, config.corpus, model_config)
+    batcher = compare_padding.make_batcher(policy, grouping, samples, lengths, config.corpus, model_config)
     return [[int(i) for i in row if i != EMPTY] for _, row in batcher.schedule(0)]

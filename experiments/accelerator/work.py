@@ -52,9 +52,10 @@ class Work:
         """The batches of a policy of :mod:`experiments.compare_padding`, as ``"planned_8/length"``."""
         if spec not in self._batchers:
             name, grouping = compare_padding.parse_policy(spec)
-            arguments = (grouping, self.samples, self.lengths, self.corpus, self.model_config)
-            policy = compare_padding.make_policy(name, *arguments)
-            self._batchers[spec] = compare_padding.make_batcher(policy, *arguments)
+            policy = compare_padding.make_policy(name, grouping, self.lengths, self.corpus, self.model_config)
+            self._batchers[spec] = compare_padding.make_batcher(
+                policy, grouping, self.samples, self.lengths, self.corpus, self.model_config
+            )
         return self._batchers[spec]
 
     def padded_lengths(self, shapes: Iterable[BatchShape]) -> np.ndarray:
