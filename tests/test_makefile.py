@@ -41,9 +41,10 @@ def fake_smi(tmp_path, monkeypatch):
 
 
 def make(*arguments):
-    return subprocess.run(
-        [MAKE, *arguments, f"PYTHON={sys.executable}"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    """As where nothing is installed yet, unless a folder is given that says otherwise."""
+    nowhere = [] if any(argument.startswith("VENV=") for argument in arguments) else ["VENV=not-installed"]
+    command = [MAKE, *arguments, *nowhere, f"PYTHON={sys.executable}"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
 H200 = "580.95.05, NVIDIA H200, 9.0"
