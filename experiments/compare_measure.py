@@ -43,7 +43,7 @@ class Measured:
 
 @lru_cache(maxsize=1)
 def initial_model(config: TransformerConfig, seed: int) -> MultimodalTransformer:
-    """The model that every policy starts from: made once, since each of its initializers is a program of its own."""
+    """The model that every policy starts from."""
     return MultimodalTransformer(config, rngs=nnx.Rngs(seed))
 
 

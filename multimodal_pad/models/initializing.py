@@ -1,4 +1,4 @@
-"""The parameters of a new model: drawn at once, by one small program, whatever their number.
+"""The parameters of a new model: drawn at once, on the host, whatever their number.
 
 Each call of a JAX initializer is a program of its own, which takes longer to compile than to run. Here the parts of a
 model say what they need, and the outermost of them draws it as one vector.
@@ -7,18 +7,17 @@ model say what they need, and the outermost of them draws it as one vector.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, cast
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.core import Tracer
 
-_TRUNCATED_DEVIATION = 0.87962566103423978
-"""Standard deviation of a standard normal that is cut off at -2 and 2."""
+from multimodal_pad.models.threefry import random_bits
 
 
 @dataclass(frozen=True)
@@ -45,13 +44,13 @@ class Draws:
 
 
 def lecun_normal(draws: Any, shape: Sequence[int], dtype: Any = None) -> Any:
-    """For a kernel ``(inputs, outputs)``: truncated normal of variance 1 / inputs (LeCun et al. 1998, section 4.6)."""
+    """For a kernel ``(inputs, outputs)``: normal of variance 1 / inputs (LeCun et al. 1998, section 4.6)."""
     del dtype
     return _Drawn((*draws.stack, *shape), float(shape[-2]) ** -0.5)
 
 
 def embedding_normal(draws: Any, shape: Sequence[int], dtype: Any = None) -> Any:
-    """For a table ``(tokens, width)``: truncated normal of variance 1 / width."""
+    """For a table ``(tokens, width)``: normal of variance 1 / width."""
     del dtype
     return _Drawn((*draws.stack, *shape), float(shape[-1]) ** -0.5)
 
@@ -78,8 +77,8 @@ def drawn_at_once(module: nnx.Module, rngs: nnx.Rngs) -> Iterator[nnx.Rngs]:
     """Make the parts of ``module`` with what this gives; when the block ends their parameters have values.
 
     Blocks nest: the outermost draws. The values follow from the stream ``params`` of ``rngs`` and from the shapes of
-    the parameters in the order of their paths, and are the same inside and outside of ``jax.jit``. They are drawn on
-    CPU where JAX has that too, and lie on its default device.
+    the parameters in the order of their paths, and are the same inside and outside of ``jax.jit``, to rounding. They
+    lie on JAX's default device.
     """
     if isinstance(rngs, Draws):
         yield rngs
@@ -105,24 +104,22 @@ def drawn_at_once(module: nnx.Module, rngs: nnx.Rngs) -> Iterator[nnx.Rngs]:
 def _draw(stream: nnx.RngStream, size: int) -> Any:
     """Unit normals ``(size,)``: a NumPy array, or a tracer where the key is one."""
     key, count = stream.key.get_raw_value(), stream.count.get_raw_value()
-    traced = isinstance(key, Tracer) or isinstance(count, Tracer)
-    with nullcontext() if traced else _on_cpu():
-        vector = _unit_normals(key, count, size)
+    even = size + size % 2
+    if isinstance(key, Tracer) or isinstance(count, Tracer):
+        normals = _normals(jnp, jax.random.bits(jax.random.fold_in(key, count), (even,)))
+        count = count + 1
+    else:
+        normals = _normals(np, random_bits(key, count, even))
+        count = jax.device_put(np.asarray(count) + np.uint32(1))
     # Counted here, since `stream()` would compile a program to fold the count in, and one to add.
-    stream.count.set_raw_value(count + 1 if traced else jax.device_put(np.asarray(count) + np.uint32(1)))
-    return vector if traced else np.asarray(vector)
+    stream.count.set_raw_value(count)
+    return normals[:size]
 
 
-@partial(jax.jit, static_argnums=2)
-def _unit_normals(key: jax.Array, count: jax.Array, size: int) -> jax.Array:
-    """Truncated normals of variance 1."""
-    drawn = jax.random.truncated_normal(jax.random.fold_in(key, count), -2, 2, (size,)) / _TRUNCATED_DEVIATION
+def _normals(xp: Any, bits: Any) -> Any:
+    """Normals of random bits, both ``(n,)`` of an even n (Box and Muller 1958), with NumPy or ``jax.numpy``."""
+    first, second = xp.split((bits >> 8).astype(np.float32) * np.float32(2**-24), 2)
+    radius, angle = xp.sqrt(-2 * xp.log1p(-first)), np.float32(2 * np.pi) * second
+    drawn = xp.concatenate([radius * xp.cos(angle), radius * xp.sin(angle)])
     # Else XLA would draw anew for each parameter that is cut out of it.
-    return jax.lax.optimization_barrier(drawn)
-
-
-def _on_cpu() -> Any:
-    try:
-        return jax.default_device(jax.local_devices(backend="cpu")[0])
-    except RuntimeError:  # JAX_PLATFORMS leaves it out
-        return nullcontext()
+    return drawn if xp is np else jax.lax.optimization_barrier(drawn)
