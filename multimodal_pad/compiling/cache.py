@@ -26,7 +26,7 @@ def use_compilation_cache(cache_dir: str | Path) -> Path:
     **What lies in the folder is run as code**, as it is. So it is made for its user alone, and one that
     others can write to is refused, here or anywhere above it.
 
-    Threads and processes may share the folder: an entry is written aside and renamed, so that nobody reads half of
+    Threads and processes may share the folder: an entry is written aside and renamed, so that no reader sees half of
     it, and one that is damaged is compiled again and replaced. Two processes that start at the same time compile what
     neither finds there; each program is kept once.
 
