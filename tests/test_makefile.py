@@ -63,14 +63,21 @@ H200 = "580.95.05, NVIDIA H200, 9.0"
         ("525.1, Tesla K80, 3.7", "cpu", "Tesla K80 is too old; CUDA 12 needs compute capability 5.2, and it has 3.7."),
     ],
 )
-@pytest.mark.parametrize(("goal", "extras"), [("test", "dev"), ("compare", "experiments"), ("evidence", "experiments")])
-def test_the_driver_decides(says, extra, first, goal, extras, fake_smi, tmp_path):
+def test_the_driver_decides(says, extra, first, fake_smi, tmp_path):
     fake_smi(says)
-    done = make("-n", goal, f"VENV={tmp_path / 'venv'}")
+    done = make("-n", "test", f"VENV={tmp_path / 'venv'}")
     assert (done.returncode, done.stderr) == (0, "")
     assert first in done.stdout.splitlines()[0]
-    assert f"--editable '.[{extras},{extra}]'" in done.stdout
-    assert f"touch {tmp_path / 'venv'}/installed-{VERSION}-{extra}-{extras}" in done.stdout
+    assert f"--editable '.[dev,{extra}]'" in done.stdout
+    assert f"touch {tmp_path / 'venv'}/installed-{VERSION}-{extra}-dev" in done.stdout
+
+
+@pytest.mark.parametrize("goal", ["compare", "evidence"])
+def test_for_experiments_as_for_tests(goal, fake_smi):
+    fake_smi(H200)
+    done = make("-n", goal)
+    assert done.stdout.startswith("JAX for CUDA 13 (NVIDIA H200")
+    assert "--editable '.[experiments,cuda13]'" in done.stdout
 
 
 @pytest.mark.parametrize(
