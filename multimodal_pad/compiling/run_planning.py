@@ -66,7 +66,11 @@ def plan_run(
         example: any batch, as for :func:`warm_up`.
         epochs: of the run; count those of all runs that will read the same programs from the cache.
         cost: per row, as for :func:`~multimodal_pad.plan_shapes`; its unit doesn't matter.
-        alignment, grouping, batch_size, seed, effort: as for :func:`~multimodal_pad.plan_shapes`.
+        alignment: of padded lengths, as for :func:`~multimodal_pad.plan_shapes`, and so are the next four.
+        grouping: ``"length"`` or ``"random"``.
+        batch_size: rows per batch, or a budget.
+        seed: of the search.
+        effort: of the search.
         repeats: runs of each of the two programs after a first one; their median counts.
         cache_dir: folder of the persistent compilation cache, see :func:`use_compilation_cache`. What was measured is
             kept there, too, in a file per device and program, so that the next run doesn't measure.
