@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -25,6 +24,7 @@ from experiments.accelerator.record import Record
 from experiments.claims.exactness import apart, with_nan
 from experiments.peers.jax_side import parameters_of
 from multimodal_pad import PaddedBatch, pad_samples
+from multimodal_pad.compiling import default_threads
 from multimodal_pad.models import ModalityConfig, MultimodalTransformer, TransformerConfig, masked_attention
 
 PRECISIONS = (None, "tensorfloat32", "float32")
@@ -36,7 +36,6 @@ ATTENTION = {"odd lengths": ((17, 49), (17, 3, 1, 0, 9), (49, 1, 0, 5, 21)), "le
 HEADS, HEAD_WIDTH = 2, 16
 DIRECTIONS = 8
 STEP = 1e-6
-THREADS = 8
 
 Row = dict[str, Any]
 
@@ -94,8 +93,7 @@ def measure(_name: str, config: Config, record: Record, clock: Clock, _cache_dir
     def run(check: Check) -> Row | None:
         return None if clock.over() else run_check(*check)
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with ThreadPoolExecutor(min(THREADS, cores)) as pool:
+    with ThreadPoolExecutor(default_threads()) as pool:
         for future in as_completed([pool.submit(run, check) for check in checks]):
             row = future.result()
             if row is not None:

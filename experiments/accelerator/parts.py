@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -160,9 +159,8 @@ class Run:
             "run_seconds": round(run_seconds, 1),
         }
         write(folder / RESULTS, values)
-        for name in (first, *others):  # left by a part that was ended while it wrote
-            with suppress(FileNotFoundError):
-                (folder / f".{name}.json.new").unlink()
+        for unfinished_file in folder.glob(".*.part"):  # left by a part that was ended while it wrote
+            unfinished_file.unlink(missing_ok=True)
 
 
 class LeftOut(Exception):  # noqa: N818 - no error: nothing is wrong

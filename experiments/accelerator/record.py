@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from multimodal_pad.output import write_file
+
 
 @dataclass
 class Record:
@@ -40,9 +42,7 @@ class Record:
 
 def write(path: Path, values: dict[str, Any]) -> None:
     """Replace a file by these JSON values: a reader sees the old ones or the new ones."""
-    beside = path.with_name(f".{path.name}.new")
-    beside.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
-    beside.replace(path)
+    write_file(path, (json.dumps(values, indent=1) + "\n").encode())
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import jax
 
 from multimodal_pad.compiling.options import default_threads
 from multimodal_pad.compiling.step_times import StepTime
-from multimodal_pad.compiling.table import StepTable
+from multimodal_pad.compiling.table import StepTable, program_digest
 from multimodal_pad.errors import CalibrationWarning
 from multimodal_pad.output import write_file
 from multimodal_pad.padding import BatchShape
@@ -43,7 +43,7 @@ def identity(table: StepTable, lowered: Any) -> dict[str, Any]:
         "options": {name: str(value) for name, value in sorted(table.compiler_options.items())},
         "flags": os.environ.get("XLA_FLAGS", ""),
         "step": table.name,
-        "program": hashlib.sha256(lowered.as_text().encode()).hexdigest(),
+        "program": program_digest(lowered),
     }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from multimodal_pad.compiling.cache import cache_in_use, use_compilation_cache, write_whole_entries
 from multimodal_pad.compiling.log import CompileLog
 from multimodal_pad.compiling.options import CompilerOptions, default_threads
-from multimodal_pad.compiling.table import CompiledStep, StepTable, as_table, batch_struct
+from multimodal_pad.compiling.table import CompiledStep, StepTable, as_table, batch_struct, program_digest
 from multimodal_pad.errors import PaddingError
 from multimodal_pad.lengths import check_whole
 from multimodal_pad.padding import BatchShape, PaddedBatch
@@ -167,7 +166,7 @@ def compile_all(jobs: Sequence[Job], state: Any, *, threads: int | None, progres
                     if future.done():
                         future.result()  # raises at once, and not when everything else is compiled
                 lowered, seconds = table.lower(state, batch)
-                program = _digest(lowered) if cached else (id(table), batch.shape)
+                program = program_digest(lowered) if cached else (id(table), batch.shape)
                 job = table, batch.shape, lowered, seconds
                 if program in programs:
                     third.append(job)
@@ -195,12 +194,3 @@ def listed_shapes(shapes: Shapes) -> list[BatchShape]:
 
 def _volume(shape: BatchShape) -> int:
     return shape.batch_size * sum(length for _, length in shape.lengths)
-
-
-def _digest(lowered: Any) -> bytes:
-    """Equal for lowered functions of equal programs.
-
-    JAX's cache key is made of the program, too, and of the compiler's options: programs with equal keys have equal
-    digests. It takes 0.1 s for a program that takes 3 s to lower.
-    """
-    return hashlib.sha256(lowered.as_text().encode()).digest()
