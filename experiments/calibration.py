@@ -25,7 +25,7 @@ from experiments.provenance import where_measured
 from multimodal_pad import Planned, plan_shapes
 from multimodal_pad.cli import exit_status
 from multimodal_pad.compiling import Calibration, StepTable, calibrate, typical_shapes
-from multimodal_pad.cost import Cost
+from multimodal_pad.planning.cost import Cost
 
 QUANTILES = (0.25, 0.5, 0.9, 0.99, 1.0)
 """Of the lengths: the step is calibrated at a shape of each."""

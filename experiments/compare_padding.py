@@ -44,10 +44,10 @@ from multimodal_pad import (
 )
 from multimodal_pad.cli import exit_status
 from multimodal_pad.compiling import CompileLog, StepTable, plan_run
-from multimodal_pad.lengths import Sample
+from multimodal_pad.lengths.table import Sample
 from multimodal_pad.models import ModalityConfig, TransformerConfig
 from multimodal_pad.output import write_folder
-from multimodal_pad.schedule import Grouping
+from multimodal_pad.scheduling.schedule import Grouping
 from multimodal_pad.sources import Meld, Synthetic
 from multimodal_pad.training import TrainStep
 

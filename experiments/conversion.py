@@ -28,7 +28,7 @@ from experiments.output import write_results
 from multimodal_pad.cli import exit_status
 from multimodal_pad.sources import Synthetic
 from multimodal_pad.sources.inspection import inspect_cache
-from tests.corpora import write_mult
+from tests.helpers.corpora import write_mult
 
 MOSI = {"train": 1284, "valid": 229, "test": 686}
 MOSEI = {"train": 16326, "valid": 1871, "test": 4659}

@@ -11,8 +11,8 @@ import numpy as np
 
 from multimodal_pad import LengthTable, PaddingError
 from multimodal_pad.errors import SourceError
-from multimodal_pad.lengths import Source
-from multimodal_pad.schedule import Grouping
+from multimodal_pad.lengths.table import Source
+from multimodal_pad.scheduling.schedule import Grouping
 from multimodal_pad.sources import Meld, Mmsa, Mult, NumpyDir, Synthetic
 from multimodal_pad.sources.corpus import NonFinite
 from multimodal_pad.sources.mult import EMOTIONS

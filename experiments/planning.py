@@ -29,10 +29,10 @@ from rich.progress import track
 
 from multimodal_pad import LengthTable, Planned, ShapePlan, make_schedule, plan_shapes
 from multimodal_pad.cli import exit_status
-from multimodal_pad.comparison import ladders_within, policy_efficiency
 from multimodal_pad.output import write_folder
-from multimodal_pad.plan_plot import plot_plan
-from multimodal_pad.serving import plan_efficiency
+from multimodal_pad.planning.comparison import ladders_within, policy_efficiency
+from multimodal_pad.planning.plan_fit import plan_efficiency
+from multimodal_pad.planning.plan_plot import plot_plan
 from multimodal_pad.sources import Meld, Synthetic
 
 SHAPES = (1, 4, 8, 16, 32)

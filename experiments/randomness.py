@@ -29,7 +29,7 @@ from experiments.provenance import where_measured
 from multimodal_pad import BucketBatcher, Ladder, LengthTable, Planned, Policy, make_schedule, plan_shapes
 from multimodal_pad.cli import exit_status
 from multimodal_pad.models import MultimodalTransformer, TransformerConfig
-from multimodal_pad.schedule import WINDOW, Grouping
+from multimodal_pad.scheduling.schedule import WINDOW, Grouping
 from multimodal_pad.sources import Meld, Synthetic
 from multimodal_pad.sources.meld import EMOTIONS
 from multimodal_pad.training import fit, make_optimizer

@@ -4,19 +4,19 @@ The model side (``multimodal_pad.compiling``, ``.models``, ``.training``) import
 imported from here.
 """
 
-from multimodal_pad.batcher import BucketBatcher
-from multimodal_pad.cost import BatchBudget, TransformerCost, attention_area, position_count
+from multimodal_pad.batching.batcher import BucketBatcher
+from multimodal_pad.batching.ledger import PaddingStats
+from multimodal_pad.batching.streams import StreamBatcher
 from multimodal_pad.errors import PaddingError, PlanWarning
-from multimodal_pad.lengths import LengthTable
-from multimodal_pad.padding import BatchShape, PaddedBatch, pad_samples, unpad
-from multimodal_pad.plan import ShapePlan
-from multimodal_pad.planner import plan_shapes
-from multimodal_pad.policies import Exact, Fixed, Ladder, Planned, Policy
-from multimodal_pad.run_time import RunTime
-from multimodal_pad.schedule import Schedule, make_schedule
-from multimodal_pad.stats import PaddingStats
-from multimodal_pad.steps import Steps
-from multimodal_pad.streams import StreamBatcher
+from multimodal_pad.layouts.padded import BatchShape, PaddedBatch, pad_samples, unpad
+from multimodal_pad.lengths.table import LengthTable
+from multimodal_pad.planning.cost import BatchBudget, TransformerCost, attention_area, position_count
+from multimodal_pad.planning.plan import ShapePlan
+from multimodal_pad.planning.planner import plan_shapes
+from multimodal_pad.planning.run_time import RunTime
+from multimodal_pad.scheduling.policies import Exact, Fixed, Ladder, Planned, Policy
+from multimodal_pad.scheduling.schedule import Schedule, make_schedule
+from multimodal_pad.scheduling.steps import Steps
 
 __version__ = "0.1.0"
 

@@ -16,14 +16,14 @@ import grain
 import numpy as np
 from absl import flags
 
-from multimodal_pad.batcher import BucketBatcher, Position
-from multimodal_pad.cost import Cost
+from multimodal_pad.batching.batcher import BucketBatcher, Position
+from multimodal_pad.batching.streams.buffer import StreamBuffer
+from multimodal_pad.batching.streams.intake import Intake, Waiting, pad_waiting
 from multimodal_pad.errors import PaddingError, PlanWarning
-from multimodal_pad.lengths import check_whole
-from multimodal_pad.padding import PaddedBatch
-from multimodal_pad.policies import LongSamples, Policy, check_long_samples, choose_cost
-from multimodal_pad.streams.buffer import StreamBuffer
-from multimodal_pad.streams.intake import Intake, Waiting, pad_waiting
+from multimodal_pad.layouts.padded import PaddedBatch
+from multimodal_pad.lengths.table import check_whole
+from multimodal_pad.planning.cost import Cost
+from multimodal_pad.scheduling.policies import LongSamples, Policy, check_long_samples, choose_cost
 
 _CHUNK = 256  # samples read before they are looked at
 

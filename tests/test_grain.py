@@ -11,8 +11,8 @@ import pytest
 
 from multimodal_pad import BucketBatcher, Fixed, Ladder, LengthTable, PaddingError, StreamBatcher
 from multimodal_pad.errors import SampleError, UncoveredLengthError
+from tests.helpers.batches import assert_same
 from tests.strategies import make_samples
-from tests.test_resuming import assert_same
 
 grain = pytest.importorskip("grain")
 

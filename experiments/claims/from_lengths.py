@@ -9,8 +9,8 @@ import numpy as np
 from experiments.claims.claim import Claim, Setting
 from experiments.distributions import DISTRIBUTIONS, draw_lengths
 from multimodal_pad import Exact, Fixed, LengthTable, Planned, Policy, make_schedule, plan_shapes, unpad
-from multimodal_pad.schedule import Grouping
-from multimodal_pad.steps import EMPTY
+from multimodal_pad.scheduling.schedule import Grouping
+from multimodal_pad.scheduling.steps import EMPTY
 
 FILE_LENGTHS = {"text": 50, "audio": 375, "visual": 500}
 """What the files of CMU-MOSI are padded, and cut, to."""

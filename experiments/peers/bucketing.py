@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from multimodal_pad import Ladder, LengthTable
-from multimodal_pad.cost import Cost
-from multimodal_pad.steps import Steps
+from multimodal_pad.planning.cost import Cost
+from multimodal_pad.scheduling.steps import Steps
 
 MOST_MEGABATCH = 50
 """Batches that Hugging Face sorts together, at most."""

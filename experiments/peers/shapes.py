@@ -31,11 +31,11 @@ from experiments.peers.bucketing import (
 from experiments.planning import reference_cost
 from experiments.tables import Table
 from multimodal_pad import Exact, Fixed, Ladder, LengthTable, PaddingError, Planned, Policy, make_schedule, plan_shapes
-from multimodal_pad.cost import Cost
-from multimodal_pad.dealing import shuffled
-from multimodal_pad.schedule import Grouping
-from multimodal_pad.stats import PaddingStats
-from multimodal_pad.steps import EMPTY, Steps
+from multimodal_pad.batching.ledger import PaddingStats
+from multimodal_pad.planning.cost import Cost
+from multimodal_pad.scheduling.dealing import shuffled
+from multimodal_pad.scheduling.schedule import Grouping
+from multimodal_pad.scheduling.steps import EMPTY, Steps
 
 KEYS = ("audio", "text")
 """The modalities that rules with one sort key sort by."""

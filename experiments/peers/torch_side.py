@@ -24,7 +24,7 @@ from experiments.peers.contenders import (
 )
 from multimodal_pad import BucketBatcher
 from multimodal_pad.models import TransformerConfig
-from multimodal_pad.steps import EMPTY
+from multimodal_pad.scheduling.steps import EMPTY
 
 
 def prepare(library: str, config: Config, parameters: dict[str, Any]) -> tuple[dict[str, Any], Callable[..., Any]]:

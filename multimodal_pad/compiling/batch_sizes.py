@@ -15,11 +15,11 @@ from multimodal_pad.compiling.cache import use_compilation_cache
 from multimodal_pad.compiling.options import CompilerOptions
 from multimodal_pad.compiling.table import StepTable, as_table, batch_struct
 from multimodal_pad.compiling.warming import compile_all
-from multimodal_pad.cost import TransformerCost
 from multimodal_pad.errors import PaddingError, PlanError, PlanWarning
-from multimodal_pad.lengths import LONGEST, check_whole
-from multimodal_pad.padding import BatchShape, PaddedBatch
-from multimodal_pad.plan import ShapePlan
+from multimodal_pad.layouts.padded import BatchShape, PaddedBatch
+from multimodal_pad.lengths.table import LONGEST, check_whole
+from multimodal_pad.planning.cost import TransformerCost
+from multimodal_pad.planning.plan import ShapePlan
 
 FIRST_ROWS = 4
 """Times ``multiple``: the rows of a shape's first compilation. Not one, where XLA drops an axis."""

@@ -14,12 +14,12 @@ from multimodal_pad.compiling.options import CompilerOptions, default_threads
 from multimodal_pad.compiling.step_times import StepTime, seconds_from_cache, time_steps
 from multimodal_pad.compiling.table import StepTable, as_table, batch_struct
 from multimodal_pad.compiling.warming import Shapes, compile_all, listed_shapes
-from multimodal_pad.cost import Cost, TransformerCost, position_count, priced_modalities
 from multimodal_pad.errors import PaddingError
-from multimodal_pad.lengths import LengthTable, check_whole
-from multimodal_pad.padding import BatchShape, PaddedBatch
-from multimodal_pad.plan import ShapePlan
-from multimodal_pad.run_time import RunTime
+from multimodal_pad.layouts.padded import BatchShape, PaddedBatch
+from multimodal_pad.lengths.table import LengthTable, check_whole
+from multimodal_pad.planning.cost import Cost, TransformerCost, position_count, priced_modalities
+from multimodal_pad.planning.plan import ShapePlan
+from multimodal_pad.planning.run_time import RunTime
 
 MOST_FOR_ONE_RATE = 2
 """Up to so many shapes the fit has one rate for all FLOPs of a :class:`~multimodal_pad.TransformerCost`."""

@@ -17,8 +17,8 @@ from multimodal_pad.compiling.options import default_threads
 from multimodal_pad.compiling.step_times import StepTime
 from multimodal_pad.compiling.table import StepTable, program_digest
 from multimodal_pad.errors import CalibrationWarning
+from multimodal_pad.layouts.padded import BatchShape
 from multimodal_pad.output import write_file
-from multimodal_pad.padding import BatchShape
 
 FORMAT, VERSION = "multimodal_pad calibration", 1
 

@@ -16,15 +16,15 @@ from multimodal_pad.compiling.calibration_file import CalibrationFile, identity
 from multimodal_pad.compiling.log import CompileLog
 from multimodal_pad.compiling.step_times import StepTime, seconds_from_cache, time_steps
 from multimodal_pad.compiling.table import StepTable, batch_struct
-from multimodal_pad.cost import BatchBudget, Cost, position_count
 from multimodal_pad.errors import PaddingError
-from multimodal_pad.lengths import LengthTable, check_whole
-from multimodal_pad.padding import BatchShape, PaddedBatch
-from multimodal_pad.plan import ShapePlan
-from multimodal_pad.planner import plan_shapes
-from multimodal_pad.planning_task import PlanningTask
-from multimodal_pad.run_time import RunTime
-from multimodal_pad.schedule import Grouping
+from multimodal_pad.layouts.padded import BatchShape, PaddedBatch
+from multimodal_pad.lengths.table import LengthTable, check_whole
+from multimodal_pad.planning.cost import BatchBudget, Cost, position_count
+from multimodal_pad.planning.plan import ShapePlan
+from multimodal_pad.planning.planner import plan_shapes
+from multimodal_pad.planning.run_time import RunTime
+from multimodal_pad.planning.task import PlanningTask
+from multimodal_pad.scheduling.schedule import Grouping
 
 
 def plan_run(

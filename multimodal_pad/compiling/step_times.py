@@ -14,7 +14,7 @@ import numpy as np
 from multimodal_pad.compiling.log import CompileLog
 from multimodal_pad.compiling.table import StepTable, batch_struct
 from multimodal_pad.errors import PaddingError
-from multimodal_pad.padding import BatchShape, PaddedBatch
+from multimodal_pad.layouts.padded import BatchShape, PaddedBatch
 
 
 @dataclass(frozen=True)

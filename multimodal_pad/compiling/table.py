@@ -16,7 +16,7 @@ import numpy as np
 from multimodal_pad.compiling.events import report_shape
 from multimodal_pad.compiling.options import CompilerOptions, OptionSet
 from multimodal_pad.errors import PaddingError, PlanWarning, UnplannedShapeError
-from multimodal_pad.padding import BatchShape, PaddedBatch
+from multimodal_pad.layouts.padded import BatchShape, PaddedBatch
 from multimodal_pad.text_table import text_table
 
 

@@ -15,9 +15,9 @@ from multimodal_pad.compiling.log import CompileLog
 from multimodal_pad.compiling.options import CompilerOptions, default_threads
 from multimodal_pad.compiling.table import CompiledStep, StepTable, as_table, batch_struct, program_digest
 from multimodal_pad.errors import PaddingError
-from multimodal_pad.lengths import check_whole
-from multimodal_pad.padding import BatchShape, PaddedBatch
-from multimodal_pad.plan import ShapePlan
+from multimodal_pad.layouts.padded import BatchShape, PaddedBatch
+from multimodal_pad.lengths.table import check_whole
+from multimodal_pad.planning.plan import ShapePlan
 
 Shapes = ShapePlan | Iterable[BatchShape]
 """The batch shapes to compile for: a plan's, or a list."""

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Self, get_args
 import numpy as np
 
 from multimodal_pad.errors import PaddingError, SourceError
-from multimodal_pad.lengths import TARGETS, LengthTable
+from multimodal_pad.lengths.table import TARGETS, LengthTable
 
 NonFinite = Literal["error", "zero"]
 

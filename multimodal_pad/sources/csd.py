@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from multimodal_pad.errors import PaddingError, SourceError
-from multimodal_pad.lengths import LengthTable, check_names
+from multimodal_pad.lengths.table import LengthTable, check_names
 from multimodal_pad.sources.corpus import (
     Corpus,
     LeftOut,

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from multimodal_pad.errors import SourceError
-from multimodal_pad.length_files import DAMAGED
+from multimodal_pad.lengths.files import DAMAGED
 from multimodal_pad.sources.corpus import Progress
 
 logger = logging.getLogger(__name__)

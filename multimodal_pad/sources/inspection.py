@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from multimodal_pad.comparison import PolicyEfficiency, policy_efficiency
-from multimodal_pad.cost import TransformerCost
 from multimodal_pad.errors import SourceError
-from multimodal_pad.lengths import LengthTable
-from multimodal_pad.planner import plan_shapes
-from multimodal_pad.policies import Exact, Fixed, Planned, Policy
-from multimodal_pad.schedule import Grouping
+from multimodal_pad.lengths.table import LengthTable
+from multimodal_pad.planning.comparison import PolicyEfficiency, policy_efficiency
+from multimodal_pad.planning.cost import TransformerCost
+from multimodal_pad.planning.planner import plan_shapes
+from multimodal_pad.scheduling.policies import Exact, Fixed, Planned, Policy
+from multimodal_pad.scheduling.schedule import Grouping
 from multimodal_pad.sources.numpy_dir import NumpyDir, read_manifest
 
 

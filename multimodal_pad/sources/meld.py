@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from multimodal_pad.errors import SourceError
-from multimodal_pad.lengths import LengthTable
+from multimodal_pad.lengths.table import LengthTable
 from multimodal_pad.sources.corpus import Corpus, LeftOut, NonFinite, Progress, check_choice, check_distinct
 from multimodal_pad.sources.feature_files import FeatureFiles
 from multimodal_pad.sources.synthetic import AUDIO_RATE, VISUAL_RATE, WIDTHS

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from multimodal_pad.errors import PaddingError, SourceError
-from multimodal_pad.lengths import LengthTable
+from multimodal_pad.lengths.table import LengthTable
 from multimodal_pad.sources.corpus import Corpus, NonFinite, Progress, check_choice, check_distinct
 from multimodal_pad.sources.pickles import FileMapping, read_pickle
 

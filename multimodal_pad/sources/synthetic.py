@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from multimodal_pad.errors import PaddingError
-from multimodal_pad.lengths import TARGETS, LengthTable
+from multimodal_pad.lengths.table import TARGETS, LengthTable
 
 WIDTHS = {"text": 300, "audio": 74, "visual": 35}
 """Features per position: GloVe, COVAREP and Facet, as in CMU-MOSEI."""

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from multimodal_pad.batcher import BucketBatcher
+from multimodal_pad.batching.batcher import BucketBatcher
 from multimodal_pad.compiling import StepTable
 from multimodal_pad.training.mesh import DataMesh
 from multimodal_pad.training.metrics import Metrics, classification_metrics, regression_metrics

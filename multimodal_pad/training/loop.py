@@ -15,11 +15,11 @@ import optax
 from flax import nnx
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from multimodal_pad.batcher import BucketBatcher
+from multimodal_pad.batching.batcher import BucketBatcher
 from multimodal_pad.compiling import CompilerOptions, StepTable, forbid_compiles, use_compilation_cache, warm_up_all
 from multimodal_pad.compiling.warming import Shapes
 from multimodal_pad.errors import TrainingError
-from multimodal_pad.policies import Planned
+from multimodal_pad.scheduling.policies import Planned
 from multimodal_pad.training.evaluation import evaluate
 from multimodal_pad.training.loss import Loss, cross_entropy
 from multimodal_pad.training.mesh import DataMesh

@@ -13,9 +13,9 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from multimodal_pad.batcher import BucketBatcher
+from multimodal_pad.batching.batcher import BucketBatcher
 from multimodal_pad.errors import TrainingError
-from multimodal_pad.padding import PaddedBatch
+from multimodal_pad.layouts.padded import PaddedBatch
 
 AXIS = "data"
 """The name of the mesh's only axis."""

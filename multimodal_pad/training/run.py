@@ -7,7 +7,7 @@ from collections import deque
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from multimodal_pad.batcher import BucketBatcher
+from multimodal_pad.batching.batcher import BucketBatcher
 from multimodal_pad.errors import TrainingError
 from multimodal_pad.training.step import StepMetrics
 

@@ -14,8 +14,8 @@ from jax.core import Tracer
 from jax.sharding import Mesh, PartitionSpec
 
 from multimodal_pad.errors import TrainingError
-from multimodal_pad.lengths import TARGETS
-from multimodal_pad.padding import PaddedBatch
+from multimodal_pad.layouts.padded import PaddedBatch
+from multimodal_pad.lengths.table import TARGETS
 from multimodal_pad.training.loss import Loss
 
 

@@ -26,7 +26,7 @@ from multimodal_pad.errors import PlanError
 from multimodal_pad.models import ModalityConfig, MultimodalTransformer, TransformerConfig
 from multimodal_pad.sources import Synthetic
 from multimodal_pad.training import TrainStep, cross_entropy
-from tests.devices import on_cpu
+from tests.helpers.devices import on_cpu
 
 SAMPLES = [{"audio": np.ones((n, 10), np.float32)} for n in [8] * 400 + [40] * 300 + [100] * 50]
 PLAN = plan_shapes(LengthTable.measure(SAMPLES), max_shapes=3)

@@ -10,8 +10,8 @@ import pytest
 from multimodal_pad import PaddingError
 from multimodal_pad.compiling import use_compilation_cache
 from multimodal_pad.compiling.cache import check_private
-from tests.caches import restored_cache_options
-from tests.devices import without_xla_log
+from tests.helpers.caches import restored_cache_options
+from tests.helpers.devices import without_xla_log
 
 START = """
 import sys

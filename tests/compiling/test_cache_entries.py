@@ -22,8 +22,8 @@ from multimodal_pad import BatchShape, pad_samples
 from multimodal_pad.compiling import CompileLog, StepTable, use_compilation_cache, warm_up, warm_up_all
 from multimodal_pad.compiling.cache import write_whole_entries
 from multimodal_pad.compiling.cache_entries import WholeEntries
-from tests.caches import no_cache, restored_cache_options
-from tests.devices import without_xla_log
+from tests.helpers.caches import no_cache, restored_cache_options
+from tests.helpers.devices import without_xla_log
 
 EXAMPLE = pad_samples([{"audio": np.ones((2, 3), np.float32)}])
 SHAPES = [BatchShape.of(2, {"audio": length}) for length in (4, 8, 16, 32)]

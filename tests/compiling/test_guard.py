@@ -14,7 +14,7 @@ from multimodal_pad.compiling import CompileGuard, CompileLog, forbid_compiles, 
 from multimodal_pad.compiling.events import CompileEvent
 from multimodal_pad.compiling.guard import _in_short
 from multimodal_pad.errors import CompileError
-from tests.caches import restored_cache_options
+from tests.helpers.caches import restored_cache_options
 
 BATCH = np.ones((3, 2), np.float32)
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from multimodal_pad import pad_samples
 from multimodal_pad.compiling import CompileLog, StepTable, use_compilation_cache
-from tests.caches import no_cache, restored_cache_options
+from tests.helpers.caches import no_cache, restored_cache_options
 
 
 def test_the_log_counts_only_while_it_is_open():

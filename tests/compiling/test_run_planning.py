@@ -22,7 +22,7 @@ from multimodal_pad import (
 from multimodal_pad.compiling import CompileLog, StepTable, calibration_file, plan_run, run_planning, warm_up
 from multimodal_pad.errors import CalibrationWarning
 from multimodal_pad.sources import Synthetic
-from tests.caches import restored_cache_options
+from tests.helpers.caches import restored_cache_options
 
 TABLE = Synthetic(200).lengths.select(("text", "audio"))
 EXAMPLE = pad_samples([{"text": np.ones(3, np.int32), "audio": np.ones((2, 4), np.float32)}])

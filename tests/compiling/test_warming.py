@@ -16,7 +16,7 @@ from multimodal_pad import (
     pad_samples,
 )
 from multimodal_pad.compiling import CompileLog, StepTable, forbid_compiles, warm_up, warm_up_all
-from tests.devices import cpu_environment
+from tests.helpers.devices import cpu_environment
 
 
 def new_step():
@@ -155,7 +155,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from multimodal_pad import BucketBatcher, LengthTable, Planned, plan_shapes
 from multimodal_pad.compiling import CompileLog, StepTable, forbid_compiles, warm_up, warm_up_all
 from multimodal_pad.training import TrainStep, cross_entropy, make_optimizer
-from tests.training.test_loop import MeanModel, make_samples
+from tests.helpers.training import MeanModel, make_samples
 
 assert jax.device_count() == 2
 mesh = jax.make_mesh((2,), ("data",))

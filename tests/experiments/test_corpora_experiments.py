@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from experiments import conversion, meld_quality, reading
-from tests.corpora import write_meld
+from tests.helpers.corpora import write_meld
 
 pytestmark = pytest.mark.filterwarnings("ignore::multimodal_pad.PlanWarning")
 

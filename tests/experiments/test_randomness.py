@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from experiments.randomness import differences, main, markdown
-from tests.caches import restored_cache_options
+from tests.helpers.caches import restored_cache_options
 
 
 @pytest.fixture(scope="module")

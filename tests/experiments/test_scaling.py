@@ -7,7 +7,7 @@ from experiments.scaling import main, markdown, tables
 from experiments.scaling_fit import fit_series, power_law
 from experiments.scaling_report import AXES
 from experiments.scaling_rounds import QUICK, Config, in_turn
-from tests.caches import restored_cache_options
+from tests.helpers.caches import restored_cache_options
 
 AXIS_FIELDS = {
     "length": "lengths",

@@ -9,8 +9,8 @@ from rich.progress import Progress
 
 from experiments import start_up, start_up_part
 from multimodal_pad import PaddingError
-from tests.caches import no_cache
-from tests.devices import cpu_environment
+from tests.helpers.caches import no_cache
+from tests.helpers.devices import cpu_environment
 
 OPTIONS = {
     **asdict(start_up.Config()),

@@ -14,8 +14,8 @@ import pytest
 from experiments import configs
 from experiments.train_emotion import main, markdown, start_processes
 from multimodal_pad.sources import Mult, convert
-from tests.corpora import write_meld, write_mmsa, write_mult
-from tests.devices import cpu_environment
+from tests.helpers.corpora import write_meld, write_mmsa, write_mult
+from tests.helpers.devices import cpu_environment
 
 # A tiny run's few samples of the dev split are not served as well as those that the plan is made for.
 pytestmark = pytest.mark.filterwarnings("ignore::multimodal_pad.PlanWarning")

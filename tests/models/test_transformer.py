@@ -13,7 +13,7 @@ from multimodal_pad import PaddingError, pad_samples
 from multimodal_pad.models import ModalityConfig, MultimodalTransformer, TransformerConfig, select_implementation
 from multimodal_pad.models.encoder import Encoder, InputEmbedding, LayerNorm, sinusoidal_positions
 from multimodal_pad.training import cross_entropy
-from tests.models.golden_case import GOLDEN, golden_results
+from tests.helpers.golden_case import GOLDEN, golden_results
 
 CONFIG = TransformerConfig(
     {"text": ModalityConfig(vocabulary_size=50), "audio": ModalityConfig(feature_width=5, kernel_size=3)},

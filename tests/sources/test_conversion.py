@@ -16,11 +16,7 @@ from multimodal_pad import LengthTable, PaddingError
 from multimodal_pad.errors import SampleError, SourceError
 from multimodal_pad.sources import FeatureStatistics, Meld, Mult, NumpyDir, Standardized, Synthetic, convert
 from multimodal_pad.sources.inspection import inspect_cache
-from tests.corpora import write_meld, write_mult
-
-
-def sample(length, width=2, value=1.0, dtype=np.float32, target=0):
-    return {"audio": np.full((length, width), value, dtype), "targets": np.int32(target)}
+from tests.helpers.corpora import make_sample, write_meld, write_mult
 
 
 def nothing_left(folder, *names):
@@ -158,70 +154,80 @@ def test_what_is_not_standardised(samples, message):
     ("splits", "options", "error", "message"),
     [
         ({}, {}, PaddingError, r"got the splits \[\]"),
-        ({"train": [sample(2)], "dev": []}, {}, PaddingError, "the split 'dev' has no samples"),
-        ({"train": [sample(2)]}, {"standardize": "audio"}, PaddingError, "got .* standardize='audio'; give"),
+        ({"train": [make_sample(2)], "dev": []}, {}, PaddingError, "the split 'dev' has no samples"),
+        ({"train": [make_sample(2)]}, {"standardize": "audio"}, PaddingError, "got .* standardize='audio'; give"),
         (
-            {"train": [sample(2)], "dev": [{**sample(2), "more": np.ones(3)}]},
+            {"train": [make_sample(2)], "dev": [{**make_sample(2), "more": np.ones(3)}]},
             {},
             PaddingError,
             r"the split 'dev' has the modalities \['audio', 'more'\], the first one has \['audio'\]",
         ),
         (
-            {"train": [sample(2, target=0) | {"targets": np.float32("nan")}]},
+            {"train": [make_sample(2, target=0) | {"targets": np.float32("nan")}]},
             {},
             SourceError,
             r"sample 0 \(0\) is labelled nan",
         ),
         (
-            {"train": [sample(2) | {"targets": "joy"}]},
+            {"train": [make_sample(2) | {"targets": "joy"}]},
             {},
             SampleError,
             "split 'train': the targets are <U3; give numbers",
         ),
-        ({"train": [sample(2) | {"targets": None}]}, {}, SampleError, "the targets are object; give numbers"),
+        ({"train": [make_sample(2) | {"targets": None}]}, {}, SampleError, "the targets are object; give numbers"),
         (
-            {"train": [sample(2)], "dev": [sample(2) | {"targets": np.zeros(2)}]},
+            {"train": [make_sample(2)], "dev": [make_sample(2) | {"targets": np.zeros(2)}]},
             {},
             SampleError,
             r"sample 0, 'targets': got shape \(2,\) and dtype float64, but sample 0 has shape \(\) and dtype int32",
         ),
-        ({"train": [sample(2)]}, {"modalities": ["text"]}, PaddingError, r"not \['text'\]"),
-        ({"train": [sample(2)]}, {"dtype": "float64"}, PaddingError, "got dtype='float64'; choose one of"),
+        ({"train": [make_sample(2)]}, {"modalities": ["text"]}, PaddingError, r"not \['text'\]"),
+        ({"train": [make_sample(2)]}, {"dtype": "float64"}, PaddingError, "got dtype='float64'; choose one of"),
         (
-            {"train": [sample(2)]},
+            {"train": [make_sample(2)]},
             {"standardize": ["text"]},
             PaddingError,
             r"got standardize=\['text'\] for the modalities",
         ),
-        ({"dev": [sample(2)]}, {"standardize": ["audio"]}, PaddingError, "have a split 'train' to take the statistics"),
-        ({"../train": [sample(2)]}, {}, PaddingError, "got '../train' for a modality or a split; it names a file"),
+        (
+            {"dev": [make_sample(2)]},
+            {"standardize": ["audio"]},
+            PaddingError,
+            "have a split 'train' to take the statistics",
+        ),
+        ({"../train": [make_sample(2)]}, {}, PaddingError, "got '../train' for a modality or a split; it names a file"),
         ({"train": [{"ids": np.ones(3)}]}, {}, PaddingError, "got 'ids' for a modality or a split"),
         ({"train": [{"a.offsets": np.ones(3)}]}, {}, PaddingError, r"got 'a\.offsets' for a modality or a split"),
         (
-            {"train": [sample(2), sample(3, value=np.nan)]},
+            {"train": [make_sample(2), make_sample(3, value=np.nan)]},
             {},
             SourceError,
             "split 'train', 'audio', sample 1: holds nan, which is not finite",
         ),
         (
-            {"train": [sample(2), sample(3, value=1e5)]},
+            {"train": [make_sample(2), make_sample(3, value=1e5)]},
             {"dtype": "float16"},
             SourceError,
             "sample 1: holds 100000.0, which is too large for float16; standardise it, or take float32",
         ),
         (
-            {"train": [sample(2), sample(3, width=3)]},
+            {"train": [make_sample(2), make_sample(3, width=3)]},
             {},
             SampleError,
             r"sample 1: has the shape \(3, 3\) and dtype float32; by",
         ),
         (
-            {"train": [sample(2)], "dev": [sample(2, dtype=np.int32)]},
+            {"train": [make_sample(2)], "dev": [make_sample(2, dtype=np.int32)]},
             {},
             SampleError,
             "split 'dev', 'audio', sample 0: has",
         ),
-        ({"train": [sample(2), {"audio": np.ones((1, 2), "f4")}]}, {}, SampleError, "sample 1, 'targets': got none"),
+        (
+            {"train": [make_sample(2), {"audio": np.ones((1, 2), "f4")}]},
+            {},
+            SampleError,
+            "sample 1, 'targets': got none",
+        ),
     ],
 )
 def test_what_is_not_converted(splits, options, error, message, tmp_path):
@@ -235,7 +241,7 @@ def test_a_source_that_is_not_as_long_as_it_says(tmp_path):
         lengths = LengthTable(("audio",), np.array([[2], [2]]))
 
     with pytest.raises(SampleError, match=r"sample 1: has the shape \(3, 2\)"):
-        convert({"train": Liar([sample(2), sample(3)])}, tmp_path / "out")
+        convert({"train": Liar([make_sample(2), make_sample(3)])}, tmp_path / "out")
     nothing_left(tmp_path)
 
 
@@ -244,36 +250,36 @@ def test_an_id_twice(tmp_path):
         ids = ("a", "a")
 
     with pytest.raises(SourceError, match="the split 'train': samples 0 and 1 are both called 'a'"):
-        convert({"train": Twins([sample(2), sample(3)])}, tmp_path / "out")
+        convert({"train": Twins([make_sample(2), make_sample(3)])}, tmp_path / "out")
     nothing_left(tmp_path)
 
 
 def test_nothing_is_overwritten(tmp_path):
     (tmp_path / "out").mkdir()
     with pytest.raises(FileExistsError, match="out exists; name another folder"):
-        convert({"train": [sample(2)]}, tmp_path / "out")
+        convert({"train": [make_sample(2)]}, tmp_path / "out")
     nothing_left(tmp_path / "out")
 
 
 def test_too_little_room_is_known_before_anything_is_written(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 1000))
     with pytest.raises(OSError, match=r"out: takes 0\.00 GB, and 0\.00 GB are free in .*; make room"):
-        convert({"train": [sample(1000)]}, tmp_path / "out")
+        convert({"train": [make_sample(1000)]}, tmp_path / "out")
     nothing_left(tmp_path)
 
 
 def test_a_link_that_leads_nowhere_is_not_overwritten(tmp_path):
     (tmp_path / "out").symlink_to(tmp_path / "nowhere")
     with pytest.raises(FileExistsError, match="out exists; name another folder"):
-        convert({"train": [sample(2)]}, tmp_path / "out")
+        convert({"train": [make_sample(2)]}, tmp_path / "out")
 
 
 def test_who_may_read_it_is_for_the_umask_to_say(tmp_path):
     before = os.umask(0o077)
     try:
-        convert({"train": [sample(2)]}, tmp_path / "private")
+        convert({"train": [make_sample(2)]}, tmp_path / "private")
         os.umask(0o022)
-        convert({"train": [sample(2)]}, tmp_path / "open")
+        convert({"train": [make_sample(2)]}, tmp_path / "open")
     finally:
         os.umask(before)
     assert [(tmp_path / name).stat().st_mode & 0o777 for name in ("private", "open")] == [0o700, 0o755]
@@ -383,5 +389,5 @@ def test_a_full_disk_by_its_own_error(tmp_path, monkeypatch):
     with pytest.raises(
         OSError, match=r"\[Errno 28\] No space left on device while writing .*; nothing is left of the cache"
     ):
-        convert({"train": [sample(2)]}, tmp_path / "out")
+        convert({"train": [make_sample(2)]}, tmp_path / "out")
     nothing_left(tmp_path)

@@ -10,7 +10,7 @@ import pytest
 
 from multimodal_pad.errors import LengthError, PaddingError, SourceError
 from multimodal_pad.sources import Csd
-from tests.corpora import CSD, FOLDS, LABELS, _write_sequence, write_csd
+from tests.helpers.corpora import CSD, FOLDS, LABELS, _write_sequence, write_csd
 
 h5py = pytest.importorskip("h5py")
 

@@ -14,7 +14,7 @@ import pytest
 from multimodal_pad import BucketBatcher, LengthTable, Planned, plan_shapes, unpad
 from multimodal_pad.errors import PaddingError, SourceError
 from multimodal_pad.sources import Corpus, Csd, Meld, Mmsa, Mult, NumpyDir, Synthetic, convert, tfds
-from tests.corpora import (
+from tests.helpers.corpora import (
     CSD,
     LABELS,
     Written,

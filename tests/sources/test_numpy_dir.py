@@ -7,8 +7,7 @@ import pytest
 
 from multimodal_pad.errors import SourceError
 from multimodal_pad.sources import Meld, NumpyDir, Synthetic, convert
-from tests.corpora import write_meld, write_numpy_dir
-from tests.sources.test_conversion import sample
+from tests.helpers.corpora import make_sample, write_meld, write_numpy_dir
 
 
 def cut(path):
@@ -45,7 +44,7 @@ def test_folders_that_do_not_fit(name, change, message, tmp_path):
 
 
 def test_manifests_that_are_none(tmp_path):
-    convert({"train": [sample(2)]}, tmp_path / "out")
+    convert({"train": [make_sample(2)]}, tmp_path / "out")
     manifest = tmp_path / "out" / "manifest.json"
     whole = json.loads(manifest.read_text())
     with pytest.raises(SourceError, match=r"got the split 'dev'; the cache has \['train'\]"):

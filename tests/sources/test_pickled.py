@@ -7,7 +7,7 @@ import pytest
 
 from multimodal_pad.errors import PaddingError, SourceError
 from multimodal_pad.sources import Mmsa, Mult
-from tests.corpora import write_mmsa, write_mult
+from tests.helpers.corpora import write_mmsa, write_mult
 
 
 def change(path, edit):

@@ -21,7 +21,7 @@ from hypothesis.extra import numpy as hnp
 from multimodal_pad.errors import SourceError
 from multimodal_pad.sources import Mult
 from multimodal_pad.sources.pickles import read_pickle
-from tests.corpora import dump_python2, write_mult
+from tests.helpers.corpora import dump_python2, write_mult
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
 

@@ -10,7 +10,7 @@ import pytest
 
 from multimodal_pad.errors import PaddingError, SourceError
 from multimodal_pad.sources import Mmsa, Mult, NumpyDir, convert, tfds
-from tests.corpora import write_meld, write_mmsa, write_mult
+from tests.helpers.corpora import write_meld, write_mmsa, write_mult
 
 package = pytest.importorskip("tensorflow_datasets")
 

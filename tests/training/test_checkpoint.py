@@ -21,7 +21,7 @@ from hypothesis.extra import numpy as st_numpy
 from multimodal_pad.compiling import CompileLog, forbid_compiles
 from multimodal_pad.errors import CheckpointWarning, TrainingError
 from multimodal_pad.training.checkpoint import Checkpoints
-from tests.devices import cpu_environment, without_xla_log
+from tests.helpers.devices import cpu_environment, without_xla_log
 
 DTYPES = ["bfloat16", "float16", "float32", "float64", "int32", "int64", "uint8", "bool", "complex64"]
 

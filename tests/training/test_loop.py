@@ -1,7 +1,6 @@
 from contextlib import ExitStack
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -20,34 +19,8 @@ from multimodal_pad.training import (
     make_optimizer,
 )
 from multimodal_pad.training.checkpoint import Checkpoints
-from tests.caches import restored_cache_options
-
-
-class MeanModel(nnx.Module):
-    """The smallest model with the interface of the transformer: it compiles in no time."""
-
-    def __init__(self, outputs=2, rngs=None):
-        self.head = nnx.Linear(3, outputs, rngs=rngs or nnx.Rngs(0))
-
-    def __call__(self, features, masks, *, dropout_key=None):  # noqa: ARG002  the interface of the transformer
-        real = masks["audio"][..., None]
-        mean = jnp.where(real, features["audio"], 0).sum(axis=1) / jnp.maximum(real.sum(axis=1), 1)
-        return self.head(mean)
-
-
-def make_samples(count=40, seed=0):
-    """The sign of the mean tells the class."""
-    rng = np.random.default_rng(seed)
-    samples = []
-    for i in range(count):
-        features = rng.standard_normal((int(rng.integers(1, 12)), 3)).astype(np.float32) + (3 if i % 2 else -3)
-        samples.append({"audio": features, "targets": np.int32(i % 2)})
-    return samples
-
-
-def make_batcher(samples=None, **options):
-    samples = make_samples() if samples is None else samples
-    return BucketBatcher(samples, Ladder({"audio": [4, 8, 12]}), batch_size=6, **options)
+from tests.helpers.caches import restored_cache_options
+from tests.helpers.training import MeanModel, make_batcher, make_samples
 
 
 def test_fit_learns_and_counts_samples_once():

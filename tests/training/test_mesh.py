@@ -11,17 +11,17 @@ import pytest
 
 from multimodal_pad.errors import TrainingError
 from multimodal_pad.training import DataMesh, fit
-from tests.devices import cpu_environment
-from tests.training.pair import train
-from tests.training.test_loop import MeanModel, make_batcher, make_samples
+from tests.helpers.devices import cpu_environment
+from tests.helpers.pair import train
+from tests.helpers.training import MeanModel, make_batcher, make_samples
 
 TWO_DEVICES = """
 import jax, optax, numpy as np
 from multimodal_pad import BucketBatcher, Fixed
 from multimodal_pad.errors import TrainingError
 from multimodal_pad.training import DataMesh, fit
-from tests.training.pair import train
-from tests.training.test_loop import MeanModel, make_samples
+from tests.helpers.pair import train
+from tests.helpers.training import MeanModel, make_samples
 
 def naive(outputs, targets, sample_mask):
     # Not a number where no row is real, as on the second device at the last of 37 samples.
@@ -44,7 +44,7 @@ print("well")
 """
 
 ENDS_WITHIN = 25.0
-"""Seconds: the heartbeats of ``tests.training.pair`` time out after 10, and so does its barrier at the end."""
+"""Seconds: the heartbeats of ``tests.helpers.pair`` time out after 10, and so does its barrier at the end."""
 
 
 def assert_trained_alike(one, other):
@@ -58,7 +58,7 @@ def one_cpu(tmp_path_factory):
     if jax.default_backend() == "cpu":
         return train()
     path = tmp_path_factory.mktemp("one") / "one.npz"
-    code = "import sys, numpy as np; from tests.training.pair import train; np.savez(sys.argv[1], **train())"
+    code = "import sys, numpy as np; from tests.helpers.pair import train; np.savez(sys.argv[1], **train())"
     subprocess.run([sys.executable, "-c", code, str(path)], check=True, env=cpu_environment())
     return np.load(path)
 
@@ -80,7 +80,7 @@ def pair(tmp_path_factory):
     processes = []
     try:
         for index in range(2):
-            command = [sys.executable, "-m", "tests.training.pair", str(port), str(index), str(folder)]
+            command = [sys.executable, "-m", "tests.helpers.pair", str(port), str(index), str(folder)]
             with (folder / f"{index}.out").open("w") as out:
                 processes.append(subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=cpu_environment()))
         processes[1].wait(200)

@@ -17,8 +17,8 @@ from multimodal_pad import PaddingError
 from multimodal_pad.errors import TrainingError
 from multimodal_pad.training import fit, make_optimizer
 from multimodal_pad.training.checkpoint import Checkpoints
-from tests.training import killed
-from tests.training.test_loop import MeanModel, make_batcher, make_samples
+from tests.helpers import killed
+from tests.helpers.training import MeanModel, make_batcher, make_samples
 
 
 class Interrupted(list):
@@ -115,7 +115,7 @@ def test_when_to_save_is_checked(options, tmp_path):
 def kill_while_it_trains(folder, kills, seed):
     """Start the training, kill it at a random moment, and start it again, until it has been killed often enough."""
     rng = np.random.default_rng(seed)
-    command = [sys.executable, "-m", "tests.training.killed", str(folder)]
+    command = [sys.executable, "-m", "tests.helpers.killed", str(folder)]
     steps = []
     for number in range(kills + 1):
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -1,0 +1,1 @@
+"""Batching: schedule and source to a stream of batches (NumPy only)."""

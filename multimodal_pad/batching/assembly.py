@@ -1,0 +1,86 @@
+"""The samples of one batch: read, held against the length table and against each other, and padded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from multimodal_pad.batching.alike import AlikeSamples
+from multimodal_pad.errors import SampleError
+from multimodal_pad.layouts.padded import PaddedBatch, alike_arrays, array_lengths, pad_arrays
+from multimodal_pad.lengths.table import LengthTable, Source, read_sample
+
+
+class Assembly:
+    """Makes batches of a source's samples; serves any number of threads.
+
+    Args:
+        source: of the samples.
+        measured: their lengths, whose modalities are those that are padded.
+        limits: lengths to cut them to, or None where they stay as they are.
+        pad_value: what stands in the padding, for all modalities or per modality.
+        check_finite: look for NaN and inf in float features.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        measured: LengthTable,
+        limits: LengthTable | None,
+        pad_value: float | Mapping[str, float],
+        *,
+        check_finite: bool,
+    ) -> None:
+        self._source, self._measured, self._limits = source, measured, limits
+        self._pad_value, self._check_finite = pad_value, check_finite
+        self._alike = AlikeSamples()
+
+    def make(self, ids: list[int], padded: Sequence[int], rows: int, *, empty: bool = False) -> PaddedBatch:
+        """The batch of these samples.
+
+        Args:
+            ids: sample numbers, at least one.
+            padded: the padded length of each modality.
+            rows: of the batch; those beyond the samples are empty.
+            empty: all rows are; the sample only says what arrays there are.
+
+        Raises:
+            SampleError: a sample that does not fit the others, or is not as long as the length table says.
+        """
+        samples = [read_sample(self._source, index) for index in ids]
+        arrays = {name: alike_arrays(samples, name, ids) for name in self._measured.modalities}
+        self._alike.check_targets(ids[0], samples[0])  # within a batch samples are alike
+        for column, (name, found) in enumerate(arrays.items()):
+            self._alike.check(ids[0], name, found[0].shape[1:], found[0].dtype)
+            _check_measured(name, found, self._measured.values[ids, column], ids)
+            if empty:
+                arrays[name] = [array[:0] for array in found]
+            elif self._limits is not None:
+                limits = self._limits.values[ids, column].tolist()
+                arrays[name] = [array[:limit] for array, limit in zip(found, limits, strict=True)]
+        batch = pad_arrays(
+            arrays,
+            samples,
+            rows,
+            pad_to=dict(zip(arrays, padded, strict=True)),
+            pad_value=self._pad_value,
+            check_finite=self._check_finite,
+            ids=ids,
+        )
+        if empty:
+            batch.sample_mask[:] = False
+            if batch.targets is not None:
+                batch.targets[:] = 0
+        return batch
+
+
+def _check_measured(name: str, arrays: list[np.ndarray], measured: np.ndarray, ids: list[int]) -> None:
+    """Raise a SampleError that names the first sample that is not as long as the length table says."""
+    found = array_lengths(arrays)
+    if (found != measured).any():
+        row = int(np.argmax(found != measured))
+        raise SampleError(
+            f"sample {ids[row]}, {name!r}: got {found[row]} positions and the length table says {measured[row]}; "
+            "measure the source again (LengthTable.measure)"
+        )

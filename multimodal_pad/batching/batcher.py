@@ -1,0 +1,366 @@
+"""Schedule + source -> a stream of padded batches."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from multimodal_pad.batching.assembly import Assembly
+from multimodal_pad.batching.ledger import PaddingStats
+from multimodal_pad.batching.prefetch import Prefetch
+from multimodal_pad.errors import LengthError, PaddingError
+from multimodal_pad.layouts.padded import BatchShape, PaddedBatch
+from multimodal_pad.lengths.table import LengthTable, Source, check_whole
+from multimodal_pad.planning.cost import Cost
+from multimodal_pad.planning.plan_fit import check_served
+from multimodal_pad.scheduling.dealing import policy_shapes
+from multimodal_pad.scheduling.policies import (
+    Fixed,
+    LongSamples,
+    Planned,
+    Policy,
+    check_covered,
+    check_long_samples,
+    choose_cost,
+)
+from multimodal_pad.scheduling.resuming import check_state, describe_run
+from multimodal_pad.scheduling.schedule import WINDOW, Grouping, Schedule, Schedules, check_batching
+from multimodal_pad.scheduling.steps import EMPTY, Steps
+
+
+class Position(NamedTuple):
+    """Where a run stands: the epoch, and the step of it that comes next."""
+
+    epoch: int
+    step: int
+
+
+class BucketBatcher:
+    """Batches of a small set of shapes from any indexable source of samples.
+
+    Args:
+        source: ``len(source)`` and ``source[i] -> {modality: (length, *feature_shape),
+            "targets": ...}``; a list of dicts is enough. Read in a background thread.
+        policy: rounds lengths up to buckets; its modalities are the ones that are padded.
+        batch_size: rows of every batch; by default what the policy's plan says. A short last batch is
+            filled up with empty rows.
+        lengths: the length table of the source; by default the source's own ``lengths``, or else
+            every sample is read once to be measured.
+        grouping: ``"length"`` puts samples of like shape together, ``"random"`` draws the batch
+            first (see :func:`~multimodal_pad.scheduling.schedule.make_schedule`).
+        window: batches per shuffle window of ``"length"``, see :data:`~multimodal_pad.scheduling.schedule.WINDOW`.
+        seed: of the order.
+        long_samples: what becomes of samples that no bucket holds: ``"error"``, ``"truncate"``
+            (keep the front) or ``"drop"``; both are counted in :attr:`stats`.
+        pad_value: what stands in the padding, for all modalities or per modality.
+        check_finite: look for NaN and inf in float features.
+        cost: cost per sample, for ``"length"`` grouping and the statistics; by default the plan's, or
+            positions.
+        prefetch: batches made ahead; 0 makes them in the consumer's thread.
+
+    Attributes:
+        lengths: the length table, truncated where asked for.
+        resumes: whether it was restored, and the next epoch asked for begins where the state says.
+
+    Raises:
+        PaddingError: an option out of range, or a cost of other modalities than the policy's.
+        LengthError: a source without samples, or a table that does not match it.
+        UncoveredLengthError: a sample is longer than every bucket and ``long_samples="error"``, or a
+            random batch might be.
+        SampleError: a sample that does not fit the others, or is not as long as the table says
+            (raised where the batch is consumed).
+
+    Warns:
+        PlanWarning: the plan was made for other lengths, and these are padded over 10 % less efficiently.
+
+    >>> from multimodal_pad import Ladder
+    >>> samples = [{"text": np.arange(n), "targets": n % 2} for n in (3, 5, 12)]
+    >>> batcher = BucketBatcher(samples, Ladder({"text": [8, 16]}), batch_size=2)
+    >>> sorted(str(batch.shape) for batch in batcher.epoch(0))
+    ['2 x (text 16)', '2 x (text 8)']
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        policy: Policy,
+        *,
+        batch_size: int | None = None,
+        lengths: LengthTable | None = None,
+        grouping: Grouping = "length",
+        window: int = WINDOW,
+        seed: int = 0,
+        long_samples: LongSamples = "error",
+        pad_value: float | Mapping[str, float] = 0,
+        check_finite: bool = False,
+        cost: Cost | None = None,
+        prefetch: int = 2,
+    ) -> None:
+        check_batching(policy, batch_size, grouping, window, seed)
+        check_whole("prefetch", prefetch, 0)
+        check_long_samples(long_samples)
+        cost = choose_cost(policy, cost)
+        self.source, self.policy, self.batch_size = source, policy, batch_size
+        self.grouping: Grouping = grouping
+        self.window, self.seed, self.cost, self.prefetch = window, seed, cost, prefetch
+        table = LengthTable.measure(source, policy.modalities) if lengths is None else lengths
+        if len(table) != len(source):
+            raise LengthError(
+                f"got a length table of {len(table)} rows for a source of {len(source)} samples; give one row per "
+                "sample"
+            )
+        self._measured = self.lengths = table.select(policy.modalities)
+        self._keep = np.ones(len(table), bool)
+        truncated = 0
+        if long_samples == "drop":
+            self._keep = np.concatenate([policy.covers(block) for _, block in self.lengths.blocks()])
+        elif long_samples == "truncate":
+            self.lengths = LengthTable(policy.modalities, policy.truncate(self.lengths.values))
+            truncated = int((self.lengths.values < self._measured.values).any(axis=1).sum())
+        check_covered(self.lengths, policy, self._keep)
+        if isinstance(policy, Planned):
+            check_served(policy.plan, self.lengths, self._keep)
+        self._lost = {"dropped": int((~self._keep).sum()), "truncated": truncated}
+        self.long_samples: LongSamples = long_samples
+        self.shard_index, self.shard_count = 0, 1
+        limits = self.lengths if long_samples == "truncate" else None
+        self._assembly = Assembly(source, self._measured, limits, pad_value, check_finite=check_finite)
+        self._schedules: Schedules | None = None
+        self._made: dict[int, Schedule] = {}
+        self._making = threading.Lock()
+        self._position, self._counted, self.resumes = Position(0, 0), 0, False
+        self._stats = self._new_stats()
+
+    def schedule(self, epoch: int) -> Schedule:
+        """The steps of an epoch, of all shards together: padded lengths and sample numbers. Reads no sample.
+
+        The last two schedules asked for are kept.
+
+        Raises:
+            PaddingError: every sample was dropped, or too many shapes to group by length.
+        """
+        with self._making:  # at the end of an epoch, threads that read ahead ask for the next one all at once
+            if self._schedules is None:
+                self._schedules = Schedules(
+                    self.lengths,
+                    self.policy,
+                    batch_size=self.batch_size,
+                    grouping=self.grouping,
+                    window=self.window,
+                    seed=self.seed,
+                    cost=self.cost,
+                    keep=self._keep,
+                )
+            if epoch not in self._made:
+                newest = dict(list(self._made.items())[-1:])
+                self._made = {}  # or three of them would be held while the next one is made
+                self._made = {**newest, epoch: self._schedules.epoch(epoch)}
+            return self._made[epoch]
+
+    def shard(self, index: int, count: int) -> BucketBatcher:
+        """The same run for one of ``count`` hosts: its share of the rows of every batch.
+
+        All shards have the same shapes in the same order and as many steps, and shard ``index`` has run number
+        ``index`` of as many equal runs of a batch's rows. So the rows of all shards together, in order, are the batch
+        that one host would have, whatever the count. :meth:`schedule`, :meth:`forecast` and :meth:`batch_shapes` go on
+        to speak of whole batches.
+
+        Raises:
+            PaddingError: an index that is not below the count, a count that does not divide the rows of every batch,
+                or a batcher that is a shard already.
+
+        >>> from multimodal_pad import Fixed
+        >>> samples = [{"text": np.arange(n)} for n in (3, 5, 7)]
+        >>> batcher = BucketBatcher(samples, Fixed({"text": 8}), batch_size=4)
+        >>> [next(batcher.shard(index, 2).epoch(0)).sample_mask.tolist() for index in range(2)]
+        [[True, True], [True, False]]
+        """
+        check_whole("shard_count", count, 1)
+        check_whole("shard_index", index, 0)
+        if self.shard_count > 1:
+            raise PaddingError(
+                f"got shard {self.shard_index} of {self.shard_count}, which is not shared out again; take the shard of "
+                "the whole batcher"
+            )
+        if index >= count:
+            raise PaddingError(f"got shard_index={index} of shard_count={count}; the index goes from 0 to {count - 1}")
+        uneven = [rows for rows in self.batch_sizes if rows % count]
+        if uneven:
+            raise PaddingError(
+                f"got batches of {uneven[0]} rows for {count} shards; give a number of rows that {count} divides, such "
+                f"as BatchBudget(..., multiple={count}) for a budget"
+            )
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        other.shard_index, other.shard_count = index, count
+        other._stats, other._counted = other._new_stats(), self._position.step
+        return other
+
+    @property
+    def batch_sizes(self) -> list[int]:
+        """The rows of batches, of all shards together, each number once."""
+        if self.batch_size is not None:
+            return [self.batch_size]
+        return sorted(set(self.policy.plan.batch_sizes.tolist())) if isinstance(self.policy, Planned) else []
+
+    @property
+    def position(self) -> Position:
+        """The epoch, and the step of it that comes next: batches that were only made ahead don't count."""
+        return self._position
+
+    def state(self) -> dict[str, Any]:
+        """Where the run stands and what it is a run of, as a small JSON value for :meth:`restore`.
+
+        The batch that was consumed last counts as done. Shards and prefetch are no part of it.
+
+        >>> from multimodal_pad import Fixed
+        >>> batcher = BucketBatcher([{"text": np.arange(3)}] * 5, Fixed({"text": 4}), batch_size=2)
+        >>> first = next(batcher.epoch(0))
+        >>> [batcher.state()[key] for key in ("epoch", "step", "batch_size", "seed")]
+        [0, 1, 2, 0]
+        """
+        run = describe_run(
+            self._measured,
+            self.policy,
+            cost=self.cost,
+            batch_size=self.batch_size,
+            grouping=self.grouping,
+            window=self.window,
+            seed=self.seed,
+            long_samples=self.long_samples,
+        )
+        return {**self._position._asdict(), **run}
+
+    def restore(self, state: Mapping[str, Any]) -> Position:
+        """Go on where :meth:`state` was taken: the next call of :meth:`epoch` for that epoch begins at its next step.
+
+        No sample is read and no step repeated, and the number of shards may be another one. The statistics begin anew.
+
+        Returns:
+            The position: go on with ``for epoch in range(position.epoch, epochs): for batch in batcher.epoch(epoch)``.
+
+        Raises:
+            PaddingError: the state is of other lengths, another policy, plan, batch size, seed or version (all that
+                differ are named), or no state at all.
+        """
+        self._begin(self.position_of(state))
+        self._stats, self.resumes = self._new_stats(), True
+        return self._position
+
+    def position_of(self, state: Mapping[str, Any]) -> Position:
+        """The position that a state was taken at; raises as :meth:`restore`."""
+        epoch, step = check_state(state, self.state())
+        steps = len(self.schedule(epoch))
+        if step > steps:
+            raise PaddingError(
+                f"got the state of step {step}, and epoch {epoch} has {steps}; give a state that is whole"
+            )
+        return Position(epoch, step)
+
+    @property
+    def stats(self) -> PaddingStats:
+        """The ledger of the batches consumed so far."""
+        # Counted when it is looked at: step by step it would take a tenth of the time of a small batch.
+        if self._counted < self._position.step:
+            for part in self.schedule(self._position.epoch).parts(self._counted, self._position.step):
+                self._stats.record(part.shard(self.shard_index, self.shard_count), self.lengths)
+            self._counted = self._position.step
+        return self._stats
+
+    def _begin(self, position: Position) -> None:
+        """Stand somewhere else, with what was consumed before counted."""
+        self._stats = self.stats
+        self._position, self._counted, self.resumes = position, position.step, False
+
+    def forecast(self, epoch: int = 0) -> PaddingStats:
+        """The ledger that the epoch will leave, from the lengths alone."""
+        stats = self._new_stats()
+        for part in self.schedule(epoch).parts():
+            stats.record(part, self.lengths)
+        return stats
+
+    def batch_shapes(self, epochs: int) -> list[BatchShape]:
+        """The batch shapes of the epochs 0 to ``epochs - 1``: what a step is to be compiled for.
+
+        Of a plan or of fixed padding, every shape, whichever epochs use it; of a ladder, whose shapes are a large
+        product, and of exact padding, those that the schedules of these epochs use, each of which is made for it.
+
+        >>> from multimodal_pad import Ladder
+        >>> samples = [{"text": np.arange(n)} for n in (3, 5, 12)]
+        >>> batcher = BucketBatcher(samples, Ladder({"text": [8, 16, 32]}), batch_size=2)
+        >>> [str(shape) for shape in batcher.batch_shapes(epochs=3)]
+        ['2 x (text 16)', '2 x (text 8)']
+        """
+        check_whole("epochs", epochs, 1)
+        if isinstance(self.policy, Planned | Fixed):
+            return policy_shapes(self.policy, self.batch_size)
+        found: set[tuple[int, ...]] = set()
+        for epoch in range(epochs):
+            sizes, padded = self.schedule(epoch).used
+            found.update((size, *row) for size, row in zip(sizes.tolist(), padded.tolist(), strict=True))
+        names = self.policy.modalities
+        return [BatchShape.of(size, dict(zip(names, row, strict=True))) for size, *row in sorted(found, reverse=True)]
+
+    def example(self) -> PaddedBatch:
+        """A batch of one sample: what a step is warmed up with, for its feature widths, dtypes and targets.
+
+        Raises:
+            PaddingError: every sample was dropped.
+        """
+        if not self._keep.any():
+            self.schedule(0)  # says so
+        index = int(np.argmax(self._keep))
+        return self._assembly.make([index], np.maximum(self.lengths.values[index], 1).tolist(), 1)
+
+    def epoch(self, epoch: int) -> Iterator[PaddedBatch]:
+        """The batches of an epoch, in the order of its schedule; after :meth:`restore`, those that are left of it.
+
+        Leaving the loop early stops the background thread; an exception that the source raises
+        reaches the consumer at the batch that it spoilt, with a note that names the sample.
+        """
+        check_whole("epoch", epoch, 0)
+        start = self._position.step if self.resumes and epoch == self._position.epoch else 0
+        self._begin(Position(epoch, start))
+        return self._batches(epoch, start)
+
+    def batch(self, epoch: int, step: int) -> PaddedBatch:
+        """One batch by itself, from any thread; neither :attr:`position` nor :attr:`stats` take notice.
+
+        Raises:
+            IndexError: the epoch has no such step.
+            SampleError: as :meth:`epoch`.
+        """
+        shape, ids = self.schedule(epoch)[step]
+        return self._make(Steps(shape[None], np.array([0, len(ids)]), ids))
+
+    def _batches(self, epoch: int, start: int) -> Iterator[PaddedBatch]:
+        steps = (part.part(i, i + 1) for part in self.schedule(epoch).parts(start) for i in range(len(part)))
+        made = (self._make(step) for step in steps)
+        with Prefetch(made, self.prefetch) if self.prefetch else nullcontext(made) as ahead:
+            for number, batch in enumerate(ahead, start=start):
+                if self._position != (epoch, number):  # another loop over the batcher is under way too
+                    self._begin(Position(epoch, number))
+                self._position = Position(epoch, number + 1)
+                yield batch
+
+    def _make(self, step: Steps) -> PaddedBatch:
+        """This shard's rows of one step."""
+        rows = step.shard(self.shard_index, self.shard_count).ids
+        real = rows[rows != EMPTY].tolist()
+        # Where all of this shard's rows only fill up, a sample of another shard says what arrays they are.
+        return self._assembly.make(real or step.ids[:1].tolist(), step.shapes[0].tolist(), len(rows), empty=not real)
+
+    def _new_stats(self) -> PaddingStats:
+        return PaddingStats(self.policy.modalities, self.cost, **self._lost)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the schedules, which a worker process makes for itself rather than receive."""
+        return {**self.__dict__, "_schedules": None, "_made": {}, "_making": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._making = threading.Lock()

@@ -1,0 +1,92 @@
+"""The ledger: real and padded positions, shapes used, samples dropped, truncated, missing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from multimodal_pad.lengths.table import LengthTable
+from multimodal_pad.planning.cost import Cost, position_count
+from multimodal_pad.scheduling.steps import EMPTY, Steps
+
+
+@dataclass
+class PaddingStats:
+    """What a run of steps padded, and what of it was real.
+
+    Attributes:
+        modalities: names of the M columns.
+        cost: cost per sample of lengths ``(n, M)``, the unit of :attr:`cost_efficiency`.
+        real: positions that hold data, ``(M,)``.
+        padded: positions that were computed on, empty rows included, ``(M,)``.
+        missing: samples that have length 0, ``(M,)``.
+        samples: samples in the steps.
+        steps: steps recorded.
+        shapes: steps at each tuple of padded lengths.
+        dropped: samples left out because no bucket holds them.
+        truncated: samples cut to the longest bucket.
+
+    >>> stats = PaddingStats(("text",))
+    >>> table = LengthTable(("text",), np.array([[2], [4]]))
+    >>> stats.record(Steps(np.array([[4]]), np.array([0, 2]), np.array([0, 1])), table)
+    >>> stats.position_efficiency
+    {'text': 0.75, 'total': 0.75}
+    """
+
+    modalities: tuple[str, ...]
+    cost: Cost = position_count
+    real: np.ndarray = field(init=False)
+    padded: np.ndarray = field(init=False)
+    missing: np.ndarray = field(init=False)
+    real_cost: float = field(default=0.0, init=False)
+    padded_cost: float = field(default=0.0, init=False)
+    samples: int = field(default=0, init=False)
+    steps: int = field(default=0, init=False)
+    shapes: Counter[tuple[int, ...]] = field(default_factory=Counter, init=False)
+    dropped: int = 0
+    truncated: int = 0
+
+    def __post_init__(self) -> None:
+        zeros = np.zeros(len(self.modalities), np.int64)
+        self.real, self.padded, self.missing = zeros, zeros.copy(), zeros.copy()
+
+    def record(self, steps: Steps, lengths: LengthTable) -> None:
+        """Add steps, whose samples have the lengths given, to the ledger."""
+        real = lengths.select(self.modalities).values[steps.ids[steps.ids != EMPTY]]
+        self.real += real.sum(axis=0)
+        self.padded += steps.batch_sizes @ steps.shapes
+        self.missing += (real == 0).sum(axis=0)
+        self.real_cost += float(self.cost(real).sum())
+        self.padded_cost += float(steps.batch_sizes @ self.cost(steps.shapes))
+        self.samples += len(real)
+        self.steps += len(steps)
+        self.shapes.update(map(tuple, steps.shapes.tolist()))
+
+    @property
+    def position_efficiency(self) -> dict[str, float]:
+        """Real positions / padded positions, per modality and in ``"total"``."""
+        each = zip(self.modalities, self.real.tolist(), self.padded.tolist(), strict=True)
+        efficiency = {name: _share(real, padded) for name, real, padded in each}
+        return {**efficiency, "total": _share(int(self.real.sum()), int(self.padded.sum()))}
+
+    @property
+    def cost_efficiency(self) -> float:
+        """Cost of the samples at their own lengths / cost of what was computed."""
+        return _share(self.real_cost, self.padded_cost)
+
+    def __str__(self) -> str:
+        positions = ", ".join(f"{m} {share:.3f}" for m, share in self.position_efficiency.items())
+        lines = [
+            f"{self.samples} samples in {self.steps} steps of {len(self.shapes)} shapes",
+            f"padding efficiency: positions {positions}; cost {self.cost_efficiency:.3f}",
+        ]
+        missing = {m: n for m, n in zip(self.modalities, self.missing.tolist(), strict=True) if n}
+        lines += [f"missing: {missing}"] if missing else []
+        lines += [f"dropped: {self.dropped}, truncated: {self.truncated}"] if self.dropped + self.truncated else []
+        return "\n".join(lines)
+
+
+def _share(real: float, padded: float) -> float:
+    return real / padded if padded else 1.0

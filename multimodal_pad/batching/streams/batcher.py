@@ -1,0 +1,357 @@
+"""An iterable of unknown length -> a stream of padded batches, with no length table."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import islice
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from multimodal_pad.batching.ledger import PaddingStats
+from multimodal_pad.batching.prefetch import Prefetch
+from multimodal_pad.batching.streams.buffer import StreamBuffer, Taken
+from multimodal_pad.batching.streams.intake import Intake, Waiting, pad_waiting
+from multimodal_pad.batching.streams.longest import check_longest, with_longest
+from multimodal_pad.batching.streams.reader import StreamReader
+from multimodal_pad.batching.streams.staleness import PlanReport, RecentLengths
+from multimodal_pad.errors import PaddingError, PlanWarning
+from multimodal_pad.layouts.padded import BatchShape, PaddedBatch
+from multimodal_pad.lengths.table import LengthTable, Sample, check_whole
+from multimodal_pad.planning.cost import BatchBudget, Cost, position_count
+from multimodal_pad.planning.planner import plan_shapes
+from multimodal_pad.scheduling.dealing import policy_shapes
+from multimodal_pad.scheduling.policies import LongSamples, Planned, Policy, choose_cost
+from multimodal_pad.scheduling.steps import EMPTY, Steps
+
+_CHUNK = 256
+"""Samples read before they are looked at: one that is too long is told before a large buffer is full."""
+
+
+class _Made(NamedTuple):
+    """A batch, and what the ledger needs of it."""
+
+    batch: PaddedBatch
+    steps: Steps
+    lengths: LengthTable
+
+
+class StreamBatcher:
+    """Batches of a small set of shapes from any iterable of samples, which is read once and never measured first.
+
+    Samples wait in a bounded buffer until enough of like shape are there (see
+    :class:`~multimodal_pad.batching.streams.buffer.StreamBuffer`), so each comes exactly once, at a shape that the
+    policy lists; at the end of the stream short batches are filled up with empty rows. Each ``for`` loop is one pass
+    over the iterable, in another random order. Samples are numbered from 0 in each pass, and errors give these numbers.
+
+    At most ``buffer + 2`` samples are held at a time, and ``prefetch + 1`` batches that are made of others. Samples are
+    held as they come, so an iterable must not go on writing to an array that it has given.
+
+    Args:
+        samples: gives ``{modality: (length, *feature_shape), "targets": ...}``. Read in a background thread.
+        policy: rounds lengths up to buckets; its modalities are the ones that are padded.
+        batch_size: rows of every batch; by default what the policy's plan says.
+        buffer: samples that wait at most; more of them leave less padding.
+        seed: of the order.
+        long_samples: what becomes of samples that no bucket holds: ``"error"``, ``"truncate"`` (keep the front) or
+            ``"drop"``; both are counted in :attr:`stats`, and the first one is told.
+        pad_value: what stands in the padding, for all modalities or per modality.
+        check_finite: look for NaN and inf in float features.
+        cost: cost per sample, for the grouping and the statistics; by default the plan's, or positions.
+        prefetch: batches made ahead.
+        timeout: seconds that the iterable may take for one sample; None for as long as it takes.
+        recent: samples whose lengths are remembered, to tell when a plan has gone stale.
+
+    Attributes:
+        stats: the ledger of the batches consumed so far, and of the samples dropped and truncated while reading ahead.
+
+    Raises:
+        PaddingError: an option out of range, samples that are no iterable, a cost of other modalities than the
+            policy's; from the loop: no samples, none that is short enough, or an iterator that a loop before has used.
+        SampleError: from the loop: a sample that does not fit the others, named by its number.
+        UncoveredLengthError: from the loop: a sample is longer than every bucket and ``long_samples="error"``.
+        StreamTimeoutError: from the loop: the iterable takes longer than ``timeout`` for a sample.
+
+    Warns:
+        PlanWarning: a sample is dropped or truncated for the first time, or a plan is found to have gone stale.
+        ResourceWarning: the iterable still blocks seconds after the loop was left.
+
+    >>> from multimodal_pad import Ladder
+    >>> samples = ({"text": np.arange(n), "targets": n % 2} for n in (3, 5, 12))
+    >>> batcher = StreamBatcher(samples, Ladder({"text": [8, 16]}), batch_size=2)
+    >>> sorted(str(batch.shape) for batch in batcher)
+    ['2 x (text 16)', '2 x (text 8)']
+    """
+
+    def __init__(
+        self,
+        samples: Iterable[Sample],
+        policy: Policy,
+        *,
+        batch_size: int | None = None,
+        buffer: int = 2048,
+        seed: int = 0,
+        long_samples: LongSamples = "error",
+        pad_value: float | Mapping[str, float] = 0,
+        check_finite: bool = False,
+        cost: Cost | None = None,
+        prefetch: int = 2,
+        timeout: float | None = 300.0,
+        recent: int = 4096,
+    ) -> None:
+        check_whole("prefetch", prefetch, 1)
+        check_whole("recent", recent, 1)
+        _check_stream(samples, timeout)
+        self.samples, self.policy, self.batch_size, self.buffer = samples, policy, batch_size, buffer
+        self.seed, self.cost, self.prefetch, self.timeout = seed, choose_cost(policy, cost), prefetch, timeout
+        self.pad_value, self.check_finite = pad_value, check_finite
+        self._new_buffer(0)
+        self._intake = Intake(policy, long_samples)
+        self._recent = RecentLengths(policy, self.cost, recent)
+        self._rows: int | BatchBudget | None = batch_size
+        self._longest: Mapping[str, int] | None = None
+        self._passes, self._begun = 0, None
+        self.stats = PaddingStats(policy.modalities, self.cost)
+
+    @classmethod
+    def planned(
+        cls,
+        samples: Iterable[Sample],
+        *,
+        batch_size: int | BatchBudget,
+        plan_from: int = 2048,
+        buffer: int = 2048,
+        max_shapes: int = 8,
+        alignment: int | Mapping[str, int] = 1,
+        longest: Mapping[str, int] | None = None,
+        modalities: Sequence[str] | None = None,
+        cost: Cost = position_count,
+        timeout: float | None = 300.0,
+        **options: Any,
+    ) -> StreamBatcher:
+        """Plan the shapes from the first samples of the stream, which the first loop then begins with.
+
+        Args:
+            samples: as for the class.
+            batch_size: rows per batch, or a :class:`~multimodal_pad.planning.cost.BatchBudget` for each shape.
+            plan_from: how many samples to plan from; all, where there are fewer.
+            buffer: as for the class; at least ``plan_from``.
+            max_shapes: the compile budget.
+            alignment: padded lengths are multiples of it; for all modalities, or per modality.
+            longest: the longest lengths that may come, per modality: the plan holds a sample that has them all. Where
+                a modality is not named, no sample may be longer than the first ones.
+            modalities: which ones to pad, in which order; by default those of the first sample.
+            cost: per row, as for :func:`~multimodal_pad.planning.planner.plan_shapes`.
+            timeout: as for the class.
+            options: the other options of the class.
+
+        Raises:
+            PaddingError: no samples, a number out of range, or more samples to plan from than the buffer holds.
+            UncoveredLengthError: one of the first samples is longer than ``longest``.
+            StreamTimeoutError: one of them does not come in time.
+
+        >>> lengths = np.random.default_rng(0).integers(1, 60, 1000)
+        >>> samples = [{"audio": np.zeros((n, 4), np.float32)} for n in lengths]
+        >>> batcher = StreamBatcher.planned(
+        ...     samples, batch_size=16, plan_from=200, max_shapes=3, alignment=8, longest={"audio": 100}
+        ... )
+        >>> [str(shape) for shape in batcher.batch_shapes()]
+        ['16 x (audio 104)', '16 x (audio 56)', '16 x (audio 32)']
+        >>> sum(int(batch.sample_mask.sum()) for batch in batcher)
+        1000
+        """
+        check_whole("plan_from", plan_from, 1)
+        check_whole("buffer", buffer, 1)
+        if plan_from > buffer:
+            raise PaddingError(
+                f"got plan_from={plan_from} and buffer={buffer}; the first samples wait in the buffer, so plan from as "
+                "many as it holds, or let it hold more"
+            )
+        _check_stream(samples, timeout)
+        reader = StreamReader(samples, timeout)
+        try:
+            first = reader.read_ahead(plan_from)
+            if not first:
+                raise PaddingError("the stream gave no samples; a plan needs at least one")
+            table = LengthTable.measure(first, modalities)
+            check_longest(table, longest)
+            plan = plan_shapes(
+                with_longest(table, longest),
+                max_shapes=max_shapes,
+                cost=cost,
+                alignment=alignment,
+                batch_size=batch_size,
+            )
+            batcher = cls(samples, Planned(plan), buffer=buffer, cost=cost, timeout=timeout, **options)
+        except BaseException:
+            with suppress(ValueError):  # it is still being read, in the thread that was left
+                reader.close()
+            raise
+        batcher._begun, batcher._rows, batcher._longest = reader, batch_size, longest
+        batcher._intake.whole = modalities is None
+        return batcher
+
+    def __iter__(self) -> Iterator[PaddedBatch]:
+        """One pass over the samples.
+
+        Leaving the loop early stops the background thread and closes the iterator of the samples. An exception that
+        it raises reaches the consumer after the batches that were made before it, with a note that names the sample.
+        Either way the samples that still waited for their batch are given up.
+        """
+        number, self._passes = self._passes, self._passes + 1
+        reader = self._begin(number)
+        with Prefetch(self._make(reader, number), self.prefetch, watch=reader.watch) as ahead, reader:
+            try:
+                for made in ahead:
+                    self._tell()
+                    self.stats.record(made.steps, made.lengths)
+                    yield made.batch
+            except GeneratorExit:
+                self._count_lost()  # nobody is there to be told
+                raise
+            except BaseException as error:
+                self._count_lost()
+                for notice in self._intake.notices:
+                    error.add_note(notice)
+                raise
+        self._tell()
+
+    def batch_shapes(self) -> list[BatchShape]:
+        """Every batch shape that may come: what a step is to be compiled for.
+
+        Raises:
+            PaddingError: the policy has no end of shapes.
+
+        >>> from multimodal_pad import Fixed
+        >>> [str(shape) for shape in StreamBatcher([], Fixed({"text": 8}), batch_size=2).batch_shapes()]
+        ['2 x (text 8)']
+        """
+        return policy_shapes(self.policy, self.batch_size)
+
+    def example(self) -> PaddedBatch:
+        """A batch of the first sample: what a step is warmed up with, for its feature widths, dtypes and targets.
+
+        Before the first loop this reads one sample, which the loop then begins with.
+
+        Raises:
+            PaddingError: there are no samples.
+        """
+        if self._intake.first is None:
+            reader = self._begin(self._passes)
+            try:
+                for sample in reader.read_ahead(1):
+                    self._intake.measure(0, sample)
+            except BaseException:
+                self._passes += 1  # an iterator has lost what was read
+                raise
+            self._begun = reader
+        if self._intake.first is None:
+            raise PaddingError("the stream gave no samples; there is none to make an example of")
+        first, names = self._intake.first, self.policy.modalities
+        padded = tuple(max(1, len(first.sample[name])) for name in names)
+        return self._pad(Taken(padded, 1, [0], [first])).batch
+
+    def plan_report(self, batch_size: int | BatchBudget | None = None) -> PlanReport:
+        """How the policy does on the last samples, and how a plan made for them does, which takes a while to make.
+
+        Args:
+            batch_size: of the new plan; by default as now. A plan does not tell the measure of its batch budget, so it
+                is needed where such a plan was handed over.
+
+        Raises:
+            PaddingError: no sample has been read yet, or a ``batch_size`` is needed.
+            PlanError: a sample exceeds the batch budget.
+
+        >>> batcher = StreamBatcher.planned([{"text": np.arange(n)} for n in (2, 3, 4)] * 9, batch_size=3, max_shapes=2)
+        >>> for batch in batcher:
+        ...     pass
+        >>> print(batcher.plan_report())
+        of the last 27 samples 0 are longer than every bucket, and 0.900 of the padded cost of the others is real \
+(promised: 0.900)
+        a new plan of 2 shapes holds all of them and keeps 0.900
+        """
+        rows = self._rows if batch_size is None else batch_size
+        if rows is None and isinstance(self.policy, Planned) and self.policy.plan.batch_budget is None:
+            rows = int(self.policy.plan.batch_sizes[0])
+        if rows is None:
+            raise PaddingError(
+                "the plan has a batch budget; give plan_report(batch_size=BatchBudget(...)) for the new one"
+            )
+        return self._recent.report(rows, self._longest)
+
+    def _begin(self, number: int) -> StreamReader:
+        """The pass that planning or an example has begun, or a new one."""
+        reader, self._begun = self._begun, None
+        if reader is not None:
+            return reader
+        if number and isinstance(self.samples, Iterator):
+            raise PaddingError(
+                "the samples are an iterator, and a loop before has used it; give something that begins anew each time "
+                "(a list, or an object whose __iter__ does), or make a new batcher"
+            )
+        return StreamReader(self.samples, self.timeout)
+
+    def _make(self, reader: StreamReader, number: int) -> Iterator[_Made]:
+        """The batches of a pass, made in the background thread."""
+        buffer, added = self._new_buffer(number), None
+        try:
+            while (count := self._fill(buffer, reader, added or 0)) is not None:
+                added = count
+                if buffer.ready:
+                    yield self._pad(buffer.take())
+            if not added:
+                raise PaddingError(
+                    "the stream gave no samples; give at least one"
+                    if added is None
+                    else "no samples of the stream are left: every one of them is longer than every bucket"
+                )
+            buffer.finish()
+            while buffer.ready:
+                yield self._pad(buffer.take())
+        finally:
+            reader.close()
+
+    def _fill(self, buffer: StreamBuffer[Waiting], reader: StreamReader, added: int) -> int | None:
+        """Read on, a chunk or until the buffer is full: how many samples it has been given by now, None at the end."""
+        chunk = list(islice(reader, min(buffer.room, _CHUNK)))
+        if not chunk:
+            return None
+        lengths, covered, waiting = self._intake.admit(chunk)
+        buffer.add(covered, range(added, added + len(waiting)), waiting)
+        stale = self._recent.add(lengths)
+        if stale is not None:
+            self._intake.notices.append(
+                f"the shape plan has gone stale: {stale}; plan_report() tells how a new one does"
+            )
+        return added + len(waiting)
+
+    def _pad(self, taken: Taken[Waiting]) -> _Made:
+        names = self.policy.modalities
+        batch = pad_waiting(taken, names, self.pad_value, check_finite=self.check_finite)
+        lengths = np.array([[len(sample[name]) for name in names] for _, sample in taken.samples])
+        ids = np.where(np.arange(taken.rows) < len(lengths), np.arange(taken.rows), EMPTY)
+        steps = Steps(np.array([taken.padded]), np.array([0, taken.rows]), ids)
+        return _Made(batch, steps, LengthTable(names, lengths))
+
+    def _tell(self) -> None:
+        """Say what the background thread has found, and count what it has left out."""
+        self._count_lost()
+        while self._intake.notices:
+            warnings.warn(self._intake.notices.popleft(), PlanWarning, stacklevel=3)
+
+    def _count_lost(self) -> None:
+        self.stats.dropped, self.stats.truncated = self._intake.dropped, self._intake.truncated
+
+    def _new_buffer(self, number: int) -> StreamBuffer[Waiting]:
+        return StreamBuffer(
+            self.policy, self.buffer, batch_size=self.batch_size, cost=self.cost, seed=self.seed, epoch=number
+        )
+
+
+def _check_stream(samples: Iterable[Sample], timeout: float | None) -> None:
+    if not hasattr(samples, "__iter__") and not hasattr(samples, "__getitem__"):
+        raise PaddingError(f"got samples of type {type(samples).__name__}; give an iterable of samples")
+    if timeout is not None and not timeout > 0:
+        raise PaddingError(f"got timeout={timeout!r}; it is seconds above 0, or None for as long as it takes")

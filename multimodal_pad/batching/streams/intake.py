@@ -1,0 +1,133 @@
+"""From what a stream gives to what waits for a batch: samples measured, held to be alike, cut or left out."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from multimodal_pad.batching.alike import AlikeSamples
+from multimodal_pad.batching.streams.buffer import Taken
+from multimodal_pad.errors import UncoveredLengthError
+from multimodal_pad.layouts.padded import PaddedBatch, pad_samples
+from multimodal_pad.lengths.table import TARGETS, Sample, check_same_modalities, modality_array
+from multimodal_pad.scheduling.policies import LongSamples, Policy, check_long_samples
+
+
+class Waiting(NamedTuple):
+    """A sample that waits for its batch.
+
+    Attributes:
+        number: in the stream.
+        sample: its arrays, cut where it was too long, and its targets.
+    """
+
+    number: int
+    sample: dict[str, Any]
+
+
+class Intake:
+    """Checks samples where they come in, so that an error names the sample and not its batch.
+
+    Args:
+        policy: says which samples are too long.
+        long_samples: what becomes of those.
+
+    Raises:
+        PaddingError: it says something else than it may.
+
+    Attributes:
+        whole: whether a sample may have no other modalities than the policy's.
+        first: the first sample, or None before it.
+        dropped: samples left out because no bucket holds them.
+        truncated: samples cut to a bucket.
+        notices: what the user is to be told.
+    """
+
+    def __init__(self, policy: Policy, long_samples: LongSamples) -> None:
+        check_long_samples(long_samples)
+        self._policy, self._long_samples, self.whole = policy, long_samples, False
+        self._alike = AlikeSamples()
+        self.first: Waiting | None = None
+        self.dropped, self.truncated = 0, 0
+        self.notices: deque[str] = deque()
+
+    def measure(self, number: int, sample: Sample) -> Waiting:
+        """The arrays of a sample, which are to be like those of the first one.
+
+        Raises:
+            SampleError: they are not, or a modality is missing or no array.
+        """
+        names = self._policy.modalities
+        if self.whole:
+            check_same_modalities(sample, names, number)
+        kept: dict[str, Any] = {name: modality_array(sample, name, number) for name in names}
+        for name, array in kept.items():
+            self._alike.check(number, name, array.shape[1:], array.dtype)
+        self._alike.check_targets(number, sample)
+        if TARGETS in sample:
+            kept[TARGETS] = sample[TARGETS]
+        waiting = Waiting(number, kept)
+        self.first = self.first or waiting
+        return waiting
+
+    def admit(self, samples: Iterable[tuple[int, Sample]]) -> tuple[np.ndarray, np.ndarray, list[Waiting]]:
+        """What becomes of some samples.
+
+        Returns:
+            the lengths of all, int64 ``(n, M)``; the lengths of those that are to wait, and these.
+
+        Raises:
+            SampleError: a sample does not fit the others.
+            UncoveredLengthError: a sample is too long, and is to be an error.
+        """
+        names = self._policy.modalities
+        measured = [self.measure(number, sample) for number, sample in samples]
+        lengths = np.array([[len(kept[name]) for name in names] for _, kept in measured], np.int64)
+        lengths = lengths.reshape(-1, len(names))
+        covered = self._policy.covers(lengths)
+        if covered.all():
+            return lengths, lengths, measured
+        first = int(np.argmin(covered))
+        why = f"sample {measured[first].number} of the stream: {self._policy.why_not(lengths[first])}"
+        if self._long_samples == "error":
+            raise UncoveredLengthError(
+                f'{why}; pass long_samples="truncate" or "drop", or plan for longer samples, such as with longest= in '
+                "StreamBatcher.planned"
+            )
+        if self._long_samples == "drop":
+            if not self.dropped:
+                self.notices.append(f"{why}; it is left out, as all that are too long: stats.dropped counts them")
+            self.dropped += int((~covered).sum())
+            kept = [sample for sample, is_covered in zip(measured, covered.tolist(), strict=True) if is_covered]
+            return lengths, lengths[covered], kept
+        if not self.truncated:
+            self.notices.append(f"{why}; it is cut, as all that are too long: stats.truncated counts them")
+        self.truncated += int((~covered).sum())
+        shorter = self._policy.truncate(lengths)
+        for place in np.flatnonzero(~covered).tolist():
+            measured[place] = _cut(measured[place], names, shorter[place].tolist())
+        return lengths, shorter, measured
+
+
+def pad_waiting(
+    taken: Taken[Waiting], modalities: Sequence[str], pad_value: float | Mapping[str, float], *, check_finite: bool
+) -> PaddedBatch:
+    """The batch of the samples taken, whose numbers errors give."""
+    return pad_samples(
+        [waiting.sample for waiting in taken.samples],
+        pad_to=dict(zip(modalities, taken.padded, strict=True)),
+        batch_size=taken.rows,
+        modalities=modalities,
+        pad_value=pad_value,
+        check_finite=check_finite,
+        ids=[waiting.number for waiting in taken.samples],
+    )
+
+
+def _cut(waiting: Waiting, names: tuple[str, ...], lengths: list[int]) -> Waiting:
+    # Copies: a view would keep the whole of a sample that was too long.
+    arrays = {name: waiting.sample[name][:length].copy() for name, length in zip(names, lengths, strict=True)}
+    return Waiting(waiting.number, {**waiting.sample, **arrays})

@@ -1,0 +1,141 @@
+"""Whether a policy still suits what a stream gives, and how a new plan would do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from multimodal_pad.batching.streams.longest import with_longest
+from multimodal_pad.errors import PaddingError
+from multimodal_pad.lengths.table import LengthTable
+from multimodal_pad.planning.cost import BatchBudget, Cost, position_count
+from multimodal_pad.planning.plan import ShapePlan
+from multimodal_pad.planning.plan_fit import WORSE, plan_efficiency
+from multimodal_pad.planning.planner import plan_shapes
+from multimodal_pad.scheduling.policies import Planned, Policy
+
+MOST_NEW_SHAPES = 32
+"""For a policy that is no plan, a new plan has as many shapes as the policy used of late, and not more than these."""
+
+
+@dataclass(frozen=True)
+class Service:
+    """How a policy serves the last samples.
+
+    Attributes:
+        samples: looked at.
+        uncovered: of these, longer than every bucket.
+        efficiency: real cost / padded cost of the others, every batch full; 1 where there are none.
+        promised: the efficiency that the plan has on the lengths it was made for; None where the policy is no plan, or
+            one for random batches, which a stream does not make.
+    """
+
+    samples: int
+    uncovered: int
+    efficiency: float
+    promised: float | None
+
+    @property
+    def stale(self) -> bool:
+        """Whether samples are uncovered, or less than 0.9 of what was promised is kept."""
+        return self.uncovered > 0 or (self.promised is not None and self.efficiency < WORSE * self.promised)
+
+    def __str__(self) -> str:
+        promise = "" if self.promised is None else f" (promised: {self.promised:.3f})"
+        return (
+            f"of the last {self.samples:,} samples {self.uncovered:,} are longer than every bucket, and "
+            f"{self.efficiency:.3f} of the padded cost of the others is real{promise}"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class PlanReport(Service):
+    """How a policy serves the last samples, beside a plan that is made for them.
+
+    Attributes:
+        new_efficiency: of ``new_plan`` on all of these samples.
+        new_plan: of as many shapes as the plan in use, with the same alignment.
+    """
+
+    new_efficiency: float
+    new_plan: ShapePlan
+
+    def __str__(self) -> str:
+        return (
+            f"{Service.__str__(self)}{': stale' if self.stale else ''}\n"
+            f"a new plan of {len(self.new_plan)} {'shape' if len(self.new_plan) == 1 else 'shapes'} holds all of them "
+            f"and keeps {self.new_efficiency:.3f}"
+        )
+
+
+class RecentLengths:
+    """The lengths of the last samples, and a look at them each time that as many are new.
+
+    Args:
+        policy: the one in use.
+        cost: per sample, where the policy is no plan; a plan has its own, or else counts positions.
+        size: how many samples.
+
+    Attributes:
+        values: lengths, oldest first, int64 ``(n, M)``; replaced and never written to, so any thread may read them.
+    """
+
+    def __init__(self, policy: Policy, cost: Cost, size: int) -> None:
+        self._policy, self._size = policy, size
+        self._cost = (policy.plan.cost or position_count) if isinstance(policy, Planned) else cost
+        self._new, self._told = 0, False
+        self.values = np.empty((0, len(policy.modalities)), np.int64)
+
+    def add(self, lengths: np.ndarray) -> Service | None:
+        """Remember the next samples; of a plan that is found to be stale the figures, the first time."""
+        self.values = np.concatenate([self.values, lengths])[-self._size :]
+        self._new += len(lengths)
+        if self._told or self._new < self._size or not isinstance(self._policy, Planned):
+            return None
+        self._new, service = 0, self._look(self.values)
+        self._told = service.stale
+        return service if service.stale else None
+
+    def report(self, batch_size: int | BatchBudget, longest: Mapping[str, int] | None = None) -> PlanReport:
+        """The policy beside a new plan of such batches, which holds ``longest`` too where it is given.
+
+        Raises:
+            PaddingError: no sample has come yet.
+            PlanError: a sample exceeds the batch budget.
+        """
+        values = self.values
+        if not len(values):
+            raise PaddingError("no sample of the stream has been read yet; ask for the report after the first batch")
+        if isinstance(self._policy, Planned):
+            shapes, alignment = len(self._policy.plan), self._policy.plan.alignment
+        else:
+            used = self._policy.round_up(values[self._policy.covers(values)])
+            shapes, alignment = max(1, min(len(np.unique(used, axis=0)), MOST_NEW_SHAPES)), 1
+        table = LengthTable(self._policy.modalities, values)
+        plan = plan_shapes(
+            with_longest(table, longest),
+            max_shapes=shapes,
+            cost=self._cost,
+            alignment=alignment,
+            batch_size=batch_size,
+        )
+        service = self._look(values)
+        return PlanReport(**vars(service), new_efficiency=plan_efficiency(plan, table), new_plan=plan)
+
+    def _look(self, values: np.ndarray) -> Service:
+        policy = self._policy
+        covered = values[policy.covers(values)]
+        plan = policy.plan if isinstance(policy, Planned) and policy.plan.grouping == "length" else None
+        promised = None
+        if plan is not None:
+            promised = plan.position_efficiency["total"] if plan.cost is None else plan.efficiency
+        if not len(covered):
+            efficiency = 1.0
+        elif plan is not None:
+            efficiency = plan_efficiency(plan, LengthTable(policy.modalities, covered))
+        else:
+            padded = float(self._cost(policy.round_up(covered)).sum())
+            efficiency = float(self._cost(covered).sum()) / padded if padded else 1.0
+        return Service(len(values), len(values) - len(covered), efficiency, promised)

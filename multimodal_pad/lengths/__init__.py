@@ -1,0 +1,1 @@
+"""Lengths: what a sample and a source are, the length table, files of lengths (NumPy only)."""

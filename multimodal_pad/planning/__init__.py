@@ -1,0 +1,1 @@
+"""Planning: what batch shapes cost, and which ones a run is to have (NumPy only)."""

@@ -1,0 +1,215 @@
+"""What a batch shape costs: FLOPs and bytes of a training step of the multimodal transformer.
+
+A cost is a function of padded lengths: ``cost(lengths (n, M)) -> (n,)``, per sample. That is all
+that the schedule and the statistics ask for, so any function of that form serves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from multimodal_pad.errors import PaddingError
+from multimodal_pad.lengths.table import check_whole
+
+Cost = Callable[[np.ndarray], np.ndarray]
+"""``(n, M)`` lengths to ``(n,)`` costs per sample, in any unit, not below 0."""
+
+
+def position_count(lengths: np.ndarray) -> np.ndarray:
+    """The plainest cost: positions, summed over the modalities; ``(n, M) -> (n,)``."""
+    return np.asarray(lengths).sum(axis=1)
+
+
+def attention_area(lengths: np.ndarray) -> np.ndarray:
+    """Query-key pairs where every modality attends to all, itself included; ``(n, M) -> (n,)`` float64."""
+    return np.asarray(lengths, np.float64).sum(axis=1) ** 2
+
+
+def priced_modalities(cost: Cost) -> tuple[str, ...] | None:
+    """The modalities that a cost (or the object whose method it is) names for its columns, or None."""
+    names = getattr(getattr(cost, "__self__", cost), "modalities", None)
+    return None if names is None else tuple(names)
+
+
+def check_priced(cost: Cost, modalities: Sequence[str]) -> None:
+    """Raise a PaddingError where a cost (or the object whose method it is) names other modalities."""
+    priced = priced_modalities(cost)
+    if priced is not None and priced != tuple(modalities):
+        raise PaddingError(
+            f"got a cost of the modalities {list(priced)} for lengths of {list(modalities)}; give both the same names "
+            "in the same order"
+        )
+
+
+@dataclass(frozen=True)
+class BatchBudget:
+    """As many rows per batch as fit a limit, for each batch shape.
+
+    A batch shape gets ``limit / measure(lengths)`` rows, rounded down to a multiple, at most ``largest``.
+    The padded lengths decide, not the samples in it, so that no batch of the shape can exceed the limit.
+
+    Attributes:
+        limit: for a whole batch, in the unit of ``measure``.
+        measure: per row of padded lengths, ``(n, M) -> (n,)``: positions (the default), any cost, or
+            bytes (:meth:`TransformerCost.activation_bytes`).
+        multiple: rows are a multiple of it: 8 for tensor cores, or the number of devices.
+        largest: the most rows of a batch, or None.
+
+    Raises:
+        PaddingError: a limit that is not above 0, a multiple below 1, ``largest`` below ``multiple``.
+
+    >>> BatchBudget(1000, multiple=8, largest=64).sizes(np.array([[3, 4], [20, 40]])).tolist()
+    [64, 16]
+    """
+
+    limit: float
+    measure: Cost = position_count
+    multiple: int = 1
+    largest: int | None = None
+
+    def __post_init__(self) -> None:
+        check_whole("multiple", self.multiple, 1)
+        if not 0 < self.limit < np.inf:
+            raise PaddingError(f"got limit={self.limit!r}; a batch budget must be a finite number above 0")
+        if self.largest is not None:
+            check_whole("largest", self.largest, self.multiple)
+
+    def measured(self, shapes: np.ndarray) -> np.ndarray:
+        """What a row of each shape takes of the limit, ``(k, M) -> (k,)`` float64.
+
+        Raises:
+            PaddingError: the measure gives something else than a finite number, 0 or more, per row.
+        """
+        measured = np.asarray(self.measure(shapes), np.float64)
+        if measured.shape != (len(shapes),) or not (measured.min(initial=0) >= 0 and measured.max(initial=0) < np.inf):
+            raise PaddingError(
+                f"the batch budget's measure gave {measured} for the lengths {np.asarray(shapes).tolist()}; it must "
+                "give a finite number, 0 or more, per row"
+            )
+        return measured
+
+    def sizes(self, shapes: np.ndarray) -> np.ndarray:
+        """Rows of each shape, ``(k, M) -> (k,)`` int64; 0 where not even ``multiple`` rows fit."""
+        measured = self.measured(shapes)
+        most = 2**31 if self.largest is None else self.largest
+        rows = np.minimum(self.limit / np.maximum(measured, self.limit / 2**32), most)
+        return rows.astype(np.int64) // self.multiple * self.multiple
+
+
+@dataclass(frozen=True)
+class TransformerCost:
+    """FLOPs of one sample in a training step of :class:`~multimodal_pad.models.MultimodalTransformer`.
+
+    Matrix products only, two FLOPs per multiply-add; norms, softmax and biases are left out. For
+    lengths ``L`` of M modalities the forward pass costs ``L @ linear + L @ quadratic @ L``:
+
+    - input: a convolution of ``kernel`` over ``width`` features, ``2 kernel width d L_m``
+      (nothing for token ids, which are looked up);
+    - each of the M (M - 1) crossmodal encoders, per layer, with target t and source s: projections of
+      query and output and the feed-forward part of width 4d, ``20 d^2 L_t``; of key and value,
+      ``4 d^2 L_s``; scores and weighted sum, ``4 d L_t L_s``;
+    - each of the M memories, of width ``D = (M - 1) d`` (d where M = 1), per layer:
+      ``24 D^2 L_m + 4 D L_m^2``.
+
+    A training step costs three forward passes (the backward pass takes two).
+
+    Memory is what the backward pass keeps, :meth:`activation_bytes`. Its constants (14 values per
+    position, width and layer, 17 of work space, 2.5 score matrices per layer and half a one of work space)
+    were fitted to XLA's memory analysis on CPU for 2 and 3 modalities, widths 40 and 80, and 1 and 3 layers.
+
+    The unit is FLOPs until the weights say otherwise: :func:`multimodal_pad.compiling.calibrate` fits the
+    first two to seconds on a device, where a FLOP of attention takes another time than one of a projection.
+
+    Attributes:
+        modalities: names of the M columns.
+        d_model: width d of the crossmodal encoders.
+        crossmodal_layers: layers of each crossmodal encoder.
+        memory_layers: layers of each memory encoder.
+        feature_widths: features per position; 0 or absent for token ids.
+        kernel_sizes: kernel of each input convolution; 1 where absent.
+        num_heads: attention heads.
+        keeps_scores: whether attention keeps its score matrices for the backward pass, as the
+            ``xla`` implementation does and ``mapped`` and ``cudnn`` don't.
+        itemsize: bytes of one activation (4 for float32, 2 for bfloat16).
+        linear_weight: what a FLOP counts for that grows with the length.
+        quadratic_weight: what a FLOP counts for that grows with a product of lengths.
+        memory_weight: what a byte of :meth:`activation_bytes` counts for, so that a step that is bound by
+            memory can be priced as such; 0 counts FLOPs alone.
+
+    >>> cost = TransformerCost(("text", "audio"), d_model=8, crossmodal_layers=1, memory_layers=1)
+    >>> cost(np.array([[1, 1], [2, 2]])).tolist()
+    [18816.0, 38400.0]
+    """
+
+    modalities: Sequence[str]
+    d_model: int = 40
+    crossmodal_layers: int = 4
+    memory_layers: int = 4
+    feature_widths: Mapping[str, int] = field(default_factory=dict)
+    kernel_sizes: Mapping[str, int] = field(default_factory=dict)
+    num_heads: int = 8
+    keeps_scores: bool = False
+    itemsize: int = 4
+    memory_weight: float = 0.0
+    linear_weight: float = 1.0
+    quadratic_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("d_model", "crossmodal_layers", "memory_layers", "num_heads", "itemsize"):
+            if getattr(self, name) < 1:
+                raise PaddingError(f"got {name}={getattr(self, name)}; it must be at least 1")
+        for name in ("memory_weight", "linear_weight", "quadratic_weight"):
+            if not 0 <= getattr(self, name) < np.inf:
+                raise PaddingError(f"got {name}={getattr(self, name)}; it must be a finite number, 0 or more")
+
+    @property
+    def _memory_width(self) -> int:
+        return self.d_model * max(1, len(self.modalities) - 1)
+
+    @property
+    def _input_widths(self) -> np.ndarray:
+        widths = [self.kernel_sizes.get(m, 1) * self.feature_widths.get(m, 0) for m in self.modalities]
+        return np.asarray(widths, np.float64)
+
+    @property
+    def linear(self) -> np.ndarray:
+        """Forward FLOPs per position, ``(M,)``."""
+        d, wide, others = self.d_model, self._memory_width, len(self.modalities) - 1
+        encoders = 24 * d**2 * self.crossmodal_layers * others + 24 * wide**2 * self.memory_layers
+        return 2.0 * d * self._input_widths + encoders
+
+    @property
+    def quadratic(self) -> np.ndarray:
+        """Forward FLOPs per pair of positions, ``(M, M)``: row = query, column = key."""
+        crossmodal = 4.0 * self.d_model * self.crossmodal_layers
+        memory = 4.0 * self._memory_width * self.memory_layers
+        count = len(self.modalities)
+        return np.full((count, count), crossmodal) + np.eye(count) * (memory - crossmodal)
+
+    def __call__(self, lengths: np.ndarray) -> np.ndarray:
+        """FLOPs per sample of a training step, weighted, and its weighted bytes, ``(n, M) -> (n,)`` float64."""
+        cost = self.step_flops(lengths) @ (self.linear_weight, self.quadratic_weight)
+        return cost + self.memory_weight * self.activation_bytes(lengths) if self.memory_weight else cost
+
+    def step_flops(self, lengths: np.ndarray) -> np.ndarray:
+        """FLOPs per sample of a training step, ``(n, M) -> (n, 2)`` float64: linear and quadratic ones."""
+        lengths = np.asarray(lengths, np.float64)
+        pairs = np.einsum("nt,ts,ns->n", lengths, self.quadratic, lengths)
+        return 3.0 * np.stack([lengths @ self.linear, pairs], axis=1)
+
+    def activation_bytes(self, lengths: np.ndarray) -> np.ndarray:
+        """Bytes per sample that a training step holds beside state and batch, ``(n, M) -> (n,)``."""
+        lengths = np.asarray(lengths, np.float64)
+        d, wide, others = self.d_model, self._memory_width, len(self.modalities) - 1
+        kept = 14 * (d * others * self.crossmodal_layers + wide * self.memory_layers) + 17 * wide
+        held = self.itemsize * lengths @ (2 * self._input_widths + kept)
+        if self.keeps_scores:
+            count = len(self.modalities)
+            layers = np.full((count, count), self.crossmodal_layers)
+            np.fill_diagonal(layers, self.memory_layers)
+            scores = 4 * self.num_heads * (2.5 * layers + 0.5)  # always float32
+            held += np.einsum("nt,ts,ns->n", lengths, scores, lengths)
+        return held

@@ -1,0 +1,208 @@
+"""A shape plan: the finite set of batch shapes that a run may emit, and what they cost."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from multimodal_pad.errors import PlanError
+from multimodal_pad.layouts.padded import BatchShape
+from multimodal_pad.output import write_file
+from multimodal_pad.planning.cost import Cost, check_priced
+from multimodal_pad.planning.plan_file import FIELDS, describe_name, read_fields, write_fields
+from multimodal_pad.text_table import text_table
+
+
+class TailSaving(NamedTuple):
+    """What a plan of as many shapes would save, at least, if the longest samples were not what they are.
+
+    Attributes:
+        share: of the samples, the most expensive ones first.
+        samples: how many those are.
+        dropping: share of the padded cost that goes if they are left out.
+        truncating: the same if they are cut to the longest lengths of the rest.
+    """
+
+    share: float
+    samples: int
+    dropping: float
+    truncating: float
+
+
+@dataclass(frozen=True, eq=False)
+class ShapePlan:
+    """Batch shapes chosen jointly over all modalities; made by :func:`~multimodal_pad.planning.planner.plan_shapes`.
+
+    Costs are in the unit of the cost function, per row, a batch's overhead included. Figures are of an
+    epoch over the lengths that the plan was made for, every batch full; in ``"random"`` grouping they
+    are means over the batches drawn.
+
+    Attributes:
+        modalities: names of the M columns.
+        shapes: int64 ``(k, M)``: padded lengths, cheapest first.
+        batch_sizes: int64 ``(k,)``: rows per batch of each shape; to a budget without overhead, no more than
+            hold the samples that the shape takes.
+        costs: float64 ``(k,)``: of a row at each shape.
+        samples: float64 ``(k,)``: samples per epoch that each shape takes.
+        shape_efficiency: float64 ``(k,)``: real cost / padded cost at each shape (1 where it takes none).
+        efficiency: real cost / padded cost in all.
+        position_efficiency: real / padded positions of each modality and in ``"total"``.
+        efficiencies: float64 ``(K,)``: cost efficiency of the plans with at most 1, 2, ... K shapes.
+        bounds: float64 ``(K,)``: what no plan with at most 1, 2, ... K shapes can exceed.
+        savings: what the longest samples cost everybody.
+        alignment: of each modality; its padded lengths are multiples of it.
+        grouping: ``"length"`` or ``"random"``: how the batches are meant to be made.
+        batch_budget: the limit that the rows of every batch keep; None where all shapes have as many.
+        fingerprint: of the length table that the plan was made for.
+        cost: the cost function; None where a plan was read from a file and the function is not ours.
+        cost_name: what the file calls it.
+        reason: of ``max_shapes="auto"``: how many shapes it chose, and why, in a line; files don't keep it.
+    """
+
+    modalities: tuple[str, ...]
+    shapes: np.ndarray
+    batch_sizes: np.ndarray
+    costs: np.ndarray
+    samples: np.ndarray
+    shape_efficiency: np.ndarray
+    efficiency: float
+    position_efficiency: dict[str, float]
+    efficiencies: np.ndarray
+    bounds: np.ndarray
+    savings: tuple[TailSaving, ...]
+    alignment: dict[str, int]
+    grouping: str
+    batch_budget: float | None
+    fingerprint: str
+    cost: Cost | None = field(default=None, repr=False)
+    cost_name: str = ""
+    reason: str = ""
+
+    @property
+    def bound(self) -> float:
+        """The cost efficiency that no plan with so many shapes can exceed."""
+        return float(self.bounds[-1])
+
+    @property
+    def gap(self) -> float:
+        """The share of the padded cost that a better plan with so many shapes could save, at most."""
+        return max(0.0, 1 - self.efficiency / self.bound) if self.bound else 0.0
+
+    @property
+    def batch_shapes(self) -> list[BatchShape]:
+        """What XLA compiles one program for each: the shapes with their rows."""
+        rows = zip(self.batch_sizes.tolist(), self.shapes.tolist(), strict=True)
+        return [BatchShape.of(size, dict(zip(self.modalities, shape, strict=True))) for size, shape in rows]
+
+    @property
+    def shapes_fingerprint(self) -> str:
+        """Of what the plan compiles: modalities, shapes and rows; :attr:`fingerprint` is that of the lengths."""
+        content = json.dumps([self.modalities, self.shapes.tolist(), self.batch_sizes.tolist()])
+        return hashlib.sha256(content.encode()).hexdigest()
+
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+    def place(self, lengths: np.ndarray) -> np.ndarray:
+        """The number of the cheapest shape that holds each row of ``lengths (n, M)``; -1 where none does."""
+        return place(self.shapes, lengths)
+
+    def __str__(self) -> str:
+        heading = [*self.modalities, "rows", "samples", "efficiency"]
+        body = [
+            [*map(str, shape), str(rows), f"{samples:,.0f}", f"{efficiency:.3f}"]
+            for shape, rows, samples, efficiency in zip(
+                self.shapes.tolist(), self.batch_sizes, self.samples, self.shape_efficiency, strict=True
+            )
+        ]
+        positions = ", ".join(f"{name} {share:.3f}" for name, share in self.position_efficiency.items())
+        return "\n".join(
+            [
+                f"{len(self)} batch {'shape' if len(self) == 1 else 'shapes'} for {self.samples.sum():,.0f} samples, "
+                f"{self.grouping} grouping",
+                *text_table(heading, body),
+                f"padding efficiency: cost {self.efficiency:.3f}; positions {positions}",
+                f"bound: {self.bound:.3f} for any plan of at most {len(self.bounds)}; a better one saves at most "
+                f"{self.gap:.1%}",
+                *map(_tell_saving, self.savings),
+                *([self.reason] if self.reason else []),
+            ]
+        )
+
+    def to_json(self) -> str:
+        """The plan as JSON, with a format version; :meth:`from_json` reads it."""
+        fields = {name: getattr(self, name) for name in FIELDS}
+        fields["savings"] = [saving._asdict() for saving in self.savings]
+        return write_fields(fields, self.cost, self.cost_name)
+
+    @classmethod
+    def from_json(cls, text: str | bytes, cost: Cost | None = None) -> ShapePlan:
+        """The plan that :meth:`to_json` wrote.
+
+        Args:
+            text: the JSON.
+            cost: the cost function, where it is one of your own, which a file cannot hold.
+
+        Raises:
+            PlanError: not JSON, not a shape plan, of another version, or with a field that is missing
+                or makes no sense; the field is named.
+            PaddingError: a cost of other modalities than the plan's.
+        """
+        fields = read_fields(text)
+        fields["savings"] = tuple(TailSaving(**saving) for saving in fields["savings"])
+        if cost is not None:
+            check_priced(cost, fields["modalities"])
+            fields["cost"], fields["cost_name"] = cost, describe_name(cost)
+        return cls(**fields)
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Write :meth:`to_json` to a file, aside first, so that the file is there whole or not at all.
+
+        Raises:
+            FileExistsError: the file is there and ``overwrite`` is not given.
+        """
+        path = Path(path)
+        if path.exists() and not overwrite:
+            raise FileExistsError(f"{path} exists; name another file, or ask to overwrite it")
+        write_file(path, self.to_json().encode())
+
+    @classmethod
+    def load(cls, path: str | Path, cost: Cost | None = None) -> ShapePlan:
+        """:meth:`from_json` of a file.
+
+        Raises:
+            PlanError: as :meth:`from_json`, with the file's name.
+        """
+        try:
+            return cls.from_json(Path(path).read_bytes(), cost)
+        except PlanError as error:
+            raise PlanError(f"{path}: {error}") from None
+
+
+def place(shapes: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """The number of the first shape that holds each row of ``lengths (n, M)``; -1 where none does.
+
+    >>> place(np.array([[4, 8], [8, 4], [8, 8]]), np.array([[1, 8], [5, 1], [5, 5], [9, 0]])).tolist()
+    [0, 1, 2, -1]
+    """
+    columns = np.ascontiguousarray(np.asarray(lengths).T)
+    places = np.full(columns.shape[1], -1, np.int64)
+    for number in reversed(range(len(shapes))):
+        held = columns[0] <= shapes[number, 0]
+        for column, length in zip(columns[1:], shapes[number, 1:], strict=True):
+            held &= column <= length
+        places[held] = number
+    return places
+
+
+def _tell_saving(saving: TailSaving) -> str:
+    them = "sample" if saving.samples == 1 else f"{saving.samples:,} samples"
+    return (
+        f"the longest {them} ({saving.share:.1%}): without {'it' if saving.samples == 1 else 'them'} the padded cost "
+        f"is {saving.dropping:.1%} less, cut to the rest {saving.truncating:.1%}"
+    )

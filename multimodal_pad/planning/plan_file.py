@@ -1,0 +1,233 @@
+"""The JSON of a shape plan: every field written as it is, and read back with nothing taken on trust."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from multimodal_pad.errors import PaddingError, PlanError
+from multimodal_pad.lengths.table import LONGEST, check_names
+from multimodal_pad.planning.cost import Cost, TransformerCost, attention_area, position_count
+
+FORMAT, VERSION = "multimodal_pad shape plan", 1
+
+_PLAIN_COSTS: dict[str, Cost] = {"position_count": position_count, "attention_area": attention_area}
+
+
+def write_fields(fields: Mapping[str, Any], cost: Cost | None, cost_name: str) -> str:
+    """JSON with a line per field; the cost as options where it is this package's, else by name alone."""
+    described: dict[str, Any] = {"name": cost_name}
+    if isinstance(cost, TransformerCost) and cost_name == "TransformerCost":
+        described["options"] = {**asdict(cost), "modalities": list(cost.modalities)}
+    values = {"format": FORMAT, "version": VERSION, **fields, "cost": described}
+    lines = [f" {json.dumps(name)}: {json.dumps(value, default=_plain)}" for name, value in values.items()]
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def read_fields(text: str | bytes) -> dict[str, Any]:
+    """The fields that :func:`write_fields` wrote, with ``cost`` (None where it is not ours) and ``cost_name``.
+
+    Raises:
+        PlanError: not JSON, not a shape plan, another version, or a field that is missing or makes no
+            sense; the field is named.
+    """
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise PlanError(f"not a shape plan: the text is not JSON ({error})") from None
+    if not isinstance(values, dict) or values.get("format") != FORMAT:
+        raise PlanError(f"not a shape plan: the JSON lacks {{'format': {FORMAT!r}}}; write plans with ShapePlan.save")
+    if type(values.get("version")) is not int or values["version"] != VERSION:
+        raise PlanError(
+            f"got a shape plan of version {values.get('version')!r}, and this multimodal_pad reads version {VERSION}; "
+            "plan the shapes again"
+        )
+    missing = [name for name in (*_READERS, "cost") if name not in values]
+    if missing:
+        raise PlanError(f"the shape plan lacks {missing}; plan the shapes again")
+    fields: dict[str, Any] = {}
+    for name, read in {**_READERS, "cost": _cost}.items():
+        try:
+            fields[name] = read(values[name], fields)
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+            shown = str(values[name])
+            raise PlanError(
+                f"the shape plan's {name!r} makes no sense: got {shown[:80]}{'...' * (len(shown) > 80)} ({error}); "
+                "plan the shapes again"
+            ) from None
+    fields["cost_name"], fields["cost"] = fields["cost"]
+    return fields
+
+
+def describe_name(cost: Cost) -> str:
+    """What a file calls a cost: the plain name of one of this package, else with its module."""
+    for name, known in _PLAIN_COSTS.items():
+        if cost is known:
+            return name
+    if type(cost) is TransformerCost:
+        return "TransformerCost"
+    name = getattr(cost, "__qualname__", type(cost).__qualname__)
+    return f"{getattr(cost, '__module__', type(cost).__module__)}.{name}"
+
+
+def _numbers(value: Any, kinds: tuple[type, ...] = (int, float)) -> np.ndarray:
+    """A list of numbers, or of lists of them, as an array; no text, no true and false, no NaN."""
+    flat = [item for row in value for item in (row if isinstance(row, list) else [row])]
+    if not flat or any(type(item) not in kinds for item in flat):
+        raise ValueError(f"it must hold numbers ({' or '.join(kind.__name__ for kind in kinds)})")
+    array = np.asarray(value, np.float64 if float in kinds else np.int64)
+    if not (np.isfinite(array).all() and array.min() >= 0):
+        raise ValueError("its numbers must be finite and not below 0")
+    return array
+
+
+def _shapes(value: Any, fields: dict[str, Any]) -> np.ndarray:
+    array = _numbers(value, (int,))
+    if array.ndim != 2 or array.shape[1] != len(fields["modalities"]) or array.min() < 1 or array.max() > LONGEST:
+        raise ValueError(f"it must hold {len(fields['modalities'])} lengths of at least 1 per shape")
+    return array
+
+
+def _per_shape(value: Any, fields: dict[str, Any]) -> np.ndarray:
+    array = _numbers(value)
+    if array.shape != (len(fields["shapes"]),):
+        raise ValueError(f"it must hold a number for each of {len(fields['shapes'])} shapes")
+    return array
+
+
+def _batch_sizes(value: Any, fields: dict[str, Any]) -> np.ndarray:
+    array = _numbers(value, (int,))
+    if _per_shape(value, fields).min() < 1 or array.max() > LONGEST:
+        raise ValueError(f"a batch has 1 to {LONGEST:,} rows")
+    return array
+
+
+def _costs(value: Any, fields: dict[str, Any]) -> np.ndarray:
+    array = _per_shape(value, fields)
+    if (np.diff(array) < -1e-9 * array[1:]).any():
+        raise ValueError("shapes must be in the order of their costs")
+    return array
+
+
+def _share(value: Any, _: Any = None) -> float:
+    if not 0 <= float(_numbers([value])[0]) <= 1 + 1e-6:
+        raise ValueError("it must be between 0 and 1")
+    return float(value)
+
+
+def _shares(value: Any, _: Any) -> np.ndarray:
+    return np.array([_share(item) for item in value], np.float64)
+
+
+def _share_per_shape(value: Any, fields: dict[str, Any]) -> np.ndarray:
+    _per_shape(value, fields)
+    return _shares(value, fields)
+
+
+def _efficiencies(value: Any, fields: dict[str, Any]) -> np.ndarray:
+    shares = _shares(value, fields)
+    if not len(shares) or abs(shares[-1] - fields["efficiency"]) > 1e-6:
+        raise ValueError("the last must be the plan's 'efficiency'")
+    return shares
+
+
+def _bounds(value: Any, fields: dict[str, Any]) -> np.ndarray:
+    if len(value) != len(fields["efficiencies"]) or not value:
+        raise ValueError("it must hold as many shares as 'efficiencies'")
+    return _shares(value, fields)
+
+
+def _positions(value: Any, fields: dict[str, Any]) -> dict[str, float]:
+    if set(value) != {*fields["modalities"], "total"}:
+        raise ValueError("it must hold a share for each modality and the total")
+    return {name: _share(share) for name, share in value.items()}
+
+
+def _alignment(value: Any, fields: dict[str, Any]) -> dict[str, int]:
+    steps = _numbers([value[name] for name in fields["modalities"]], (int,))
+    if len(value) != len(steps) or steps.min() < 1 or (fields["shapes"] % steps).any():
+        raise ValueError("it must hold a whole number for each modality, of which its lengths are multiples")
+    return {name: value[name] for name in fields["modalities"]}
+
+
+def _budget(value: Any, _: Any) -> float | None:
+    if value is not None and _numbers([value])[0] <= 0:
+        raise ValueError("it must be above 0, or null")
+    return None if value is None else float(value)
+
+
+def _grouping(value: Any, fields: dict[str, Any]) -> str:
+    grouping = _text("length", "random")(value, None)
+    if grouping == "random" and (fields["batch_budget"] is not None or np.ptp(fields["batch_sizes"])):
+        raise ValueError("random batches have one number of rows, and no budget")
+    return grouping
+
+
+def _text(*allowed: str) -> Callable[[Any, Any], str]:
+    def read(value: Any, _: Any) -> str:
+        if not isinstance(value, str) or (allowed and value not in allowed):
+            raise ValueError(f"it must be {' or '.join(allowed) or 'text'}")
+        return value
+
+    return read
+
+
+def _modalities(value: Any, _: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or any(not isinstance(name, str) for name in value):
+        raise ValueError("it must be a list of names")
+    return check_names(value)
+
+
+def _savings(value: Any, _: Any) -> list[dict[str, Any]]:
+    names = {"share", "samples", "dropping", "truncating"}
+    if not isinstance(value, list) or any(set(saving) != names for saving in value):
+        raise ValueError(f"each must hold {sorted(names)}")
+    for saving in value:
+        _numbers([saving["samples"]], (int,))
+        for name in names - {"samples"}:
+            _share(saving[name])
+    return value
+
+
+def _cost(value: Any, fields: dict[str, Any]) -> tuple[str, Cost | None]:
+    """The name of the cost, and the function where it is one of this package."""
+    name = _text()(value["name"], None)
+    if name != "TransformerCost":
+        return name, _PLAIN_COSTS.get(name)
+    options = value["options"]
+    cost = TransformerCost(**{**options, "modalities": _modalities(options["modalities"], None)})
+    if cost.modalities != fields["modalities"]:
+        raise PaddingError("its modalities are not the plan's")
+    _numbers(cost(fields["shapes"]).tolist())
+    return name, cost
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's arrays and numbers as JSON has them."""
+    return value.tolist()
+
+
+_READERS: dict[str, Callable[[Any, dict[str, Any]], Any]] = {
+    "modalities": _modalities,
+    "shapes": _shapes,
+    "batch_sizes": _batch_sizes,
+    "batch_budget": _budget,
+    "costs": _costs,
+    "samples": _per_shape,
+    "shape_efficiency": _share_per_shape,
+    "efficiency": _share,
+    "position_efficiency": _positions,
+    "efficiencies": _efficiencies,
+    "bounds": _bounds,
+    "savings": _savings,
+    "alignment": _alignment,
+    "grouping": _grouping,
+    "fingerprint": _text(),
+}
+
+FIELDS: Sequence[str] = tuple(_READERS)
+"""The fields of a plan that a file holds, beside the cost."""

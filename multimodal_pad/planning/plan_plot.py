@@ -1,0 +1,102 @@
+"""A shape plan as a picture: its shapes over the lengths, and what more shapes would gain."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from multimodal_pad.errors import PaddingError
+from multimodal_pad.lengths.table import LengthTable
+from multimodal_pad.planning.comparison import PolicyEfficiency
+from multimodal_pad.planning.plan import ShapePlan
+
+SHOWN_SAMPLES = 20_000
+INK, FAINT, PLAN, BOUND, OTHERS = "#1d2733", "#b9c2cc", "#4269d0", "#efb118", ("#ff725c", "#3ca951", "#9c6b4e")
+
+
+def check_plots(path: str | Path) -> None:
+    """Raise a PaddingError where matplotlib is not installed or doesn't draw this kind of file."""
+    if find_spec("matplotlib") is None:
+        raise PaddingError("plots need matplotlib: pip install 'multimodal-pad[plot]'")
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    kinds = FigureCanvasBase.get_supported_filetypes()
+    if Path(path).suffix.lower()[1:] not in kinds:
+        raise PaddingError(f"{path}: a plot's name must end in one of {', '.join(f'.{kind}' for kind in kinds)}")
+
+
+def plot_plan(
+    plan: ShapePlan, lengths: LengthTable, path: str | Path, others: Mapping[str, PolicyEfficiency] | None = None
+) -> None:
+    """Draw a plan over the lengths it was made for.
+
+    Args:
+        plan: the plan.
+        lengths: the length table.
+        path: the picture; its ending (``.png``, ``.svg``, ``.pdf``) decides the format.
+        others: other policies by name, drawn beside the curve of efficiency against the number of shapes.
+
+    Raises:
+        PaddingError: matplotlib is not installed, or doesn't draw this kind of file.
+    """
+    check_plots(path)
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    values = lengths.select(plan.modalities).values
+    chosen = np.random.default_rng(0).permutation(len(values))[:SHOWN_SAMPLES]
+    pairs = list(combinations(range(len(plan.modalities)), 2))[:3]
+    with rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": FAINT}):
+        panels = max(1, len(pairs)) + 1
+        figure = Figure(figsize=(3.6 * panels, 3.5), layout="constrained")
+        axes = figure.subplots(1, panels, squeeze=False)[0]
+        if pairs:
+            for panel, (across, up) in zip(axes, pairs, strict=False):
+                _draw_pair(panel, plan, values[chosen], across, up)
+        else:
+            _draw_one(axes[0], plan, values[:, 0])
+        _draw_curve(axes[-1], plan, others or {})
+        figure.savefig(path, dpi=150)
+
+
+def _draw_pair(axes: Any, plan: ShapePlan, values: np.ndarray, across: int, up: int) -> None:
+    """Samples as dots, shapes as the corners of what they hold."""
+    dots, counts = np.unique(values[:, [across, up]], axis=0, return_counts=True)
+    axes.scatter(*dots.T, s=2 + 6 * counts / counts.max(), color=FAINT, linewidths=0, rasterized=True)
+    for x, y in np.unique(plan.shapes[:, [across, up]], axis=0):
+        axes.plot([0, x, x], [y, y, 0], color=PLAN, linewidth=0.6, alpha=0.6)
+        axes.plot(x, y, "s", color=PLAN, markersize=4)
+    axes.set(xlim=0, ylim=0)
+    axes.set_xlabel(f"{plan.modalities[across]}, positions", parse_math=False)
+    axes.set_ylabel(f"{plan.modalities[up]}, positions", parse_math=False)
+    axes.set_title(f"{len(plan)} shapes over the samples", fontsize=9, loc="left", color=INK)
+
+
+def _draw_one(axes: Any, plan: ShapePlan, values: np.ndarray) -> None:
+    """How many samples have each length, and where the shapes cut."""
+    axes.hist(values, bins=min(80, int(values.max()) + 1), color=FAINT)
+    for length in plan.shapes[:, 0]:
+        axes.axvline(length, color=PLAN, linewidth=1)
+    axes.set(xlim=0, ylabel="samples")
+    axes.set_xlabel(f"{plan.modalities[0]}, positions", parse_math=False)
+    axes.set_title(f"{len(plan)} shapes over the samples", fontsize=9, loc="left", color=INK)
+
+
+def _draw_curve(axes: Any, plan: ShapePlan, others: Mapping[str, PolicyEfficiency]) -> None:
+    """Efficiency against the number of shapes, with the bound and the other policies."""
+    counts = np.arange(1, len(plan.efficiencies) + 1)
+    axes.plot(counts, 100 * plan.bounds, color=BOUND, linewidth=1.2, label="bound of any plan")
+    axes.plot(counts, 100 * plan.efficiencies, color=PLAN, linewidth=1.8, marker=".", markersize=4, label="planned")
+    for (name, other), colour in zip(others.items(), OTHERS, strict=False):
+        axes.plot(other.shapes, 100 * other.cost, "D", markersize=5, color=colour, label=name)
+    if len(counts) > 12:
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter("{x:.0f}")
+    axes.set(ylim=(0, 101), xlabel="batch shapes", ylabel="real share of the padded cost, %")
+    axes.set_title("what more shapes gain", fontsize=9, loc="left", color=INK)
+    axes.legend(frameon=False, fontsize=8, loc="best")

@@ -1,0 +1,1 @@
+"""Scheduling: which samples are in which batch, and at which batch shape (NumPy only)."""

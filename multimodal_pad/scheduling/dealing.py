@@ -1,0 +1,266 @@
+"""Dealing samples to batches: who goes with whom, window by window, from counts alone.
+
+Every sample has a *kind*, the shape that it rounds up to, and the samples of a kind wait in a queue in random order.
+How many a window takes off each queue follows from counts, so the whole epoch is laid out in one pass over the windows,
+and the rows of any window are then looked up by themselves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from multimodal_pad.errors import PaddingError
+from multimodal_pad.layouts.padded import BatchShape
+from multimodal_pad.lengths.table import LengthTable
+from multimodal_pad.planning.cost import Cost
+from multimodal_pad.scheduling.policies import Planned, Policy
+from multimodal_pad.scheduling.steps import EMPTY, Steps
+
+MOST_KINDS = 2**13
+"""Filling up short batches looks at every pair of kinds: with more of them length grouping takes minutes."""
+
+RANDOM_WINDOW = 1024  # steps that a random epoch looks up at once
+
+
+@dataclass(frozen=True, eq=False)
+class Kinds:
+    """The shapes that samples round up to.
+
+    Attributes:
+        shapes: int64 ``(K, M)``: padded lengths, cheapest first.
+        sizes: int64 ``(K,)``: rows of a batch of each.
+        of: the kind of each sample dealt, unsigned ``(n,)``.
+    """
+
+    shapes: np.ndarray
+    sizes: np.ndarray
+    of: np.ndarray
+
+
+def batch_rows(policy: Policy, padded: np.ndarray, batch_size: int | None) -> np.ndarray:
+    """Rows per batch at each of the padded lengths."""
+    planned = policy.batch_sizes(padded) if batch_size is None else None
+    return np.full(len(padded), batch_size) if planned is None else planned
+
+
+def policy_shapes(policy: Policy, batch_size: int | None) -> list[BatchShape]:
+    """Every batch shape of a policy that has finitely many, the most rows and the longest first."""
+    padded = policy.shapes()
+    if padded is None:
+        raise PaddingError(f"{policy!r} has no end of shapes; use a plan, or padding to few lengths")
+    rows = batch_rows(policy, padded, batch_size)
+    found = sorted(zip(rows.tolist(), padded.tolist(), strict=True), reverse=True)
+    return [BatchShape.of(size, dict(zip(policy.modalities, row, strict=True))) for size, row in found]
+
+
+def find_kinds(
+    lengths: LengthTable, policy: Policy, batch_size: int | None, cost: Cost, keep: np.ndarray | None
+) -> Kinds:
+    """The kinds of the samples kept; their lengths are covered.
+
+    Raises:
+        PaddingError: there are too many of them to deal samples by.
+    """
+    if isinstance(policy, Planned):
+        places = [policy.plan.place(block) for _, block in lengths.blocks(keep)]
+        found, of = _compact(np.concatenate(places))
+        shapes = policy.plan.shapes[found]
+    else:
+        padded = np.concatenate([policy.round_up(block).astype(np.int32) for _, block in lengths.blocks(keep)])
+        of = np.zeros(len(padded), np.int64)
+        for column in padded.T:
+            values, codes = _compact(column)
+            of = _compact(of * len(values) + codes)[1]
+        one = np.empty(int(of.max()) + 1, np.int64)
+        one[of] = np.arange(len(of))
+        shapes = padded[one].astype(np.int64)
+    if len(shapes) > MOST_KINDS:
+        raise PaddingError(
+            f"got samples of {len(shapes):,} shapes for grouping='length', which deals to at most {MOST_KINDS:,}; use "
+            "a plan, a ladder with wider edges, or grouping='random'"
+        )
+    by_cost = np.argsort(cost(shapes), kind="stable")
+    rank = np.argsort(by_cost).astype(np.min_scalar_type(len(shapes)))
+    return Kinds(shapes[by_cost], batch_rows(policy, shapes[by_cost], batch_size), rank[of])
+
+
+def _compact(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct numbers, ascending, and the place of each code among them; no sorting where they are small."""
+    top = int(codes.max()) + 1
+    if top > max(4 * len(codes), 2**16):
+        distinct, places = np.unique(codes, return_inverse=True)
+        return distinct, places
+    seen = np.zeros(top, bool)
+    seen[codes] = True
+    distinct = np.flatnonzero(seen)
+    place = np.empty(top, np.int64)
+    place[distinct] = np.arange(len(distinct))
+    return distinct, place[codes]
+
+
+def shuffled(count: int, seed: int, *path: int) -> np.ndarray:
+    """The numbers below ``count`` in a random order that any version of NumPy gives; int32 where they fit.
+
+    ``path`` tells orders of one seed apart: an epoch's, and those of its windows.
+
+    NumPy promises the bits of a seeded generator for good, but not what ``permutation`` makes of them. So random bits
+    stand before the bits of each number, and the whole is sorted. Of 10 million numbers some 90 share their random bits
+    with another and are in ascending order.
+
+    >>> shuffled(5, 0, 1).tolist()
+    [1, 3, 2, 0, 4]
+    """
+    low = np.uint64(max(0, count - 1).bit_length())
+    keys = np.random.PCG64(np.random.SeedSequence(seed, spawn_key=path)).random_raw(count)
+    keys >>= low
+    keys <<= low
+    keys |= np.arange(count, dtype=np.uint64)
+    keys.sort()
+    keys &= (np.uint64(1) << low) - np.uint64(1)
+    return keys.astype(np.int32 if count <= 2**31 else np.int64)
+
+
+class RandomDeal:
+    """An epoch of batches drawn from a random order, each rounded up from its own maxima.
+
+    Attributes:
+        starts: int64 ``(windows + 1,)``: the number of the first step of each window, and of the steps.
+    """
+
+    def __init__(self, order: np.ndarray, lengths: LengthTable, policy: Policy, rows: int) -> None:
+        self._order, self._lengths, self._policy, self._rows = order, lengths, policy, rows
+        steps = -(-len(order) // rows)
+        self.starts = np.append(np.arange(0, steps, RANDOM_WINDOW), steps)
+
+    def window(self, number: int) -> Steps:
+        """The steps of one window."""
+        start, stop = self.starts[number : number + 2].tolist()
+        ids = _filled_up(self._order[start * self._rows : stop * self._rows], self._rows)
+        starts = np.arange(0, len(ids) + 1, self._rows)
+        values = np.where((ids == EMPTY)[:, None], 0, self._lengths.values[ids])
+        return Steps(self._policy.round_up(np.maximum.reduceat(values, starts[:-1])), starts, ids)
+
+    @property
+    def used(self) -> tuple[np.ndarray, np.ndarray]:
+        """The rows ``(k,)`` and padded lengths ``(k, M)`` that the epoch has."""
+        windows = [np.unique(self.window(number).shapes, axis=0) for number in range(len(self.starts) - 1)]
+        shapes = np.unique(np.concatenate(windows), axis=0)
+        return np.full(len(shapes), self._rows), shapes
+
+
+class LengthDeal:
+    """An epoch of batches whose samples are dealt to the cheapest shape that holds them, window by window.
+
+    Args:
+        order: sample numbers in the random order of the epoch.
+        kinds: their kinds, in the same order.
+        window: batches per window.
+        seeds: of the order of the steps within a window, together with its number.
+
+    Attributes:
+        starts: int64 ``(windows + 1,)``: the number of the first step of each window, and of the steps.
+    """
+
+    def __init__(self, order: np.ndarray, kinds: Kinds, window: int, seeds: tuple[int, ...]) -> None:
+        self._kinds, self._seeds = kinds, seeds
+        self._queues = order[np.argsort(kinds.of, kind="stable")]
+        counts = np.bincount(kinds.of, minlength=len(kinds.sizes))
+        samples = max(1, round(window * len(order) / (counts / kinds.sizes).sum()))
+        self._parts, steps = _lay_out(kinds, counts, samples)
+        self.starts = np.concatenate([[0], np.cumsum(steps)])
+
+    def window(self, number: int) -> Steps:
+        """The steps of one window, in random order."""
+        parts, kinds = self._parts[number], self._kinds
+        ids, sizes, of = [], [], []
+        for kind in np.unique(parts[:, 0]).tolist():
+            rows = [self._queues[start : start + count] for _, start, count in parts[parts[:, 0] == kind].tolist()]
+            size = int(kinds.sizes[kind])
+            ids.append(_filled_up(np.concatenate(rows), size))
+            sizes += [size] * (len(ids[-1]) // size)
+            of += [kind] * (len(ids[-1]) // size)
+        if not of:
+            return Steps(kinds.shapes[:0], np.zeros(1, np.int64), np.zeros(0, np.int64))
+        steps = Steps(kinds.shapes[of], np.concatenate([[0], np.cumsum(sizes)]), np.concatenate(ids))
+        return steps.take(shuffled(len(steps), *self._seeds, number))
+
+    @property
+    def used(self) -> tuple[np.ndarray, np.ndarray]:
+        """The rows ``(k,)`` and padded lengths ``(k, M)`` that the epoch has."""
+        kinds = np.unique(np.concatenate(self._parts)[:, 0])
+        return self._kinds.sizes[kinds], self._kinds.shapes[kinds]
+
+
+def _filled_up(ids: np.ndarray, rows: int) -> np.ndarray:
+    """The sample numbers, int64, with EMPTY ones behind them up to a multiple of ``rows``."""
+    return np.concatenate([ids.astype(np.int64), np.full(-len(ids) % rows, EMPTY)])
+
+
+def _lay_out(kinds: Kinds, counts: np.ndarray, samples: int) -> tuple[list[np.ndarray], list[int]]:
+    """What each window of so many samples takes off which queue, and how many steps that makes.
+
+    A window is rows ``(kind of the batch, first place in the queues, how many)``. A queue is taken in its order: own
+    batches first, then what fills up batches of larger shapes.
+    """
+    first = np.concatenate([[0], np.cumsum(counts)[:-1]])
+    waiting = np.zeros_like(counts)
+    windows, steps = [], []
+    for start in range(0, len(kinds.of), samples):
+        arrivals = np.bincount(kinds.of[start : start + samples], minlength=len(counts))
+        last = start + samples >= len(kinds.of)
+        own, lent = share_out(waiting + arrivals, kinds.shapes, kinds.sizes, last=last)
+        used = np.flatnonzero(own)
+        parts = [np.stack([used, first[used], own[used]], axis=1)]
+        first = first + own
+        waiting = waiting + arrivals - own
+        for kind, source, count in lent:
+            parts.append(np.array([[kind, first[source], count]]))
+            first[source] += count
+            waiting[source] -= count
+        windows.append(np.concatenate(parts))
+        rows = np.bincount(windows[-1][:, 0], windows[-1][:, 2], minlength=len(counts))
+        steps.append(int(np.ceil(rows / kinds.sizes).sum()))
+    return windows, steps
+
+
+def share_out(
+    counts: np.ndarray, shapes: np.ndarray, sizes: np.ndarray, *, last: bool
+) -> tuple[np.ndarray, list[tuple[int, int, int]]]:
+    """What becomes of so many samples of each kind: how many go in batches of their own shape, and who is lent.
+
+    What does not fill a batch waits. Where nobody may wait any longer, or over half would, batches are filled up, from
+    the most expensive shape on, with samples of the next smaller ones: their rows are paid for anyway. So what stays
+    short in the end is a batch of the cheapest shapes.
+
+    Args:
+        counts: int64 ``(K,)``: samples of each kind.
+        shapes: int64 ``(K, M)``: cheapest first.
+        sizes: int64 ``(K,)``: rows of a batch of each.
+        last: nobody may wait.
+
+    Returns:
+        Samples ``(K,)`` that stay with their kind, and ``(kind, kind that lends, samples)`` for the others.
+
+    >>> shapes, sizes = np.array([[4], [8]]), np.array([4, 4])
+    >>> share_out(np.array([7, 5]), shapes, sizes, last=False)[0].tolist()
+    [4, 4]
+    >>> own, lent = share_out(np.array([7, 5]), shapes, sizes, last=True)
+    >>> own.tolist(), lent
+    ([4, 5], [(1, 0, 3)])
+    """
+    if not last and 2 * (counts % sizes).sum() <= counts.sum():
+        return counts - counts % sizes, []
+    own, lent = counts.copy(), []
+    for kind in reversed(range(len(own))):
+        wanted = int(-own[kind] % sizes[kind])
+        below = np.flatnonzero((own[:kind] > 0) & (shapes[:kind] <= shapes[kind]).all(axis=1))[::-1]
+        taken = np.diff(np.minimum(np.cumsum(own[below]), wanted), prepend=0)
+        if not last and taken.sum() < wanted:
+            own[kind] -= own[kind] % sizes[kind]
+            continue
+        lenders = zip(below[taken > 0].tolist(), taken[taken > 0].tolist(), strict=True)
+        lent += [(kind, source, count) for source, count in lenders]
+        own[below] -= taken
+    return own, lent

@@ -1,0 +1,78 @@
+"""What a saved position in a run is a position of, and whether this is the same run."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from multimodal_pad.errors import PaddingError
+from multimodal_pad.lengths.table import LengthTable
+from multimodal_pad.planning.cost import Cost
+from multimodal_pad.scheduling.policies import Planned, Policy
+
+VERSION = 1
+"""Of the rule that deals samples to steps: a state of another version counts other steps."""
+
+_PRICED = 32  # rows of lengths whose costs tell one cost function from another: functions can't be compared
+
+_MEANING = {
+    "version": "the version of the schedule",
+    "lengths": "the dataset (fingerprint of its lengths)",
+    "policy": "the policy",
+    "shapes": "the plan (fingerprint of its shapes), or the policy's bucket lengths",
+    "cost": "the cost function (fingerprint of what some lengths cost)",
+    "batch_size": "the batch size",
+    "grouping": "the grouping",
+    "window": "the shuffle window",
+    "seed": "the seed",
+    "long_samples": "what becomes of long samples",
+}
+
+
+def describe_run(lengths: LengthTable, policy: Policy, *, cost: Cost, **options: Any) -> dict[str, Any]:
+    """All that decides which samples are in which step, as JSON values; ``options`` are the batcher's.
+
+    A policy of your own is told apart by its ``repr``.
+    """
+    shapes = policy.plan.shapes_fingerprint if isinstance(policy, Planned) else _digest(repr(policy))
+    rows = 1 + np.arange(_PRICED * len(policy.modalities)).reshape(_PRICED, -1) * 37 % 401
+    prices = " ".join(f"{price:.4g}" for price in np.asarray(cost(rows), np.float64))
+    run = {"version": VERSION, "lengths": lengths.fingerprint, "policy": type(policy).__name__, "shapes": shapes}
+    plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in options.items()}
+    if plain["grouping"] == "random":
+        return {**run, **plain, "cost": None, "window": None}  # neither decides anything
+    return {**run, "cost": _digest(prices), **plain}
+
+
+def check_state(state: Mapping[str, Any], run: Mapping[str, Any]) -> tuple[int, int]:
+    """The epoch and step of a saved state, if it is one of this run.
+
+    Raises:
+        PaddingError: it is not; everything that differs is named.
+    """
+    absent = [key for key in run if key not in state] if isinstance(state, Mapping) else list(run)
+    if absent:
+        raise PaddingError(f"got a state without {absent}; give what batcher.state() returned, whole")
+    position = state["epoch"], state["step"]
+    if any(type(value) is not int or value < 0 for value in position):
+        raise PaddingError(
+            f"got a state at epoch {position[0]!r}, step {position[1]!r}; both are whole numbers, at least 0"
+        )
+    differences = [
+        f"{meaning} is {run[key]!r} here and {state[key]!r} in the state"
+        for key, meaning in _MEANING.items()
+        if state[key] != run[key] and not (key in ("cost", "window") and None in (state[key], run[key]))
+    ]
+    if differences:
+        raise PaddingError(
+            f"got the state of another run: {'; '.join(differences)}. Give the batcher what the state was taken with, "
+            "or begin at epoch 0 without it"
+        )
+    return position
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,263 @@
+"""An epoch as a pure function: which samples are in which batch, and at which batch shape."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Literal, get_args
+
+import numpy as np
+
+from multimodal_pad.errors import PaddingError, UncoveredLengthError
+from multimodal_pad.lengths.table import LengthTable, check_whole
+from multimodal_pad.planning.cost import Cost, position_count
+from multimodal_pad.scheduling.bias import BiasReport, measure_bias
+from multimodal_pad.scheduling.dealing import Kinds, LengthDeal, RandomDeal, batch_rows, find_kinds, shuffled
+from multimodal_pad.scheduling.policies import Planned, Policy, check_covered
+from multimodal_pad.scheduling.steps import Steps
+
+Grouping = Literal["random", "length"]
+
+WINDOW = 1024
+"""Batches per shuffle window, where nothing else is said.
+
+Measured (``docs/scale.md``): fewer than there are shapes cost padding, more than that save none. But with some tens
+of them the mean lengths of neighbouring batches are still correlated, by -0.01; at so many they are not, and a window
+costs neither memory nor time.
+"""
+
+
+class Schedule:
+    """The steps of one epoch, each window of which is worked out when it is asked for.
+
+    ``len(schedule)`` is the number of steps, ``schedule[step]`` the padded lengths ``(M,)`` and the sample numbers
+    ``(B,)`` of one of them, and iterating gives all in turn. :attr:`shapes`, :attr:`starts` and :attr:`ids` are those
+    of all steps together (see :class:`Steps`): 8 bytes a sample, kept once asked for.
+
+    >>> from multimodal_pad import Ladder
+    >>> table = LengthTable(("text",), np.array([[3], [12], [4], [9]]))
+    >>> schedule = make_schedule(table, Ladder({"text": [4, 16]}), batch_size=2)
+    >>> [(shape.tolist(), ids.tolist()) for shape, ids in schedule]
+    [([4], [2, 0]), ([16], [3, 1])]
+    """
+
+    def __init__(self, deal: RandomDeal | LengthDeal, lengths: LengthTable) -> None:
+        self._deal, self._lengths = deal, lengths
+        self._last: tuple[int, Steps] | None = None  # the window that was looked up last
+
+    def __len__(self) -> int:
+        return int(self._deal.starts[-1])
+
+    def __getitem__(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        if not 0 <= step < len(self):
+            raise IndexError(f"step {step} of {len(self)}")
+        return next(iter(self.steps(step, step + 1)))
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for part in self.parts():
+            yield from part
+
+    def parts(self, start: int = 0, stop: int | None = None) -> Iterator[Steps]:
+        """The steps from ``start`` up to ``stop``, or to the end, a window at a time.
+
+        Raises:
+            PaddingError: numbers below 0 or out of order.
+        """
+        stop = len(self) if stop is None else stop
+        if not 0 <= start <= stop:
+            raise PaddingError(f"got the steps from {start} up to {stop}; give 0 <= start <= stop")
+        starts = self._deal.starts
+        for number in range(int(np.searchsorted(starts, start, side="right")) - 1, len(starts) - 1):
+            first, end = starts[number : number + 2].tolist()
+            if first >= stop:
+                return
+            yield self._window(number).part(max(start, first) - first, min(stop, end) - first)
+
+    def steps(self, start: int = 0, stop: int | None = None) -> Steps:
+        """The steps from ``start`` up to ``stop`` together."""
+        parts = list(self.parts(start, stop))
+        return Steps.join(parts) if parts else self._window(0).part(0, 0)
+
+    def _window(self, number: int) -> Steps:
+        last = self._last
+        if last is None or last[0] != number:
+            last = self._last = (number, self._deal.window(number))
+        return last[1]
+
+    @cached_property
+    def _all(self) -> Steps:
+        return self.steps()
+
+    @property
+    def shapes(self) -> np.ndarray:
+        """The padded lengths of each step, int64 ``(steps, M)``."""
+        return self._all.shapes
+
+    @property
+    def starts(self) -> np.ndarray:
+        """Where the rows of each step begin in :attr:`ids`, and where they end, int64 ``(steps + 1,)``."""
+        return self._all.starts
+
+    @property
+    def ids(self) -> np.ndarray:
+        """Sample numbers, step after step, int64 ``(rows,)``; EMPTY where a row only fills up."""
+        return self._all.ids
+
+    @property
+    def batch_sizes(self) -> np.ndarray:
+        """Rows of each step, int64 ``(steps,)``."""
+        return self._all.batch_sizes
+
+    @property
+    def used(self) -> tuple[np.ndarray, np.ndarray]:
+        """The rows ``(k,)`` and padded lengths ``(k, M)`` that its steps have, each once."""
+        return self._deal.used
+
+    def bias_report(self, labels: np.ndarray | None = None, *, seed: int = 0) -> BiasReport:
+        """What the grouping does to the randomness of the order, against a fully random one.
+
+        Args:
+            labels: of each sample of the table, ``(N,)``: classes (whole numbers) or values (floats); by default
+                nothing is said of labels.
+            seed: of the random order that is compared with.
+
+        Raises:
+            PaddingError: labels of another number than the samples, or neither classes nor values.
+        """
+        return measure_bias(self._all, self._lengths, labels, seed)
+
+
+class Schedules:
+    """The epochs of one length table and policy; what they share is worked out once.
+
+    The arguments are those of :func:`make_schedule`, and so are the errors; the lengths are covered.
+    """
+
+    def __init__(
+        self,
+        lengths: LengthTable,
+        policy: Policy,
+        *,
+        batch_size: int | None = None,
+        grouping: Grouping = "length",
+        window: int = WINDOW,
+        seed: int = 0,
+        cost: Cost = position_count,
+        keep: np.ndarray | None = None,
+    ) -> None:
+        check_batching(policy, batch_size, grouping, window, seed)
+        self._lengths = lengths.select(policy.modalities)
+        self._policy, self._batch_size, self._grouping = policy, batch_size, grouping
+        self._window, self._seed, self._cost = window, seed, cost
+        # None is all of them: numbers of their own would take as much memory as a column of the table.
+        self._keep = None if keep is None or keep.all() else np.flatnonzero(keep)
+        self._count = len(lengths) if self._keep is None else len(self._keep)
+        if not self._count:
+            raise PaddingError("no samples are left to deal: every one of them is longer than every bucket")
+        if grouping == "random":
+            longest = self._lengths.longest(self._keep)
+            check_joint_maxima(policy, longest)
+            self._rows = int(batch_rows(policy, policy.round_up(longest[None]), batch_size)[0])
+
+    @cached_property
+    def _kinds(self) -> Kinds:
+        return find_kinds(self._lengths, self._policy, self._batch_size, self._cost, self._keep)
+
+    def epoch(self, epoch: int) -> Schedule:
+        """The schedule of one epoch."""
+        check_whole("epoch", epoch, 0)
+        order = shuffled(self._count, self._seed, epoch)
+        ids = order if self._keep is None else self._keep[order]
+        if self._grouping == "random":
+            return Schedule(RandomDeal(ids, self._lengths, self._policy, self._rows), self._lengths)
+        kinds = Kinds(self._kinds.shapes, self._kinds.sizes, self._kinds.of[order])
+        return Schedule(LengthDeal(ids, kinds, self._window, (self._seed, epoch)), self._lengths)
+
+
+def make_schedule(
+    lengths: LengthTable,
+    policy: Policy,
+    *,
+    batch_size: int | None = None,
+    grouping: Grouping = "length",
+    window: int = WINDOW,
+    seed: int = 0,
+    epoch: int = 0,
+    cost: Cost = position_count,
+    keep: np.ndarray | None = None,
+) -> Schedule:
+    """Deal the samples of an epoch to batches.
+
+    ``random``: batches are drawn from a random order and then rounded up, as Algorithm 1 draws
+    them. ``length``: within each window of the random order, samples are dealt to the cheapest
+    shape that holds them, and what does not fill a batch waits for the next window. In the last window
+    (and in one where over half would wait) the batches of larger shapes are filled up with samples of
+    smaller ones, and only what is left then, at the end, with empty rows. The steps of a window are in
+    random order. Each sample appears once.
+
+    The result depends on the arguments and NumPy's generator alone, so every host computes the same.
+
+    Args:
+        lengths: the length table, in the column order of ``policy.modalities``.
+        policy: rounds lengths up to buckets.
+        batch_size: rows per batch; by default what the policy's plan says.
+        grouping: ``"random"`` or ``"length"``.
+        window: batches per shuffle window of ``"length"``: below the number of shapes, fewer of them make batches more
+            random and leave more padding.
+        seed: of the random order.
+        epoch: number of the epoch, which changes the order.
+        cost: tells ``"length"`` which shape is the cheaper one.
+        keep: bool ``(N,)``, the samples to deal; by default all.
+
+    Raises:
+        PaddingError: a batch size or window below 1, no batch size and a policy that leaves it open; a batch
+            size or ``"random"`` for a plan with a batch budget; a negative seed or epoch, an unknown
+            grouping, no samples kept, or too many shapes to group by length.
+        UncoveredLengthError: a sample is longer than every bucket, or ``"random"`` could draw a batch
+            that is.
+
+    >>> from multimodal_pad import Ladder
+    >>> table = LengthTable(("text",), np.array([[3], [12], [4], [9]]))
+    >>> schedule = make_schedule(table, Ladder({"text": [4, 16]}), batch_size=2)
+    >>> sorted((int(length), sorted(ids.tolist())) for (length,), ids in schedule)
+    [(4, [0, 2]), (16, [1, 3])]
+    """
+    check_batching(policy, batch_size, grouping, window, seed)
+    check_whole("epoch", epoch, 0)
+    check_covered(lengths, policy, keep)
+    options = {"grouping": grouping, "window": window, "seed": seed, "cost": cost, "keep": keep}
+    return Schedules(lengths, policy, batch_size=batch_size, **options).epoch(epoch)
+
+
+def check_batching(policy: Policy, batch_size: int | None, grouping: str, window: int, seed: int) -> None:
+    """Raise a PaddingError for a number out of range, an unknown grouping, or rows per batch that don't fit both."""
+    if batch_size is not None:
+        check_whole("batch_size", batch_size, 1)
+    check_whole("window", window, 1)
+    check_whole("seed", seed, 0)
+    if grouping not in get_args(Grouping):
+        raise PaddingError(f"got grouping={grouping!r}; choose one of {list(get_args(Grouping))}")
+    plan = policy.plan if isinstance(policy, Planned) else None
+    if plan is None:
+        if batch_size is None:
+            raise PaddingError(f"got no batch_size, and {policy!r} has none of its own; give one")
+    elif plan.batch_budget is not None:
+        if batch_size is not None:
+            raise PaddingError(
+                f"got batch_size={batch_size} for a plan whose rows keep a batch budget of {plan.batch_budget:g}; "
+                "leave batch_size out"
+            )
+        if grouping == "random":
+            raise PaddingError(
+                "got grouping='random' for a plan with a batch budget; a random batch is drawn before its shape is "
+                "known: use grouping='length', or plan with one batch size"
+            )
+
+
+def check_joint_maxima(policy: Policy, maxima: np.ndarray) -> None:
+    """Raise an UncoveredLengthError where a batch of samples that are all covered might not be."""
+    if not policy.covers(maxima[None])[0]:
+        raise UncoveredLengthError(
+            f"a random batch may have the longest of every modality at once, and {policy.why_not(maxima)}; "
+            "plan with grouping='random', or use grouping='length'"
+        )

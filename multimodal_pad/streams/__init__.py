@@ -1,6 +1,0 @@
-"""Batches from streams: iterables of samples of unknown length (NumPy only)."""
-
-from multimodal_pad.streams.batcher import StreamBatcher
-from multimodal_pad.streams.staleness import PlanReport
-
-__all__ = ["PlanReport", "StreamBatcher"]

@@ -1,0 +1,91 @@
+"""One of two processes that train together: ``python -m tests.helpers.pair PORT INDEX FOLDER``."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from multimodal_pad import BucketBatcher, Fixed, LengthTable
+from multimodal_pad.errors import TrainingError
+from multimodal_pad.training import DataMesh, fit, make_optimizer
+from multimodal_pad.training.checkpoint import Checkpoints
+from tests.helpers.training import MeanModel, make_batcher, make_samples
+
+LENGTHS = LengthTable.measure(make_samples(41))
+
+
+class Failing(list):
+    """A source one of whose reads fails, or ends the process."""
+
+    def __init__(self, fail, at):
+        super().__init__(make_samples(41))
+        self.fail, self.reads, self.at = fail, 0, at
+
+    def __getitem__(self, index):
+        self.reads += 1
+        if self.reads == self.at:
+            self.fail()
+        return super().__getitem__(index)
+
+
+def damaged():
+    raise OSError("the disk is damaged")
+
+
+def killed():
+    print("dying", flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def one_shape(source, lengths=None):
+    return BucketBatcher(source, Fixed({"audio": 12}), batch_size=6, lengths=lengths)
+
+
+def refusal(batcher, kind=TrainingError, model=None, **options):
+    """What a run over the batcher ends with."""
+    try:
+        fit(model or MeanModel(), batcher, **{"epochs": 1, "progress": False, **options})
+    except kind as error:
+        return " ".join([str(error), *getattr(error, "__notes__", [])])
+    raise SystemExit("nothing was raised")
+
+
+def train(epochs=3, **options):
+    """What one process and two are to come to alike; in the last batch of 37 samples, one of them has no real row."""
+    options |= {"evaluate_on": make_batcher(make_samples(23, seed=1)), "optimizer": make_optimizer(0.1)}
+    samples = make_batcher(make_samples(37))
+    result = fit(MeanModel(), samples, epochs=epochs, **options, strict=True, progress=False)
+    losses = [[record.train_loss, *record.evaluation.values()] for record in result.history]
+    return {"kernel": np.asarray(result.model.head.kernel[...]), "losses": np.array(losses)}
+
+
+def main(port: str, index: int, folder: Path) -> None:
+    seconds = {"heartbeat_timeout_seconds": 10, "shutdown_timeout_seconds": 10}
+    jax.distributed.initialize(f"localhost:{port}", 2, index, **seconds)
+    with Checkpoints(folder / "checkpoints") as checkpoints:
+        train(2, checkpoints=checkpoints, save_every=5)
+    with Checkpoints(folder / "checkpoints") as checkpoints:
+        np.savez(folder / f"{index}.npz", **train(checkpoints=checkpoints))
+    batcher = one_shape(make_samples(41))
+    print("model:", refusal(batcher, model=MeanModel(2 + index)), flush=True)
+    print("epochs:", refusal(batcher, epochs=1 + index), flush=True)
+    print("data:", refusal(one_shape(make_samples(41 + 6 * index))), flush=True)
+    mesh = DataMesh()
+    for what, other in (("shapes", 13), ("steps", 12)):
+        batches = BucketBatcher(make_samples(41 + 6 * index), Fixed({"audio": other if index else 12}), batch_size=6)
+        try:
+            list(mesh.epoch(mesh.share(batches), 0))
+        except TrainingError as error:
+            print(f"{what}: {error}", flush=True)
+    source = one_shape(Failing(damaged, 10) if index else make_samples(41), LENGTHS)
+    print("source:", refusal(source, OSError if index else TrainingError), flush=True)
+    source = one_shape(Failing(killed, 45) if index else make_samples(41), LENGTHS)
+    death = refusal(source, epochs=9, checkpoints=Checkpoints(folder / "other"), save_every=3)
+    print("death:", death, flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]))
