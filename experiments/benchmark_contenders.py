@@ -23,10 +23,10 @@ Epoch = Callable[[], Iterator["Padded"]]
 
 
 class Padded(NamedTuple):
-    """Features ``(B, L_m, F_m)`` and masks ``(B, L_m)``, as the arrays or tensors of the contender."""
+    """Features ``(B, L_m, F_m)`` and lengths ``(B,)``, as the arrays or tensors of the contender."""
 
     features: dict[str, Any]
-    masks: dict[str, Any]
+    lengths: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def make_batcher(
 
 
 def copy_batches(work: Work) -> Epoch:
-    """``np.copyto`` from the ready arrays to fresh, aligned ones: one call per features and per masks."""
+    """``np.copyto`` from the ready arrays to fresh, aligned ones: one call per features and per lengths."""
 
     def copied(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         fresh = {name: aligned_empty(array.shape, array.dtype) for name, array in arrays.items()}
@@ -71,7 +71,7 @@ def copy_batches(work: Work) -> Epoch:
         return fresh
 
     ready = list(work.ready)
-    return lambda: (Padded(copied(batch.features), copied(batch.masks)) for batch in ready)
+    return lambda: (Padded(copied(batch.features), copied(batch.lengths)) for batch in ready)
 
 
 def copy_samples(work: Work) -> Epoch:
@@ -85,11 +85,11 @@ def copy_samples(work: Work) -> Epoch:
             np.copyto(row[: len(array)], array)
         return fresh
 
-    every_mask = [batch.masks for batch in work.ready]
+    real = [batch.lengths for batch in work.ready]
 
     def batches() -> Iterator[Padded]:
-        for (lengths, ids), masks in zip(work.steps, every_mask, strict=True):
-            yield Padded({name: copied(name, length, ids) for name, length in lengths.items()}, masks)
+        for (padded, ids), lengths in zip(work.steps, real, strict=True):
+            yield Padded({name: copied(name, length, ids) for name, length in padded.items()}, lengths)
 
     return batches
 
@@ -97,7 +97,7 @@ def copy_samples(work: Work) -> Epoch:
 def batcher(work: Work, prefetch: int) -> Epoch:
     """This project, every check included."""
     made = work.batcher(prefetch)
-    return lambda: (Padded(batch.features, batch.masks) for batch in made.epoch(0))
+    return lambda: (Padded(batch.features, batch.lengths) for batch in made.epoch(0))
 
 
 def padding_alone(work: Work) -> Epoch:
@@ -109,7 +109,7 @@ def padding_alone(work: Work) -> Epoch:
     def padded() -> Iterator[Padded]:
         for samples, lengths, rows in batches:
             batch = pad_samples(samples, pad_to=lengths, batch_size=rows)
-            yield Padded(batch.features, batch.masks)
+            yield Padded(batch.features, batch.lengths)
 
     return padded
 
@@ -118,13 +118,12 @@ def numpy_pad(work: Work) -> Epoch:
     """What is written by hand: ``np.pad`` of each sample to the longest of the batch, and ``np.stack``."""
 
     def padded(samples: Samples) -> Padded:
-        features, masks = {}, {}
+        features, lengths = {}, {}
         for name in samples[0]:
-            lengths = np.array([len(sample[name]) for sample in samples])
-            rows = [np.pad(x[name], ((0, lengths.max() - len(x[name])), (0, 0))) for x in samples]
-            features[name] = np.stack(rows)
-            masks[name] = np.arange(lengths.max()) < lengths[:, None]
-        return Padded(features, masks)
+            lengths[name] = np.array([len(sample[name]) for sample in samples], np.int32)
+            longest = lengths[name].max()
+            features[name] = np.stack([np.pad(x[name], ((0, longest - len(x[name])), (0, 0))) for x in samples])
+        return Padded(features, lengths)
 
     batches = [[work.samples[index] for index in ids] for _, ids in work.steps]
     return lambda: map(padded, batches)
@@ -137,13 +136,12 @@ def torch_loader(work: Work) -> Epoch:
     samples = [{name: torch.from_numpy(array) for name, array in sample.items()} for sample in work.samples]
 
     def collate(batch: list[dict[str, Any]]) -> Padded:
-        features, masks = {}, {}
+        features, lengths = {}, {}
         for name in batch[0]:
             sequences = [sample[name] for sample in batch]
             features[name] = torch.nn.utils.rnn.pad_sequence(sequences, batch_first=True)
-            lengths = torch.tensor([len(sequence) for sequence in sequences])
-            masks[name] = torch.arange(features[name].shape[1]) < lengths[:, None]
-        return Padded(features, masks)
+            lengths[name] = torch.tensor([len(sequence) for sequence in sequences], dtype=torch.int32)
+        return Padded(features, lengths)
 
     batches = [ids for _, ids in work.steps]
     loader = torch.utils.data.DataLoader(samples, batch_sampler=batches, collate_fn=collate, num_workers=0)
@@ -179,15 +177,12 @@ def tf_tensors(work: Work) -> Epoch:
 
 
 def _tf_padded(tf: Any, work: Work, samples: Any) -> Epoch:
-    """``padded_batch``, which brings no masks: they are made of the lengths."""
+    """``padded_batch``, with the lengths beside the features."""
 
     def with_lengths(sample: dict[str, Any]) -> Any:
         return sample, {name: tf.shape(array)[0] for name, array in sample.items()}
 
-    def with_masks(features: dict[str, Any], lengths: dict[str, Any]) -> Any:
-        return features, {name: tf.sequence_mask(lengths[name], tf.shape(x)[1]) for name, x in features.items()}
-
-    batches = samples.map(with_lengths).padded_batch(work.batch_size).map(with_masks).prefetch(tf.data.AUTOTUNE)
+    batches = samples.map(with_lengths).padded_batch(work.batch_size).prefetch(tf.data.AUTOTUNE)
     return lambda: (Padded(*batch) for batch in batches)
 
 
@@ -201,7 +196,7 @@ def grain_stack(work: Work) -> Epoch:
         features = {name: np.zeros((lengths[name], array.shape[1]), array.dtype) for name, array in sample.items()}
         for name, array in sample.items():
             features[name][: len(array)] = array
-        return Padded(features, {name: np.arange(lengths[name]) < len(array) for name, array in sample.items()})
+        return Padded(features, {name: np.int32(len(array)) for name, array in sample.items()})
 
     batches = grain.MapDataset.source(order).map(padded).batch(work.batch_size)
     return lambda: iter(batches.to_iter_dataset())
@@ -213,14 +208,13 @@ def grain_batch_fn(work: Work, threads: int | None) -> Epoch:
     order = [work.samples[index] for _, ids in work.steps for index in ids]
 
     def padded(samples: Samples) -> Padded:
-        features, masks = {}, {}
+        features, lengths = {}, {}
         for name, first in samples[0].items():
-            lengths = np.array([len(sample[name]) for sample in samples])
-            features[name] = np.zeros((len(samples), lengths.max(), first.shape[1]), first.dtype)
+            lengths[name] = np.array([len(sample[name]) for sample in samples], np.int32)
+            features[name] = np.zeros((len(samples), lengths[name].max(), first.shape[1]), first.dtype)
             for row, sample in enumerate(samples):
-                features[name][row, : lengths[row]] = sample[name]
-            masks[name] = np.arange(lengths.max()) < lengths[:, None]
-        return Padded(features, masks)
+                features[name][row, : lengths[name][row]] = sample[name]
+        return Padded(features, lengths)
 
     batches = grain.MapDataset.source(order).batch(work.batch_size, batch_fn=padded)
     options = None if threads is None else grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2)

@@ -74,7 +74,7 @@ def time_epoch(epoch: Epoch) -> float:
 
 
 def check_epoch(contender: Contender, epoch: Epoch, work: Work) -> int:
-    """Bytes that are written for the features and masks of an epoch, which must be those of the ready batches.
+    """Bytes that are written for the features and lengths of an epoch, which must be those of the ready batches.
 
     Raises:
         RuntimeError: they are not: then there is nothing to compare.
@@ -82,22 +82,21 @@ def check_epoch(contender: Contender, epoch: Epoch, work: Work) -> int:
     size = 0
     for batch, ready in zip(epoch(), work.ready, strict=True):
         features = {name: np.asarray(x) for name, x in batch.features.items()}
-        masks = {name: np.asarray(x) for name, x in batch.masks.items()}
-        if not all(_same(contender, Padded(features, masks), ready, name) for name in ready.features):
+        lengths = {name: np.asarray(x) for name, x in batch.lengths.items()}
+        if not all(_same(contender, Padded(features, lengths), ready, name) for name in ready.features):
             raise RuntimeError(f"{contender.name}: its batches are not those of the schedule")
         if contender.fills:
-            size += sum(array.nbytes for arrays in (features, masks) for array in arrays.values())
+            size += sum(array.nbytes for arrays in (features, lengths) for array in arrays.values())
         else:  # it writes the real positions alone
             size += sum(array[ready.masks[name]].nbytes for name, array in features.items())
     return size
 
 
 def _same(contender: Contender, batch: Padded, ready: PaddedBatch, name: str) -> bool:
-    mask, features = ready.masks[name], ready.features[name]
+    lengths, mask, features = ready.lengths[name], ready.masks[name], ready.features[name]
     if contender.own_maxima:
-        longest = int(mask.sum(axis=1).max())
-        mask, features = mask[:, :longest], features[:, :longest]
-    if not np.array_equal(batch.masks[name], mask) or batch.features[name].shape != features.shape:
+        mask, features = mask[:, : lengths.max()], features[:, : lengths.max()]
+    if not np.array_equal(batch.lengths[name], lengths) or batch.features[name].shape != features.shape:
         return False
     kept = ... if contender.fills else mask
     return np.array_equal(batch.features[name][kept], features[kept])

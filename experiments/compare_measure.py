@@ -238,7 +238,7 @@ def _distinct_so_far(shapes: np.ndarray) -> list[int]:
 def _batch_bytes(batcher: BucketBatcher, shapes: np.ndarray, batch_sizes: np.ndarray) -> float:
     """Mean bytes of a batch over all steps: the widths of one batch, the lengths and rows of each."""
     batch = next(batcher.epoch(0))
-    positions = np.array([batch.masks[m].size for m in batcher.policy.modalities])
-    widths = np.array([batch.features[m].nbytes + batch.masks[m].nbytes for m in batcher.policy.modalities]) / positions
+    positions = np.array([np.prod(batch.features[m].shape[:2]) for m in batcher.policy.modalities])
+    widths = np.array([batch.features[m].nbytes for m in batcher.policy.modalities]) / positions
     per_row = (batch.nbytes - float(widths @ positions)) / len(batch.sample_mask)
     return float((batch_sizes * (per_row + shapes @ widths)).mean())

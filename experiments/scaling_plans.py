@@ -53,9 +53,10 @@ class Pooled(nnx.Module):
         self.embed = nnx.Dict({name: embedding(MODALITIES[name]) for name in names})
         self.read_out = nnx.Linear(len(names) * width, CLASSES, rngs=rngs)
 
-    def __call__(self, features: Any, masks: Any, **_options: Any) -> jax.Array:
+    def __call__(self, batch: PaddedBatch, **_options: Any) -> jax.Array:
         """Outputs ``(B, CLASSES)``."""
-        embedded = {name: embed(features[name], masks[name]) for name, embed in self.embed.items()}
+        masks: Any = batch.masks
+        embedded = {name: embed(jnp.asarray(batch.features[name]), masks[name]) for name, embed in self.embed.items()}
         pooled = [masked_mean(jax.nn.relu(x), masks[name]) for name, x in embedded.items()]
         return self.read_out(jnp.concatenate(pooled, axis=-1))
 
@@ -111,7 +112,7 @@ def measure_shapes(config: Config, lengths: LengthTable, done: Callable[..., Non
 
 def count_positions(total: jax.Array, batch: PaddedBatch) -> jax.Array:
     """The cheapest step there is."""
-    return total + sum(mask.sum() for mask in batch.masks.values())
+    return total + sum(lengths.sum() for lengths in batch.lengths.values())
 
 
 def measure_samples(config: Config, done: Callable[..., None]) -> list[dict[str, Any]]:

@@ -134,8 +134,8 @@ class _BatchIterator(grain.DatasetIterator[PaddedBatch]):
             raise
         self._position = Position(epoch, step + 1)
         names = batcher.policy.modalities  # workers give them back in the order of the alphabet
-        features, masks = ({name: arrays[name] for name in names} for arrays in (batch.features, batch.masks))
-        return batch._replace(features=features, masks=masks)
+        features, lengths = ({name: arrays[name] for name in names} for arrays in (batch.features, batch.lengths))
+        return batch._replace(features=features, lengths=lengths)
 
     def get_state(self) -> dict[str, Any]:
         return {**self._dataset.batcher.state(), **self._position._asdict()}

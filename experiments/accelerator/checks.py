@@ -219,7 +219,7 @@ class ModelCheck:
         graphdef = nnx.graphdef(nnx.eval_shape(lambda: MultimodalTransformer(config, rngs=nnx.Rngs(0))))
 
         def objective(parameters: Any, batch: PaddedBatch) -> tuple[jax.Array, jax.Array]:
-            outputs = nnx.merge(graphdef, parameters)(batch.features, batch.masks)
+            outputs = nnx.merge(graphdef, parameters)(batch)
             return (outputs * self.weights.astype(np.float32)).sum(), outputs
 
         compute = jax.jit(lambda parameters, batch: jax.grad(objective, has_aux=True)(parameters, batch))

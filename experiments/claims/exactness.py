@@ -39,7 +39,7 @@ def masking(setting: Setting, tick: Callable[[], None]) -> Claim:
     @jax.jit
     def evaluate(parameters: Any, batch: PaddedBatch) -> tuple[jax.Array, Any]:
         def total(parameters: Any) -> tuple[jax.Array, jax.Array]:
-            outputs = nnx.merge(graphdef, parameters)(batch.features, batch.masks)
+            outputs = nnx.merge(graphdef, parameters)(batch)
             return jnp.square(outputs).sum(), outputs
 
         (_, outputs), gradient = jax.value_and_grad(total, has_aux=True)(parameters)
@@ -117,7 +117,7 @@ def with_nan(batch: PaddedBatch) -> PaddedBatch:
     """The batch with NaN, or the highest token id, wherever nothing is real."""
     features = {}
     for name, x in batch.features.items():
-        real = batch.masks[name].reshape(*batch.masks[name].shape, *(1,) * (x.ndim - 2))
+        real = batch.masks[name].reshape(*x.shape[:2], *(1,) * (x.ndim - 2))
         features[name] = np.where(real, x, np.asarray(np.nan if x.dtype.kind == "f" else x.max(), x.dtype))
     return batch._replace(features=features)
 

@@ -44,13 +44,13 @@ def gradient_stability(setting: Setting, tick: Callable[[], None]) -> Claim:
         with_masks, at_fixed, at_exact = [], [], []
         for step in range(min(BATCHES, len(fixed.schedule(0)))):
             batch = fixed.batch(0, step)
-            everything = {m: np.ones_like(mask) for m, mask in batch.masks.items()}
+            everything = {m: np.full_like(n, batch.features[m].shape[1]) for m, n in batch.lengths.items()}
             # Up to the longest sample of the batch everything is taken for real, beyond it nothing: what a model
             # without masks makes of a batch that ends there.
-            to_longest = {m: np.broadcast_to(mask.any(0), mask.shape) for m, mask in batch.masks.items()}
+            to_longest = {m: np.full_like(n, max(1, n.max())) for m, n in batch.lengths.items()}
             with_masks.append(gradient_of(parameters, batch))
-            at_fixed.append(gradient_of(parameters, batch._replace(masks=everything)))
-            at_exact.append(gradient_of(parameters, batch._replace(masks=to_longest)))
+            at_fixed.append(gradient_of(parameters, batch._replace(lengths=everything)))
+            at_exact.append(gradient_of(parameters, batch._replace(lengths=to_longest)))
             tick()
         found["unmasked"].append(float(np.median(list(map(_relative, at_fixed, at_exact)))))
         found["noise"].append(_noise(at_exact) / _noise(at_fixed))
@@ -85,7 +85,7 @@ def _gradient_function(setting: Setting) -> Callable[[Any, PaddedBatch], np.ndar
     @jax.jit
     def compiled(parameters: Any, batch: PaddedBatch) -> jax.Array:
         def loss(parameters: Any) -> jax.Array:
-            outputs = nnx.merge(graphdef, parameters)(batch.features, batch.masks)
+            outputs = nnx.merge(graphdef, parameters)(batch)
             return cross_entropy(outputs, batch.targets, batch.sample_mask)  # pyright: ignore[reportArgumentType]
 
         return jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(jax.grad(loss)(parameters))])

@@ -71,7 +71,7 @@ class MeasuredSteps:
                 row["compile_seconds"][name] = compiled.seconds
                 row[f"device_bytes_{name}"] = compiled.device_bytes
                 row[f"batch_bytes_{name}"] = batch.nbytes
-                row[f"lengths_{name}"] = [batch.masks[m].shape[1] for m in self.exact.policy.modalities]
+                row[f"lengths_{name}"] = [batch.features[m].shape[1] for m in self.exact.policy.modalities]
                 row[f"train_{name}"], row[f"forward_{name}"] = [], []
             for _ in range(self.setting.repeats):
                 for name, batch in batches.items():

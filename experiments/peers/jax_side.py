@@ -48,7 +48,7 @@ def prepare(library: str, config: Config, _parameters: dict[str, Any]) -> tuple[
     def forward() -> np.ndarray:
         batch, *_ = some_batch(samples, lengths)
         with jax.default_matmul_precision("float32"):
-            return np.asarray(model(batch.features, batch.masks))
+            return np.asarray(model(batch))
 
     first = first_facts(prepared, samples, parameters, jax.__version__)
     return {**first, "platform": jax.default_backend(), "parameters": parameters}, answers(prepared, forward)

@@ -80,8 +80,6 @@ def _next_state(result: Any, state: Any) -> Any:
 def _blank(struct: PaddedBatch) -> PaddedBatch:
     """A batch of zeros with every position real."""
 
-    def filled(x: Any) -> np.ndarray:
-        return np.ones(x.shape, bool) if x.dtype == bool else np.zeros(x.shape, x.dtype)
-
-    blank = jax.tree.map(filled, struct)
-    return blank._replace(features={m: np.zeros(x.shape, x.dtype) for m, x in struct.features.items()})
+    blank = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), struct)
+    lengths = {m: np.full(x.shape, struct.features[m].shape[1], x.dtype) for m, x in struct.lengths.items()}
+    return blank._replace(lengths=lengths, sample_mask=np.ones(struct.sample_mask.shape, bool))

@@ -246,9 +246,10 @@ def batch_struct(example: PaddedBatch, shape: BatchShape) -> PaddedBatch:
 
     return PaddedBatch(
         {m: at(x, rows, lengths[m]) for m, x in example.features.items()},
-        {m: at(x, rows, lengths[m]) for m, x in example.masks.items()},
+        {m: at(x, rows) for m, x in example.lengths.items()},
         None if example.targets is None else at(example.targets, rows),
         at(example.sample_mask, rows),
+        None if example.ids is None else at(example.ids, rows),
     )
 
 

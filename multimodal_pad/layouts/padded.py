@@ -1,4 +1,4 @@
-"""Algorithm 1: a list of samples of unequal lengths to padded arrays and masks, and back."""
+"""Algorithm 1: a list of samples of unequal lengths to padded arrays and lengths, and back."""
 
 from __future__ import annotations
 
@@ -44,16 +44,31 @@ class PaddedBatch(NamedTuple):
 
     Attributes:
         features: ``{m: (B, L_m, *F_m)}`` in the dtype of the samples.
-        masks: ``{m: (B, L_m)}`` bool; True = real. Real positions come first. Masks follow from
-            the lengths, never from values: an all-zero frame inside a sample is data.
+        lengths: ``{m: (B,)}`` int32: real positions, which come first; 0 = the modality is missing, or the row only
+            fills up the batch. Lengths never come from values: an all-zero frame inside a sample is data.
         targets: ``(B, ...)``, or None where the samples have none. Rows of padding hold zeros.
         sample_mask: ``(B,)`` bool; False = the row only fills up the batch.
+        ids: int32 or int64 ``(B,)``: the numbers of the samples, -1 where a row only fills up; None where they were
+            not asked for.
+
+    >>> batch = pad_samples([{"text": [5, 6, 7]}, {"text": [8]}])
+    >>> batch.lengths["text"].tolist(), batch.masks["text"].tolist()
+    ([3, 1], [[True, True, True], [True, False, False]])
     """
 
     features: dict[str, np.ndarray]
-    masks: dict[str, np.ndarray]
+    lengths: dict[str, np.ndarray]
     targets: np.ndarray | None
     sample_mask: np.ndarray
+    ids: np.ndarray | None = None
+
+    @property
+    def masks(self) -> dict[str, np.ndarray]:
+        """``{m: (B, L_m)}`` bool, True = real: made of the lengths, in NumPy or inside of a jitted function."""
+        return {
+            name: np.arange(x.shape[1], dtype=np.int32)[None, :] < self.lengths[name][:, None]
+            for name, x in self.features.items()
+        }
 
     @property
     def shape(self) -> BatchShape:
@@ -63,9 +78,9 @@ class PaddedBatch(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all arrays of the batch, masks included."""
-        arrays = [*self.features.values(), *self.masks.values(), self.sample_mask]
-        return sum(x.nbytes for x in arrays) + (0 if self.targets is None else self.targets.nbytes)
+        """Bytes of all arrays of the batch, which is what goes to the device."""
+        arrays = [*self.features.values(), *self.lengths.values(), self.targets, self.sample_mask, self.ids]
+        return sum(x.nbytes for x in arrays if x is not None)
 
 
 def pad_samples(
@@ -78,7 +93,7 @@ def pad_samples(
     check_finite: bool = False,
     ids: Sequence[int] | None = None,
 ) -> PaddedBatch:
-    """Pad samples on the right to one length per modality, with masks that say what is real.
+    """Pad samples on the right to one length per modality, and say how much of each is real.
 
     Algorithm 1 of "Dynamic Batch-Level Padding for Variable-Length Multimodal Sequences": per
     modality, the padded length is the longest of the batch; position j of sample i is real where ``j < L_m_i``.
@@ -106,7 +121,7 @@ def pad_samples(
             inf with ``check_finite``.
 
     >>> batch = pad_samples([{"text": [5, 6, 7]}, {"text": [8]}])
-    >>> batch.features["text"].tolist(), batch.masks["text"].sum(axis=1).tolist()
+    >>> batch.features["text"].tolist(), batch.lengths["text"].tolist()
     ([[5, 6, 7], [8, 0, 0]], [3, 1])
     """
     if not len(samples):
@@ -138,19 +153,18 @@ def pad_arrays(
 ) -> PaddedBatch:
     """:func:`pad_samples` for arrays that :func:`alike_arrays` gave; ``samples`` are read for their targets."""
     pad_values = _pad_values(pad_value, tuple(arrays))
-    features, masks = {}, {}
+    features, lengths = {}, {}
     for name, column in arrays.items():
         if check_finite:
             _check_finite(column, name, ids)
-        lengths = np.zeros(rows, np.int64)
-        lengths[: len(column)] = array_lengths(column)
-        padded = _padded_length(lengths, name, pad_to, ids)
+        lengths[name] = aligned_empty((rows,), np.dtype(np.int32))
+        lengths[name][: len(column)] = array_lengths(column)
+        lengths[name][len(column) :] = 0
+        padded = _padded_length(lengths[name], name, pad_to, ids)
         features[name] = _pad(column, rows, padded, _as_dtype(pad_values[name], column[0].dtype, name))
-        masks[name] = aligned_empty((rows, padded), np.dtype(bool))
-        np.less(np.arange(padded)[None, :], lengths[:, None], out=masks[name])
     sample_mask = aligned_empty((rows,), np.dtype(bool))
     sample_mask[:] = np.arange(rows) < len(samples)
-    return PaddedBatch(features, masks, _stack_targets(samples, rows, ids), sample_mask)
+    return PaddedBatch(features, lengths, _stack_targets(samples, rows, ids), sample_mask)
 
 
 def unpad(batch: PaddedBatch) -> list[dict[str, Any]]:
@@ -164,7 +178,7 @@ def unpad(batch: PaddedBatch) -> list[dict[str, Any]]:
     [7]
     """
     features = {m: np.asarray(x) for m, x in batch.features.items()}
-    lengths = {m: np.asarray(mask).sum(axis=1) for m, mask in batch.masks.items()}
+    lengths = {m: np.asarray(x).tolist() for m, x in batch.lengths.items()}
     targets = None if batch.targets is None else np.asarray(batch.targets)
     samples = []
     for row in np.flatnonzero(np.asarray(batch.sample_mask)):

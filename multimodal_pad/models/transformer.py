@@ -11,9 +11,9 @@ from typing import get_args
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.typing import ArrayLike
 
 from multimodal_pad.errors import PaddingError
+from multimodal_pad.layouts.padded import PaddedBatch
 from multimodal_pad.lengths.table import check_names
 from multimodal_pad.models.attention import Precision, check_precision
 from multimodal_pad.models.attention_choice import Implementation, select_implementation
@@ -144,10 +144,10 @@ class MultimodalTransformer(nnx.Module):
     exactly zero and gets exactly zero gradient. Differentiate it in reverse mode (``jax.grad``, of any order);
     ``jax.jvp`` is not defined.
 
-    >>> import numpy as np
+    >>> from multimodal_pad import pad_samples
     >>> config = TransformerConfig({"text": ModalityConfig(vocabulary_size=9)}, num_outputs=3, d_model=8)
     >>> model = MultimodalTransformer(config, rngs=nnx.Rngs(0))
-    >>> model({"text": np.array([[1, 2, 0]])}, {"text": np.array([[True, True, False]])}).shape
+    >>> model(pad_samples([{"text": [1, 2]}], pad_to={"text": 3})).shape
     (1, 3)
     """
 
@@ -199,28 +199,21 @@ class MultimodalTransformer(nnx.Module):
             lines.append(f"{part} attention, {config.num_heads} heads of {head}: {chosen}")
         return "\n".join(lines)
 
-    def __call__(
-        self,
-        features: Mapping[str, ArrayLike],
-        masks: Mapping[str, ArrayLike],
-        *,
-        dropout_key: jax.Array | None = None,
-    ) -> jax.Array:
+    def __call__(self, batch: PaddedBatch, *, dropout_key: jax.Array | None = None) -> jax.Array:
         """Outputs ``(B, num_outputs)`` float32.
 
         Args:
-            features: ``{m: (B, L_m, *F_m)}``, or ``(B, L_m)`` ints for token ids.
-            masks: ``{m: (B, L_m)}`` bool; real positions come first.
+            batch: its features ``{m: (B, L_m, *F_m)}``, or ``(B, L_m)`` ints for token ids, and its lengths are read.
             dropout_key: a PRNG key turns dropout on.
         """
         names = tuple(self.config.modalities)
         rate, implementation = self.config.dropout_rate, self.config.attention
         keys = _Keys(dropout_key if rate else None)
-        real = {name: jnp.asarray(masks[name]) for name in names}
-        lengths = {name: mask.sum(axis=1) for name, mask in real.items()}
+        real = {name: jnp.asarray(mask) for name, mask in batch.masks.items()}
+        lengths = {name: jnp.asarray(batch.lengths[name]) for name in names}
         embedded = {
-            name: dropout(self.embed[name](jnp.asarray(features[name]), mask), rate, keys.next())
-            for name, mask in real.items()
+            name: dropout(self.embed[name](jnp.asarray(batch.features[name]), real[name]), rate, keys.next())
+            for name in names
         }
         readouts = []
         for target in names:

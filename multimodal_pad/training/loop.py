@@ -113,7 +113,7 @@ def fit(
     and evaluation, and no other is accepted after it. :class:`~multimodal_pad.Exact` compiles as it goes.
 
     Args:
-        model: takes ``(features, masks, dropout_key=...)``; left as it is.
+        model: takes ``(batch, dropout_key=...)``; left as it is.
         batcher: the training batches; epoch e is ``batcher.epoch(e)``.
         epochs: the most epochs to train.
         loss: weighted by ``sample_mask``.

@@ -58,7 +58,7 @@ class TrainStep:
     transformations and global norms mean the same there, transformations by name or by layer don't.
 
     Args:
-        model: takes ``(features, masks, dropout_key=...)``; it is read, not changed.
+        model: takes ``(batch, dropout_key=...)``; it is read, not changed.
         optimizer: an optax transformation of one vector.
         loss: weighted by ``sample_mask``.
         seed: of dropout.
@@ -133,7 +133,7 @@ class TrainStep:
         samples, share = self._share(batch)
 
         def objective(vector: jax.Array) -> jax.Array:
-            outputs = self._merge(vector)(batch.features, batch.masks, dropout_key=key)
+            outputs = self._merge(vector)(batch, dropout_key=key)
             return self._batch_loss(outputs, batch)
 
         loss, gradient = jax.value_and_grad(objective)(vector)
@@ -144,7 +144,7 @@ class TrainStep:
         return jax.tree.leaves((vector, opt_state, count + 1)), metrics
 
     def _evaluate(self, leaves: list[jax.Array], batch: PaddedBatch) -> Evaluated:
-        outputs = self.model(leaves)(batch.features, batch.masks)
+        outputs = self.model(leaves)(batch)
         loss = self._combine(self._batch_loss(outputs, batch), self._share(batch)[1])
         outputs, targets, mask = (self._gather(jnp.asarray(x)) for x in (outputs, batch.targets, batch.sample_mask))
         return Evaluated(outputs, targets, mask, loss)

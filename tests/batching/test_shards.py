@@ -43,7 +43,7 @@ def test_the_rows_of_all_shards_are_the_batch_of_one_host(samples, count):
     assert {len(shard) for shard in shards} == {len(batches)}
     for batch, *parts in zip(batches, *shards, strict=True):
         for name in table.modalities:
-            for field in ("features", "masks"):
+            for field in ("features", "lengths"):
                 joined = np.concatenate([getattr(part, field)[name] for part in parts])
                 assert joined.dtype == getattr(batch, field)[name].dtype
                 np.testing.assert_array_equal(joined, getattr(batch, field)[name])

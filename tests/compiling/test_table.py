@@ -244,7 +244,7 @@ def test_a_batch_at_another_shape():
     struct = batch_struct(batch, BatchShape.of(5, {"audio": 7}))
     assert struct.shape == BatchShape.of(5, {"audio": 7})
     assert struct.features["audio"].shape == (5, 7, 2)
-    assert struct.masks["audio"].shape == (5, 7)
+    assert (struct.lengths["audio"].shape, struct.lengths["audio"].dtype) == ((5,), np.int32)
     assert (struct.targets.shape, struct.targets.dtype) == ((5, 2, 2), np.int32)
     assert batch_struct(batch._replace(targets=None), struct.shape).targets is None
     with pytest.raises(PaddingError, match=r"a batch of \['audio'\] and a shape of \['text'\]"):

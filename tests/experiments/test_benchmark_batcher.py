@@ -24,7 +24,7 @@ def test_a_contender_gives_the_batches_of_the_schedule_each_time(contender, work
     if not find_spec(contender.package):
         pytest.skip(f"{contender.package} is not installed")
     epoch = contender.make(work)
-    wanted = sum(x.nbytes for batch in work.ready for x in (*batch.features.values(), *batch.masks.values()))
+    wanted = sum(x.nbytes for batch in work.ready for x in (*batch.features.values(), *batch.lengths.values()))
     if not contender.fills:
         wanted = sum(array.nbytes for _, ids in work.steps for i in ids for array in work.samples[i].values())
     for _ in range(2):
@@ -36,11 +36,11 @@ def test_the_work_has_a_batch_with_empty_rows(work):
     assert any(-1 in ids for _, ids in work.steps)
 
 
-@pytest.mark.parametrize("change", ["features", "masks"])
+@pytest.mark.parametrize("change", ["features", "lengths"])
 def test_other_batches_are_not_compared(work, change):
     def epoch():
         for batch in work.ready:
-            arrays = {"features": batch.features, "masks": batch.masks}
+            arrays = {"features": batch.features, "lengths": batch.lengths}
             yield Padded(**{**arrays, change: {name: np.roll(x, 1, axis=0) for name, x in arrays[change].items()}})
 
     with pytest.raises(RuntimeError, match=r"np\.copyto of ready batches: its batches are not those of the schedule"):

@@ -13,7 +13,7 @@ def assert_same_samples(got, wanted):
 
 
 def flat(batch):
-    return [*batch.features.values(), *batch.masks.values(), batch.targets, batch.sample_mask]
+    return [*batch.features.values(), *batch.lengths.values(), batch.targets, batch.sample_mask]
 
 
 def assert_same(ones, others):

@@ -53,7 +53,7 @@ def golden_results(attention: Any = None) -> dict[str, np.ndarray]:
     @jax.jit
     def run(parameters: Any, batch: PaddedBatch) -> Any:
         def objective(parameters: Any) -> Any:
-            outputs = nnx.merge(graphdef, parameters)(batch.features, batch.masks)
+            outputs = nnx.merge(graphdef, parameters)(batch)
             return cross_entropy(outputs, batch.targets, batch.sample_mask), outputs
 
         return jax.value_and_grad(objective, has_aux=True)(parameters)

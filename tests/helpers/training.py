@@ -13,9 +13,9 @@ class MeanModel(nnx.Module):
     def __init__(self, outputs=2, rngs=None):
         self.head = nnx.Linear(3, outputs, rngs=rngs or nnx.Rngs(0))
 
-    def __call__(self, features, masks, *, dropout_key=None):  # noqa: ARG002  the interface of the transformer
-        real = masks["audio"][..., None]
-        mean = jnp.where(real, features["audio"], 0).sum(axis=1) / jnp.maximum(real.sum(axis=1), 1)
+    def __call__(self, batch, *, dropout_key=None):  # noqa: ARG002  the interface of the transformer
+        real = batch.masks["audio"][..., None]
+        mean = jnp.where(real, batch.features["audio"], 0).sum(axis=1) / jnp.maximum(real.sum(axis=1), 1)
         return self.head(mean)
 
 

@@ -64,7 +64,7 @@ def test_equals_torch_on_the_batch_of_algorithm_1():
 def test_buffers_are_aligned_contiguous_and_fresh():
     first, second = pad_samples(TWO), pad_samples(TWO)
     for batch in (first, second):
-        for array in (*batch.features.values(), *batch.masks.values(), batch.targets, batch.sample_mask):
+        for array in (*batch.features.values(), *batch.lengths.values(), batch.targets, batch.sample_mask):
             assert array.ctypes.data % 64 == 0
             assert array.flags.c_contiguous
     assert not np.shares_memory(first.features["audio"], second.features["audio"])

@@ -49,7 +49,7 @@ def everything(parameters, batch):
 
     def objective(parameters, audio):
         model = nnx.merge(GRAPHDEF, parameters)
-        outputs = model({**batch.features, "audio": audio}, batch.masks)
+        outputs = model(batch._replace(features={**batch.features, "audio": audio}))
         return cross_entropy(outputs, batch.targets, batch.sample_mask), outputs
 
     audio = jnp.asarray(batch.features["audio"])
@@ -154,8 +154,8 @@ def test_a_sample_missing_everything_is_finite():
 def test_a_mask_that_is_ignored_would_be_seen(alone):
     """The tests above can fail: with padding declared real, the outputs move."""
     batch = pad_samples([sample(5, 11)], pad_to=FAR, batch_size=5)
-    all_real = {m: np.ones_like(mask) for m, mask in batch.masks.items()}
-    outputs = np.asarray(everything(initial(), batch._replace(masks=all_real))[0])
+    all_real = {m: np.full_like(lengths, FAR[m]) for m, lengths in batch.lengths.items()}
+    outputs = np.asarray(everything(initial(), batch._replace(lengths=all_real))[0])
     assert np.abs(outputs[0] - alone[0][0]).max() > 1e-3
 
 
@@ -163,13 +163,12 @@ def test_a_mask_that_is_ignored_would_be_seen(alone):
 def test_any_number_of_modalities(count):
     names = [f"stream{i}" for i in range(count)]
     config = TransformerConfig(dict.fromkeys(names, ModalityConfig(feature_width=3)), 2, d_model=8, num_heads=2)
-    features = {name: jnp.ones((4, 5 + i, 3)) for i, name in enumerate(names)}
-    masks = {name: jnp.ones(x.shape[:2], bool) for name, x in features.items()}
+    batch = pad_samples([{name: np.ones((5 + i, 3), np.float32) for i, name in enumerate(names)}] * 4)
 
     def build_and_apply():
         model = MultimodalTransformer(config, rngs=nnx.Rngs(0))
         assert len(model.crossmodal) == count * (count - 1)
-        return model(features, masks)
+        return model(batch)
 
     outputs = nnx.eval_shape(build_and_apply)
     assert outputs.shape == (4, 2)
@@ -184,7 +183,7 @@ def with_options(**options):
 
     @jax.jit
     def apply(batch, key=None):
-        return nnx.merge(graphdef, parameters)(batch.features, batch.masks, dropout_key=key)
+        return nnx.merge(graphdef, parameters)(batch, dropout_key=key)
 
     return apply
 
@@ -221,7 +220,7 @@ def test_the_precision_reaches_every_product(precision):
     batch = pad_samples([sample(5, 11)])
 
     def total(parameters):
-        return nnx.merge(graphdef, parameters)(batch.features, batch.masks).sum()
+        return nnx.merge(graphdef, parameters)(batch).sum()
 
     with jax.default_matmul_precision(None):
         text = str(jax.jit(jax.grad(total)).trace(parameters).jaxpr)

@@ -27,7 +27,7 @@ def lower(config, lengths, *, gradient=True):
     graphdef, parameters = nnx.split(nnx.eval_shape(lambda: MultimodalTransformer(config, rngs=nnx.Rngs(0))))
 
     def loss(parameters, batch):
-        outputs = nnx.merge(graphdef, parameters)(batch.features, batch.masks)
+        outputs = nnx.merge(graphdef, parameters)(batch)
         return cross_entropy(outputs, batch.targets, batch.sample_mask)
 
     def struct(shape, dtype):
@@ -35,7 +35,7 @@ def lower(config, lengths, *, gradient=True):
 
     batch = PaddedBatch(
         {m: struct((B, length, WIDTHS[m]), "float32") for m, length in zip(names, lengths, strict=True)},
-        {m: struct((B, length), "bool") for m, length in zip(names, lengths, strict=True)},
+        {m: struct((B,), "int32") for m in names},
         struct((B,), "int32"),
         struct((B,), "bool"),
     )

@@ -175,7 +175,7 @@ def test_a_step_equals_optax_on_the_tree_of_parameters():
     state, leaves, train_step = optimizer.init(parameters), step.leaves, jax.jit(step.train_step)
 
     def loss(parameters):
-        outputs = nnx.merge(graphdef, parameters)(batch.features, batch.masks)
+        outputs = nnx.merge(graphdef, parameters)(batch)
         return cross_entropy(outputs, batch.targets, batch.sample_mask)
 
     @jax.jit
@@ -229,7 +229,7 @@ def test_nothing_compiles_after_the_warm_up(make, after_warm_up):
     assert log["train_step"].shapes == log["train_step"].backend_compiles == len(batcher.batch_shapes(3))
     assert log["eval_step"].shapes == log["eval_step"].backend_compiles == len(other.batch_shapes(1))
     assert after_warm_up.total.backend_compiles == after_warm_up.total.traces == 0, list(after_warm_up)
-    outputs = result.model(*next(other.epoch(0))[:2])
+    outputs = result.model(next(other.epoch(0)))
     assert np.isfinite(outputs).all()
 
 
