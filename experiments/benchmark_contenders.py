@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from multimodal_pad import BucketBatcher, LengthTable, PaddedBatch, Policy, pad_samples
-from multimodal_pad.layouts.padded import aligned_empty
-from multimodal_pad.scheduling.steps import EMPTY
+from multimodal_pad.layouts.arrays import aligned_empty
+from multimodal_pad.lengths.samples import EMPTY
 
 Samples = list[dict[str, np.ndarray]]
 Epoch = Callable[[], Iterator["Padded"]]

@@ -22,10 +22,10 @@ from experiments import compare_padding
 from experiments.compare_measure import make_step
 from experiments.output import write_results
 from experiments.provenance import where_measured
-from multimodal_pad import Planned, plan_shapes
+from multimodal_pad import BatchSpec, Planned, plan_shapes
 from multimodal_pad.cli import exit_status
 from multimodal_pad.compiling import Calibration, StepTable, calibrate, typical_shapes
-from multimodal_pad.planning.cost import Cost
+from multimodal_pad.lengths.cost import Cost
 
 QUANTILES = (0.25, 0.5, 0.9, 0.99, 1.0)
 """Of the lengths: the step is calibrated at a shape of each."""
@@ -61,7 +61,7 @@ def run(config: Config, progress: Progress) -> dict[str, Any]:
     task = progress.add_task("calibrating", total=3)
 
     def measured(shapes: Any, cost: Cost) -> Calibration:
-        found = calibrate(table, shapes, step.leaves, example, cost=cost, repeats=config.repeats)
+        found = calibrate(table, BatchSpec(shapes, example), step.leaves, cost=cost, repeats=config.repeats)
         progress.advance(task)
         return found
 

@@ -14,7 +14,7 @@ import numpy as np
 from flax import nnx
 from scipy.optimize import nnls
 
-from multimodal_pad import BatchShape, BucketBatcher, PaddingStats, Schedule, TransformerCost
+from multimodal_pad import BatchShape, BatchSpec, BucketBatcher, PaddingStats, Schedule, TransformerCost
 from multimodal_pad.compiling import CompileLog, StepTable, forbid_compiles, warm_up
 from multimodal_pad.models import MultimodalTransformer, TransformerConfig
 from multimodal_pad.training import TrainStep, cross_entropy, make_optimizer
@@ -79,13 +79,13 @@ def measure(
         # Two first: the largest one for its memory, and the seconds of both for how many more there is time.
         warming = time.perf_counter()
         first = max(0, (1 if endless else 2) - len(there))
-        warm_up(table, [*there, *missing[:first]], leaves, example, progress=False)
+        warm_up(table, BatchSpec([*there, *missing[:first]], example), leaves, progress=False)
         measured.seconds_before = time.perf_counter() - warming
         took = [table.steps[shape].seconds for shape in there]
         each = measured.seconds_before / max(1, len(missing[:first])) if first else float(np.mean(took))
         measured.seconds_each, affordable = each, int(seconds / 2 / max(each, 1e-3))
         if not endless and first < len(missing) and affordable > first:
-            warm_up(table, missing[:affordable], leaves, example, progress=False)
+            warm_up(table, BatchSpec(missing[:affordable], example), leaves, progress=False)
             measured.seconds_before = time.perf_counter() - warming
         with nullcontext() if endless else forbid_compiles():
             asked = time.perf_counter()
@@ -126,7 +126,7 @@ def shapes_by_use(batcher: BucketBatcher, schedules: list[Schedule]) -> list[Bat
     names = batcher.policy.modalities
     for steps in schedules:
         for shape, rows in zip(steps.shapes, steps.batch_sizes.tolist(), strict=True):
-            batch_shape = BatchShape.of(rows, dict(zip(names, shape.tolist(), strict=True)))
+            batch_shape = BatchShape.of(rows, dict(zip(names, shape.tolist(), strict=True)), batcher.policy.layout)
             used[batch_shape] += 1
             costs[batch_shape] = rows * float(batcher.cost(shape[None])[0])
     largest = max(costs, key=lambda shape: costs[shape])
@@ -171,7 +171,7 @@ def summarise(
         estimated += ["backend_compiles", "compile_seconds_before", "compile_seconds_during"]
     return {
         "policy": policy,
-        "grouping": batcher.grouping,
+        "grouping": batcher.grouping.name,
         "shapes": len(stats.shapes),
         "backend_compiles": ahead + compiles,
         "compiled_while_planning": ahead,

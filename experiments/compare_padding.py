@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import jax
 import numpy as np
@@ -44,10 +44,10 @@ from multimodal_pad import (
 )
 from multimodal_pad.cli import exit_status
 from multimodal_pad.compiling import CompileLog, StepTable, plan_run
-from multimodal_pad.lengths.table import Sample
+from multimodal_pad.lengths.samples import Sample
 from multimodal_pad.models import ModalityConfig, TransformerConfig
 from multimodal_pad.output import write_folder
-from multimodal_pad.scheduling.schedule import Grouping
+from multimodal_pad.scheduling.groupings import GROUPINGS
 from multimodal_pad.sources import Meld, Synthetic
 from multimodal_pad.training import TrainStep
 
@@ -100,9 +100,10 @@ def compare(config: Config, progress: Progress) -> dict[str, Any]:
         name, grouping = parse_policy(spec)
         step = make_step(model_config, config.learning_rate, config.seed)
         table = StepTable(step.train_step, donate_state=True)
-        begun = time.perf_counter()
+        reason, begun = "", time.perf_counter()
         if name == "planned_auto":
             policy = plan_for_device(table, step, grouping, samples, lengths, config, model_config)
+            reason = policy.plan.reason
         else:
             policy = make_policy(name, grouping, lengths, config, model_config)
         preparing = time.perf_counter() - begun
@@ -118,7 +119,6 @@ def compare(config: Config, progress: Progress) -> dict[str, Any]:
             tick=lambda done, task=task: progress.update(task, completed=done),
         )
         progress.stop_task(task)
-        reason = policy.plan.reason if isinstance(policy, Planned) else ""
         rows.append(summarise(name, batcher, schedules, model_config.cost, measured, preparing, reason))
         jax.clear_caches()
         gc.collect()
@@ -136,7 +136,7 @@ def compare(config: Config, progress: Progress) -> dict[str, Any]:
 
 def make_batcher(
     policy: Policy,
-    grouping: Grouping,
+    grouping: str,
     samples: list[dict[str, Any]],
     lengths: LengthTable,
     config: Config,
@@ -150,12 +150,12 @@ def make_batcher(
         lengths=lengths,
         grouping=grouping,
         seed=config.seed,
-        cost=model_config.cost,
+        cost=policy.cost or model_config.cost,  # a plan for a device has it in seconds
     )
 
 
 def make_policy(
-    name: str, grouping: Grouping, lengths: LengthTable, config: Config, model_config: TransformerConfig
+    name: str, grouping: str, lengths: LengthTable, config: Config, model_config: TransformerConfig
 ) -> Policy:
     """The policy that a name stands for; :func:`plan_for_device` makes ``planned_auto``."""
     if name in POLICIES:
@@ -174,7 +174,7 @@ def make_policy(
 def plan_for_device(
     table: StepTable,
     step: TrainStep,
-    grouping: Grouping,
+    grouping: str,
     samples: list[dict[str, Any]],
     lengths: LengthTable,
     config: Config,
@@ -238,7 +238,7 @@ def modality_configs(
     }
 
 
-def parse_policy(spec: str) -> tuple[str, Grouping]:
+def parse_policy(spec: str) -> tuple[str, str]:
     """``"fixed"`` or ``"powers_of_two/length"`` to a policy's name and the grouping.
 
     >>> parse_policy("exact"), parse_policy("powers_of_two/length")
@@ -246,9 +246,8 @@ def parse_policy(spec: str) -> tuple[str, Grouping]:
     """
     name, _, grouping = spec.partition("/")
     known = name in POLICIES or re.fullmatch(r"planned_(auto|[1-9]\d*)", name)
-    for choice in get_args(Grouping):
-        if known and (grouping or "random") == choice:
-            return name, choice
+    if known and (grouping or "random") in GROUPINGS:
+        return name, grouping or "random"
     raise PaddingError(
         f"got the policy {spec!r}; choose one of {[*POLICIES, 'planned_8', 'planned_auto']} (8 or any other number), "
         "with /random (the default) or /length behind it"

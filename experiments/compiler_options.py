@@ -24,7 +24,7 @@ from experiments.compare_measure import make_step
 from experiments.output import write_results
 from experiments.provenance import where_measured
 from experiments.tables import Table, spread
-from multimodal_pad import BatchShape, BucketBatcher, PaddedBatch, PaddingError, Planned, plan_shapes
+from multimodal_pad import Batch, BatchShape, BucketBatcher, PaddingError, Planned, plan_shapes
 from multimodal_pad.cli import exit_status
 from multimodal_pad.compiling import StepTable
 
@@ -95,7 +95,7 @@ def run(config: Config, progress: Progress) -> dict[str, Any]:
     compiling: dict[str, list[float]] = {text: [] for text in sets}
     task = progress.add_task("compiling", total=config.compilations * len(sets) + 1)
 
-    def compiled(text: str, batch: PaddedBatch) -> StepTable:
+    def compiled(text: str, batch: Batch) -> StepTable:
         jax.clear_caches()  # else what was compiled before would be found
         table = StepTable(step.train_step, donate_state=True, compiler_options=given[text])
         table.compile(initial, batch)
@@ -126,9 +126,9 @@ def run(config: Config, progress: Progress) -> dict[str, Any]:
     }
 
 
-def _batches(batcher: BucketBatcher, shapes: list[BatchShape]) -> list[PaddedBatch]:
+def _batches(batcher: BucketBatcher, shapes: list[BatchShape]) -> list[Batch]:
     """The first batch of an epoch of each shape."""
-    found: dict[BatchShape, PaddedBatch] = {}
+    found: dict[BatchShape, Batch] = {}
     for batch in batcher.epoch(0):
         if batch.shape in shapes:
             found.setdefault(batch.shape, batch)
@@ -137,7 +137,7 @@ def _batches(batcher: BucketBatcher, shapes: list[BatchShape]) -> list[PaddedBat
     return [found[shape] for shape in dict.fromkeys(shapes) if shape in found]
 
 
-def _seconds(table: StepTable, initial: list[np.ndarray], batch: PaddedBatch, seconds: float) -> float:
+def _seconds(table: StepTable, initial: list[np.ndarray], batch: Batch, seconds: float) -> float:
     """Of a step: the median of rounds that follow a first step."""
     leaves = jax.device_put(initial)
 

@@ -11,8 +11,7 @@ import numpy as np
 
 from multimodal_pad import LengthTable, PaddingError
 from multimodal_pad.errors import SourceError
-from multimodal_pad.lengths.table import Source
-from multimodal_pad.scheduling.schedule import Grouping
+from multimodal_pad.lengths.samples import Source
 from multimodal_pad.sources import Meld, Mmsa, Mult, NumpyDir, Synthetic
 from multimodal_pad.sources.corpus import NonFinite
 from multimodal_pad.sources.mult import EMOTIONS
@@ -52,7 +51,7 @@ class Config:
     batch_size: int = 32
     padding: Literal["planned", "fixed", "exact"] = "planned"
     max_shapes: int = 4
-    grouping: Grouping = "length"
+    grouping: str = "length"
     learning_rate: float = 1e-3
     schedule: Literal["constant", "cosine"] = "constant"
     warmup_steps: int = 0

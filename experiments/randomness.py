@@ -16,7 +16,7 @@ import sys
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 from flax import nnx
@@ -29,7 +29,8 @@ from experiments.provenance import where_measured
 from multimodal_pad import BucketBatcher, Ladder, LengthTable, Planned, Policy, make_schedule, plan_shapes
 from multimodal_pad.cli import exit_status
 from multimodal_pad.models import MultimodalTransformer, TransformerConfig
-from multimodal_pad.scheduling.schedule import WINDOW, Grouping
+from multimodal_pad.scheduling.groupings import GROUPINGS
+from multimodal_pad.scheduling.schedule import WINDOW
 from multimodal_pad.sources import Meld, Synthetic
 from multimodal_pad.sources.meld import EMOTIONS
 from multimodal_pad.training import fit, make_optimizer
@@ -82,10 +83,10 @@ def run(config: Config, progress: Progress) -> dict[str, Any]:
             windows.append({"policy": name, "window": window, "figures": figures})
             progress.advance(task)
     curves = []
-    task = progress.add_task("training", total=config.seeds * len(get_args(Grouping)))
+    task = progress.add_task("training", total=config.seeds * len(GROUPINGS))
     with tempfile.TemporaryDirectory() as cache_dir:
         for seed in range(config.seeds):
-            for grouping in get_args(Grouping):
+            for grouping in GROUPINGS:
                 progress.update(task, description=f"training, {grouping}, seed {seed}")
                 curves.append({"grouping": grouping, "seed": seed, **_train(splits, grouping, seed, cache_dir, config)})
                 progress.advance(task)
@@ -110,8 +111,10 @@ def _load(config: Config) -> dict[str, Any]:
 
 def _measure_order(source: Any, policy: Policy, window: int, seed: int, config: Config) -> dict[str, float]:
     """One epoch's order; lengths are averaged over the modalities."""
-    lengths, rows = source.lengths, None if isinstance(policy, Planned) else config.batch_size
-    schedule = make_schedule(lengths, policy, batch_size=rows, window=window, seed=seed, cost=reference_cost)
+    lengths = source.lengths
+    schedule = make_schedule(
+        lengths, policy, batch_size=config.batch_size, window=window, seed=seed, cost=reference_cost
+    )
     report = schedule.bias_report(source.targets, seed=seed)
     assert report.label_on_shape is not None
     real = float(reference_cost(lengths.values).sum())
@@ -126,12 +129,12 @@ def _measure_order(source: Any, policy: Policy, window: int, seed: int, config: 
     return figures
 
 
-def _train(splits: dict[str, Any], grouping: Grouping, seed: int, cache_dir: str, config: Config) -> dict[str, Any]:
+def _train(splits: dict[str, Any], grouping: str, seed: int, cache_dir: str, config: Config) -> dict[str, Any]:
     """The history of one run; the model, the order of the samples and nothing else follow from the seed."""
     train, dev = splits["train"], splits["dev"]
     tables = {split: source.lengths.select(("text",)) for split, source in splits.items()}
     together = LengthTable(("text",), np.concatenate([table.values for table in tables.values()]))
-    kinds: set[Grouping] = {"length", grouping}
+    kinds: set[str] = {"length", grouping}
     plans = {
         kind: plan_shapes(together, max_shapes=config.shapes, batch_size=config.batch_size, grouping=kind)
         for kind in kinds
@@ -171,7 +174,7 @@ def _train(splits: dict[str, Any], grouping: Grouping, seed: int, cache_dir: str
 def differences(results: dict[str, Any], name: str) -> np.ndarray:
     """Length grouping less random batches, ``(seeds, epochs)``."""
     curves = results["curves"]
-    each = {kind: [curve[name] for curve in curves if curve["grouping"] == kind] for kind in get_args(Grouping)}
+    each = {kind: [curve[name] for curve in curves if curve["grouping"] == kind] for kind in GROUPINGS}
     return np.array(each["length"]) - np.array(each["random"])
 
 

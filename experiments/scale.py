@@ -26,7 +26,7 @@ from experiments.output import write_results
 from experiments.planning import MODALITIES, log_normal_lengths, reference_cost
 from multimodal_pad import BucketBatcher, LengthTable, Planned, ShapePlan, plan_shapes
 from multimodal_pad.cli import exit_status
-from multimodal_pad.scheduling.steps import EMPTY
+from multimodal_pad.lengths.samples import EMPTY
 
 PLANNED_FROM = 100_000
 

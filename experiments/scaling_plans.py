@@ -79,7 +79,7 @@ def measure_shapes(config: Config, lengths: LengthTable, done: Callable[..., Non
         table, example = StepTable(step.train_step), full_batch(used[0], widths)
         with CompileLog() as log:
             begun = time.perf_counter()
-            warm_up(table, plans[most], step.leaves, example, progress=False)
+            warm_up(table, plans[most].spec(example), step.leaves, progress=False)
             seconds = time.perf_counter() - begun
             for shape in used:
                 jax.block_until_ready(table(step.leaves, full_batch(shape, widths)))

@@ -14,7 +14,7 @@ from experiments.compare_measure import make_step
 from experiments.scaling_rounds import Config, in_turn
 from multimodal_pad import BatchShape, PaddedBatch, pad_samples
 from multimodal_pad.compiling import CompiledStep, StepTable
-from multimodal_pad.lengths.table import TARGETS
+from multimodal_pad.lengths.samples import TARGETS
 from multimodal_pad.models import ModalityConfig, TransformerConfig
 
 MODALITIES = {

@@ -17,7 +17,7 @@ from rich.progress import Progress
 
 from experiments.compare_measure import make_step
 from experiments.compare_padding import Config, load, make_batcher, make_policy, on_corpus, parse_policy
-from multimodal_pad import BucketBatcher, Planned, ShapePlan
+from multimodal_pad import BatchSpec, BucketBatcher, ShapePlan
 from multimodal_pad.compiling import (
     CompileLog,
     StepTable,
@@ -44,9 +44,10 @@ def prepare(options: Options, spec: str) -> tuple[Config, BucketBatcher, Callabl
 
 
 def _plan(batcher: BucketBatcher) -> ShapePlan:
-    if not isinstance(batcher.policy, Planned):
+    plan = getattr(batcher.policy, "plan", None)
+    if plan is None:
         raise ValueError(f"got {batcher.policy!r}; these parts need a plan")
-    return batcher.policy.plan
+    return plan
 
 
 def start(options: Options) -> dict[str, Any]:
@@ -59,7 +60,7 @@ def start(options: Options) -> dict[str, Any]:
         table, leaves = StepTable(step.train_step, donate_state=True), step.leaves
         prepared = time.time()
         if batcher.policy.finite:
-            warm_up(table, batcher.batch_shapes(config.epochs), leaves, batcher.example(), progress=False)
+            warm_up(table, batcher, leaves, progress=False)
         ended, compiled = [], []
         for batch in batcher.epoch(0):
             leaves, metrics = table(leaves, batch)
@@ -95,10 +96,10 @@ def warming(options: Options) -> dict[str, Any]:
             table = StepTable(step.train_step, donate_state=True)
             begun = time.perf_counter()
             if name == "warm_up_seconds":
-                warm_up(table, plan, step.leaves, example, progress=False)
+                warm_up(table, plan.spec(example), step.leaves, progress=False)
             else:
                 for shape in plan.batch_shapes:
-                    warm_up(table, [shape], step.leaves, example, threads=1, progress=False)
+                    warm_up(table, BatchSpec([shape], example), step.leaves, threads=1, progress=False)
             seconds[name].append(time.perf_counter() - begun)
     return {"shapes": len(plan), **seconds}
 
@@ -112,7 +113,7 @@ def dispatch(options: Options) -> dict[str, Any]:
     _, batcher, _ = prepare(options, options["planned"])
     batch = jax.device_put(next(batcher.epoch(0)))
     leaves = jax.device_put([np.zeros(8, np.float32)] * 5)  # as many as our train state has
-    table = warm_up(tiny_step, [batch.shape], leaves, batch, progress=False)
+    table = warm_up(tiny_step, BatchSpec([batch.shape], batch), leaves, progress=False)
     compiled = table.steps[batch.shape].call
     calls, through_table, alone = 200, [], []
     with forbid_compiles():

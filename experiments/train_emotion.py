@@ -133,7 +133,7 @@ def make_batchers(config: Config, sources: dict[str, Any]) -> dict[str, BucketBa
             lengths=lengths[split],
             seed=config.seed,
             grouping=grouping,
-            batch_size=None if isinstance(policies[split], Planned) else rows,
+            batch_size=rows,
         )
         for split, source in sources.items()
     }

@@ -8,21 +8,26 @@ from multimodal_pad.batching.batcher import BucketBatcher
 from multimodal_pad.batching.ledger import PaddingStats
 from multimodal_pad.batching.streams import StreamBatcher
 from multimodal_pad.errors import PaddingError, PlanWarning
-from multimodal_pad.layouts.padded import BatchShape, PaddedBatch, pad_samples, unpad
+from multimodal_pad.layouts.layout import Batch, BatchShape, BatchSpec
+from multimodal_pad.layouts.padded import PaddedBatch, pad_samples, unpad
+from multimodal_pad.lengths.cost import BatchBudget, TransformerCost, attention_area, position_count
 from multimodal_pad.lengths.table import LengthTable
-from multimodal_pad.planning.cost import BatchBudget, TransformerCost, attention_area, position_count
 from multimodal_pad.planning.plan import ShapePlan
+from multimodal_pad.planning.planned import Planned
 from multimodal_pad.planning.planner import plan_shapes
 from multimodal_pad.planning.run_time import RunTime
-from multimodal_pad.scheduling.policies import Exact, Fixed, Ladder, Planned, Policy
+from multimodal_pad.scheduling.policies import Exact, Fixed, Ladder
+from multimodal_pad.scheduling.policy import Policy
 from multimodal_pad.scheduling.schedule import Schedule, make_schedule
 from multimodal_pad.scheduling.steps import Steps
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Batch",
     "BatchBudget",
     "BatchShape",
+    "BatchSpec",
     "BucketBatcher",
     "Exact",
     "Fixed",

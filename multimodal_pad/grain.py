@@ -20,15 +20,16 @@ from multimodal_pad.batching.batcher import BucketBatcher, Position
 from multimodal_pad.batching.streams.buffer import StreamBuffer
 from multimodal_pad.batching.streams.intake import Intake, Waiting, pad_waiting
 from multimodal_pad.errors import PaddingError, PlanWarning
-from multimodal_pad.layouts.padded import PaddedBatch
-from multimodal_pad.lengths.table import check_whole
-from multimodal_pad.planning.cost import Cost
-from multimodal_pad.scheduling.policies import LongSamples, Policy, check_long_samples, choose_cost
+from multimodal_pad.layouts.layout import BatchOfLayout
+from multimodal_pad.lengths.cost import Cost
+from multimodal_pad.lengths.samples import check_whole
+from multimodal_pad.scheduling.checks import LongSamples, check_long_samples, choose_cost
+from multimodal_pad.scheduling.policy import Policy
 
 _CHUNK = 256  # samples read before they are looked at
 
 
-class BatchMapDataset(grain.MapDataset[PaddedBatch]):
+class BatchMapDataset(grain.MapDataset[BatchOfLayout]):
     """The steps of a batcher's epochs, one after another; element i is the batch of step i.
 
     Made from step numbers alone, so any order and any number of threads or processes give the same elements. To train,
@@ -73,7 +74,7 @@ class BatchMapDataset(grain.MapDataset[PaddedBatch]):
         return self.batcher.batch(self.first_epoch + place, index - int(self.starts[place]))
 
 
-class BatchIterDataset(grain.IterDataset[PaddedBatch]):
+class BatchIterDataset(grain.IterDataset[BatchOfLayout]):
     """The batches of a batcher's epochs in order, made a few ahead, and resumed at any step.
 
     The state of its iterator is that of :meth:`BucketBatcher.state <multimodal_pad.BucketBatcher.state>`: either takes
@@ -104,19 +105,19 @@ class BatchIterDataset(grain.IterDataset[PaddedBatch]):
         super().__init__()
         self.batcher, self.epochs, self.workers, self.buffer = batcher, epochs, workers, buffer
 
-    def __iter__(self) -> grain.DatasetIterator[PaddedBatch]:
+    def __iter__(self) -> grain.DatasetIterator[BatchOfLayout]:
         return _BatchIterator(self)
 
 
-class _BatchIterator(grain.DatasetIterator[PaddedBatch]):
+class _BatchIterator(grain.DatasetIterator[BatchOfLayout]):
     """Counts the steps itself: the state of Grain's own iterator fits one number of workers only."""
 
     def __init__(self, dataset: BatchIterDataset) -> None:
         super().__init__()
         self._dataset, self._position = dataset, Position(0, 0)
-        self._inner: grain.DatasetIterator[PaddedBatch] | None = None
+        self._inner: grain.DatasetIterator[BatchOfLayout] | None = None
 
-    def __next__(self) -> PaddedBatch:
+    def __next__(self) -> BatchOfLayout:
         self._assert_not_closed()
         batcher, (epoch, step) = self._dataset.batcher, self._position
         if epoch < self._dataset.epochs and step == len(batcher.schedule(epoch)):
@@ -154,11 +155,11 @@ class _BatchIterator(grain.DatasetIterator[PaddedBatch]):
         self._close_inner()
         super().close()
 
-    def _begin(self, epoch: int, step: int) -> grain.DatasetIterator[PaddedBatch]:
+    def _begin(self, epoch: int, step: int) -> grain.DatasetIterator[BatchOfLayout]:
         workers, buffer = self._dataset.workers, self._dataset.buffer
         rest = BatchMapDataset(self._dataset.batcher, first_epoch=epoch)[step:]
         read = grain.ReadOptions(num_threads=1, prefetch_buffer_size=buffer)
-        dataset: grain.IterDataset[PaddedBatch] = rest.to_iter_dataset(read)
+        dataset: grain.IterDataset[BatchOfLayout] = rest.to_iter_dataset(read)
         if workers:
             # Grain 0.2.17 and 0.2.18 read absl's flags here, which nobody but absl's own app.run parses.
             if not flags.FLAGS.is_parsed():
@@ -173,7 +174,7 @@ class _BatchIterator(grain.DatasetIterator[PaddedBatch]):
         self._inner = None
 
 
-class StreamIterDataset(grain.IterDataset[PaddedBatch]):
+class StreamIterDataset(grain.IterDataset[BatchOfLayout]):
     """Samples of any Grain dataset, of unknown number, as batches of a small set of shapes.
 
     What :class:`~multimodal_pad.StreamBatcher` does, as a transformation. The state of its iterator is that of the
@@ -230,17 +231,17 @@ class StreamIterDataset(grain.IterDataset[PaddedBatch]):
             self.policy, self.buffer, batch_size=self.batch_size, cost=self.cost, seed=self.order_seed, batch=batch
         )
 
-    def __iter__(self) -> grain.DatasetIterator[PaddedBatch]:
+    def __iter__(self) -> grain.DatasetIterator[BatchOfLayout]:
         return _StreamIterator(self._parent.__iter__(), self)
 
 
-class _StreamIterator(grain.DatasetIterator[PaddedBatch]):
+class _StreamIterator(grain.DatasetIterator[BatchOfLayout]):
     def __init__(self, parent: grain.DatasetIterator[Any], dataset: StreamIterDataset) -> None:
         super().__init__(parent)
         self._dataset, self._intake = dataset, Intake(dataset.policy, dataset.long_samples)
         self._begin(0, 0, 0)
 
-    def __next__(self) -> PaddedBatch:
+    def __next__(self) -> BatchOfLayout:
         self._assert_not_closed()
         while not self._buffer.ready:
             if self._finished:

@@ -21,12 +21,13 @@ def length_tables(draw: st.DrawFn, max_samples: int = 40, max_length: int = 30) 
 
 
 @st.composite
-def policies(draw: st.DrawFn, table: LengthTable) -> Policy:
-    """A policy of each family that covers the table and its joint maxima."""
+def policies(draw: st.DrawFn, table: LengthTable, batch_size: int = 32, grouping: str = "random") -> Policy:
+    """A policy of each family that covers the table; plans are made for such batches."""
     multiples = st.integers(1, 12).map(lambda n: Ladder.multiples_of(table, n))
     powers = st.integers(1, 8).map(lambda n: Ladder.powers_of_two(table, n))
     quantiles = st.integers(1, 5).map(lambda n: Ladder.quantiles(table, n))
-    plans = st.integers(1, 6).map(lambda n: Planned(plan_shapes(table, max_shapes=n, grouping="random", effort=0)))
+    options: dict[str, Any] = {"batch_size": batch_size, "grouping": grouping, "effort": 0}
+    plans = st.integers(1, 6).map(lambda n: Planned(plan_shapes(table, max_shapes=n, **options)))
     return draw(
         st.one_of(st.just(Fixed.longest(table)), st.just(Exact(table.modalities)), multiples, powers, quantiles, plans)
     )

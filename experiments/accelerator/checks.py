@@ -23,7 +23,7 @@ from experiments.accelerator.random_model import random_model
 from experiments.accelerator.record import Record
 from experiments.claims.exactness import apart, with_nan
 from experiments.peers.jax_side import parameters_of
-from multimodal_pad import PaddedBatch, pad_samples
+from multimodal_pad import Batch, pad_samples
 from multimodal_pad.compiling import default_threads
 from multimodal_pad.models import ModalityConfig, MultimodalTransformer, TransformerConfig, masked_attention
 
@@ -218,13 +218,13 @@ class ModelCheck:
         config = replace(self.config, dtype=case.dtype, attention=case.implementation)
         graphdef = nnx.graphdef(nnx.eval_shape(lambda: MultimodalTransformer(config, rngs=nnx.Rngs(0))))
 
-        def objective(parameters: Any, batch: PaddedBatch) -> tuple[jax.Array, jax.Array]:
+        def objective(parameters: Any, batch: Batch) -> tuple[jax.Array, jax.Array]:
             outputs = nnx.merge(graphdef, parameters)(batch)
             return (outputs * self.weights.astype(np.float32)).sum(), outputs
 
         compute = jax.jit(lambda parameters, batch: jax.grad(objective, has_aux=True)(parameters, batch))
 
-        def flat(batch: PaddedBatch) -> tuple[np.ndarray, np.ndarray]:
+        def flat(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
             gradient, outputs = compute(self.parameters, batch)
             state = nnx.to_flat_state(gradient)
             arrays = {

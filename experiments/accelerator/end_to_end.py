@@ -15,7 +15,7 @@ from experiments.accelerator.record import Record
 from experiments.accelerator.work import Work, step_shapes
 from experiments.compare_measure import predict_seconds, step_work
 from multimodal_pad import BatchShape, BucketBatcher
-from multimodal_pad.scheduling.steps import EMPTY
+from multimodal_pad.lengths.samples import EMPTY
 
 WINDOW_STEPS = 64
 WINDOW_SECONDS = 2.0

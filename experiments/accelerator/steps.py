@@ -17,7 +17,7 @@ from experiments.accelerator.timing import time_calls
 from experiments.accelerator.work import Work, load, positions, shape_order, step_places
 from experiments.claims.exactness import apart
 from multimodal_pad import BatchShape, BucketBatcher
-from multimodal_pad.scheduling.steps import EMPTY
+from multimodal_pad.lengths.samples import EMPTY
 
 FIRST_SHAPES = 3
 LONG_ENOUGH = 100.0

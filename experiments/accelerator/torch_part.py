@@ -24,8 +24,8 @@ from experiments.peers.contenders import some_batch
 from experiments.peers.jax_side import parameters_of
 from multimodal_pad import LengthTable
 from multimodal_pad.batching.prefetch import Prefetch
+from multimodal_pad.lengths.samples import EMPTY
 from multimodal_pad.models import TransformerConfig
-from multimodal_pad.scheduling.steps import EMPTY
 
 BATCHES = {"random": "exact/random", "length": "planned_8/length"}
 """Who is in which batch, by policies of :mod:`experiments.compare_padding`; each is padded to its own maxima."""

@@ -9,8 +9,7 @@ import numpy as np
 from experiments.claims.claim import Claim, Setting
 from experiments.distributions import DISTRIBUTIONS, draw_lengths
 from multimodal_pad import Exact, Fixed, LengthTable, Planned, Policy, make_schedule, plan_shapes, unpad
-from multimodal_pad.scheduling.schedule import Grouping
-from multimodal_pad.scheduling.steps import EMPTY
+from multimodal_pad.lengths.samples import EMPTY
 
 FILE_LENGTHS = {"text": 50, "audio": 375, "visual": 500}
 """What the files of CMU-MOSI are padded, and cut, to."""
@@ -105,7 +104,7 @@ def distributions(setting: Setting, samples: int) -> Claim:
     )
 
 
-def _epoch(setting: Setting, table: LengthTable, policy: Policy, grouping: Grouping, seed: int) -> dict[str, float]:
+def _epoch(setting: Setting, table: LengthTable, policy: Policy, grouping: str, seed: int) -> dict[str, float]:
     cost, rows = setting.model_config.cost, setting.corpus.batch_size
     schedule = make_schedule(table, policy, batch_size=rows, grouping=grouping, seed=seed, cost=cost)
     modalities = [setting.model_config.modalities[name] for name in table.modalities]

@@ -14,7 +14,7 @@ import numpy as np
 from experiments.claims.claim import Claim, Setting
 from experiments.claims.from_lengths import SAVING
 from experiments.compare_measure import make_step
-from multimodal_pad import PaddedBatch
+from multimodal_pad import Batch
 from multimodal_pad.compiling import StepTable
 from multimodal_pad.models import masked_attention
 
@@ -215,7 +215,7 @@ def peak_bytes_in_use() -> int | None:
     return None if stats is None else stats.get("peak_bytes_in_use")
 
 
-def _seconds(table: StepTable, leaves: Any, batch: PaddedBatch) -> float:
+def _seconds(table: StepTable, leaves: Any, batch: Batch) -> float:
     begun = time.perf_counter()
     jax.block_until_ready(table(leaves, batch))
     return time.perf_counter() - begun

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from multimodal_pad import Ladder, LengthTable
-from multimodal_pad.planning.cost import Cost
+from multimodal_pad.lengths.cost import Cost
 from multimodal_pad.scheduling.steps import Steps
 
 MOST_MEGABATCH = 50

@@ -25,7 +25,7 @@ from experiments.peers.contenders import (
     some_batch,
     warmed,
 )
-from multimodal_pad import BatchShape, BucketBatcher
+from multimodal_pad import BatchShape, BatchSpec, BucketBatcher
 from multimodal_pad.compiling import StepTable, warm_up
 from multimodal_pad.models import TransformerConfig
 
@@ -80,7 +80,7 @@ def _compiled_steps(
     shapes = shapes[: contender.compiled]
     begun = time.perf_counter()
     if batcher.policy.finite:
-        warm_up(table, shapes, step.leaves, batcher.example(), progress=False)
+        warm_up(table, BatchSpec(shapes, batcher.example()), step.leaves, progress=False)
     else:  # one by one, as it meets them
         for place in order:
             if of_step[place] in shapes:

@@ -15,7 +15,7 @@ from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from itertools import product
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -32,10 +32,11 @@ from experiments.planning import reference_cost
 from experiments.tables import Table
 from multimodal_pad import Exact, Fixed, Ladder, LengthTable, PaddingError, Planned, Policy, make_schedule, plan_shapes
 from multimodal_pad.batching.ledger import PaddingStats
-from multimodal_pad.planning.cost import Cost
+from multimodal_pad.lengths.cost import Cost
+from multimodal_pad.lengths.samples import EMPTY
 from multimodal_pad.scheduling.dealing import shuffled
-from multimodal_pad.scheduling.schedule import Grouping
-from multimodal_pad.scheduling.steps import EMPTY, Steps
+from multimodal_pad.scheduling.groupings import GROUPINGS
+from multimodal_pad.scheduling.steps import Steps
 
 KEYS = ("audio", "text")
 """The modalities that rules with one sort key sort by."""
@@ -67,31 +68,31 @@ class Rule(NamedTuple):
     run: Deal | None = None
 
 
-def plan(task: Task, grouping: Grouping, count: int) -> Policy:
+def plan(task: Task, grouping: str, count: int) -> Policy:
     """At most ``count`` planned shapes."""
     options = {"cost": task.cost, "batch_size": task.batch_size, "grouping": grouping}
     return Planned(plan_shapes(task.lengths, max_shapes=count, **options))
 
 
-def deal_policy(task: Task, make: Callable[[Task, Grouping], Policy], grouping: Grouping) -> Steps:
+def deal_policy(task: Task, make: Callable[[Task, str], Policy], grouping: str) -> Steps:
     """A schedule of this project."""
     options = {"batch_size": task.batch_size, "grouping": grouping, "seed": SEED, "cost": task.cost}
     return make_schedule(task.lengths, make(task, grouping), **options).steps()
 
 
-def _fixed(task: Task, _: Grouping) -> Policy:
+def _fixed(task: Task, _: str) -> Policy:
     return Fixed.longest(task.lengths)
 
 
-def _own_maxima(task: Task, _: Grouping) -> Policy:
+def _own_maxima(task: Task, _: str) -> Policy:
     return Exact(task.lengths.modalities)
 
 
-def _powers(task: Task, _: Grouping) -> Policy:
+def _powers(task: Task, _: str) -> Policy:
     return Ladder.powers_of_two(task.lengths, smallest=SMALLEST_POWER)
 
 
-def _ours(policy: str, make: Callable[[Task, Grouping], Policy], grouping: Grouping = "random") -> Rule:
+def _ours(policy: str, make: Callable[[Task, str], Policy], grouping: str = "random") -> Rule:
     return Rule(
         policy, {"random": "random", "length": "shape"}[grouping], partial(deal_policy, make=make, grouping=grouping)
     )
@@ -118,7 +119,7 @@ def _rules() -> list[Rule]:
         deal, run = (partial(each, key=KEYS[0], count=count) for each in (deal_durations, run_lhotse))
         made.append(Rule(f"DynamicBucketingSampler, {count} buckets", KEYS[0], deal, "lhotse", run))
     made.append(_ours("powers of two", _powers, "length"))
-    for grouping, count in product(get_args(Grouping), BUCKETS):
+    for grouping, count in product(GROUPINGS, BUCKETS):
         made.append(_ours(f"planned, at most {count} shapes", partial(plan, count=count), grouping))
     return made
 

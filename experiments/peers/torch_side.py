@@ -23,8 +23,8 @@ from experiments.peers.contenders import (
     warmed,
 )
 from multimodal_pad import BucketBatcher
+from multimodal_pad.lengths.samples import EMPTY
 from multimodal_pad.models import TransformerConfig
-from multimodal_pad.scheduling.steps import EMPTY
 
 
 def prepare(library: str, config: Config, parameters: dict[str, Any]) -> tuple[dict[str, Any], Callable[..., Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from multimodal_pad.errors import SampleError
-from multimodal_pad.lengths.table import TARGETS, Sample, target_array
+from multimodal_pad.lengths.samples import TARGETS, Sample, target_array
 
 
 class AlikeSamples:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
 from multimodal_pad.batching.alike import AlikeSamples
 from multimodal_pad.errors import SampleError
-from multimodal_pad.layouts.padded import PaddedBatch, alike_arrays, array_lengths, pad_arrays
-from multimodal_pad.lengths.table import LengthTable, Source, read_sample
+from multimodal_pad.layouts.arrays import alike_arrays, array_lengths
+from multimodal_pad.layouts.layout import BatchOfLayout, BatchShape
+from multimodal_pad.lengths.samples import EMPTY, Source, read_sample
+from multimodal_pad.lengths.table import LengthTable
 
 
 class Assembly:
@@ -21,6 +23,7 @@ class Assembly:
         limits: lengths to cut them to, or None where they stay as they are.
         pad_value: what stands in the padding, for all modalities or per modality.
         check_finite: look for NaN and inf in float features.
+        with_ids: whether batches hold the numbers of their samples.
     """
 
     def __init__(
@@ -29,21 +32,21 @@ class Assembly:
         measured: LengthTable,
         limits: LengthTable | None,
         pad_value: float | Mapping[str, float],
-        *,
         check_finite: bool,
+        *,
+        with_ids: bool,
     ) -> None:
         self._source, self._measured, self._limits = source, measured, limits
-        self._pad_value, self._check_finite = pad_value, check_finite
+        self._options = {"pad_value": pad_value, "check_finite": check_finite, "with_ids": with_ids}
         self._alike = AlikeSamples()
 
-    def make(self, ids: list[int], padded: Sequence[int], rows: int, *, empty: bool = False) -> PaddedBatch:
+    def make(self, ids: list[int], shape: BatchShape, *, empty: bool = False) -> BatchOfLayout:
         """The batch of these samples.
 
         Args:
             ids: sample numbers, at least one.
-            padded: the padded length of each modality.
-            rows: of the batch; those beyond the samples are empty.
-            empty: all rows are; the sample only says what arrays there are.
+            shape: of the batch, which empty samples fill up.
+            empty: whether all of them are; the sample only says what arrays there are.
 
         Raises:
             SampleError: a sample that does not fit the others, or is not as long as the length table says.
@@ -59,19 +62,13 @@ class Assembly:
             elif self._limits is not None:
                 limits = self._limits.values[ids, column].tolist()
                 arrays[name] = [array[:limit] for array, limit in zip(found, limits, strict=True)]
-        batch = pad_arrays(
-            arrays,
-            samples,
-            rows,
-            pad_to=dict(zip(arrays, padded, strict=True)),
-            pad_value=self._pad_value,
-            check_finite=self._check_finite,
-            ids=ids,
-        )
+        batch = shape.layout.lay_out(arrays, samples, shape, numbers=ids, **self._options)
         if empty:
             batch.sample_mask[:] = False
             if batch.targets is not None:
                 batch.targets[:] = 0
+            if batch.ids is not None:
+                batch.ids[:] = EMPTY
         return batch
 
 

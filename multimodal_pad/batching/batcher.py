@@ -13,23 +13,23 @@ from multimodal_pad.batching.assembly import Assembly
 from multimodal_pad.batching.ledger import PaddingStats
 from multimodal_pad.batching.prefetch import Prefetch
 from multimodal_pad.errors import LengthError, PaddingError
-from multimodal_pad.layouts.padded import BatchShape, PaddedBatch
-from multimodal_pad.lengths.table import LengthTable, Source, check_whole
-from multimodal_pad.planning.cost import Cost
-from multimodal_pad.planning.plan_fit import check_served
-from multimodal_pad.scheduling.dealing import policy_shapes
-from multimodal_pad.scheduling.policies import (
-    Fixed,
+from multimodal_pad.layouts.layout import BatchOfLayout, BatchShape, BatchSpec, batch_shapes
+from multimodal_pad.lengths.cost import Cost
+from multimodal_pad.lengths.samples import EMPTY, Source, check_whole
+from multimodal_pad.lengths.table import LengthTable
+from multimodal_pad.scheduling.checks import (
     LongSamples,
-    Planned,
-    Policy,
     check_covered,
     check_long_samples,
+    choose_batch_size,
     choose_cost,
 )
+from multimodal_pad.scheduling.dealing import policy_shapes, sorted_shapes
+from multimodal_pad.scheduling.groupings import choose_grouping
+from multimodal_pad.scheduling.policy import Grouping, Policy
 from multimodal_pad.scheduling.resuming import check_state, describe_run
-from multimodal_pad.scheduling.schedule import WINDOW, Grouping, Schedule, Schedules, check_batching
-from multimodal_pad.scheduling.steps import EMPTY, Steps
+from multimodal_pad.scheduling.schedule import WINDOW, Schedule, Schedules
+from multimodal_pad.scheduling.steps import Steps
 
 
 class Position(NamedTuple):
@@ -46,12 +46,13 @@ class BucketBatcher:
         source: ``len(source)`` and ``source[i] -> {modality: (length, *feature_shape),
             "targets": ...}``; a list of dicts is enough. Read in a background thread.
         policy: rounds lengths up to buckets; its modalities are the ones that are padded.
-        batch_size: rows of every batch; by default what the policy's plan says. A short last batch is
-            filled up with empty rows.
+        batch_size: samples of every batch, where the policy doesn't say (a plan does). A short last batch is
+            filled up with empty ones.
         lengths: the length table of the source; by default the source's own ``lengths``, or else
             every sample is read once to be measured.
         grouping: ``"length"`` puts samples of like shape together, ``"random"`` draws the batch
-            first (see :func:`~multimodal_pad.scheduling.schedule.make_schedule`).
+            first (see :func:`~multimodal_pad.scheduling.schedule.make_schedule`); by default the one that the plan
+            was made for, or ``"length"``.
         window: batches per shuffle window of ``"length"``, see :data:`~multimodal_pad.scheduling.schedule.WINDOW`.
         seed: of the order.
         long_samples: what becomes of samples that no bucket holds: ``"error"``, ``"truncate"``
@@ -60,6 +61,7 @@ class BucketBatcher:
         check_finite: look for NaN and inf in float features.
         cost: cost per sample, for ``"length"`` grouping and the statistics; by default the plan's, or
             positions.
+        with_ids: whether batches hold the numbers of their samples, as ``batch.ids``.
         prefetch: batches made ahead; 0 makes them in the consumer's thread.
 
     Attributes:
@@ -67,7 +69,8 @@ class BucketBatcher:
         resumes: whether it was restored, and the next epoch asked for begins where the state says.
 
     Raises:
-        PaddingError: an option out of range, or a cost of other modalities than the policy's.
+        PaddingError: an option out of range, a cost of other modalities than the policy's, or another batch size,
+            grouping or cost than the policy's plan was made for (both are named).
         LengthError: a source without samples, or a table that does not match it.
         UncoveredLengthError: a sample is longer than every bucket and ``long_samples="error"``, or a
             random batch might be.
@@ -91,21 +94,22 @@ class BucketBatcher:
         *,
         batch_size: int | None = None,
         lengths: LengthTable | None = None,
-        grouping: Grouping = "length",
+        grouping: Grouping | str | None = None,
         window: int = WINDOW,
         seed: int = 0,
         long_samples: LongSamples = "error",
         pad_value: float | Mapping[str, float] = 0,
         check_finite: bool = False,
         cost: Cost | None = None,
+        with_ids: bool = False,
         prefetch: int = 2,
     ) -> None:
-        check_batching(policy, batch_size, grouping, window, seed)
-        check_whole("prefetch", prefetch, 0)
+        self.grouping = choose_grouping(policy, grouping)
+        for name, value, least in (("window", window, 1), ("seed", seed, 0), ("prefetch", prefetch, 0)):
+            check_whole(name, value, least)
         check_long_samples(long_samples)
         cost = choose_cost(policy, cost)
-        self.source, self.policy, self.batch_size = source, policy, batch_size
-        self.grouping: Grouping = grouping
+        self.source, self.policy, self.batch_size = source, policy, choose_batch_size(policy, batch_size)
         self.window, self.seed, self.cost, self.prefetch = window, seed, cost, prefetch
         table = LengthTable.measure(source, policy.modalities) if lengths is None else lengths
         if len(table) != len(source):
@@ -122,13 +126,12 @@ class BucketBatcher:
             self.lengths = LengthTable(policy.modalities, policy.truncate(self.lengths.values))
             truncated = int((self.lengths.values < self._measured.values).any(axis=1).sum())
         check_covered(self.lengths, policy, self._keep)
-        if isinstance(policy, Planned):
-            check_served(policy.plan, self.lengths, self._keep)
+        policy.check_lengths(self.lengths, self._keep)
         self._lost = {"dropped": int((~self._keep).sum()), "truncated": truncated}
         self.long_samples: LongSamples = long_samples
         self.shard_index, self.shard_count = 0, 1
         limits = self.lengths if long_samples == "truncate" else None
-        self._assembly = Assembly(source, self._measured, limits, pad_value, check_finite=check_finite)
+        self._assembly = Assembly(source, self._measured, limits, pad_value, check_finite, with_ids=with_ids)
         self._schedules: Schedules | None = None
         self._made: dict[int, Schedule] = {}
         self._making = threading.Lock()
@@ -188,24 +191,29 @@ class BucketBatcher:
             )
         if index >= count:
             raise PaddingError(f"got shard_index={index} of shard_count={count}; the index goes from 0 to {count - 1}")
-        uneven = [rows for rows in self.batch_sizes if rows % count]
-        if uneven:
-            raise PaddingError(
-                f"got batches of {uneven[0]} rows for {count} shards; give a number of rows that {count} divides, such "
-                f"as BatchBudget(..., multiple={count}) for a budget"
-            )
+        self.check_shares(count)
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
         other.shard_index, other.shard_count = index, count
         other._stats, other._counted = other._new_stats(), self._position.step
         return other
 
+    def check_shares(self, count: int) -> None:
+        """Raise a PaddingError unless every batch can be shared out evenly over so many."""
+        for shape in self._known_shapes():
+            self.policy.layout.share(shape, count)
+
     @property
     def batch_sizes(self) -> list[int]:
-        """The rows of batches, of all shards together, each number once."""
+        """The samples of batches, of all shards together, each number once."""
+        return sorted({shape.batch_size for shape in self._known_shapes()})
+
+    def _known_shapes(self) -> list[BatchShape]:
+        """A batch shape of each batch size, at least."""
         if self.batch_size is not None:
-            return [self.batch_size]
-        return sorted(set(self.policy.plan.batch_sizes.tolist())) if isinstance(self.policy, Planned) else []
+            ones = np.ones((1, len(self.policy.modalities)), np.int64)
+            return batch_shapes(np.array([self.batch_size]), ones, self.policy.modalities, self.policy.layout)
+        return policy_shapes(self.policy, None) if self.policy.finite else self._used_shapes(1)
 
     @property
     def position(self) -> Position:
@@ -226,9 +234,9 @@ class BucketBatcher:
         run = describe_run(
             self._measured,
             self.policy,
+            self.grouping,
             cost=self.cost,
             batch_size=self.batch_size,
-            grouping=self.grouping,
             window=self.window,
             seed=self.seed,
             long_samples=self.long_samples,
@@ -296,16 +304,25 @@ class BucketBatcher:
         ['2 x (text 16)', '2 x (text 8)']
         """
         check_whole("epochs", epochs, 1)
-        if isinstance(self.policy, Planned | Fixed):
-            return policy_shapes(self.policy, self.batch_size)
-        found: set[tuple[int, ...]] = set()
-        for epoch in range(epochs):
-            sizes, padded = self.schedule(epoch).used
-            found.update((size, *row) for size, row in zip(sizes.tolist(), padded.tolist(), strict=True))
-        names = self.policy.modalities
-        return [BatchShape.of(size, dict(zip(names, row, strict=True))) for size, *row in sorted(found, reverse=True)]
+        return policy_shapes(self.policy, self.batch_size) if self.policy.compile_all else self._used_shapes(epochs)
 
-    def example(self) -> PaddedBatch:
+    def _used_shapes(self, epochs: int) -> list[BatchShape]:
+        """The batch shapes that the schedules of so many epochs use."""
+        used = [self.schedule(epoch).used for epoch in range(epochs)]
+        sizes, lengths = (np.concatenate(arrays) for arrays in zip(*used, strict=True))
+        return sorted_shapes(self.policy, sizes, lengths)
+
+    def spec(self, epochs: int = 1) -> BatchSpec:
+        """What a step is to be compiled for: :meth:`batch_shapes` and :meth:`example`.
+
+        Raises:
+            PaddingError: every sample was dropped.
+        """
+        self.schedule(0)  # says whether there is anything to batch
+        fingerprint = self.policy.fingerprint if self.policy.compile_all else None
+        return BatchSpec(self.batch_shapes(epochs), self.example(), fingerprint)
+
+    def example(self) -> BatchOfLayout:
         """A batch of one sample: what a step is warmed up with, for its feature widths, dtypes and targets.
 
         Raises:
@@ -314,9 +331,9 @@ class BucketBatcher:
         if not self._keep.any():
             self.schedule(0)  # says so
         index = int(np.argmax(self._keep))
-        return self._assembly.make([index], np.maximum(self.lengths.values[index], 1).tolist(), 1)
+        return self._assembly.make([index], self._shape(1, np.maximum(self.lengths.values[index], 1)))
 
-    def epoch(self, epoch: int) -> Iterator[PaddedBatch]:
+    def epoch(self, epoch: int) -> Iterator[BatchOfLayout]:
         """The batches of an epoch, in the order of its schedule; after :meth:`restore`, those that are left of it.
 
         Leaving the loop early stops the background thread; an exception that the source raises
@@ -327,7 +344,7 @@ class BucketBatcher:
         self._begin(Position(epoch, start))
         return self._batches(epoch, start)
 
-    def batch(self, epoch: int, step: int) -> PaddedBatch:
+    def batch(self, epoch: int, step: int) -> BatchOfLayout:
         """One batch by itself, from any thread; neither :attr:`position` nor :attr:`stats` take notice.
 
         Raises:
@@ -337,7 +354,7 @@ class BucketBatcher:
         shape, ids = self.schedule(epoch)[step]
         return self._make(Steps(shape[None], np.array([0, len(ids)]), ids))
 
-    def _batches(self, epoch: int, start: int) -> Iterator[PaddedBatch]:
+    def _batches(self, epoch: int, start: int) -> Iterator[BatchOfLayout]:
         steps = (part.part(i, i + 1) for part in self.schedule(epoch).parts(start) for i in range(len(part)))
         made = (self._make(step) for step in steps)
         with Prefetch(made, self.prefetch) if self.prefetch else nullcontext(made) as ahead:
@@ -347,15 +364,22 @@ class BucketBatcher:
                 self._position = Position(epoch, number + 1)
                 yield batch
 
-    def _make(self, step: Steps) -> PaddedBatch:
+    def _make(self, step: Steps) -> BatchOfLayout:
         """This shard's rows of one step."""
         rows = step.shard(self.shard_index, self.shard_count).ids
         real = rows[rows != EMPTY].tolist()
+        shape = self._shape(len(step.ids), step.shapes[0])
+        if self.shard_count > 1:
+            shape = self.policy.layout.share(shape, self.shard_count)
         # Where all of this shard's rows only fill up, a sample of another shard says what arrays they are.
-        return self._assembly.make(real or step.ids[:1].tolist(), step.shapes[0].tolist(), len(rows), empty=not real)
+        return self._assembly.make(real or step.ids[:1].tolist(), shape, empty=not real)
+
+    def _shape(self, batch_size: int, lengths: np.ndarray) -> BatchShape:
+        names = self.policy.modalities
+        return BatchShape.of(batch_size, dict(zip(names, lengths.tolist(), strict=True)), self.policy.layout)
 
     def _new_stats(self) -> PaddingStats:
-        return PaddingStats(self.policy.modalities, self.cost, **self._lost)
+        return PaddingStats(self.policy.modalities, self.cost, self.policy.layout, **self._lost)
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the schedules, which a worker process makes for itself rather than receive."""

@@ -7,9 +7,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from multimodal_pad.layouts.layout import Layout
+from multimodal_pad.layouts.padded import PADDED
+from multimodal_pad.lengths.cost import Cost, position_count
+from multimodal_pad.lengths.samples import EMPTY
 from multimodal_pad.lengths.table import LengthTable
-from multimodal_pad.planning.cost import Cost, position_count
-from multimodal_pad.scheduling.steps import EMPTY, Steps
+from multimodal_pad.scheduling.steps import Steps
 
 
 @dataclass
@@ -19,6 +22,7 @@ class PaddingStats:
     Attributes:
         modalities: names of the M columns.
         cost: cost per sample of lengths ``(n, M)``, the unit of :attr:`cost_efficiency`.
+        layout: of the batches.
         real: positions that hold data, ``(M,)``.
         padded: positions that were computed on, empty rows included, ``(M,)``.
         missing: samples that have length 0, ``(M,)``.
@@ -37,6 +41,7 @@ class PaddingStats:
 
     modalities: tuple[str, ...]
     cost: Cost = position_count
+    layout: Layout = PADDED
     real: np.ndarray = field(init=False)
     padded: np.ndarray = field(init=False)
     missing: np.ndarray = field(init=False)
@@ -56,10 +61,10 @@ class PaddingStats:
         """Add steps, whose samples have the lengths given, to the ledger."""
         real = lengths.select(self.modalities).values[steps.ids[steps.ids != EMPTY]]
         self.real += real.sum(axis=0)
-        self.padded += steps.batch_sizes @ steps.shapes
+        self.padded += self.layout.positions(steps.batch_sizes, steps.shapes).sum(axis=0)
         self.missing += (real == 0).sum(axis=0)
         self.real_cost += float(self.cost(real).sum())
-        self.padded_cost += float(steps.batch_sizes @ self.cost(steps.shapes))
+        self.padded_cost += float(self.layout.price(steps.batch_sizes, steps.shapes, self.cost).sum())
         self.samples += len(real)
         self.steps += len(steps)
         self.shapes.update(map(tuple, steps.shapes.tolist()))

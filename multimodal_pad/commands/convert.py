@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.progress import Progress, TaskID
 
 from multimodal_pad.errors import PaddingError
-from multimodal_pad.lengths.table import Source
+from multimodal_pad.lengths.samples import Source
 from multimodal_pad.sources import Csd, Meld, Mmsa, Mult, NumpyDir, convert, tfds
 from multimodal_pad.sources.conversion import Dtype
 from multimodal_pad.sources.corpus import NonFinite

@@ -15,15 +15,15 @@ from rich.progress import Progress
 from rich.table import Table
 
 from multimodal_pad.errors import PaddingError
+from multimodal_pad.lengths.cost import BatchBudget, Cost, TransformerCost, attention_area, position_count
 from multimodal_pad.lengths.files import read_lengths
 from multimodal_pad.lengths.table import LengthTable
 from multimodal_pad.planning.comparison import PolicyEfficiency, ladders_within, policy_efficiency
-from multimodal_pad.planning.cost import BatchBudget, Cost, TransformerCost, attention_area, position_count
 from multimodal_pad.planning.plan import ShapePlan
 from multimodal_pad.planning.plan_plot import check_plots, plot_plan
+from multimodal_pad.planning.planned import Planned
 from multimodal_pad.planning.planner import MOST_SHAPES, plan_shapes
 from multimodal_pad.planning.run_time import RunTime
-from multimodal_pad.scheduling.policies import Planned
 from multimodal_pad.sources import NumpyDir
 from multimodal_pad.sources.inspection import train_split
 from multimodal_pad.sources.numpy_dir import read_manifest

@@ -16,9 +16,10 @@ from multimodal_pad.compiling.options import CompilerOptions
 from multimodal_pad.compiling.table import StepTable, as_table, batch_struct
 from multimodal_pad.compiling.warming import compile_all
 from multimodal_pad.errors import PaddingError, PlanError, PlanWarning
-from multimodal_pad.layouts.padded import BatchShape, PaddedBatch
-from multimodal_pad.lengths.table import LONGEST, check_whole
-from multimodal_pad.planning.cost import TransformerCost
+from multimodal_pad.layouts.layout import Batch, BatchShape
+from multimodal_pad.lengths.cost import TransformerCost
+from multimodal_pad.lengths.samples import check_whole
+from multimodal_pad.lengths.table import LONGEST
 from multimodal_pad.planning.plan import ShapePlan
 
 FIRST_ROWS = 4
@@ -42,10 +43,10 @@ class _Line(NamedTuple):
 
 
 def fit_batch_sizes(
-    step: StepTable | Callable[[Any, PaddedBatch], Any],
+    step: StepTable | Callable[[Any, Any], Any],
     plan: ShapePlan,
     state: Any,
-    example: PaddedBatch,
+    example: Batch,
     *,
     bytes_limit: float | Literal["device"] = "device",
     headroom: float = 0.1,
@@ -109,7 +110,7 @@ def fit_batch_sizes(
     check_whole("multiple", multiple, 1)
     if largest is not None:
         check_whole("largest", largest, multiple)
-    if plan.grouping != "length":
+    if plan.grouping.draws_first:
         raise PlanError(
             "a random batch is drawn before its shape is known, so its rows can't follow from it; plan with "
             "grouping='length'"
@@ -135,7 +136,7 @@ class BatchSizeFit:
         table: StepTable,
         plan: ShapePlan,
         state: Any,
-        example: PaddedBatch,
+        example: Batch,
         limit: float,
         multiple: int = 1,
         largest: int | None = None,
@@ -147,8 +148,8 @@ class BatchSizeFit:
         self.options = {"threads": threads, "progress": progress}
         most = -(-np.maximum(1, plan.samples.astype(np.int64)) // multiple) * multiple
         self.most = most if largest is None else np.minimum(most, largest // multiple * multiple)
-        self.lengths = [dict(shape.lengths) for shape in plan.batch_shapes]
-        self.known: list[dict[int, int]] = [{} for _ in self.lengths]
+        self.shapes = plan.batch_shapes
+        self.known: list[dict[int, int]] = [{} for _ in self.shapes]
         self.foretold: dict[BatchShape, float] = {}
 
     def run(self) -> np.ndarray:
@@ -157,8 +158,8 @@ class BatchSizeFit:
         try:
             if not self._search():
                 return self._by_cost_model()
-            chosen = [max(self._fitting(number)) for number in range(len(self.lengths))]
-            kept = set(map(BatchShape.of, chosen, self.lengths))
+            chosen = [max(self._fitting(number)) for number in range(len(self.shapes))]
+            kept = {shape._replace(batch_size=rows) for shape, rows in zip(self.shapes, chosen, strict=True)}
             return np.array(chosen)
         finally:
             for shape in set(self.table.steps) - there - kept:
@@ -166,7 +167,7 @@ class BatchSizeFit:
 
     def _search(self) -> bool:
         """Compile until the rows that fit best are known for each shape; False where XLA tells no bytes."""
-        numbers = range(len(self.lengths))[::-1]  # the dearest first: if a shape must be refused, that one is named
+        numbers = range(len(self.shapes))[::-1]  # the dearest first: if a shape must be refused, that one is named
         wanted = [(number, self.multiple * FIRST_ROWS) for number in numbers]
         while wanted:
             if not self._measure(wanted):
@@ -176,7 +177,7 @@ class BatchSizeFit:
 
     def _measure(self, wanted: Sequence[tuple[int, int]]) -> bool:
         """Compile shapes (by number) with so many rows, and note their bytes; False where XLA tells none."""
-        shapes = [BatchShape.of(rows, self.lengths[number]) for number, rows in wanted]
+        shapes = [self.shapes[number]._replace(batch_size=rows) for number, rows in wanted]
         jobs = [(self.table, batch_struct(self.example, shape)) for shape in shapes]
         steps = compile_all(jobs, self.state, **self.options)
         for (number, rows), compiled in zip(wanted, steps, strict=True):
@@ -201,7 +202,7 @@ class BatchSizeFit:
         if fits and (rows <= max(fits) * (1 + NEAR) or max(fits) == ceiling):
             return None
         if len(known) > 1:
-            self.foretold[BatchShape.of(rows, self.lengths[number])] = line.bytes(rows)
+            self.foretold[self.shapes[number]._replace(batch_size=rows)] = line.bytes(rows)
         return rows
 
     def _line(self, number: int, fits: list[int], over: list[int]) -> _Line:
@@ -236,9 +237,9 @@ class BatchSizeFit:
             stacklevel=4,
         )
         held, activations = _nbytes(self.state), cost.activation_bytes(self.plan.shapes)
-        rows = np.zeros(len(self.lengths), np.int64)
+        rows = np.zeros(len(self.shapes), np.int64)
         for number in reversed(range(len(rows))):
-            row = _nbytes(batch_struct(self.example, BatchShape.of(1, self.lengths[number])))
+            row = _nbytes(batch_struct(self.example, self.shapes[number]._replace(batch_size=1)))
             line = _Line(held, float(activations[number]) + row)
             if line.bytes(self.multiple) > self.limit:
                 self._refuse(number, line.bytes(self.multiple))
@@ -246,7 +247,7 @@ class BatchSizeFit:
         return rows
 
     def _refuse(self, number: int, needed: float) -> None:
-        shape = BatchShape.of(self.multiple, self.lengths[number])
+        shape = self.shapes[number]._replace(batch_size=self.multiple)
         raise PlanError(
             f"{shape} needs {needed:,.0f} bytes and {self.limit:,.0f} are left for it; cut or drop the longest "
             "samples, lower the headroom, or use a smaller model"

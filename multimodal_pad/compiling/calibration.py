@@ -13,12 +13,13 @@ from multimodal_pad.compiling.log import CompileLog
 from multimodal_pad.compiling.options import CompilerOptions, default_threads
 from multimodal_pad.compiling.step_times import StepTime, seconds_from_cache, time_steps
 from multimodal_pad.compiling.table import StepTable, as_table, batch_struct
-from multimodal_pad.compiling.warming import Shapes, compile_all, listed_shapes
+from multimodal_pad.compiling.warming import Batches, as_spec, compile_all
 from multimodal_pad.errors import PaddingError
-from multimodal_pad.layouts.padded import BatchShape, PaddedBatch
-from multimodal_pad.lengths.table import LengthTable, check_whole
-from multimodal_pad.planning.cost import Cost, TransformerCost, position_count, priced_modalities
-from multimodal_pad.planning.plan import ShapePlan
+from multimodal_pad.layouts.layout import BatchShape, BatchSpec, batch_shapes
+from multimodal_pad.layouts.padded import PADDED
+from multimodal_pad.lengths.cost import Cost, TransformerCost, position_count, priced_modalities
+from multimodal_pad.lengths.samples import check_whole
+from multimodal_pad.lengths.table import LengthTable
 from multimodal_pad.planning.run_time import RunTime
 
 MOST_FOR_ONE_RATE = 2
@@ -67,10 +68,9 @@ class Calibration:
 
 
 def calibrate(
-    step: StepTable | Callable[[Any, PaddedBatch], Any],
-    shapes: Shapes,
+    step: StepTable | Callable[[Any, Any], Any],
+    batches: Batches | BatchSpec,
     state: Any,
-    example: PaddedBatch,
     *,
     cost: Cost = position_count,
     repeats: int = 5,
@@ -91,12 +91,11 @@ def calibrate(
     Args:
         step: a table or function ``(state, batch)`` that gives the next state, or a tuple that begins with it; a
             table keeps what is compiled.
-        shapes: the batch shapes to measure, such as :func:`typical_shapes` of the lengths; those of several
-            sizes and forms tell more.
+        batches: a :class:`~multimodal_pad.BatchSpec` of the batch shapes to measure, such as :func:`typical_shapes` of
+            the lengths, and an example batch; or a batcher. Shapes of several sizes and forms tell more.
         state: its first argument; the steps run on a copy.
-        example: any batch, as for :func:`warm_up`.
-        cost: per row, of lengths ``(n, M)``. Its columns are ``cost.modalities``, or else those of the plan that
-            the shapes are given as, or else the modalities in the order of their names.
+        cost: per row, of lengths ``(n, M)``. Its columns are ``cost.modalities``, or else the modalities in the order
+            that the batches have them in.
         repeats: runs at each shape after a first one, in random order; their median counts.
         threads: that compile side by side, as for :func:`warm_up`.
         compiler_options: of a function, as in :class:`StepTable`; a table has its own.
@@ -110,18 +109,18 @@ def calibrate(
     ...     return state + batch.features["text"].sum(), None
     >>> from multimodal_pad import pad_samples
     >>> shapes = [BatchShape.of(4, {"text": length}) for length in (8, 64, 512)]
-    >>> calibration = calibrate(step, shapes, np.float32(0), pad_samples([{"text": np.arange(3.0)}]))
+    >>> calibration = calibrate(step, BatchSpec(shapes, pad_samples([{"text": np.arange(3.0)}])), np.float32(0))
     >>> calibration.run_time(epochs=10).epochs, calibration.compile_seconds > 0, calibration.error >= 0
     (10, True, True)
     """
     check_whole("repeats", repeats, 1)
     table = as_table(step, compiler_options)
     threads = default_threads() if threads is None else threads
-    listed = listed_shapes(shapes)
+    shapes, example, _ = as_spec(batches)
+    listed = list(dict.fromkeys(shapes))
     if not listed:
         raise PaddingError("got no shapes to calibrate at; give at least one, or three for a fit")
-    by_name = tuple(name for name, _ in listed[0].lengths)
-    names = priced_modalities(cost) or (shapes.modalities if isinstance(shapes, ShapePlan) else by_name)
+    names = priced_modalities(cost) or tuple(example.features)
     fit_terms(cost, listed, names)  # what is wrong with them is said before anything is compiled
     fresh = sum(shape not in table.steps for shape in listed)
     started = time.perf_counter()
@@ -143,15 +142,15 @@ def typical_shapes(lengths: LengthTable, batch_size: int, shares: Sequence[float
         shares: of the samples: a shape has the lengths that so many of them don't exceed, in each modality. For a fit
             of several rates give five, such as ``(0.25, 0.5, 0.9, 0.99, 1)``.
 
-    >>> typical_shapes(LengthTable(("text",), np.arange(1, 101)[:, None]), 32)
-    [BatchShape(batch_size=32, lengths=(('text', 50),)), BatchShape(batch_size=32, lengths=(('text', 100),))]
+    >>> [str(shape) for shape in typical_shapes(LengthTable(("text",), np.arange(1, 101)[:, None]), 32)]
+    ['32 x (text 50)', '32 x (text 100)']
     """
     check_whole("batch_size", batch_size, 1)
     if not len(shares) or not (min(shares) >= 0 and max(shares) <= 1):
         raise PaddingError(f"got shares={shares!r}; give at least one, each from 0 to 1")
     quantiles = np.maximum(np.quantile(lengths.values, shares, axis=0, method="inverted_cdf"), 1)
-    rows = np.unique(quantiles, axis=0).tolist()
-    return [BatchShape.of(batch_size, dict(zip(lengths.modalities, row, strict=True))) for row in rows]
+    rows = np.unique(quantiles, axis=0)
+    return batch_shapes(np.full(len(rows), batch_size), rows, lengths.modalities, PADDED)
 
 
 def fit_steps(times: Sequence[StepTime], cost: Cost, names: tuple[str, ...]) -> Calibration:
@@ -186,17 +185,15 @@ def fit_terms(cost: Cost, shapes: Sequence[BatchShape], names: tuple[str, ...]) 
     for shape in shapes:
         if set(dict(shape.lengths)) != set(names):
             raise PaddingError(f"got the shape {shape} among others of {list(names)}; give all the same modalities")
-    lengths = np.array([[dict(shape.lengths)[name] for name in names] for shape in shapes])
-    rows = np.array([[shape.batch_size] for shape in shapes], np.float64)
+    parts: list[Cost] = [cost]
     if isinstance(cost, TransformerCost):
-        each = cost.step_flops(lengths)
-        if len(shapes) <= MOST_FOR_ONE_RATE:
-            each = each @ np.array([[cost.linear_weight], [cost.quadratic_weight]])
-    else:
-        each = np.asarray(cost(lengths), float)[:, None]
+        flops, one_rate = cost.step_flops, np.array([cost.linear_weight, cost.quadratic_weight])
+        rates = np.eye(2) if len(shapes) > MOST_FOR_ONE_RATE else one_rate[None]
+        parts = [lambda lengths, rate=rate: flops(lengths) @ rate for rate in rates]
+    each = np.array([[shape.price(part, names) for part in parts] for shape in shapes])
     if not each.max() > 0:
         raise PaddingError("the cost of every shape is 0; time per cost makes no sense for it")
-    return np.concatenate([np.ones((len(shapes), 1)), rows * each], axis=1)
+    return np.concatenate([np.ones((len(shapes), 1)), each], axis=1)
 
 
 def _fit(terms: np.ndarray, seconds: np.ndarray) -> np.ndarray:

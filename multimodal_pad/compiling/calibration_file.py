@@ -17,7 +17,7 @@ from multimodal_pad.compiling.options import default_threads
 from multimodal_pad.compiling.step_times import StepTime
 from multimodal_pad.compiling.table import StepTable, program_digest
 from multimodal_pad.errors import CalibrationWarning
-from multimodal_pad.layouts.padded import BatchShape
+from multimodal_pad.layouts.layout import BatchShape
 from multimodal_pad.output import write_file
 
 FORMAT, VERSION = "multimodal_pad calibration", 1
@@ -91,6 +91,7 @@ class CalibrationFile:
             {
                 "rows": time.shape.batch_size,
                 "lengths": dict(time.shape.lengths),
+                "layout": time.shape.layout.name,
                 "step_seconds": time.step_seconds,
                 "compile_seconds": time.compile_seconds,
             }
@@ -113,4 +114,4 @@ def _read_time(value: dict[str, Any]) -> StepTime:
     seconds = [float(value["step_seconds"]), float(value["compile_seconds"])]
     if not all(math.isfinite(figure) and figure > 0 for figure in seconds):
         raise ValueError("seconds must be finite numbers above 0")
-    return StepTime(BatchShape.of(rows, lengths), *seconds)
+    return StepTime(BatchShape.of(rows, lengths, value["layout"]), *seconds)

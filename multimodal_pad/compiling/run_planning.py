@@ -17,26 +17,27 @@ from multimodal_pad.compiling.log import CompileLog
 from multimodal_pad.compiling.step_times import StepTime, seconds_from_cache, time_steps
 from multimodal_pad.compiling.table import StepTable, batch_struct
 from multimodal_pad.errors import PaddingError
-from multimodal_pad.layouts.padded import BatchShape, PaddedBatch
-from multimodal_pad.lengths.table import LengthTable, check_whole
-from multimodal_pad.planning.cost import BatchBudget, Cost, position_count
+from multimodal_pad.layouts.layout import Batch, BatchShape
+from multimodal_pad.lengths.cost import BatchBudget, Cost, position_count
+from multimodal_pad.lengths.samples import check_whole
+from multimodal_pad.lengths.table import LengthTable
 from multimodal_pad.planning.plan import ShapePlan
 from multimodal_pad.planning.planner import plan_shapes
 from multimodal_pad.planning.run_time import RunTime
 from multimodal_pad.planning.task import PlanningTask
-from multimodal_pad.scheduling.schedule import Grouping
+from multimodal_pad.scheduling.policy import Grouping
 
 
 def plan_run(
     table: StepTable,
     lengths: LengthTable,
     state: Any,
-    example: PaddedBatch,
+    example: Batch,
     *,
     epochs: float,
     cost: Cost = position_count,
     alignment: int | Mapping[str, int] = 1,
-    grouping: Grouping = "length",
+    grouping: Grouping | str = "length",
     batch_size: int | BatchBudget = 32,
     seed: int = 0,
     effort: float = 1.0,
@@ -54,7 +55,7 @@ def plan_run(
     Both programs stay in the table, and their shapes are in the plan, so :func:`warm_up` compiles only the others:
 
         plan = plan_run(table, lengths, state, example, epochs=20, cache_dir="~/.cache/mine")
-        warm_up(table, plan, state, example, cache_dir="~/.cache/mine")
+        warm_up(table, plan.spec(example), state, cache_dir="~/.cache/mine")
 
     With several processes, plan in one process and give the others its file (:meth:`ShapePlan.save
     <multimodal_pad.ShapePlan.save>`): the shapes follow from times, which differ between processes.
@@ -163,7 +164,7 @@ def _measure(
     table: StepTable,
     shape: BatchShape,
     state: Any,
-    example: PaddedBatch,
+    example: Batch,
     repeats: int,
     lowered: tuple[Any, float] | None,
 ) -> StepTime:

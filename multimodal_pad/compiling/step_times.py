@@ -14,7 +14,7 @@ import numpy as np
 from multimodal_pad.compiling.log import CompileLog
 from multimodal_pad.compiling.table import StepTable, batch_struct
 from multimodal_pad.errors import PaddingError
-from multimodal_pad.layouts.padded import BatchShape, PaddedBatch
+from multimodal_pad.layouts.layout import Batch, BatchShape
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,7 @@ class StepTime:
     compile_seconds: float
 
 
-def time_steps(
-    table: StepTable, shapes: Sequence[BatchShape], state: Any, example: PaddedBatch, repeats: int
-) -> np.ndarray:
+def time_steps(table: StepTable, shapes: Sequence[BatchShape], state: Any, example: Batch, repeats: int) -> np.ndarray:
     """Median seconds of a step at each shape, float64 ``(n,)``; every position is real, and a first step is left out.
 
     The steps run on a copy of the state, so that a table which donates it leaves the caller's.
@@ -77,9 +75,9 @@ def _next_state(result: Any, state: Any) -> Any:
     )
 
 
-def _blank(struct: PaddedBatch) -> PaddedBatch:
+def _blank(struct: Batch) -> Batch:
     """A batch of zeros with every position real."""
 
     blank = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), struct)
-    lengths = {m: np.full(x.shape, struct.features[m].shape[1], x.dtype) for m, x in struct.lengths.items()}
-    return blank._replace(lengths=lengths, sample_mask=np.ones(struct.sample_mask.shape, bool))
+    full = struct.layout.full_lengths(struct.shape)
+    return blank._replace(lengths=full, sample_mask=np.ones(struct.sample_mask.shape, bool))

@@ -16,7 +16,7 @@ import numpy as np
 from multimodal_pad.compiling.events import report_shape
 from multimodal_pad.compiling.options import CompilerOptions, OptionSet
 from multimodal_pad.errors import PaddingError, PlanWarning, UnplannedShapeError
-from multimodal_pad.layouts.padded import BatchShape, PaddedBatch
+from multimodal_pad.layouts.layout import Batch, BatchShape
 from multimodal_pad.text_table import text_table
 
 
@@ -31,7 +31,7 @@ class CompiledStep:
             None where the backend gives none.
     """
 
-    call: Callable[[Any, PaddedBatch], Any]
+    call: Callable[[Any, Any], Any]
     seconds: float
     device_bytes: int | None
 
@@ -77,7 +77,7 @@ class StepTable:
 
     def __init__(
         self,
-        function: Callable[[Any, PaddedBatch], Any],
+        function: Callable[[Any, Any], Any],
         *,
         donate_state: bool = False,
         strict: bool = True,
@@ -101,7 +101,7 @@ class StepTable:
         """What is passed to XLA: defaults of the platform and options given, less those that don't hold."""
         return self._options.options
 
-    def __call__(self, state: Any, batch: PaddedBatch) -> Any:
+    def __call__(self, state: Any, batch: Batch) -> Any:
         """Run the executable of the batch's shape.
 
         Raises:
@@ -115,12 +115,12 @@ class StepTable:
         step = self.steps.get(batch.shape)
         return (step or self._first(state, batch)).call(state, batch)
 
-    def compile(self, state: Any, batch: PaddedBatch) -> CompiledStep:
+    def compile(self, state: Any, batch: Batch) -> CompiledStep:
         """Compile for the shape of ``batch``, or return what is there. Only shapes and dtypes are read."""
         shape = batch.shape
         return self.steps.get(shape) or self.finish(shape, *self.lower(state, batch))
 
-    def lower(self, state: Any, batch: PaddedBatch) -> tuple[Any, float]:
+    def lower(self, state: Any, batch: Batch) -> tuple[Any, float]:
         """Trace and lower for the shape of ``batch``: what ``.compile()`` is to be called on, and the seconds."""
         started = time.perf_counter()
         try:
@@ -143,7 +143,7 @@ class StepTable:
         report_shape(self.name)
         return self.steps[shape]
 
-    def _first(self, state: Any, batch: PaddedBatch) -> CompiledStep:
+    def _first(self, state: Any, batch: Batch) -> CompiledStep:
         """Compile for a shape that is met for the first time, if it may be."""
         if self.planned:
             message = f"{self.name!r} got a batch of an unplanned shape, {batch.shape}: {self._nearest(batch.shape)}"
@@ -158,10 +158,17 @@ class StepTable:
     def _nearest(self, shape: BatchShape) -> str:
         """What the nearest planned shape is, and where it differs."""
         lengths = dict(shape.lengths)
-        alike = [other for other in self.planned if dict(other.lengths).keys() == lengths.keys()]
+        alike = [
+            other
+            for other in self.planned
+            if other.layout == shape.layout and dict(other.lengths).keys() == lengths.keys()
+        ]
         of_plan = f"of {len(self.planned)}" + (f" of the plan {self.fingerprint[:12]}" if self.fingerprint else "")
         if not alike:
-            return f"the {len(self.planned)} planned ones have the modalities {[m for m, _ in self.planned[0].lengths]}"
+            first = self.planned[0]
+            if first.layout != shape.layout:
+                return f"the {len(self.planned)} planned ones are {first.layout.name} and not {shape.layout.name}"
+            return f"the {len(self.planned)} planned ones have the modalities {[m for m, _ in first.lengths]}"
         nearest = min(alike, key=lambda other: _distance(other, shape))
         differences = [
             f"{name!r} has {length} positions and not {dict(nearest.lengths)[name]}"
@@ -185,9 +192,7 @@ class StepTable:
         return "\n".join(text_table([self.name, "seconds", "device MB"], body, left=1))
 
 
-def as_table(
-    step: StepTable | Callable[[Any, PaddedBatch], Any], compiler_options: CompilerOptions | None = None
-) -> StepTable:
+def as_table(step: StepTable | Callable[[Any, Any], Any], compiler_options: CompilerOptions | None = None) -> StepTable:
     """The table itself, or one of a function, with compiler options."""
     if not isinstance(step, StepTable):
         return StepTable(step, compiler_options=compiler_options)
@@ -224,33 +229,31 @@ def program_digest(lowered: Any) -> str:
     return hashlib.sha256(lowered.as_text().encode()).hexdigest()
 
 
-def batch_struct(example: PaddedBatch, shape: BatchShape) -> PaddedBatch:
+def batch_struct(example: Batch, shape: BatchShape) -> Batch:
     """Shapes and dtypes of a batch like ``example`` at another batch shape; ``example`` is any batch.
 
     Raises:
-        PaddingError: the two have other modalities.
+        PaddingError: the two have other modalities or layouts.
 
     >>> from multimodal_pad import pad_samples
     >>> struct = batch_struct(pad_samples([{"text": np.zeros((1, 4))}]), BatchShape.of(8, {"text": 20}))
     >>> struct.features["text"].shape, struct.shape == BatchShape.of(8, {"text": 20})
     ((8, 20, 4), True)
     """
-    rows, lengths = shape.batch_size, dict(shape.lengths)
-    if set(lengths) != set(example.features):
+    modalities = [name for name, _ in shape.lengths]
+    if set(modalities) != set(example.features):
         raise PaddingError(
-            f"got a batch of {sorted(example.features)} and a shape of {sorted(lengths)}; give both the same modalities"
+            f"got a batch of {sorted(example.features)} and a shape of {modalities}; give both the same modalities"
+        )
+    if shape.layout != example.layout:
+        raise PaddingError(
+            f"got a {example.layout.name} batch and a {shape.layout.name} shape, {shape}; give both the same layout"
         )
 
     def at(x: Any, *front: int) -> Any:
         return jax.ShapeDtypeStruct((*front, *x.shape[len(front) :]), x.dtype, sharding=_spread(x))
 
-    return PaddedBatch(
-        {m: at(x, rows, lengths[m]) for m, x in example.features.items()},
-        {m: at(x, rows) for m, x in example.lengths.items()},
-        None if example.targets is None else at(example.targets, rows),
-        at(example.sample_mask, rows),
-        None if example.ids is None else at(example.ids, rows),
-    )
+    return shape.layout.struct(example, shape, at)
 
 
 def _struct(x: Any) -> jax.ShapeDtypeStruct:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -15,29 +15,32 @@ from multimodal_pad.compiling.log import CompileLog
 from multimodal_pad.compiling.options import CompilerOptions, default_threads
 from multimodal_pad.compiling.table import CompiledStep, StepTable, as_table, batch_struct, program_digest
 from multimodal_pad.errors import PaddingError
-from multimodal_pad.layouts.padded import BatchShape, PaddedBatch
-from multimodal_pad.lengths.table import check_whole
-from multimodal_pad.planning.plan import ShapePlan
+from multimodal_pad.layouts.layout import Batch, BatchShape, BatchSpec
+from multimodal_pad.lengths.samples import check_whole
 
-Shapes = ShapePlan | Iterable[BatchShape]
-"""The batch shapes to compile for: a plan's, or a list."""
 
-Job = tuple[StepTable, PaddedBatch]
-"""A table, and the batch (or its shapes and dtypes) that it is to have an executable for."""
+class Batches(Protocol):
+    """What says of its batches what a step is compiled for, such as a batcher."""
+
+    def spec(self, epochs: int = 1) -> BatchSpec: ...  # noqa: D102
+
+
+Job = tuple[StepTable, Batch]
+"""A table, and the shapes and dtypes of a batch to compile its step for."""
 
 
 def warm_up(
-    step: StepTable | Callable[[Any, PaddedBatch], Any],
-    shapes: Shapes,
+    step: StepTable | Callable[[Any, Any], Any],
+    batches: Batches | BatchSpec,
     state: Any,
-    example: PaddedBatch,
     *,
+    epochs: int = 1,
     threads: int | None = None,
     cache_dir: str | Path | None = None,
     compiler_options: CompilerOptions | None = None,
     progress: bool = True,
 ) -> StepTable:
-    """Compile a step for every planned batch shape, so that nothing compiles once training has begun.
+    """Compile a step for every batch shape of a batcher, so that nothing compiles once training has begun.
 
     Only shapes and dtypes are read, no step is run. Tracing and lowering hold Python's lock and happen
     one after another in the caller's thread, while ``threads`` others compile. Ctrl-C drops what has not begun
@@ -45,11 +48,11 @@ def warm_up(
 
     Args:
         step: the table to fill, or a function ``(state, batch)`` to make one of.
-        shapes: a shape plan, or batch shapes (:meth:`BucketBatcher.batch_shapes
-            <multimodal_pad.BucketBatcher.batch_shapes>` lists those of any policy).
+        batches: a batcher; or a :class:`~multimodal_pad.BatchSpec` of shapes and an example batch, where there is none
+            yet.
         state: arrays, or anything with their shapes and dtypes.
-        example: any batch, such as ``pad_samples([source[0]])``: its feature widths, dtypes and targets
-            serve; its lengths and rows don't matter.
+        epochs: of the run. The shapes of a plan don't depend on it; of a ladder, those are compiled that the schedules
+            of so many epochs use.
         threads: that compile side by side; by default :func:`~multimodal_pad.compiling.default_threads`.
         cache_dir: folder of the persistent compilation cache, see :func:`use_compilation_cache`; it holds for
             the process.
@@ -65,24 +68,27 @@ def warm_up(
             that others can write to, or compiler options for a table.
 
     >>> import numpy as np
-    >>> from multimodal_pad import LengthTable, pad_samples, plan_shapes
+    >>> from multimodal_pad import BucketBatcher, LengthTable, Planned, plan_shapes
     >>> def total(state, batch):
     ...     return state + batch.features["text"].sum()
     >>> samples = [{"text": np.ones(n, np.float32)} for n in (3, 4, 9)]
     >>> plan = plan_shapes(LengthTable.measure(samples), max_shapes=2, batch_size=2)
-    >>> table = warm_up(total, plan, np.float32(0), pad_samples(samples[:1]), progress=False)
-    >>> float(table(np.float32(0), pad_samples(samples[:2], pad_to={"text": 4})))
-    7.0
+    >>> batcher = BucketBatcher(samples, Planned(plan))
+    >>> table = warm_up(total, batcher, np.float32(0), progress=False)
+    >>> sorted(float(table(np.float32(0), batch)) for batch in batcher.epoch(0))
+    [7.0, 9.0]
     """
     table = as_table(step, compiler_options)
-    warm_up_all([(table, shapes, example)], state, threads=threads, cache_dir=cache_dir, progress=progress)
+    options = {"epochs": epochs, "threads": threads, "cache_dir": cache_dir, "progress": progress}
+    warm_up_all([(table, batches)], state, **options)
     return table
 
 
 def warm_up_all(
-    tables: Sequence[tuple[StepTable, Shapes, PaddedBatch]],
+    tables: Sequence[tuple[StepTable, Batches | BatchSpec]],
     state: Any,
     *,
+    epochs: int = 1,
     threads: int | None = None,
     cache_dir: str | Path | None = None,
     progress: bool = True,
@@ -90,44 +96,48 @@ def warm_up_all(
     """:func:`warm_up` for several steps of one state together, such as training and evaluation.
 
     Args:
-        tables: each with its shapes, and an example of its batches.
+        tables: each with its batcher, or a :class:`~multimodal_pad.BatchSpec`.
         state: as for :func:`warm_up`, and so are the others.
+        epochs: of the run.
         threads: that compile side by side; by default :func:`~multimodal_pad.compiling.default_threads`.
         cache_dir: folder of the persistent compilation cache.
         progress: show a bar, and what the cache gave.
 
     >>> import numpy as np
-    >>> from multimodal_pad import BatchShape, pad_samples
+    >>> from multimodal_pad import BatchShape, BatchSpec, pad_samples
     >>> def train(state, batch):
     ...     return state + batch.features["text"].sum()
     >>> def evaluate(state, batch):
     ...     return state - batch.features["text"].sum()
-    >>> tables, shapes = [StepTable(train, donate_state=True), StepTable(evaluate)], [BatchShape.of(2, {"text": 8})]
-    >>> example = pad_samples([{"text": np.ones(3)}])
-    >>> warm_up_all([(table, shapes, example) for table in tables], np.float32(0), progress=False)
+    >>> tables = [StepTable(train, donate_state=True), StepTable(evaluate)]
+    >>> spec = BatchSpec((BatchShape.of(2, {"text": 8}),), pad_samples([{"text": np.ones(3)}]))
+    >>> warm_up_all([(table, spec) for table in tables], np.float32(0), progress=False)
     >>> [len(table) for table in tables]
     [1, 1]
     """
     if cache_dir is not None:
         use_compilation_cache(cache_dir)
-    listed = [listed_shapes(shapes) for _, shapes, _ in tables]
+    specs = [as_spec(batches, epochs) for _, batches in tables]
     jobs: list[Job] = []
-    for (table, _, example), shapes in zip(tables, listed, strict=True):
-        if not shapes:
+    for (table, _), spec in zip(tables, specs, strict=True):
+        if not spec.shapes:
             raise PaddingError(f"got no shapes to warm {table.name!r} up for; give at least one")
-        jobs += [(table, batch_struct(example, shape)) for shape in shapes]
+        jobs += [(table, batch_struct(spec.example, shape)) for shape in dict.fromkeys(spec.shapes)]
     # The largest ones first, so that no thread starts on one of them when the other has nothing left.
-    jobs.sort(key=lambda job: -_volume(job[1].shape))
+    jobs.sort(key=lambda job: -job[1].shape.positions)
     with CompileLog() as log:
         compile_all(jobs, state, threads=threads, progress=progress)
     for line in log.cache_report() if progress else []:
         print(line)
     # Only now: what was interrupted on the way has no planned shapes without a program.
-    for (table, shapes, _), added in zip(tables, listed, strict=True):
-        table.planned += [shape for shape in added if shape not in table.planned]
-        table.fingerprint = None
-        if isinstance(shapes, ShapePlan) and set(table.planned) == set(added):
-            table.fingerprint = shapes.shapes_fingerprint
+    for (table, _), spec in zip(tables, specs, strict=True):
+        table.planned += [shape for shape in dict.fromkeys(spec.shapes) if shape not in table.planned]
+        table.fingerprint = spec.fingerprint if set(table.planned) == set(spec.shapes) else None
+
+
+def as_spec(batches: Batches | BatchSpec, epochs: int = 1) -> BatchSpec:
+    """What a step is compiled for, of a batcher or as it is."""
+    return batches if isinstance(batches, BatchSpec) else batches.spec(epochs)
 
 
 def compile_all(jobs: Sequence[Job], state: Any, *, threads: int | None, progress: bool) -> list[CompiledStep]:
@@ -185,12 +195,3 @@ def compile_all(jobs: Sequence[Job], state: Any, *, threads: int | None, progres
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
     return [table.steps[batch.shape] for table, batch in jobs]
-
-
-def listed_shapes(shapes: Shapes) -> list[BatchShape]:
-    """The batch shapes, each once."""
-    return list(dict.fromkeys(shapes.batch_shapes if isinstance(shapes, ShapePlan) else shapes))
-
-
-def _volume(shape: BatchShape) -> int:
-    return shape.batch_size * sum(length for _, length in shape.lengths)

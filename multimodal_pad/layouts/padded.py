@@ -1,42 +1,26 @@
-"""Algorithm 1: a list of samples of unequal lengths to padded arrays and lengths, and back."""
+"""The padded layout, Algorithm 1: a row per sample, as long as the longest of a modality, and back."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from multimodal_pad.errors import SampleError
-from multimodal_pad.lengths.table import (
-    TARGETS,
-    Sample,
-    check_array,
-    check_names,
-    check_same_modalities,
-    modality_array,
-    modality_names,
-    target_array,
+from multimodal_pad.errors import PaddingError, SampleError
+from multimodal_pad.layouts.arrays import (
+    aligned_empty,
+    alike_arrays,
+    array_lengths,
+    as_dtype,
+    check_all_finite,
+    pad_values,
+    stack_targets,
 )
-
-_ALIGNMENT = 64  # bytes: what the CPU backend of JAX asks for to take a NumPy buffer without a copy
-
-
-class BatchShape(NamedTuple):
-    """What XLA compiles one program for: the batch size and one padded length per modality."""
-
-    batch_size: int
-    lengths: tuple[tuple[str, int], ...]
-
-    @classmethod
-    def of(cls, batch_size: int, lengths: Mapping[str, int]) -> BatchShape:
-        """The shape of so many rows and these padded lengths, in the order of the modalities' names."""
-        return cls(int(batch_size), tuple((m, int(n)) for m, n in sorted(lengths.items())))
-
-    def __str__(self) -> str:
-        return f"{self.batch_size} x (" + ", ".join(f"{m} {n}" for m, n in self.lengths) + ")"
+from multimodal_pad.layouts.layout import Batch, BatchShape, Layout, named_layout
+from multimodal_pad.lengths.cost import Cost
+from multimodal_pad.lengths.samples import EMPTY, TARGETS, Sample, check_names, check_same_modalities, modality_names
 
 
 class PaddedBatch(NamedTuple):
@@ -71,16 +55,113 @@ class PaddedBatch(NamedTuple):
         }
 
     @property
+    def layout(self) -> Layout:
+        """The padded one."""
+        return PADDED
+
+    @property
     def shape(self) -> BatchShape:
         """The batch shape, with the modalities in the order of their names."""
         lengths = tuple((m, x.shape[1]) for m, x in sorted(self.features.items()))
-        return BatchShape(self.sample_mask.shape[0], lengths)
+        return BatchShape(self.sample_mask.shape[0], lengths, PADDED)
 
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays of the batch, which is what goes to the device."""
         arrays = [*self.features.values(), *self.lengths.values(), self.targets, self.sample_mask, self.ids]
         return sum(x.nbytes for x in arrays if x is not None)
+
+
+@dataclass(frozen=True)
+class PaddedLayout(Layout):
+    """A row for each sample, padded on the right to the bucket length of each modality."""
+
+    name: str = "padded"
+
+    def lay_out(
+        self,
+        arrays: Mapping[str, list[np.ndarray]],
+        samples: Sequence[Sample],
+        shape: BatchShape,
+        *,
+        pad_value: float | Mapping[str, float] = 0,
+        check_finite: bool = False,
+        numbers: Sequence[int],
+        with_ids: bool = False,
+    ) -> PaddedBatch:
+        """Pad the samples."""
+        padded, rows = dict(shape.lengths), shape.batch_size
+        values = pad_values(pad_value, tuple(arrays))
+        features, lengths = {}, {}
+        for name, column in arrays.items():
+            if check_finite:
+                check_all_finite(column, name, numbers)
+            lengths[name] = aligned_empty((rows,), np.dtype(np.int32))
+            lengths[name][: len(column)] = array_lengths(column)
+            lengths[name][len(column) :] = 0
+            _check_fits(lengths[name], name, padded, numbers)
+            value = as_dtype(values[name], column[0].dtype, name)
+            features[name] = _pad(column, rows, padded[name], value)
+        sample_mask = aligned_empty((rows,), np.dtype(bool))
+        sample_mask[:] = np.arange(rows) < len(samples)
+        ids = None
+        if with_ids:
+            ids = aligned_empty((rows,), np.dtype(np.int32))
+            ids[: len(samples)] = numbers
+            ids[len(samples) :] = EMPTY
+        return PaddedBatch(features, lengths, stack_targets(samples, rows, numbers), sample_mask, ids)
+
+    def take_apart(self, batch: Batch) -> list[dict[str, Any]]:
+        """Cut each row to its real positions."""
+        features = {m: np.asarray(x) for m, x in batch.features.items()}
+        lengths = {m: np.asarray(x).tolist() for m, x in batch.lengths.items()}
+        targets = None if batch.targets is None else np.asarray(batch.targets)
+        samples = []
+        for row in np.flatnonzero(np.asarray(batch.sample_mask)):
+            sample: dict[str, Any] = {m: x[row, : lengths[m][row]] for m, x in features.items()}
+            if targets is not None:
+                sample[TARGETS] = targets[row]
+            samples.append(sample)
+        return samples
+
+    def struct(self, example: Batch, shape: BatchShape, like: Callable[..., Any]) -> PaddedBatch:
+        """Arrays of ``(rows, bucket length, ...)``."""
+        rows, lengths = shape.batch_size, dict(shape.lengths)
+        return PaddedBatch(
+            {m: like(x, rows, lengths[m]) for m, x in example.features.items()},
+            {m: like(x, rows) for m, x in example.lengths.items()},
+            None if example.targets is None else like(example.targets, rows),
+            like(example.sample_mask, rows),
+            None if example.ids is None else like(example.ids, rows),
+        )
+
+    def full_lengths(self, shape: BatchShape) -> dict[str, np.ndarray]:
+        """Every row as long as the bucket length."""
+        return {name: np.full(shape.batch_size, length, np.int32) for name, length in shape.lengths}
+
+    def positions(self, batch_sizes: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """Rows times bucket lengths."""
+        return batch_sizes[:, None] * lengths
+
+    def price(self, batch_sizes: np.ndarray, lengths: np.ndarray, cost: Cost) -> np.ndarray:
+        """Rows times what a row costs."""
+        return batch_sizes * np.asarray(cost(lengths), np.float64)
+
+    def share(self, shape: BatchShape, count: int) -> BatchShape:
+        """A run of the rows, at the same bucket lengths."""
+        if shape.batch_size % count:
+            raise PaddingError(
+                f"got batches of {shape.batch_size} rows for {count} shards; give a number of rows that {count} "
+                f"divides, such as BatchBudget(..., multiple={count}) for a budget"
+            )
+        return shape._replace(batch_size=shape.batch_size // count)
+
+    def describe(self, shape: BatchShape) -> str:
+        """Rows x (bucket lengths)."""
+        return f"{shape.batch_size} x (" + ", ".join(f"{m} {n}" for m, n in shape.lengths) + ")"
+
+
+PADDED = named_layout(PaddedLayout())
 
 
 def pad_samples(
@@ -92,6 +173,7 @@ def pad_samples(
     pad_value: float | Mapping[str, float] = 0,
     check_finite: bool = False,
     ids: Sequence[int] | None = None,
+    with_ids: bool = False,
 ) -> PaddedBatch:
     """Pad samples on the right to one length per modality, and say how much of each is real.
 
@@ -108,7 +190,8 @@ def pad_samples(
         modalities: which keys to pad, in which order; by default those of the first sample.
         pad_value: what stands in the padding, for all modalities or per modality.
         check_finite: look for NaN and inf in float features (reads every value once more).
-        ids: the numbers that errors give the samples; by default their places in ``samples``.
+        ids: the numbers of the samples, which errors give; by default their places in ``samples``.
+        with_ids: whether the batch holds the numbers too.
 
     Returns:
         A batch in freshly allocated, 64-byte-aligned buffers. Nothing is shared with ``samples``
@@ -133,41 +216,20 @@ def pad_samples(
             "at least the number of samples, or fewer samples"
         )
     names = check_names(modality_names(samples[0]) if modalities is None else modalities)
-    ids = range(len(samples)) if ids is None else ids
+    numbers = range(len(samples)) if ids is None else ids
     if modalities is None:
-        for sample, index in zip(samples, ids, strict=True):
-            check_same_modalities(sample, names, index)
-    arrays = {name: alike_arrays(samples, name, ids) for name in names}
-    return pad_arrays(arrays, samples, rows, pad_to=pad_to, pad_value=pad_value, check_finite=check_finite, ids=ids)
+        for sample, number in zip(samples, numbers, strict=True):
+            check_same_modalities(sample, names, number)
+    arrays = {name: alike_arrays(samples, name, numbers) for name in names}
+    if pad_to is None:
+        pad_to = {name: max(1, *map(len, column)) for name, column in arrays.items()}
+    shape = BatchShape.of(rows, pad_to, PADDED)
+    return PADDED.lay_out(
+        arrays, samples, shape, pad_value=pad_value, check_finite=check_finite, numbers=numbers, with_ids=with_ids
+    )
 
 
-def pad_arrays(
-    arrays: Mapping[str, list[np.ndarray]],
-    samples: Sequence[Sample],
-    rows: int,
-    *,
-    pad_to: Mapping[str, int] | None,
-    pad_value: float | Mapping[str, float],
-    check_finite: bool,
-    ids: Sequence[int],
-) -> PaddedBatch:
-    """:func:`pad_samples` for arrays that :func:`alike_arrays` gave; ``samples`` are read for their targets."""
-    pad_values = _pad_values(pad_value, tuple(arrays))
-    features, lengths = {}, {}
-    for name, column in arrays.items():
-        if check_finite:
-            _check_finite(column, name, ids)
-        lengths[name] = aligned_empty((rows,), np.dtype(np.int32))
-        lengths[name][: len(column)] = array_lengths(column)
-        lengths[name][len(column) :] = 0
-        padded = _padded_length(lengths[name], name, pad_to, ids)
-        features[name] = _pad(column, rows, padded, _as_dtype(pad_values[name], column[0].dtype, name))
-    sample_mask = aligned_empty((rows,), np.dtype(bool))
-    sample_mask[:] = np.arange(rows) < len(samples)
-    return PaddedBatch(features, lengths, _stack_targets(samples, rows, ids), sample_mask)
-
-
-def unpad(batch: PaddedBatch) -> list[dict[str, Any]]:
+def unpad(batch: Batch) -> list[dict[str, Any]]:
     """The real samples of a batch: ``pad_samples`` undone.
 
     Returns:
@@ -177,28 +239,7 @@ def unpad(batch: PaddedBatch) -> list[dict[str, Any]]:
     >>> unpad(pad_samples([{"text": [5, 6]}, {"text": [7]}], batch_size=4))[1]["text"].tolist()
     [7]
     """
-    features = {m: np.asarray(x) for m, x in batch.features.items()}
-    lengths = {m: np.asarray(x).tolist() for m, x in batch.lengths.items()}
-    targets = None if batch.targets is None else np.asarray(batch.targets)
-    samples = []
-    for row in np.flatnonzero(np.asarray(batch.sample_mask)):
-        sample: dict[str, Any] = {m: x[row, : lengths[m][row]] for m, x in features.items()}
-        if targets is not None:
-            sample[TARGETS] = targets[row]
-        samples.append(sample)
-    return samples
-
-
-def aligned_empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """An uninitialised C-contiguous array that starts on a 64-byte boundary.
-
-    On the CPU backend ``jax.device_put`` takes such an array without a copy, whatever
-    ``may_alias`` says; for that reason no buffer is ever used for a second batch.
-    """
-    size = math.prod(shape) * dtype.itemsize
-    raw = np.empty(size + _ALIGNMENT, np.uint8)
-    start = -raw.ctypes.data % _ALIGNMENT
-    return raw[start : start + size].view(dtype).reshape(shape)
+    return PADDED.take_apart(batch)
 
 
 def _pad(arrays: list[np.ndarray], rows: int, padded: int, value: Any) -> np.ndarray:
@@ -212,98 +253,13 @@ def _pad(arrays: list[np.ndarray], rows: int, padded: int, value: Any) -> np.nda
     return out
 
 
-def array_lengths(arrays: list[np.ndarray]) -> np.ndarray:
-    """``(N,)`` int64: how many positions each has."""
-    return np.fromiter(map(len, arrays), np.int64, len(arrays))
-
-
-def alike_arrays(samples: Sequence[Sample], name: str, ids: Sequence[int]) -> list[np.ndarray]:
-    """The arrays of one modality, checked all at once; one by one only to name the sample that is to blame."""
-    with suppress(Exception):  # whatever is wrong with a sample, below it is named
-        arrays = [np.asarray(sample[name]) for sample in samples]
-        check_array(arrays[0], name, ids[0])
-        dtypes, shapes = [array.dtype for array in arrays], [(array.ndim, array.shape[1:]) for array in arrays]
-        if dtypes.count(dtypes[0]) == shapes.count(shapes[0]) == len(arrays):
-            return arrays
-    arrays = [modality_array(sample, name, i) for sample, i in zip(samples, ids, strict=True)]
-    _check_alike(arrays, name, ids)
-    return arrays
-
-
-def _check_alike(arrays: list[np.ndarray], name: str, ids: Sequence[int]) -> None:
-    first = arrays[0]
-    for array, index in zip(arrays, ids, strict=True):
-        where = f"sample {index}, {name!r}: got"
-        if array.ndim != first.ndim:
-            what, other, this = "rank", first.ndim, array.ndim
-        elif array.shape[1:] != first.shape[1:]:
-            what, other, this = "feature shape", first.shape[1:], array.shape[1:]
-        elif array.dtype != first.dtype:
-            what, other, this = "dtype", first.dtype, array.dtype
-        else:
-            continue
-        raise SampleError(f"{where} {what} {this}, but sample {ids[0]} has {other}; give every sample the same {what}")
-
-
-def _check_finite(arrays: list[np.ndarray], name: str, ids: Sequence[int]) -> None:
-    for array, index in zip(arrays, ids, strict=True):
-        finite = np.isfinite(array)
-        if not finite.all():
-            position = int(np.argwhere(~finite)[0][0])
-            raise SampleError(
-                f"sample {index}, {name!r}: position {position} holds NaN or inf; clean the features, "
-                "or pass check_finite=False to let them through"
-            )
-
-
-def _padded_length(lengths: np.ndarray, name: str, pad_to: Mapping[str, int] | None, ids: Sequence[int]) -> int:
+def _check_fits(lengths: np.ndarray, name: str, padded: Mapping[str, int], numbers: Sequence[int]) -> None:
+    """Raise a SampleError that names a sample which is longer than the bucket length."""
     longest = int(lengths.max())
-    if pad_to is None:
-        return max(1, longest)
-    if name not in pad_to:
-        raise SampleError(f"pad_to has no {name!r}, only {sorted(pad_to)}; give one length per modality")
-    if pad_to[name] < max(1, longest):
+    if name not in padded:
+        raise SampleError(f"pad_to has no {name!r}, only {sorted(padded)}; give one length per modality")
+    if padded[name] < max(1, longest):
         raise SampleError(
-            f"sample {ids[int(lengths.argmax())]}, {name!r}: {longest} positions do not fit "
-            f"pad_to={pad_to[name]}; pad to at least {max(1, longest)}"
+            f"sample {numbers[int(lengths.argmax())]}, {name!r}: {longest} positions do not fit "
+            f"pad_to={padded[name]}; pad to at least {max(1, longest)}"
         )
-    return int(pad_to[name])
-
-
-def _pad_values(pad_value: float | Mapping[str, float], names: tuple[str, ...]) -> dict[str, float]:
-    if not isinstance(pad_value, Mapping):
-        return dict.fromkeys(names, pad_value)
-    unknown = [name for name in pad_value if name not in names]
-    if unknown:
-        raise SampleError(f"got pad values for {unknown}; the modalities are {list(names)}")
-    return {name: pad_value.get(name, 0) for name in names}
-
-
-def _as_dtype(value: float, dtype: np.dtype, name: str) -> Any:
-    if isinstance(value, int | float) and value == 0:
-        return value  # every dtype holds it: nothing to find out in each batch
-    with np.errstate(all="ignore"):
-        cast = np.asarray(value).astype(dtype)
-    fits = np.isfinite(value) and cast == value if dtype.kind in "biu" else np.isfinite(cast) == np.isfinite(value)
-    if not fits:
-        raise SampleError(f"{name!r}: the pad value {value} is not a value of dtype {dtype}")
-    return cast
-
-
-def _stack_targets(samples: Sequence[Sample], rows: int, ids: Sequence[int]) -> np.ndarray | None:
-    without = [i for sample, i in zip(samples, ids, strict=True) if TARGETS not in sample]
-    if len(without) == len(samples):
-        return None
-    if without:
-        raise SampleError(f"sample {without[0]} has no {TARGETS!r} and others have; give them to all or none")
-    targets = [target_array(sample, index) for sample, index in zip(samples, ids, strict=True)]
-    for target, index in zip(targets, ids, strict=True):
-        if target.shape != targets[0].shape or target.dtype != targets[0].dtype:
-            raise SampleError(
-                f"sample {index}, {TARGETS!r}: got shape {target.shape} and dtype {target.dtype}, but sample "
-                f"{ids[0]} has {targets[0].shape} and {targets[0].dtype}; give all the same"
-            )
-    out = aligned_empty((rows, *targets[0].shape), targets[0].dtype)
-    out[: len(targets)] = targets
-    out[len(targets) :] = 0
-    return out

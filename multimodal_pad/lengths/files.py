@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from multimodal_pad.errors import LengthError, SourceError
-from multimodal_pad.lengths.table import LengthTable, check_names
+from multimodal_pad.lengths.samples import check_names
+from multimodal_pad.lengths.table import LengthTable
 
 DAMAGED = (
     ValueError,

@@ -5,36 +5,26 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 
-from multimodal_pad.errors import LengthError, PaddingError, SampleError
-
-TARGETS = "targets"
-"""The key of a sample that holds its targets; every other key is a modality."""
+from multimodal_pad.errors import LengthError
+from multimodal_pad.lengths.samples import (
+    Source,
+    check_names,
+    check_same_modalities,
+    modality_array,
+    modality_names,
+    read_sample,
+)
 
 LONGEST = 2**31 - 1
 """No length is longer: what is, is damaged."""
 
 _BLOCK = 2**18  # samples: what is computed for so many at once stays in the cache
-
-Sample = Mapping[str, Any]
-"""``{modality: array (length, *feature_shape), ..., "targets": array (...)}``."""
-
-
-class Source(Protocol):
-    """Anything with ``len()`` and ``[i]`` that yields samples: a list of dicts is enough.
-
-    A source that has a ``lengths`` attribute (a :class:`LengthTable`) is never read only to be
-    measured.
-    """
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, index: int, /) -> Sample: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,109 +167,6 @@ def _open_mapped(
     modalities: tuple[str, ...], path: str, offset: int, shape: tuple[int, ...], order: Literal["C", "F"]
 ) -> LengthTable:
     return LengthTable(modalities, np.memmap(path, np.int64, "r", offset, shape, order))
-
-
-def check_names(names: Sequence[str]) -> tuple[str, ...]:
-    """The modality names as a tuple; at least one, no repeats, none called ``targets``."""
-    if isinstance(names, str):
-        raise LengthError(f"got the string {names!r} for the modalities; give a sequence of names")
-    checked = tuple(names)
-    if not checked or len(set(checked)) < len(checked) or TARGETS in checked:
-        raise LengthError(
-            f"got the modalities {list(checked)}; give at least one name, each once, "
-            f"and none of them {TARGETS!r}, which is the key of the targets"
-        )
-    return checked
-
-
-def check_whole(name: str, value: object, least: int, error: type[PaddingError] = PaddingError) -> None:
-    """Raise ``error`` unless ``value`` is a whole number of at least ``least``."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise error(f"got {name}={value!r}; it must be a whole number, at least {least}")
-
-
-def modality_names(sample: Sample) -> tuple[str, ...]:
-    """Every key of a sample that is a modality, in the sample's order."""
-    return tuple(name for name in sample if name != TARGETS)
-
-
-def check_same_modalities(sample: Sample, names: tuple[str, ...], index: int) -> None:
-    """Raise a SampleError where a sample has a modality that the first one lacks."""
-    if {*names, TARGETS}.issuperset(sample):
-        return
-    extra = [name for name in modality_names(sample) if name not in names]
-    if extra:
-        raise SampleError(
-            f"sample {index} has {extra}, which the first sample lacks (it has {list(names)}); a modality that is "
-            "missing in a sample is an array of length 0, or name the modalities that you want"
-        )
-
-
-def read_sample(source: Source, index: int) -> Sample:
-    """Sample ``index``; what the source raises goes on with a note that names the sample.
-
-    Raises:
-        SampleError: it is no mapping.
-    """
-    try:
-        sample = source[index]
-    except Exception as error:
-        error.add_note(f"while sample {index} was read")
-        raise
-    if not isinstance(sample, Mapping):
-        raise SampleError(
-            f"sample {index} is no mapping but {type(sample).__name__}; a sample is {{modality: array (length, "
-            "*feature_shape), ...}"
-        )
-    return sample
-
-
-def modality_array(sample: Sample, name: str, index: int) -> np.ndarray:
-    """The array of one modality of sample number ``index``, rank 1 or more.
-
-    Raises:
-        SampleError: the key is missing, or its value is a scalar or not numeric.
-    """
-    if name not in sample:
-        raise SampleError(
-            f"sample {index} has no {name!r}, only {sorted(sample)}; a modality that is missing "
-            "in a sample is an array of length 0, with the width and dtype of the others"
-        )
-    with _named(name, index):
-        array = np.asarray(sample[name])
-    check_array(array, name, index)
-    return array
-
-
-def target_array(sample: Sample, index: int) -> np.ndarray:
-    """The targets of sample number ``index``, which has some.
-
-    Raises:
-        SampleError: they are not an array of one shape.
-    """
-    with _named(TARGETS, index):
-        return np.asarray(sample[TARGETS])
-
-
-@contextmanager
-def _named(key: str, index: int) -> Iterator[None]:
-    """What an array fails by when it is read, with a word about whose it is."""
-    try:
-        yield
-    except ValueError as error:
-        raise SampleError(f"sample {index}, {key!r}: not an array of one shape ({error})") from None
-    except Exception as error:
-        error.add_note(f"while {key!r} of sample {index} was read")
-        raise
-
-
-def check_array(array: np.ndarray, name: str, index: int) -> None:
-    """Raise a SampleError unless the array is numeric and of rank 1 or more."""
-    if array.ndim == 0 or not (array.dtype.kind in "biuf" or array.dtype.name == "bfloat16"):
-        raise SampleError(
-            f"sample {index}, {name!r}: got shape {array.shape} and dtype {array.dtype}; "
-            "a modality is a numeric array (length, *feature_shape) or token ids (length,)"
-        )
 
 
 def _whole_lengths(names: tuple[str, ...], values: np.ndarray) -> np.ndarray:

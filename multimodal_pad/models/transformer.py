@@ -14,12 +14,12 @@ from flax import nnx
 
 from multimodal_pad.errors import PaddingError
 from multimodal_pad.layouts.padded import PaddedBatch
-from multimodal_pad.lengths.table import check_names
+from multimodal_pad.lengths.cost import TransformerCost
+from multimodal_pad.lengths.samples import check_names
 from multimodal_pad.models.attention import Precision, check_precision
 from multimodal_pad.models.attention_choice import Implementation, select_implementation
 from multimodal_pad.models.encoder import Encoder, InputEmbedding, dense, dropout
 from multimodal_pad.models.initializing import drawn_at_once
-from multimodal_pad.planning.cost import TransformerCost
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from multimodal_pad.lengths.cost import Cost
 from multimodal_pad.lengths.table import LengthTable
-from multimodal_pad.planning.cost import Cost
 from multimodal_pad.planning.task import distinct_rows
-from multimodal_pad.scheduling.policies import Exact, Fixed, Ladder, Policy
-from multimodal_pad.scheduling.schedule import Grouping, make_schedule
-from multimodal_pad.scheduling.steps import EMPTY
+from multimodal_pad.scheduling.groupings import as_grouping
+from multimodal_pad.scheduling.policies import Fixed, Ladder
+from multimodal_pad.scheduling.policy import Grouping, Policy
 
 
 class PolicyEfficiency(NamedTuple):
@@ -40,7 +40,7 @@ def policy_efficiency(
     cost: Cost,
     *,
     price: Cost | None = None,
-    grouping: Grouping = "length",
+    grouping: Grouping | str = "length",
     batch_size: int = 32,
 ) -> PolicyEfficiency:
     """Pad each sample (in ``"random"`` grouping each batch of one epoch) by a policy, every batch full.
@@ -73,7 +73,7 @@ def ladders_within(
     count: int,
     *,
     alignment: Mapping[str, int] | None = None,
-    grouping: Grouping = "length",
+    grouping: Grouping | str = "length",
     batch_size: int = 32,
 ) -> dict[str, Policy]:
     """Fixed padding, and the finest powers of two and quantiles that lead to at most ``count`` shapes.
@@ -103,9 +103,7 @@ def ladders_within(
     }
 
 
-def _rows_to_pad(lengths: LengthTable, grouping: Grouping, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
+def _rows_to_pad(lengths: LengthTable, grouping: Grouping | str, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
     """The lengths that are rounded up, of samples or of the batches of a random epoch, and the samples at each."""
-    if grouping == "length":
-        return lengths.values, np.ones(len(lengths))
-    steps = make_schedule(lengths, Exact(lengths.modalities), batch_size=batch_size, grouping="random")
-    return steps.shapes, np.add.reduceat(steps.ids != EMPTY, steps.starts[:-1], dtype=np.int64)
+    paid = list(as_grouping(grouping).paid(lengths, batch_size=batch_size))
+    return np.concatenate([steps.shapes for steps in paid]), np.concatenate([steps.samples for steps in paid])

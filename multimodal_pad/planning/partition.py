@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from multimodal_pad.planning.cost import Cost
+from multimodal_pad.lengths.cost import Cost
 
 PIECES = 48
 """Where :func:`joint_runs` may cut."""

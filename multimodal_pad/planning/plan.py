@@ -11,10 +11,12 @@ from typing import NamedTuple
 import numpy as np
 
 from multimodal_pad.errors import PlanError
-from multimodal_pad.layouts.padded import BatchShape
+from multimodal_pad.layouts.layout import Batch, BatchShape, BatchSpec, batch_shapes
+from multimodal_pad.layouts.padded import PADDED
+from multimodal_pad.lengths.cost import Cost, check_priced, cost_name
 from multimodal_pad.output import write_file
-from multimodal_pad.planning.cost import Cost, check_priced
-from multimodal_pad.planning.plan_file import FIELDS, describe_name, read_fields, write_fields
+from multimodal_pad.planning.plan_file import FIELDS, read_fields, write_fields
+from multimodal_pad.scheduling.policy import Grouping
 from multimodal_pad.text_table import text_table
 
 
@@ -56,7 +58,7 @@ class ShapePlan:
         bounds: float64 ``(K,)``: what no plan with at most 1, 2, ... K shapes can exceed.
         savings: what the longest samples cost everybody.
         alignment: of each modality; its padded lengths are multiples of it.
-        grouping: ``"length"`` or ``"random"``: how the batches are meant to be made.
+        grouping: by which the batches are meant to be made.
         batch_budget: the limit that the rows of every batch keep; None where all shapes have as many.
         fingerprint: of the length table that the plan was made for.
         cost: the cost function; None where a plan was read from a file and the function is not ours.
@@ -76,7 +78,7 @@ class ShapePlan:
     bounds: np.ndarray
     savings: tuple[TailSaving, ...]
     alignment: dict[str, int]
-    grouping: str
+    grouping: Grouping
     batch_budget: float | None
     fingerprint: str
     cost: Cost | None = field(default=None, repr=False)
@@ -96,8 +98,7 @@ class ShapePlan:
     @property
     def batch_shapes(self) -> list[BatchShape]:
         """What XLA compiles one program for each: the shapes with their rows."""
-        rows = zip(self.batch_sizes.tolist(), self.shapes.tolist(), strict=True)
-        return [BatchShape.of(size, dict(zip(self.modalities, shape, strict=True))) for size, shape in rows]
+        return batch_shapes(self.batch_sizes, self.shapes, self.modalities, PADDED)
 
     @property
     def shapes_fingerprint(self) -> str:
@@ -105,12 +106,29 @@ class ShapePlan:
         content = json.dumps([self.modalities, self.shapes.tolist(), self.batch_sizes.tolist()])
         return hashlib.sha256(content.encode()).hexdigest()
 
+    def spec(self, example: Batch) -> BatchSpec:
+        """What a step is to be compiled for, with any batch as an example of what batches hold."""
+        return BatchSpec(self.batch_shapes, example, self.shapes_fingerprint)
+
     def __len__(self) -> int:
         return len(self.shapes)
 
     def place(self, lengths: np.ndarray) -> np.ndarray:
         """The number of the cheapest shape that holds each row of ``lengths (n, M)``; -1 where none does."""
         return place(self.shapes, lengths)
+
+    def covers(self, lengths: np.ndarray) -> np.ndarray:
+        """Bool ``(n,)``: which rows of ``lengths (n, M)`` fit a shape."""
+        return self.place(lengths) >= 0
+
+    def why_not(self, lengths: np.ndarray) -> str:
+        """Name the shape that would keep most of a row ``(M,)``, and what of the row is too long for it."""
+        nearest = self.shapes[np.argmax(np.minimum(lengths, self.shapes).sum(axis=1))]
+        column = int(np.argmax(lengths > nearest))
+        listed = ", ".join(f"{name} {length}" for name, length in zip(self.modalities, nearest, strict=True))
+        return (
+            f"{self.modalities[column]!r} has {lengths[column]} positions and the nearest planned shape is ({listed})"
+        )
 
     def __str__(self) -> str:
         heading = [*self.modalities, "rows", "samples", "efficiency"]
@@ -157,7 +175,7 @@ class ShapePlan:
         fields["savings"] = tuple(TailSaving(**saving) for saving in fields["savings"])
         if cost is not None:
             check_priced(cost, fields["modalities"])
-            fields["cost"], fields["cost_name"] = cost, describe_name(cost)
+            fields["cost"], fields["cost_name"] = cost, cost_name(cost)
         return cls(**fields)
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:

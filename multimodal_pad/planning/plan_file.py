@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from multimodal_pad.errors import PaddingError, PlanError
-from multimodal_pad.lengths.table import LONGEST, check_names
-from multimodal_pad.planning.cost import Cost, TransformerCost, attention_area, position_count
+from multimodal_pad.lengths.cost import PLAIN_COSTS, Cost, TransformerCost
+from multimodal_pad.lengths.samples import check_names
+from multimodal_pad.lengths.table import LONGEST
+from multimodal_pad.scheduling.groupings import GROUPINGS, as_grouping
+from multimodal_pad.scheduling.policy import Grouping
 
 FORMAT, VERSION = "multimodal_pad shape plan", 1
-
-_PLAIN_COSTS: dict[str, Cost] = {"position_count": position_count, "attention_area": attention_area}
 
 
 def write_fields(fields: Mapping[str, Any], cost: Cost | None, cost_name: str) -> str:
@@ -61,17 +62,6 @@ def read_fields(text: str | bytes) -> dict[str, Any]:
             ) from None
     fields["cost_name"], fields["cost"] = fields["cost"]
     return fields
-
-
-def describe_name(cost: Cost) -> str:
-    """What a file calls a cost: the plain name of one of this package, else with its module."""
-    for name, known in _PLAIN_COSTS.items():
-        if cost is known:
-            return name
-    if type(cost) is TransformerCost:
-        return "TransformerCost"
-    name = getattr(cost, "__qualname__", type(cost).__qualname__)
-    return f"{getattr(cost, '__module__', type(cost).__module__)}.{name}"
 
 
 def _numbers(value: Any, kinds: tuple[type, ...] = (int, float)) -> np.ndarray:
@@ -160,9 +150,9 @@ def _budget(value: Any, _: Any) -> float | None:
     return None if value is None else float(value)
 
 
-def _grouping(value: Any, fields: dict[str, Any]) -> str:
-    grouping = _text("length", "random")(value, None)
-    if grouping == "random" and (fields["batch_budget"] is not None or np.ptp(fields["batch_sizes"])):
+def _grouping(value: Any, fields: dict[str, Any]) -> Grouping:
+    grouping = as_grouping(_text(*sorted(GROUPINGS))(value, None))
+    if grouping.draws_first and (fields["batch_budget"] is not None or np.ptp(fields["batch_sizes"])):
         raise ValueError("random batches have one number of rows, and no budget")
     return grouping
 
@@ -197,7 +187,7 @@ def _cost(value: Any, fields: dict[str, Any]) -> tuple[str, Cost | None]:
     """The name of the cost, and the function where it is one of this package."""
     name = _text()(value["name"], None)
     if name != "TransformerCost":
-        return name, _PLAIN_COSTS.get(name)
+        return name, PLAIN_COSTS.get(name)
     options = value["options"]
     cost = TransformerCost(**{**options, "modalities": _modalities(options["modalities"], None)})
     if cost.modalities != fields["modalities"]:
@@ -207,8 +197,8 @@ def _cost(value: Any, fields: dict[str, Any]) -> tuple[str, Cost | None]:
 
 
 def _plain(value: Any) -> Any:
-    """NumPy's arrays and numbers as JSON has them."""
-    return value.tolist()
+    """NumPy's arrays and numbers as JSON has them, and groupings by their names."""
+    return value.name if isinstance(value, Grouping) else value.tolist()
 
 
 _READERS: dict[str, Callable[[Any, dict[str, Any]], Any]] = {

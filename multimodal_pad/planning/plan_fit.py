@@ -1,4 +1,4 @@
-"""Whether a plan serves lengths that it was not made for."""
+"""How well a plan fits lengths that it was not made for."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ import warnings
 import numpy as np
 
 from multimodal_pad.errors import PlanWarning
+from multimodal_pad.lengths.cost import position_count
 from multimodal_pad.lengths.table import LengthTable
-from multimodal_pad.planning.cost import position_count
 from multimodal_pad.planning.plan import ShapePlan
-from multimodal_pad.scheduling.policies import Exact, Planned, check_covered
-from multimodal_pad.scheduling.schedule import check_joint_maxima, make_schedule
-from multimodal_pad.scheduling.steps import EMPTY
+from multimodal_pad.scheduling.checks import check_covered, check_joint_maxima
 
 WORSE = 0.9
 """A plan that keeps less than this part of its efficiency on other lengths is worth a warning."""
@@ -27,7 +25,7 @@ def plan_efficiency(plan: ShapePlan, lengths: LengthTable, keep: np.ndarray | No
         keep: bool ``(N,)``, the samples that count, at least one; by default all.
 
     Raises:
-        UncoveredLengthError: a sample (in ``"random"`` grouping a batch) that no planned shape holds.
+        UncoveredLengthError: a sample (or, where batches are drawn first, a batch) that no planned shape holds.
 
     >>> from multimodal_pad import plan_shapes
     >>> table = LengthTable(("text",), np.array([[4], [6], [8]]))
@@ -36,27 +34,21 @@ def plan_efficiency(plan: ShapePlan, lengths: LengthTable, keep: np.ndarray | No
     (0.9, 0.8333333333333334)
     """
     lengths = lengths.select(plan.modalities)
-    check_covered(lengths, Planned(plan), keep)
+    check_covered(lengths, plan, keep)
     cost = plan.cost or position_count
     prices = plan.shapes.sum(axis=1) if plan.cost is None else plan.costs
-    real, rows = 0.0, np.zeros(len(plan))
     kept = None if keep is None else np.flatnonzero(keep)
-    for _, block in lengths.blocks(kept):
-        real += float(cost(block).sum())
-        if plan.grouping == "length":
-            rows += np.bincount(plan.place(block), minlength=len(plan))
-    if plan.grouping == "random":
-        check_joint_maxima(Planned(plan), lengths.longest(kept))
-        exact, size = Exact(plan.modalities), int(plan.batch_sizes[0])
-        schedule = make_schedule(lengths, exact, batch_size=size, grouping="random", keep=keep)
-        for steps in schedule.parts():
-            samples = np.add.reduceat(steps.ids != EMPTY, steps.starts[:-1], dtype=np.int64)
-            rows += np.bincount(plan.place(steps.shapes), samples, minlength=len(plan))
-    padded = float(prices @ rows)
+    if plan.grouping.draws_first:
+        check_joint_maxima(plan, lengths.longest(kept))
+    real = sum(float(cost(block).sum()) for _, block in lengths.blocks(kept))
+    samples = np.zeros(len(plan))
+    for steps in plan.grouping.paid(lengths, batch_size=int(plan.batch_sizes[0]), keep=keep):
+        samples += np.bincount(plan.place(steps.shapes), steps.samples, minlength=len(plan))
+    padded = float(prices @ samples)
     return real / padded if padded else 1.0
 
 
-def check_served(plan: ShapePlan, lengths: LengthTable, keep: np.ndarray | None = None) -> None:
+def check_fit(plan: ShapePlan, lengths: LengthTable, keep: np.ndarray | None = None) -> None:
     """Warn where a plan that was made for other lengths serves these much worse.
 
     Compared in the plan's cost, or in positions where a plan file could not hold the cost function.
@@ -74,9 +66,9 @@ def check_served(plan: ShapePlan, lengths: LengthTable, keep: np.ndarray | None 
     if keep is not None and not keep.any():
         return  # every sample is dropped
     unit = "positions" if plan.cost is None else "cost"
-    if plan.grouping == "random":
+    if plan.grouping.draws_first:
         longest = lengths.select(plan.modalities).longest(None if keep is None else np.flatnonzero(keep))
-        if not Planned(plan).covers(longest[None])[0]:
+        if not plan.covers(longest[None])[0]:
             return  # random batches of these are refused; others have nothing to be compared with
     theirs = plan.position_efficiency["total"] if plan.cost is None else plan.efficiency
     ours = plan_efficiency(plan, lengths, keep)

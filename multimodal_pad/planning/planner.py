@@ -9,15 +9,15 @@ from typing import Literal
 import numpy as np
 
 from multimodal_pad.errors import PaddingError, PlanError
-from multimodal_pad.lengths.table import LengthTable, check_whole
-from multimodal_pad.planning.cost import BatchBudget, Cost, position_count
+from multimodal_pad.lengths.cost import BatchBudget, Cost, cost_name, position_count
+from multimodal_pad.lengths.samples import check_whole
+from multimodal_pad.lengths.table import LengthTable
 from multimodal_pad.planning.partition import ENUMERATED, enumerate_shapes, optimal_runs
 from multimodal_pad.planning.plan import ShapePlan, TailSaving
-from multimodal_pad.planning.plan_file import describe_name
 from multimodal_pad.planning.run_time import RunTime, ShapeCount
 from multimodal_pad.planning.search import ShapeSearch
 from multimodal_pad.planning.task import PlanningTask, Settled, is_among
-from multimodal_pad.scheduling.schedule import Grouping
+from multimodal_pad.scheduling.policy import Grouping
 
 MOST_SHAPES = 128
 """``max_shapes="auto"`` looks no further."""
@@ -35,7 +35,7 @@ def plan_shapes(
     max_shapes: int | Literal["auto"],
     cost: Cost = position_count,
     alignment: int | Mapping[str, int] = 1,
-    grouping: Grouping = "length",
+    grouping: Grouping | str = "length",
     batch_size: int | BatchBudget = 32,
     batch_overhead: float = 0.0,
     run_time: RunTime | None = None,
@@ -64,7 +64,7 @@ def plan_shapes(
         alignment: padded lengths are multiples of it; one for all modalities, or per modality (1 where
             a modality is not named).
         grouping: how batches will be made, see :func:`~multimodal_pad.scheduling.schedule.make_schedule`.
-        batch_size: rows per batch, or a :class:`~multimodal_pad.planning.cost.BatchBudget` for each shape.
+        batch_size: rows per batch, or a :class:`~multimodal_pad.lengths.cost.BatchBudget` for each shape.
         batch_overhead: what a batch costs beside its rows, in the unit of ``cost``.
         run_time: for ``"auto"``; :func:`multimodal_pad.compiling.calibrate` measures it. The shapes that it says
             are compiled are in the plan as they are, beside those that are chosen.
@@ -209,7 +209,7 @@ def _assemble(
         batch_budget=None if task.budget is None else float(task.budget.limit),
         fingerprint=task.fingerprint,
         cost=task.cost,
-        cost_name=describe_name(task.cost),
+        cost_name=cost_name(task.cost),
         reason=reason,
     )
 

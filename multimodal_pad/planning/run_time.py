@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from multimodal_pad.errors import PaddingError
-from multimodal_pad.layouts.padded import BatchShape
+from multimodal_pad.layouts.layout import BatchShape
 from multimodal_pad.planning.task import Settled
 
 

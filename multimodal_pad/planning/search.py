@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from multimodal_pad.planning.cost import Cost
+from multimodal_pad.lengths.cost import Cost
 from multimodal_pad.planning.partition import joint_runs
 
 POSITIONS = 128  # of a shape along a line; more are hardly better and take longer

@@ -9,13 +9,14 @@ from typing import NamedTuple
 import numpy as np
 
 from multimodal_pad.errors import LengthError, PaddingError, PlanError
-from multimodal_pad.layouts.padded import BatchShape
-from multimodal_pad.lengths.table import LengthTable, check_whole
-from multimodal_pad.planning.cost import BatchBudget, Cost, check_priced
+from multimodal_pad.layouts.layout import BatchShape
+from multimodal_pad.lengths.cost import BatchBudget, Cost, check_priced
+from multimodal_pad.lengths.samples import EMPTY, check_whole
+from multimodal_pad.lengths.table import LengthTable
 from multimodal_pad.planning.plan import place
-from multimodal_pad.scheduling.policies import Exact
-from multimodal_pad.scheduling.schedule import Grouping, Schedule, check_batching, make_schedule
-from multimodal_pad.scheduling.steps import EMPTY
+from multimodal_pad.scheduling.groupings import as_grouping
+from multimodal_pad.scheduling.policy import Grouping
+from multimodal_pad.scheduling.steps import Steps
 
 DRAWN_BATCHES = 2048
 """``"random"`` grouping plans for at least so many batches, drawn in whole epochs,"""
@@ -71,12 +72,13 @@ class PlanningTask:
         cost: Cost,
         *,
         alignment: int | Mapping[str, int],
-        grouping: Grouping,
+        grouping: Grouping | str,
         batch_size: int | BatchBudget,
         batch_overhead: float,
         seed: int,
     ) -> None:
-        check_batching(Exact(lengths.modalities), 1, grouping, 1, seed)
+        check_whole("seed", seed, 0)
+        grouping = as_grouping(grouping)
         if not 0 <= batch_overhead < np.inf:
             raise PaddingError(f"got batch_overhead={batch_overhead!r}; it must be a finite number, 0 or more")
         self.given, self.names = lengths.modalities, tuple(sorted(lengths.modalities))
@@ -92,15 +94,15 @@ class PlanningTask:
         if isinstance(batch_size, BatchBudget):
             check_priced(batch_size.measure, lengths.modalities)
             self.budget = batch_size
-            if grouping == "random":
+            if grouping.draws_first:
                 raise PaddingError(
-                    "got a BatchBudget with grouping='random'; a random batch is drawn before its shape is known: use "
-                    "grouping='length' or a whole number"
+                    f"got a BatchBudget with grouping={grouping.name!r}; a random batch is drawn before its shape is "
+                    "known: use grouping='length' or a whole number"
                 )
         else:
             check_whole("batch_size", batch_size, 1)
             self._batch_size = batch_size
-            if grouping == "random":
+            if grouping.draws_first:
                 self.epochs = min(MOST_EPOCHS, -(-DRAWN_BATCHES * batch_size // len(lengths)))
         values = self._table.values
         self._unit = 1.0
@@ -183,27 +185,19 @@ class PlanningTask:
         count = len(shapes)
         samples, real = np.zeros(count), np.zeros(count)
         values = self._table.values
-        if self.grouping == "length":
-            for start in range(0, len(values), CHUNK):
-                chunk = values[start : start + CHUNK]
-                places = place(shapes, chunk)
-                samples += np.bincount(places, minlength=count)
-                real += np.bincount(places, self._cost(chunk), minlength=count)
-            return Tally(samples, real)
-        costs = self._cost(values)
-        for steps in self._drawn(values):
-            places = np.repeat(place(shapes, steps.shapes), steps.batch_sizes)
+        for steps in self._paid(values):
             kept = steps.ids != EMPTY
-            samples += np.bincount(places[kept], minlength=count)
-            real += np.bincount(places[kept], costs[steps.ids[kept]], minlength=count)
+            places = np.repeat(place(shapes, steps.shapes), steps.batch_sizes)[kept]
+            samples += np.bincount(places, minlength=count)
+            real += np.bincount(places, self._cost(values[steps.ids[kept]]), minlength=count)
         return Tally(samples, real)
 
     def without_tail(self, count: int, *, truncate: bool) -> PlanningTask:
         """The same task with so many of the most expensive samples left out, or cut to the rest."""
-        if self.grouping == "length":
-            rows, weights = self.rows, self.weights
-        else:
+        if self.grouping.draws_first:
             rows, weights = self._table.values, np.ones(len(self._table))
+        else:  # each sample pays for itself, so that those of equal lengths are one row
+            rows, weights = self.rows, self.weights
         order = np.argsort(-self.price(self._aligned(rows)), kind="stable")
         kept = np.empty(len(rows))
         kept[order] = np.diff(np.maximum(np.cumsum(weights[order]) - count, 0), prepend=0.0)
@@ -233,19 +227,17 @@ class PlanningTask:
 
     def _distinct(self, values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The rows that shapes must hold, and their weights, for samples of these lengths."""
-        if self.grouping == "length":
+        if not self.grouping.draws_first:
             return distinct_rows(self._aligned(values), weights)
-        epochs = list(self._drawn(values))
-        rows = np.concatenate([*(steps.shapes for steps in epochs), values.max(axis=0)[None]])
-        filled = [np.add.reduceat(steps.ids != EMPTY, steps.starts[:-1], dtype=np.int64) for steps in epochs]
-        return distinct_rows(self._aligned(rows), np.concatenate([*filled, [0]]))
+        paid = list(self._paid(values))
+        rows = np.concatenate([*(steps.shapes for steps in paid), values.max(axis=0)[None]])
+        return distinct_rows(self._aligned(rows), np.concatenate([*(steps.samples for steps in paid), [0]]))
 
-    def _drawn(self, values: np.ndarray) -> Iterator[Schedule]:
-        """The epochs that the schedule draws."""
+    def _paid(self, values: np.ndarray) -> Iterator[Steps]:
+        """What the samples of these lengths are rounded up in, over the epochs."""
         table = LengthTable(self.names, values)
-        exact, size = Exact(self.names), self._batch_size
         for epoch in range(self.epochs):
-            yield make_schedule(table, exact, batch_size=size, grouping="random", seed=self.seed, epoch=epoch)
+            yield from self.grouping.paid(table, batch_size=self._batch_size, seed=self.seed, epoch=epoch)
 
     def _check_grows(self) -> None:
         """Raise a PaddingError that names two shapes where a cost, or a budget's measure, falls as a length grows."""

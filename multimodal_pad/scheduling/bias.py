@@ -8,8 +8,9 @@ from typing import NamedTuple
 import numpy as np
 
 from multimodal_pad.errors import PaddingError
+from multimodal_pad.lengths.samples import EMPTY
 from multimodal_pad.lengths.table import LengthTable
-from multimodal_pad.scheduling.steps import EMPTY, Steps
+from multimodal_pad.scheduling.steps import Steps
 from multimodal_pad.text_table import text_table
 
 

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from multimodal_pad.errors import PaddingError
-from multimodal_pad.layouts.padded import BatchShape
+from multimodal_pad.layouts.layout import BatchShape, batch_shapes
+from multimodal_pad.lengths.cost import Cost
+from multimodal_pad.lengths.samples import EMPTY
 from multimodal_pad.lengths.table import LengthTable
-from multimodal_pad.planning.cost import Cost
-from multimodal_pad.scheduling.policies import Planned, Policy
-from multimodal_pad.scheduling.steps import EMPTY, Steps
+from multimodal_pad.scheduling.policy import Policy
+from multimodal_pad.scheduling.steps import Steps
 
 MOST_KINDS = 2**13
 """Filling up short batches looks at every pair of kinds: with more of them length grouping takes minutes."""
@@ -30,19 +31,19 @@ class Kinds:
 
     Attributes:
         shapes: int64 ``(K, M)``: padded lengths, cheapest first.
-        sizes: int64 ``(K,)``: rows of a batch of each.
+        batch_sizes: int64 ``(K,)``: of each.
         of: the kind of each sample dealt, unsigned ``(n,)``.
     """
 
     shapes: np.ndarray
-    sizes: np.ndarray
+    batch_sizes: np.ndarray
     of: np.ndarray
 
 
-def batch_rows(policy: Policy, padded: np.ndarray, batch_size: int | None) -> np.ndarray:
-    """Rows per batch at each of the padded lengths."""
-    planned = policy.batch_sizes(padded) if batch_size is None else None
-    return np.full(len(padded), batch_size) if planned is None else planned
+def batch_sizes_at(policy: Policy, padded: np.ndarray, batch_size: int | None) -> np.ndarray:
+    """Samples per batch at each of the shapes' lengths ``(k, M)``: the policy's, or else those given."""
+    own = policy.batch_sizes(padded)
+    return np.full(len(padded), batch_size) if own is None else own
 
 
 def policy_shapes(policy: Policy, batch_size: int | None) -> list[BatchShape]:
@@ -50,9 +51,13 @@ def policy_shapes(policy: Policy, batch_size: int | None) -> list[BatchShape]:
     padded = policy.shapes()
     if padded is None:
         raise PaddingError(f"{policy!r} has no end of shapes; use a plan, or padding to few lengths")
-    rows = batch_rows(policy, padded, batch_size)
-    found = sorted(zip(rows.tolist(), padded.tolist(), strict=True), reverse=True)
-    return [BatchShape.of(size, dict(zip(policy.modalities, row, strict=True))) for size, row in found]
+    return sorted_shapes(policy, batch_sizes_at(policy, padded, batch_size), padded)
+
+
+def sorted_shapes(policy: Policy, batch_sizes: np.ndarray, lengths: np.ndarray) -> list[BatchShape]:
+    """Batch shapes of a policy, each once, the most rows and the longest first."""
+    rows = np.unique(np.concatenate([batch_sizes[:, None], lengths], axis=1), axis=0)[::-1]
+    return batch_shapes(rows[:, 0], rows[:, 1:], policy.modalities, policy.layout)
 
 
 def find_kinds(
@@ -63,19 +68,7 @@ def find_kinds(
     Raises:
         PaddingError: there are too many of them to deal samples by.
     """
-    if isinstance(policy, Planned):
-        places = [policy.plan.place(block) for _, block in lengths.blocks(keep)]
-        found, of = _compact(np.concatenate(places))
-        shapes = policy.plan.shapes[found]
-    else:
-        padded = np.concatenate([policy.round_up(block).astype(np.int32) for _, block in lengths.blocks(keep)])
-        of = np.zeros(len(padded), np.int64)
-        for column in padded.T:
-            values, codes = _compact(column)
-            of = _compact(of * len(values) + codes)[1]
-        one = np.empty(int(of.max()) + 1, np.int64)
-        one[of] = np.arange(len(of))
-        shapes = padded[one].astype(np.int64)
+    shapes, of = policy.number_shapes(block for _, block in lengths.blocks(keep))
     if len(shapes) > MOST_KINDS:
         raise PaddingError(
             f"got samples of {len(shapes):,} shapes for grouping='length', which deals to at most {MOST_KINDS:,}; use "
@@ -83,21 +76,7 @@ def find_kinds(
         )
     by_cost = np.argsort(cost(shapes), kind="stable")
     rank = np.argsort(by_cost).astype(np.min_scalar_type(len(shapes)))
-    return Kinds(shapes[by_cost], batch_rows(policy, shapes[by_cost], batch_size), rank[of])
-
-
-def _compact(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The distinct numbers, ascending, and the place of each code among them; no sorting where they are small."""
-    top = int(codes.max()) + 1
-    if top > max(4 * len(codes), 2**16):
-        distinct, places = np.unique(codes, return_inverse=True)
-        return distinct, places
-    seen = np.zeros(top, bool)
-    seen[codes] = True
-    distinct = np.flatnonzero(seen)
-    place = np.empty(top, np.int64)
-    place[distinct] = np.arange(len(distinct))
-    return distinct, place[codes]
+    return Kinds(shapes[by_cost], batch_sizes_at(policy, shapes[by_cost], batch_size), rank[of])
 
 
 def shuffled(count: int, seed: int, *path: int) -> np.ndarray:
@@ -140,7 +119,15 @@ class RandomDeal:
         ids = _filled_up(self._order[start * self._rows : stop * self._rows], self._rows)
         starts = np.arange(0, len(ids) + 1, self._rows)
         values = np.where((ids == EMPTY)[:, None], 0, self._lengths.values[ids])
-        return Steps(self._policy.round_up(np.maximum.reduceat(values, starts[:-1])), starts, ids)
+        shapes = self._policy.round_up(np.maximum.reduceat(values, starts[:-1]))
+        sizes = batch_sizes_at(self._policy, shapes, self._rows)
+        if (sizes != self._rows).any():
+            raise PaddingError(
+                f"got grouping='random' for {self._policy!r}, which has batches of {self._rows} and of "
+                f"{sizes[sizes != self._rows][0]}; a random batch is drawn before its shape is known: use "
+                "grouping='length'"
+            )
+        return Steps(shapes, starts, ids)
 
     @property
     def used(self) -> tuple[np.ndarray, np.ndarray]:
@@ -166,8 +153,8 @@ class LengthDeal:
     def __init__(self, order: np.ndarray, kinds: Kinds, window: int, seeds: tuple[int, ...]) -> None:
         self._kinds, self._seeds = kinds, seeds
         self._queues = order[np.argsort(kinds.of, kind="stable")]
-        counts = np.bincount(kinds.of, minlength=len(kinds.sizes))
-        samples = max(1, round(window * len(order) / (counts / kinds.sizes).sum()))
+        counts = np.bincount(kinds.of, minlength=len(kinds.batch_sizes))
+        samples = max(1, round(window * len(order) / (counts / kinds.batch_sizes).sum()))
         self._parts, steps = _lay_out(kinds, counts, samples)
         self.starts = np.concatenate([[0], np.cumsum(steps)])
 
@@ -177,7 +164,7 @@ class LengthDeal:
         ids, sizes, of = [], [], []
         for kind in np.unique(parts[:, 0]).tolist():
             rows = [self._queues[start : start + count] for _, start, count in parts[parts[:, 0] == kind].tolist()]
-            size = int(kinds.sizes[kind])
+            size = int(kinds.batch_sizes[kind])
             ids.append(_filled_up(np.concatenate(rows), size))
             sizes += [size] * (len(ids[-1]) // size)
             of += [kind] * (len(ids[-1]) // size)
@@ -190,7 +177,7 @@ class LengthDeal:
     def used(self) -> tuple[np.ndarray, np.ndarray]:
         """The rows ``(k,)`` and padded lengths ``(k, M)`` that the epoch has."""
         kinds = np.unique(np.concatenate(self._parts)[:, 0])
-        return self._kinds.sizes[kinds], self._kinds.shapes[kinds]
+        return self._kinds.batch_sizes[kinds], self._kinds.shapes[kinds]
 
 
 def _filled_up(ids: np.ndarray, rows: int) -> np.ndarray:
@@ -210,7 +197,7 @@ def _lay_out(kinds: Kinds, counts: np.ndarray, samples: int) -> tuple[list[np.nd
     for start in range(0, len(kinds.of), samples):
         arrivals = np.bincount(kinds.of[start : start + samples], minlength=len(counts))
         last = start + samples >= len(kinds.of)
-        own, lent = share_out(waiting + arrivals, kinds.shapes, kinds.sizes, last=last)
+        own, lent = share_out(waiting + arrivals, kinds.shapes, kinds.batch_sizes, last=last)
         used = np.flatnonzero(own)
         parts = [np.stack([used, first[used], own[used]], axis=1)]
         first = first + own
@@ -221,7 +208,7 @@ def _lay_out(kinds: Kinds, counts: np.ndarray, samples: int) -> tuple[list[np.nd
             waiting[source] -= count
         windows.append(np.concatenate(parts))
         rows = np.bincount(windows[-1][:, 0], windows[-1][:, 2], minlength=len(counts))
-        steps.append(int(np.ceil(rows / kinds.sizes).sum()))
+        steps.append(int(np.ceil(rows / kinds.batch_sizes).sum()))
     return windows, steps
 
 

@@ -1,82 +1,16 @@
-"""Policies: the rule that takes the lengths of a batch to its padded lengths.
-
-A policy works on integer arrays ``(n, M)`` whose columns follow ``policy.modalities``; a row is a
-sample, or the per-modality maxima of a batch. Padded lengths are at least 1, so that a modality
-that is missing in a whole batch still has a static shape.
-"""
+"""Policies that need no plan: the batch's own maxima, ladders of edges, one length for all."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 
-from multimodal_pad.errors import LengthError, PaddingError, UncoveredLengthError
-from multimodal_pad.lengths.table import LengthTable, check_names, check_whole
-from multimodal_pad.planning.cost import Cost, check_priced, position_count
-from multimodal_pad.planning.plan import ShapePlan
-
-LongSamples = Literal["error", "truncate", "drop"]
-"""What becomes of a sample that no bucket holds."""
-
-
-class Policy(ABC):
-    """What every policy offers.
-
-    Attributes:
-        modalities: names of the M columns.
-    """
-
-    modalities: tuple[str, ...]
-
-    @abstractmethod
-    def round_up(self, lengths: np.ndarray) -> np.ndarray:
-        """Padded lengths ``(n, M)`` for each row of ``lengths (n, M)``.
-
-        Raises:
-            UncoveredLengthError: a row is longer than every bucket; names row, modality, limit.
-        """
-
-    @abstractmethod
-    def shapes(self) -> np.ndarray | None:
-        """Every row that ``round_up`` can answer with, ``(k, M)``, or None where unbounded."""
-
-    @property
-    def finite(self) -> bool:
-        """Whether :meth:`shapes` are finitely many, which may still be very many."""
-        return True
-
-    @abstractmethod
-    def truncate(self, lengths: np.ndarray) -> np.ndarray:
-        """The longest lengths ``(n, M)``, at most those given, that the policy covers."""
-
-    def covers(self, lengths: np.ndarray) -> np.ndarray:
-        """Bool ``(n,)``: which rows fit a bucket."""
-        return (self.truncate(lengths) == lengths).all(axis=1)
-
-    def batch_sizes(self, padded: np.ndarray) -> np.ndarray | None:
-        """Rows per batch ``(n,)`` at each of the padded lengths; None where the policy leaves them open."""
-        del padded
-        return None
-
-    def why_not(self, lengths: np.ndarray) -> str:
-        """What keeps a row of lengths ``(M,)``, which is not covered, out of every bucket."""
-        limits = self.truncate(lengths[None])[0]
-        column = int(np.argmax(lengths > limits))
-        return (
-            f"{self.modalities[column]!r} has {lengths[column]} positions and the longest bucket has {limits[column]}"
-        )
-
-    def _check_rows(self, lengths: np.ndarray, held: np.ndarray) -> None:
-        """Raise an UncoveredLengthError that names the first row that is not held."""
-        if not held.all():
-            row = int(np.argmin(held))
-            raise UncoveredLengthError(
-                f"row {row}: {self.why_not(lengths[row])}; add a longer bucket, or truncate or drop long samples on "
-                "purpose"
-            )
+from multimodal_pad.errors import LengthError
+from multimodal_pad.lengths.samples import check_names, check_whole
+from multimodal_pad.lengths.table import LengthTable
+from multimodal_pad.scheduling.policy import Policy, digest
 
 
 class Exact(Policy):
@@ -105,6 +39,11 @@ class Exact(Policy):
     def truncate(self, lengths: np.ndarray) -> np.ndarray:
         """The lengths themselves: nothing is too long."""
         return lengths
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the modalities."""
+        return digest(repr(self))
 
     def __repr__(self) -> str:
         return f"Exact({list(self.modalities)})"
@@ -177,6 +116,11 @@ class Ladder(Policy):
         """Lengths cut to the last edges."""
         return np.minimum(lengths, [edges[-1] for edges in self.edges])
 
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the edges."""
+        return digest(repr(self))
+
     def __repr__(self) -> str:
         edges = {m: e.tolist() for m, e in zip(self.modalities, self.edges, strict=True)}
         return f"{type(self).__name__}({edges})"
@@ -189,6 +133,8 @@ class Fixed(Ladder):
     [[9]]
     """
 
+    compile_all = True
+
     def __init__(self, lengths: Mapping[str, int]) -> None:
         super().__init__({name: [length] for name, length in lengths.items()})
 
@@ -199,59 +145,6 @@ class Fixed(Ladder):
 
     def __repr__(self) -> str:
         return f"Fixed({ {m: int(e[0]) for m, e in zip(self.modalities, self.edges, strict=True)} })"
-
-
-class Planned(Policy):
-    """Each row padded to the cheapest shape of a plan that holds it.
-
-    >>> from multimodal_pad import plan_shapes
-    >>> table = LengthTable(("text", "audio"), np.array([[3, 9], [9, 3], [2, 8]]))
-    >>> Planned(plan_shapes(table, max_shapes=2)).round_up(table.values).tolist()
-    [[3, 9], [9, 3], [3, 9]]
-    """
-
-    def __init__(self, plan: ShapePlan) -> None:
-        self.plan, self.modalities = plan, plan.modalities
-
-    def round_up(self, lengths: np.ndarray) -> np.ndarray:
-        """The cheapest planned shape that holds each row."""
-        lengths = np.asarray(lengths)
-        places = self.plan.place(lengths)
-        self._check_rows(lengths, places >= 0)
-        return self.plan.shapes[places]
-
-    def shapes(self) -> np.ndarray:
-        """The plan's shapes, cheapest first."""
-        return self.plan.shapes
-
-    def truncate(self, lengths: np.ndarray) -> np.ndarray:
-        """Lengths that fit; what does not is cut to the shape that keeps most of its positions."""
-        lengths = np.asarray(lengths)
-        cut = lengths.copy()
-        for row in np.flatnonzero(self.plan.place(lengths) < 0):
-            kept = np.minimum(lengths[row], self.plan.shapes)
-            cut[row] = kept[np.argmax(kept.sum(axis=1))]
-        return cut
-
-    def covers(self, lengths: np.ndarray) -> np.ndarray:
-        """Bool ``(n,)``: which rows fit a planned shape."""
-        return self.plan.place(lengths) >= 0
-
-    def batch_sizes(self, padded: np.ndarray) -> np.ndarray:
-        """The plan's rows per batch at each of its shapes."""
-        return self.plan.batch_sizes[self.plan.place(padded)]
-
-    def why_not(self, lengths: np.ndarray) -> str:
-        """Names the shape that would keep most of the row, and what of the row is too long for it."""
-        nearest = self.plan.shapes[np.argmax(np.minimum(lengths, self.plan.shapes).sum(axis=1))]
-        column = int(np.argmax(lengths > nearest))
-        listed = ", ".join(f"{name} {length}" for name, length in zip(self.modalities, nearest, strict=True))
-        return (
-            f"{self.modalities[column]!r} has {lengths[column]} positions and the nearest planned shape is ({listed})"
-        )
-
-    def __repr__(self) -> str:
-        return f"Planned({len(self.plan)} shapes, {self.plan.shapes_fingerprint[:12]})"
 
 
 def _check_edges(name: str, column: Any) -> np.ndarray:
@@ -268,38 +161,6 @@ def _check_edges(name: str, column: Any) -> np.ndarray:
             "each larger than the one before"
         )
     return edges.astype(np.int64)
-
-
-def check_long_samples(long_samples: str) -> None:
-    """Raise a PaddingError unless it says what becomes of samples that no bucket holds."""
-    if long_samples not in get_args(LongSamples):
-        raise PaddingError(f"got long_samples={long_samples!r}; choose one of {list(get_args(LongSamples))}")
-
-
-def choose_cost(policy: Policy, cost: Cost | None) -> Cost:
-    """The cost given, or that of the policy's plan, or positions.
-
-    Raises:
-        PaddingError: it is a cost of other modalities than the policy's.
-    """
-    planned = policy.plan.cost if isinstance(policy, Planned) else None
-    chosen = cost or planned or position_count
-    check_priced(chosen, policy.modalities)
-    return chosen
-
-
-def check_covered(lengths: LengthTable, policy: Policy, keep: np.ndarray | None = None) -> None:
-    """Raise an UncoveredLengthError that names the first sample (of those kept) that no bucket holds."""
-    for start, block in lengths.select(policy.modalities).blocks():
-        long = ~policy.covers(block)
-        if keep is not None:
-            long &= keep[start : start + len(block)]
-        if long.any():
-            row = int(np.argmax(long))
-            raise UncoveredLengthError(
-                f"sample {start + row}: {policy.why_not(block[row])}; add a longer bucket, or pass "
-                'long_samples="truncate" or "drop" to the batcher'
-            )
 
 
 def _check_steps(lengths: LengthTable, steps: Mapping[str, int]) -> None:

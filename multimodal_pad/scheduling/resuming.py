@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from multimodal_pad.errors import PaddingError
+from multimodal_pad.lengths.cost import Cost, sampled_prices
 from multimodal_pad.lengths.table import LengthTable
-from multimodal_pad.planning.cost import Cost
-from multimodal_pad.scheduling.policies import Planned, Policy
+from multimodal_pad.scheduling.policy import Grouping, Policy, digest
 
 VERSION = 1
 """Of the rule that deals samples to steps: a state of another version counts other steps."""
-
-_PRICED = 32  # rows of lengths whose costs tell one cost function from another: functions can't be compared
 
 _MEANING = {
     "version": "the version of the schedule",
@@ -32,19 +29,24 @@ _MEANING = {
 }
 
 
-def describe_run(lengths: LengthTable, policy: Policy, *, cost: Cost, **options: Any) -> dict[str, Any]:
+def describe_run(
+    lengths: LengthTable, policy: Policy, grouping: Grouping, *, cost: Cost, **options: Any
+) -> dict[str, Any]:
     """All that decides which samples are in which step, as JSON values; ``options`` are the batcher's.
 
-    A policy of your own is told apart by its ``repr``.
+    Policies are told apart by their fingerprints, cost functions by what some lengths cost.
     """
-    shapes = policy.plan.shapes_fingerprint if isinstance(policy, Planned) else _digest(repr(policy))
-    rows = 1 + np.arange(_PRICED * len(policy.modalities)).reshape(_PRICED, -1) * 37 % 401
-    prices = " ".join(f"{price:.4g}" for price in np.asarray(cost(rows), np.float64))
-    run = {"version": VERSION, "lengths": lengths.fingerprint, "policy": type(policy).__name__, "shapes": shapes}
+    run = {
+        "version": VERSION,
+        "lengths": lengths.fingerprint,
+        "policy": type(policy).__name__,
+        "shapes": policy.fingerprint,
+        "grouping": grouping.name,
+    }
     plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in options.items()}
-    if plain["grouping"] == "random":
+    if grouping.draws_first:
         return {**run, **plain, "cost": None, "window": None}  # neither decides anything
-    return {**run, "cost": _digest(prices), **plain}
+    return {**run, "cost": digest(sampled_prices(cost, len(policy.modalities))), **plain}
 
 
 def check_state(state: Mapping[str, Any], run: Mapping[str, Any]) -> tuple[int, int]:
@@ -72,7 +74,3 @@ def check_state(state: Mapping[str, Any], run: Mapping[str, Any]) -> tuple[int, 
             "or begin at epoch 0 without it"
         )
     return position
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import cached_property
-from typing import Literal, get_args
+from collections.abc import Callable, Iterator
+from functools import cached_property, partial
 
 import numpy as np
 
-from multimodal_pad.errors import PaddingError, UncoveredLengthError
-from multimodal_pad.lengths.table import LengthTable, check_whole
-from multimodal_pad.planning.cost import Cost, position_count
+from multimodal_pad.errors import PaddingError
+from multimodal_pad.lengths.cost import Cost, position_count
+from multimodal_pad.lengths.samples import check_whole
+from multimodal_pad.lengths.table import LengthTable
 from multimodal_pad.scheduling.bias import BiasReport, measure_bias
-from multimodal_pad.scheduling.dealing import Kinds, LengthDeal, RandomDeal, batch_rows, find_kinds, shuffled
-from multimodal_pad.scheduling.policies import Planned, Policy, check_covered
+from multimodal_pad.scheduling.checks import check_covered, choose_batch_size, choose_cost
+from multimodal_pad.scheduling.dealing import shuffled
+from multimodal_pad.scheduling.groupings import choose_grouping
+from multimodal_pad.scheduling.policy import Deal, Grouping, Policy
 from multimodal_pad.scheduling.steps import Steps
-
-Grouping = Literal["random", "length"]
 
 WINDOW = 1024
 """Batches per shuffle window, where nothing else is said.
@@ -41,7 +41,7 @@ class Schedule:
     [([4], [2, 0]), ([16], [3, 1])]
     """
 
-    def __init__(self, deal: RandomDeal | LengthDeal, lengths: LengthTable) -> None:
+    def __init__(self, deal: Deal, lengths: LengthTable) -> None:
         self._deal, self._lengths = deal, lengths
         self._last: tuple[int, Steps] | None = None  # the window that was looked up last
 
@@ -139,39 +139,40 @@ class Schedules:
         policy: Policy,
         *,
         batch_size: int | None = None,
-        grouping: Grouping = "length",
+        grouping: Grouping | str | None = None,
         window: int = WINDOW,
         seed: int = 0,
         cost: Cost = position_count,
         keep: np.ndarray | None = None,
     ) -> None:
-        check_batching(policy, batch_size, grouping, window, seed)
-        self._lengths = lengths.select(policy.modalities)
-        self._policy, self._batch_size, self._grouping = policy, batch_size, grouping
-        self._window, self._seed, self._cost = window, seed, cost
+        batch_size, grouping = choose_batch_size(policy, batch_size), choose_grouping(policy, grouping)
+        check_whole("window", window, 1)
+        check_whole("seed", seed, 0)
+        self._lengths, self._seed = lengths.select(policy.modalities), seed
         # None is all of them: numbers of their own would take as much memory as a column of the table.
-        self._keep = None if keep is None or keep.all() else np.flatnonzero(keep)
-        self._count = len(lengths) if self._keep is None else len(self._keep)
+        kept = None if keep is None or keep.all() else np.flatnonzero(keep)
+        self._count = len(lengths) if kept is None else len(kept)
         if not self._count:
             raise PaddingError("no samples are left to deal: every one of them is longer than every bucket")
-        if grouping == "random":
-            longest = self._lengths.longest(self._keep)
-            check_joint_maxima(policy, longest)
-            self._rows = int(batch_rows(policy, policy.round_up(longest[None]), batch_size)[0])
+        self._prepare = partial(
+            grouping.prepare,
+            self._lengths,
+            policy,
+            batch_size=batch_size,
+            window=window,
+            seed=seed,
+            cost=cost,
+            keep=kept,
+        )
 
     @cached_property
-    def _kinds(self) -> Kinds:
-        return find_kinds(self._lengths, self._policy, self._batch_size, self._cost, self._keep)
+    def _deal(self) -> Callable[[np.ndarray, int], Deal]:
+        return self._prepare()
 
     def epoch(self, epoch: int) -> Schedule:
         """The schedule of one epoch."""
         check_whole("epoch", epoch, 0)
-        order = shuffled(self._count, self._seed, epoch)
-        ids = order if self._keep is None else self._keep[order]
-        if self._grouping == "random":
-            return Schedule(RandomDeal(ids, self._lengths, self._policy, self._rows), self._lengths)
-        kinds = Kinds(self._kinds.shapes, self._kinds.sizes, self._kinds.of[order])
-        return Schedule(LengthDeal(ids, kinds, self._window, (self._seed, epoch)), self._lengths)
+        return Schedule(self._deal(shuffled(self._count, self._seed, epoch), epoch), self._lengths)
 
 
 def make_schedule(
@@ -179,11 +180,11 @@ def make_schedule(
     policy: Policy,
     *,
     batch_size: int | None = None,
-    grouping: Grouping = "length",
+    grouping: Grouping | str | None = None,
     window: int = WINDOW,
     seed: int = 0,
     epoch: int = 0,
-    cost: Cost = position_count,
+    cost: Cost | None = None,
     keep: np.ndarray | None = None,
 ) -> Schedule:
     """Deal the samples of an epoch to batches.
@@ -201,17 +202,18 @@ def make_schedule(
         lengths: the length table, in the column order of ``policy.modalities``.
         policy: rounds lengths up to buckets.
         batch_size: rows per batch; by default what the policy's plan says.
-        grouping: ``"random"`` or ``"length"``.
+        grouping: ``"random"``, ``"length"`` or a :class:`~multimodal_pad.scheduling.policy.Grouping`; by default the
+            one that the policy's plan was made for, or ``"length"``.
         window: batches per shuffle window of ``"length"``: below the number of shapes, fewer of them make batches more
             random and leave more padding.
         seed: of the random order.
         epoch: number of the epoch, which changes the order.
-        cost: tells ``"length"`` which shape is the cheaper one.
+        cost: tells ``"length"`` which shape is the cheaper one; by default the plan's, or positions.
         keep: bool ``(N,)``, the samples to deal; by default all.
 
     Raises:
-        PaddingError: a batch size or window below 1, no batch size and a policy that leaves it open; a batch
-            size or ``"random"`` for a plan with a batch budget; a negative seed or epoch, an unknown
+        PaddingError: a batch size or window below 1, no batch size and a policy that leaves it open; another batch
+            size, grouping or cost than the policy's plan was made for; a negative seed or epoch, an unknown
             grouping, no samples kept, or too many shapes to group by length.
         UncoveredLengthError: a sample is longer than every bucket, or ``"random"`` could draw a batch
             that is.
@@ -222,42 +224,7 @@ def make_schedule(
     >>> sorted((int(length), sorted(ids.tolist())) for (length,), ids in schedule)
     [(4, [0, 2]), (16, [1, 3])]
     """
-    check_batching(policy, batch_size, grouping, window, seed)
-    check_whole("epoch", epoch, 0)
+    options = {"batch_size": batch_size, "grouping": grouping, "window": window, "seed": seed, "keep": keep}
+    schedules = Schedules(lengths, policy, cost=choose_cost(policy, cost), **options)
     check_covered(lengths, policy, keep)
-    options = {"grouping": grouping, "window": window, "seed": seed, "cost": cost, "keep": keep}
-    return Schedules(lengths, policy, batch_size=batch_size, **options).epoch(epoch)
-
-
-def check_batching(policy: Policy, batch_size: int | None, grouping: str, window: int, seed: int) -> None:
-    """Raise a PaddingError for a number out of range, an unknown grouping, or rows per batch that don't fit both."""
-    if batch_size is not None:
-        check_whole("batch_size", batch_size, 1)
-    check_whole("window", window, 1)
-    check_whole("seed", seed, 0)
-    if grouping not in get_args(Grouping):
-        raise PaddingError(f"got grouping={grouping!r}; choose one of {list(get_args(Grouping))}")
-    plan = policy.plan if isinstance(policy, Planned) else None
-    if plan is None:
-        if batch_size is None:
-            raise PaddingError(f"got no batch_size, and {policy!r} has none of its own; give one")
-    elif plan.batch_budget is not None:
-        if batch_size is not None:
-            raise PaddingError(
-                f"got batch_size={batch_size} for a plan whose rows keep a batch budget of {plan.batch_budget:g}; "
-                "leave batch_size out"
-            )
-        if grouping == "random":
-            raise PaddingError(
-                "got grouping='random' for a plan with a batch budget; a random batch is drawn before its shape is "
-                "known: use grouping='length', or plan with one batch size"
-            )
-
-
-def check_joint_maxima(policy: Policy, maxima: np.ndarray) -> None:
-    """Raise an UncoveredLengthError where a batch of samples that are all covered might not be."""
-    if not policy.covers(maxima[None])[0]:
-        raise UncoveredLengthError(
-            f"a random batch may have the longest of every modality at once, and {policy.why_not(maxima)}; "
-            "plan with grouping='random', or use grouping='length'"
-        )
+    return schedules.epoch(epoch)

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-EMPTY = -1
-"""The sample number of a row that only fills up a short batch."""
+from multimodal_pad.lengths.samples import EMPTY
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,7 +17,7 @@ class Steps:
     Attributes:
         shapes: int64 ``(steps, M)``: the padded lengths of each step, in the policy's column order.
         starts: int64 ``(steps + 1,)``: where the rows of each step begin in ``ids``, and where they end.
-        ids: int64 ``(rows,)``: sample numbers, step after step; :data:`EMPTY` where a row only fills up.
+        ids: int64 ``(rows,)``: sample numbers, step after step; EMPTY (-1) where a row only fills up.
 
     >>> steps = Steps(np.array([[8], [4]]), np.array([0, 2, 6]), np.array([7, EMPTY, 0, 1, 2, 5]))
     >>> [(shape.tolist(), ids.tolist()) for shape, ids in steps]
@@ -35,6 +34,11 @@ class Steps:
     def batch_sizes(self) -> np.ndarray:
         """Rows of each step, int64 ``(steps,)``."""
         return np.diff(self.starts)
+
+    @property
+    def samples(self) -> np.ndarray:
+        """Samples in each step, without those that only fill up, int64 ``(steps,)``."""
+        return np.add.reduceat(self.ids != EMPTY, self.starts[:-1], dtype=np.int64)
 
     def take(self, places: np.ndarray) -> Steps:
         """The steps at these places, in this order."""

@@ -13,7 +13,8 @@ import numpy as np
 
 from multimodal_pad.batching.alike import AlikeSamples
 from multimodal_pad.errors import SampleError, SourceError
-from multimodal_pad.lengths.table import TARGETS, LengthTable, Source, modality_array, read_sample
+from multimodal_pad.lengths.samples import TARGETS, Source, modality_array, read_sample
+from multimodal_pad.lengths.table import LengthTable
 from multimodal_pad.sources.corpus import Progress, check_distinct, check_finite_targets
 from multimodal_pad.sources.numpy_dir import IDS, OFFSETS
 from multimodal_pad.sources.standardizing import Standardized

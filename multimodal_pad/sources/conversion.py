@@ -14,7 +14,8 @@ import numpy as np
 
 from multimodal_pad.batching.alike import AlikeSamples
 from multimodal_pad.errors import PaddingError
-from multimodal_pad.lengths.table import TARGETS, LengthTable, Source, modality_array, read_sample
+from multimodal_pad.lengths.samples import TARGETS, Source, modality_array, read_sample
+from multimodal_pad.lengths.table import LengthTable
 from multimodal_pad.output import write_folder
 from multimodal_pad.sources.cache_writing import Kind, save_json, write_split, writing
 from multimodal_pad.sources.corpus import Progress, check_choice

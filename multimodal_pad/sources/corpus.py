@@ -10,7 +10,8 @@ from typing import Any, ClassVar, Literal, NamedTuple, Self, get_args
 import numpy as np
 
 from multimodal_pad.errors import PaddingError, SourceError
-from multimodal_pad.lengths.table import TARGETS, LengthTable
+from multimodal_pad.lengths.samples import TARGETS
+from multimodal_pad.lengths.table import LengthTable
 
 NonFinite = Literal["error", "zero"]
 

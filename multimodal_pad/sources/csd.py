@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from multimodal_pad.errors import PaddingError, SourceError
-from multimodal_pad.lengths.table import LengthTable, check_names
+from multimodal_pad.lengths.samples import check_names
+from multimodal_pad.lengths.table import LengthTable
 from multimodal_pad.sources.corpus import (
     Corpus,
     LeftOut,

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from multimodal_pad.errors import SourceError
+from multimodal_pad.lengths.cost import TransformerCost
 from multimodal_pad.lengths.table import LengthTable
 from multimodal_pad.planning.comparison import PolicyEfficiency, policy_efficiency
-from multimodal_pad.planning.cost import TransformerCost
+from multimodal_pad.planning.planned import Planned
 from multimodal_pad.planning.planner import plan_shapes
-from multimodal_pad.scheduling.policies import Exact, Fixed, Planned, Policy
-from multimodal_pad.scheduling.schedule import Grouping
+from multimodal_pad.scheduling.policies import Exact, Fixed
+from multimodal_pad.scheduling.policy import Policy
 from multimodal_pad.sources.numpy_dir import NumpyDir, read_manifest
 
 
@@ -79,7 +80,7 @@ def compare_policies(
     names = lengths.modalities
     cost = TransformerCost(names)
     plan = plan_shapes(lengths, max_shapes=max_shapes, cost=cost, batch_size=batch_size)
-    policies: dict[str, tuple[Policy, Grouping]] = {
+    policies: dict[str, tuple[Policy, str]] = {
         "fixed, longest": (Fixed.longest(lengths), "random"),
         "exact, random": (Exact(names), "random"),
         f"planned {max_shapes}, length": (Planned(plan), "length"),

@@ -10,7 +10,8 @@ import numpy as np
 
 from multimodal_pad.errors import SourceError
 from multimodal_pad.lengths.files import DAMAGED
-from multimodal_pad.lengths.table import TARGETS, LengthTable
+from multimodal_pad.lengths.samples import TARGETS
+from multimodal_pad.lengths.table import LengthTable
 from multimodal_pad.sources.corpus import Corpus, LeftOut, NonFinite, check_choice, check_distinct, check_finite_targets
 
 MANIFEST = "manifest.json"

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from multimodal_pad.errors import PaddingError
-from multimodal_pad.lengths.table import LengthTable, Source, modality_array, read_sample
+from multimodal_pad.lengths.samples import Source, modality_array, read_sample
+from multimodal_pad.lengths.table import LengthTable
 from multimodal_pad.sources.corpus import Progress
 
 

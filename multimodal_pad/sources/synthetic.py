@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from multimodal_pad.errors import PaddingError
-from multimodal_pad.lengths.table import TARGETS, LengthTable
+from multimodal_pad.lengths.samples import TARGETS
+from multimodal_pad.lengths.table import LengthTable
 
 WIDTHS = {"text": 300, "audio": 74, "visual": 35}
 """Features per position: GloVe, COVAREP and Facet, as in CMU-MOSEI."""

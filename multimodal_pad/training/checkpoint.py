@@ -16,7 +16,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from multimodal_pad.errors import CheckpointWarning, TrainingError
-from multimodal_pad.lengths.table import check_whole
+from multimodal_pad.lengths.samples import check_whole
 from multimodal_pad.training.checkpoint_folder import (
     RECORD,
     STATE,

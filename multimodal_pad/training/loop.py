@@ -17,9 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from multimodal_pad.batching.batcher import BucketBatcher
 from multimodal_pad.compiling import CompilerOptions, StepTable, forbid_compiles, use_compilation_cache, warm_up_all
-from multimodal_pad.compiling.warming import Shapes
 from multimodal_pad.errors import TrainingError
-from multimodal_pad.scheduling.policies import Planned
 from multimodal_pad.training.evaluation import evaluate
 from multimodal_pad.training.loss import Loss, cross_entropy
 from multimodal_pad.training.mesh import DataMesh
@@ -214,7 +212,7 @@ def fit(
     train_table = StepTable(step.train_step, donate_state=True, compiler_options=compiler_options, **spread)
     eval_table = StepTable(step.eval_step, compiler_options=compiler_options, **spread)
     finite = [
-        (table, _shapes(batches, count), batches.example())
+        (table, batches.spec(count))
         for table, batches, count in ((train_table, batcher, epochs), (eval_table, evaluate_on, 1))
         if batches is not None and batches.policy.finite
     ]
@@ -264,15 +262,6 @@ def fit(
 def _identity(batcher: BucketBatcher) -> dict[str, Any]:
     """What a batcher is of, wherever it stands."""
     return {name: value for name, value in batcher.state().items() if name not in ("epoch", "step")}
-
-
-def _shapes(batcher: BucketBatcher, epochs: int) -> Shapes:
-    """What to compile for: the plan itself where its rows serve, so that errors can name it."""
-    policy = batcher.policy
-    batcher.schedule(0)  # says whether there is anything to batch, before anything is compiled
-    if isinstance(policy, Planned) and batcher.batch_size is None:
-        return policy.plan
-    return batcher.batch_shapes(epochs)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from multimodal_pad.errors import TrainingError
 from multimodal_pad.layouts.padded import PaddedBatch
-from multimodal_pad.lengths.table import TARGETS
+from multimodal_pad.lengths.samples import TARGETS
 from multimodal_pad.training.loss import Loss
 
 

@@ -16,7 +16,7 @@ from tests.strategies import length_tables, make_samples, policies
 
 @given(st.data(), length_tables(max_samples=25), st.integers(1, 7), st.sampled_from(["random", "length"]))
 def test_an_epoch_is_every_sample_once_at_planned_shapes(data, table, batch_size, grouping):
-    policy, samples = data.draw(policies(table)), make_samples(table)
+    policy, samples = data.draw(policies(table, batch_size, grouping)), make_samples(table)
     batcher = BucketBatcher(
         samples, policy, batch_size=batch_size, grouping=grouping, prefetch=data.draw(st.sampled_from([0, 2]))
     )

@@ -24,7 +24,7 @@ def test_a_hand_counted_ledger():
 
 @given(st.data(), length_tables(), st.integers(1, 6))
 def test_step_by_step_is_all_at_once(data, table, batch_size):
-    steps = make_schedule(table, data.draw(policies(table)), batch_size=batch_size).steps()
+    steps = make_schedule(table, data.draw(policies(table, batch_size, "length")), batch_size=batch_size).steps()
     whole, parts = PaddingStats(table.modalities), PaddingStats(table.modalities)
     whole.record(steps, table)
     for i in range(len(steps)):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multimodal_pad import BatchBudget, BucketBatcher, Fixed, Ladder, LengthTable, PaddingError, Planned, plan_shapes
-from multimodal_pad.scheduling.steps import EMPTY
+from multimodal_pad.lengths.samples import EMPTY
 from tests.strategies import length_tables, make_samples, policies
 
 COUNTS = (1, 2, 3, 16, 128)
@@ -16,7 +16,7 @@ COUNTS = (1, 2, 3, 16, 128)
 
 @given(st.data(), length_tables(), st.sampled_from(COUNTS), st.integers(1, 3), st.sampled_from(["random", "length"]))
 def test_shards_share_out_every_step_and_nothing_else(data, table, count, rows, grouping):
-    policy = data.draw(policies(table))
+    policy = data.draw(policies(table, count * rows, grouping))
     options = {"batch_size": count * rows, "grouping": grouping, "lengths": table}
     whole = BucketBatcher(make_samples(table), policy, **options)
     steps = whole.schedule(0).steps()

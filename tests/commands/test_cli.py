@@ -8,9 +8,9 @@ import pytest
 from multimodal_pad import LengthTable, ShapePlan, plan_shapes
 from multimodal_pad.cli import main
 from multimodal_pad.errors import SourceError
+from multimodal_pad.lengths.cost import TransformerCost, position_count
 from multimodal_pad.lengths.files import read_lengths
 from multimodal_pad.planning.comparison import ladders_within, policy_efficiency
-from multimodal_pad.planning.cost import TransformerCost, position_count
 from multimodal_pad.sources import Synthetic
 
 TABLE = Synthetic(300).lengths

@@ -16,7 +16,7 @@ from tests.helpers.devices import without_xla_log
 START = """
 import sys
 import jax, jax.numpy as jnp, numpy as np
-from multimodal_pad import BatchShape, pad_samples
+from multimodal_pad import BatchShape, BatchSpec, pad_samples
 from multimodal_pad.compiling import CompileLog, use_compilation_cache, warm_up
 
 def cached_step(state, batch):
@@ -28,7 +28,7 @@ with CompileLog() as log:
     state = jnp.zeros(()) + 1  # small eager operations are kept too
     example = pad_samples([{"audio": np.ones((2, 3), np.float32)}])
     shapes = [BatchShape.of(2, {"audio": length}) for length in (4, 8, 16)]
-    table = warm_up(cached_step, shapes, state, example, progress=False)
+    table = warm_up(cached_step, BatchSpec(shapes, example), state, progress=False)
     print(float(table(state, pad_samples([{"audio": np.ones((4, 3), np.float32)}], batch_size=2))))
 print(log.total.compiled, log["cached_step"].cache_hits)
 print(log.report("cached_step"))

@@ -18,7 +18,7 @@ from jax._src import compilation_cache as jax_cache
 from jax._src import distributed, lru_cache
 from jax.experimental.compilation_cache import compilation_cache
 
-from multimodal_pad import BatchShape, pad_samples
+from multimodal_pad import BatchShape, BatchSpec, pad_samples
 from multimodal_pad.compiling import CompileLog, StepTable, use_compilation_cache, warm_up, warm_up_all
 from multimodal_pad.compiling.cache import write_whole_entries
 from multimodal_pad.compiling.cache_entries import WholeEntries
@@ -72,7 +72,7 @@ def test_threads_compile_a_shared_program_once(folder, times):
             return state + number
 
         with CompileLog() as log:
-            table = warm_up(shared_step, SHAPES, np.float32(0), EXAMPLE, progress=False)
+            table = warm_up(shared_step, BatchSpec(SHAPES, EXAMPLE), np.float32(0), progress=False)
         counts = log["shared_step"]
         assert (counts.compiled, counts.cache_hits, len(table)) == (1, 3, 4)
     assert len(entries(folder)) == times
@@ -81,7 +81,7 @@ def test_threads_compile_a_shared_program_once(folder, times):
 
 @pytest.mark.usefixtures("folder")
 def test_shapes_of_a_shared_program_still_check_their_arguments():
-    table = warm_up(lambda state, _batch: state, SHAPES[:2], np.float32(1), EXAMPLE, progress=False)
+    table = warm_up(lambda state, _batch: state, BatchSpec(SHAPES[:2], EXAMPLE), np.float32(1), progress=False)
     longer = pad_samples([{"audio": np.ones((8, 3), np.float32)}], batch_size=2)
     assert float(table(np.float32(1), longer)) == 1
     with pytest.raises(TypeError, match=r"compiled with float32\[2,4,3\] and called with float32\[2,8,3\]"):
@@ -93,7 +93,7 @@ def test_without_a_cache_every_shape_is_compiled():
         return state + 1
 
     with no_cache(), CompileLog() as log:
-        warm_up(shared_step, SHAPES, np.float32(0), EXAMPLE, progress=False)
+        warm_up(shared_step, BatchSpec(SHAPES, EXAMPLE), np.float32(0), progress=False)
     assert log["shared_step"].compiled == 4
 
 
@@ -107,7 +107,7 @@ def test_two_tables_of_one_program():
 
     tables = [new_table(), new_table()]
     with CompileLog() as log:
-        warm_up_all([(table, SHAPES, EXAMPLE) for table in tables], np.float32(0), progress=False)
+        warm_up_all([(table, BatchSpec(SHAPES, EXAMPLE)) for table in tables], np.float32(0), progress=False)
     assert (log["shared_step"].compiled, log["shared_step"].cache_hits) == (4, 4)
 
 
@@ -117,7 +117,7 @@ PROCESS = """
 import sys, time
 from pathlib import Path
 import jax, jax.numpy as jnp, numpy as np
-from multimodal_pad import BatchShape, pad_samples
+from multimodal_pad import BatchShape, BatchSpec, pad_samples
 from multimodal_pad.compiling import CompileLog, use_compilation_cache, warm_up
 
 me, other, top, rounds = sys.argv[1], sys.argv[2], Path(sys.argv[3]), int(sys.argv[4])
@@ -135,7 +135,7 @@ for number in range(rounds):
         time.sleep(0.001)
     with CompileLog() as log:
         for step in (shared_step, used_step):
-            warm_up(step, shapes, jnp.zeros(()) + number, example, progress=False)
+            warm_up(step, BatchSpec(shapes, example), jnp.zeros(()) + number, progress=False)
     assert log["shared_step"].compiled <= 1, log["shared_step"]
     assert log["used_step"].compiled <= 4, log["used_step"]
 """
@@ -282,7 +282,7 @@ def test_a_folder_of_jax_options_is_safe_too(tmp_path, monkeypatch):
         compilation_cache.reset_cache()
         compile_anew()
         assert type(jax_cache._cache) is lru_cache.LRUCache
-        warm_up(lambda state, _batch: state, SHAPES[:1], np.float32(1), EXAMPLE, progress=False)
+        warm_up(lambda state, _batch: state, BatchSpec(SHAPES[:1], EXAMPLE), np.float32(1), progress=False)
         assert type(jax_cache._cache) is WholeEntries
 
 

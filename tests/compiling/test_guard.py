@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from multimodal_pad import pad_samples
+from multimodal_pad import BatchSpec, pad_samples
 from multimodal_pad.compiling import CompileGuard, CompileLog, forbid_compiles, use_compilation_cache, warm_up
 from multimodal_pad.compiling.events import CompileEvent
 from multimodal_pad.compiling.guard import _in_short
@@ -137,7 +137,7 @@ def test_a_warm_up_under_the_guard_is_explained():
 
     example = pad_samples([{"audio": BATCH}])
     with forbid_compiles(), pytest.raises(CompileError, match=r"never seen function:\s+warmed_step"):
-        warm_up(warmed_step, [example.shape], np.float32(0), example, progress=False)
+        warm_up(warmed_step, BatchSpec([example.shape], example), np.float32(0), progress=False)
 
 
 def test_small_eager_operations_count_too():

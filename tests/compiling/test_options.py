@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from multimodal_pad import BatchShape, LengthTable, PaddingError, pad_samples, plan_shapes
+from multimodal_pad import BatchShape, BatchSpec, LengthTable, PaddingError, pad_samples, plan_shapes
 from multimodal_pad.compiling import (
     StepTable,
     calibrate,
@@ -68,8 +68,8 @@ def test_options_reach_xla_from_every_call(passed):
     state, given = np.float32(0), {"compiler_options": KNOWN}
     calls = [
         lambda: StepTable(new_step(), **given)(state, EXAMPLE),
-        lambda: warm_up(new_step(), SHAPES[:1], state, EXAMPLE, progress=False, **given),
-        lambda: calibrate(new_step(), SHAPES, state, EXAMPLE, **given),
+        lambda: warm_up(new_step(), BatchSpec(SHAPES[:1], EXAMPLE), state, progress=False, **given),
+        lambda: calibrate(new_step(), BatchSpec(SHAPES, EXAMPLE), state, **given),
         lambda: fit_batch_sizes(new_step(), plan, state, EXAMPLE, bytes_limit=1e4, progress=False, **given),
     ]
     for call in calls:
@@ -93,7 +93,7 @@ def test_an_unknown_option_is_left_out_with_one_warning():
     with pytest.warns(
         CompilerOptionWarning, match="'xla_of_the_future', which this version of XLA does not know"
     ) as told:
-        warm_up(table, SHAPES, np.float32(0), EXAMPLE, progress=False)
+        warm_up(table, BatchSpec(SHAPES, EXAMPLE), np.float32(0), progress=False)
     assert len(told) == 1
     assert len(table) == 2
     assert table.compiler_options == {**default_options(), **KNOWN}
@@ -130,7 +130,7 @@ def test_xla_flags_win(monkeypatch, passed):
 
 def test_options_for_a_table_that_has_its_own():
     with pytest.raises(PaddingError, match="got compiler_options for the table of 'step'"):
-        warm_up(StepTable(new_step()), SHAPES, np.float32(0), EXAMPLE, compiler_options=KNOWN)
+        warm_up(StepTable(new_step()), BatchSpec(SHAPES, EXAMPLE), np.float32(0), compiler_options=KNOWN)
 
 
 def test_xla_dumps_what_it_was_told(tmp_path):
@@ -177,5 +177,5 @@ def test_on_a_gpu_the_first_program_is_compiled_alone(monkeypatch, platform, alo
 
     monkeypatch.setattr(StepTable, "lower", note_lowered)
     monkeypatch.setattr(StepTable, "finish", note_finished)
-    warm_up(new_step(), shapes, np.float32(0), EXAMPLE, threads=3, progress=False)
+    warm_up(new_step(), BatchSpec(shapes, EXAMPLE), np.float32(0), threads=3, progress=False)
     assert (min(before[1:]) > 0) == alone

@@ -103,7 +103,7 @@ def test_the_warm_up_compiles_only_the_others(device):
     table = StepTable(planned_step)
     plan = run(table)
     with CompileLog() as log:
-        warm_up(table, plan, jnp.zeros(()), EXAMPLE, progress=False)
+        warm_up(table, plan.spec(EXAMPLE), jnp.zeros(()), progress=False)
     assert log["planned_step"].backend_compiles == len(plan) - 2 > 0
 
 
@@ -165,7 +165,7 @@ def test_a_second_run_compiles_and_measures_nothing(device, folder):
     assert second.reason == first.reason
     assert list(table.steps) == [LARGEST], "read, since the run needs it"
     with CompileLog() as log:
-        warm_up(table, second, jnp.zeros(()), EXAMPLE, progress=False)
+        warm_up(table, second.spec(EXAMPLE), jnp.zeros(()), progress=False)
     assert log["planned_step"].compiled == len(second) - 2
 
 

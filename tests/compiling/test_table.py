@@ -7,6 +7,7 @@ import pytest
 
 from multimodal_pad import (
     BatchShape,
+    BatchSpec,
     BucketBatcher,
     Exact,
     Fixed,
@@ -151,7 +152,7 @@ def summed(state, batch):
 def warmed(**options):
     table = StepTable(summed, **options)
     shapes = [BatchShape.of(2, {"audio": 8}), BatchShape.of(1, {"audio": 32})]
-    return warm_up(table, shapes, jnp.zeros(()), a_batch(), progress=False)
+    return warm_up(table, BatchSpec(shapes, a_batch()), jnp.zeros(()), progress=False)
 
 
 @pytest.mark.parametrize(
@@ -175,7 +176,7 @@ def test_an_unplanned_shape_is_refused_before_anything_compiles(rows, length, me
 
 def test_the_error_names_the_plan():
     plan = plan_shapes(LengthTable(("audio",), np.array([[4], [8]])), max_shapes=2, batch_size=2)
-    table = warm_up(summed, plan, jnp.zeros(()), a_batch(), progress=False)
+    table = warm_up(summed, plan.spec(a_batch()), jnp.zeros(()), progress=False)
     with pytest.raises(UnplannedShapeError, match=rf"of 2 of the plan {plan.shapes_fingerprint[:12]}\)"):
         table(jnp.zeros(()), a_batch(7))
 
@@ -228,7 +229,7 @@ def test_an_error_of_the_step_names_the_shape():
         return state + batch.features["audio"].sum(axis=7)
 
     with pytest.raises(ValueError, match="axis 7") as caught:
-        warm_up(broken, [BatchShape.of(2, {"audio": 8})], jnp.zeros(()), a_batch(), progress=False)
+        warm_up(broken, BatchSpec([BatchShape.of(2, {"audio": 8})], a_batch()), jnp.zeros(()), progress=False)
     assert "while 'broken' was traced for 2 x (audio 8)" in caught.value.__notes__
 
 

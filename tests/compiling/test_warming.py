@@ -12,6 +12,7 @@ import pytest
 
 from multimodal_pad import (
     BatchShape,
+    BatchSpec,
     PaddingError,
     pad_samples,
 )
@@ -39,7 +40,7 @@ def batch_of(length, rows=2):
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_every_shape_is_compiled_once_and_nothing_after(threads):
     with CompileLog() as log:
-        table = warm_up(new_step(), SHAPES, np.float32(0), EXAMPLE, threads=threads, progress=False)
+        table = warm_up(new_step(), BatchSpec(SHAPES, EXAMPLE), np.float32(0), threads=threads, progress=False)
         assert log["warm_step"].shapes == log["warm_step"].backend_compiles == 3
         with forbid_compiles():
             for shape in SHAPES:
@@ -51,9 +52,9 @@ def test_every_shape_is_compiled_once_and_nothing_after(threads):
 
 
 def test_a_table_that_is_warmed_up_twice_compiles_what_is_new():
-    table = warm_up(new_step(), SHAPES[:2], np.float32(0), EXAMPLE, progress=False)
+    table = warm_up(new_step(), BatchSpec(SHAPES[:2], EXAMPLE), np.float32(0), progress=False)
     with CompileLog() as log:
-        assert warm_up(table, SHAPES, np.float32(0), EXAMPLE, progress=False) is table
+        assert warm_up(table, BatchSpec(SHAPES, EXAMPLE), np.float32(0), progress=False) is table
     assert log["warm_step"].backend_compiles == 1
     assert table.planned == SHAPES
 
@@ -61,7 +62,7 @@ def test_a_table_that_is_warmed_up_twice_compiles_what_is_new():
 def test_no_data_is_needed():
     """Shapes and dtypes are enough, of the state and of the batch."""
     struct = jax.eval_shape(lambda: EXAMPLE)
-    table = warm_up(new_step(), SHAPES, jax.ShapeDtypeStruct((), np.float32), struct, progress=False)
+    table = warm_up(new_step(), BatchSpec(SHAPES, struct), jax.ShapeDtypeStruct((), np.float32), progress=False)
     assert float(table(np.float32(0), batch_of(4))) == 16
 
 
@@ -70,7 +71,9 @@ def test_training_and_evaluation_together():
         return batch.features["audio"].sum() - state
 
     train, evaluate = StepTable(new_step(), donate_state=True), StepTable(evaluating)
-    warm_up_all([(train, SHAPES, EXAMPLE), (evaluate, SHAPES[:1], EXAMPLE)], jnp.zeros(()), progress=False)
+    warm_up_all(
+        [(train, BatchSpec(SHAPES, EXAMPLE)), (evaluate, BatchSpec(SHAPES[:1], EXAMPLE))], jnp.zeros(()), progress=False
+    )
     state = jnp.zeros(())
     moved = train(state, batch_of(4))
     assert state.is_deleted()
@@ -80,18 +83,20 @@ def test_training_and_evaluation_together():
 
 def test_bad_warm_ups():
     with pytest.raises(PaddingError, match="got no shapes to warm 'warm_step' up for"):
-        warm_up(new_step(), [], np.float32(0), EXAMPLE)
+        warm_up(new_step(), BatchSpec([], EXAMPLE), np.float32(0))
     with pytest.raises(PaddingError, match="got threads=0"):
-        warm_up(new_step(), SHAPES, np.float32(0), EXAMPLE, threads=0)
+        warm_up(new_step(), BatchSpec(SHAPES, EXAMPLE), np.float32(0), threads=0)
     with pytest.raises(PaddingError, match=r"a batch of \['audio'\] and a shape of \['text'\]"):
-        warm_up(new_step(), [BatchShape.of(2, {"text": 4})], np.float32(0), EXAMPLE, progress=False)
+        warm_up(new_step(), BatchSpec([BatchShape.of(2, {"text": 4})], EXAMPLE), np.float32(0), progress=False)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("compiling")]
 
 
 def test_a_warm_up_that_fails_plans_nothing():
     table, other = StepTable(new_step()), StepTable(new_step())
     with pytest.raises(PaddingError, match="got no shapes"):
-        warm_up_all([(table, SHAPES, EXAMPLE), (other, [], EXAMPLE)], np.float32(0), progress=False)
+        warm_up_all(
+            [(table, BatchSpec(SHAPES, EXAMPLE)), (other, BatchSpec([], EXAMPLE))], np.float32(0), progress=False
+        )
     assert (len(table), table.planned) == (0, [])
 
 
@@ -99,7 +104,9 @@ def test_each_table_has_an_example_of_its_own():
     """Training on one dtype and evaluating on another."""
     whole = pad_samples([{"audio": np.ones((1, 2), np.int16)}])
     train, evaluate = StepTable(new_step()), StepTable(new_step())
-    warm_up_all([(train, SHAPES, EXAMPLE), (evaluate, SHAPES, whole)], np.float32(0), progress=False)
+    warm_up_all(
+        [(train, BatchSpec(SHAPES, EXAMPLE)), (evaluate, BatchSpec(SHAPES, whole))], np.float32(0), progress=False
+    )
     batch = batch_of(4)
     assert float(train(np.float32(0), batch)) == 16
     features = {"audio": batch.features["audio"].astype(np.int16)}
@@ -111,14 +118,14 @@ def test_a_random_key_may_be_in_the_state():
         return jax.random.split(key)[0], batch.features["audio"].sum() + jax.random.normal(key)
 
     with CompileLog() as log:
-        table = warm_up(random_step, SHAPES[:1], jax.random.key(0), EXAMPLE, progress=False)
+        table = warm_up(random_step, BatchSpec(SHAPES[:1], EXAMPLE), jax.random.key(0), progress=False)
         key, _ = table(jax.random.key(0), batch_of(4))
         table(key, batch_of(4))
     assert log["random_step"].backend_compiles == 1
 
 
 def test_the_bar_counts_programs(capsys):
-    warm_up(new_step(), SHAPES, np.float32(0), EXAMPLE)
+    warm_up(new_step(), BatchSpec(SHAPES, EXAMPLE), np.float32(0))
     shown = capsys.readouterr().out
     assert "compiled warm_step for 2 x (audio" in shown
     assert "3/3" in shown
@@ -139,12 +146,12 @@ def test_ctrl_c_leaves_no_threads_and_a_usable_process():
     shapes = [BatchShape.of(2, {"audio": length}) for length in range(4, 24)]
     table, traced = StepTable(interrupted_step), []
     with pytest.raises(KeyboardInterrupt):
-        warm_up(table, shapes, np.float32(0), EXAMPLE, progress=False)
+        warm_up(table, BatchSpec(shapes, EXAMPLE), np.float32(0), progress=False)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("compiling")]
     assert 3 <= len(table) <= 8
     assert table.planned == [], "a shape that was not reached compiles when it comes, as before any warm-up"
     assert float(table(np.float32(0), batch_of(4))) == 16
-    warm_up(table, shapes, np.float32(0), EXAMPLE, progress=False)
+    warm_up(table, BatchSpec(shapes, EXAMPLE), np.float32(0), progress=False)
     assert len(table) == len(shapes)
     assert float(table(np.float32(0), batch_of(9))) == 36
 
@@ -152,7 +159,7 @@ def test_ctrl_c_leaves_no_threads_and_a_usable_process():
 MESH = """
 import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
-from multimodal_pad import BucketBatcher, LengthTable, Planned, plan_shapes
+from multimodal_pad import BatchSpec, BucketBatcher, LengthTable, Planned, plan_shapes
 from multimodal_pad.compiling import CompileLog, StepTable, forbid_compiles, warm_up, warm_up_all
 from multimodal_pad.training import TrainStep, cross_entropy, make_optimizer
 from tests.helpers.training import MeanModel, make_samples
@@ -165,7 +172,7 @@ plan = plan_shapes(LengthTable.measure(samples, ("audio",)), max_shapes=3, batch
 batcher = BucketBatcher(samples, Planned(plan))
 moved = jax.device_put(np.zeros(3, np.float32), jax.devices()[1])
 add = lambda state, batch: state + batch.features["audio"].sum()
-table = warm_up(add, plan, moved, batcher.example(), progress=False)
+table = warm_up(add, batcher, moved, progress=False)
 assert table(moved, next(batcher.epoch(0))).devices() == {jax.devices()[1]}
 losses = []
 for placed in ("one device", "numpy", "sharded"):
@@ -174,7 +181,7 @@ for placed in ("one device", "numpy", "sharded"):
     outs = {} if placed == "one device" else {"out_shardings": (whole, whole)}
     train = StepTable(step.train_step, donate_state=True, **shardings, **outs)
     evaluate = StepTable(step.eval_step, **shardings)
-    warm_up_all([(table, plan, batcher.example()) for table in (train, evaluate)], step.leaves, progress=False)
+    warm_up_all([(table, batcher) for table in (train, evaluate)], step.leaves, progress=False)
     leaves = step.leaves if placed == "one device" else jax.device_put(step.leaves, whole)
     losses.append([])
     with CompileLog() as log, forbid_compiles():
@@ -193,9 +200,9 @@ np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
 np.testing.assert_array_equal(losses[1], losses[2])
 try:
     uneven = StepTable(step.train_step, in_shardings=(whole, rows))
-    warm_up(uneven, plan.batch_shapes[:1], step.leaves, batcher.example(), progress=False)
+    warm_up(uneven, BatchSpec(plan.batch_shapes[:1], batcher.example()), step.leaves, progress=False)
     odd = plan_shapes(LengthTable.measure(samples, ("audio",)), max_shapes=1, batch_size=5)
-    warm_up(uneven, odd, step.leaves, batcher.example(), progress=False)
+    warm_up(uneven, odd.spec(batcher.example()), step.leaves, progress=False)
 except ValueError as error:
     assert "partitioned 2 times" in str(error) and "5 x (audio" in "".join(error.__notes__), error.__notes__
 else:

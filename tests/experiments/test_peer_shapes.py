@@ -20,7 +20,8 @@ from experiments.peers.bucketing import (
 from experiments.peers.shapes import RULES, Rule, as_batches, compare, measure, tables
 from experiments.planning import reference_cost
 from multimodal_pad import LengthTable, PaddingError, plan_shapes, position_count
-from multimodal_pad.scheduling.steps import EMPTY, Steps
+from multimodal_pad.lengths.samples import EMPTY
+from multimodal_pad.scheduling.steps import Steps
 
 NAMES = ("text", "audio", "visual")
 TINY = LengthTable(NAMES, np.array([[2, 10, 7], [9, 10, 8], [3, 40, 30], [1, 41, 31], [4, 90, 60]]))

@@ -74,7 +74,7 @@ def make_policies(lengths: LengthTable) -> Iterator[tuple[str, Policy, int | Non
     yield "exact random", Exact(NAMES), 8, "random"
     yield "exact length", Exact(NAMES), 8, "length"
     for name, plan in plans.items():
-        yield name, Planned(plan), None, plan.grouping
+        yield name, Planned(plan), None, str(plan.grouping)
     yield "planned with rows", Planned(plans["planned"]), 8, "length"
 
 

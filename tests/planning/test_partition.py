@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multimodal_pad.planning.cost import position_count
+from multimodal_pad.lengths.cost import position_count
 from multimodal_pad.planning.partition import ENUMERATED, enumerate_shapes, optimal_runs
 
 COSTS = st.lists(st.tuples(st.integers(0, 20), st.integers(0, 5)), min_size=1, max_size=9)

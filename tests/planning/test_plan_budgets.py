@@ -8,12 +8,14 @@ from hypothesis import strategies as st
 from multimodal_pad import (
     BatchBudget,
     BucketBatcher,
+    Fixed,
     LengthTable,
     PaddingError,
     Planned,
     RunTime,
-    ShapePlan,
+    StreamBatcher,
     TransformerCost,
+    attention_area,
     make_schedule,
     plan_shapes,
 )
@@ -105,19 +107,37 @@ def test_the_batcher_takes_the_rows_from_the_plan():
     assert sorted(seen) == list(range(60))
 
 
-def test_rows_that_differ_per_shape_want_length_grouping_and_no_other_batch_size():
+def test_what_contradicts_a_plan_is_an_error_that_names_both():
     table = table_of(*[[n % 9 + 1, 40 * (n % 3) + 1] for n in range(60)])
-    policy = Planned(plan_shapes(table, max_shapes=3, batch_size=BatchBudget(400)))
-    with pytest.raises(PaddingError, match="got batch_size=8 for a plan whose rows keep a batch budget of 400"):
-        make_schedule(table, policy, batch_size=8)
-    one_shape = Planned(plan_shapes(table, max_shapes=1, batch_size=BatchBudget(400)))
-    with pytest.raises(PaddingError, match="leave batch_size out"):
-        make_schedule(table, Planned(ShapePlan.from_json(one_shape.plan.to_json())), batch_size=64)
-    with pytest.raises(PaddingError, match="got grouping='random' for a plan with a batch budget"):
-        make_schedule(table, one_shape, grouping="random")
-    constant = Planned(plan_shapes(table, max_shapes=3))
-    assert set(make_schedule(table, constant).batch_sizes) == {32}
-    assert set(make_schedule(table, constant, batch_size=8).batch_sizes) == {8}
+    budget = Planned(plan_shapes(table, max_shapes=3, batch_size=BatchBudget(400)))
+    one_size = Planned(plan_shapes(table, max_shapes=3))
+    random = Planned(plan_shapes(table, max_shapes=3, grouping="random"))
+    with pytest.raises(
+        PaddingError, match=r"got batch_size=8 for Planned.* which has batches of \d+, .*; leave batch_s"
+    ):
+        make_schedule(table, budget, batch_size=8)
+    with pytest.raises(PaddingError, match=r"got batch_size=8 for Planned.* which has batches of 32; leave batch_size"):
+        make_schedule(table, one_size, batch_size=8)
+    with pytest.raises(PaddingError, match=r"got grouping='random' for Planned.* planned for grouping='length'"):
+        make_schedule(table, budget, grouping="random")
+    with pytest.raises(PaddingError, match=r"got grouping='length' for Planned.* planned for grouping='random'"):
+        BucketBatcher(make_samples(table), random, grouping="length")
+    with pytest.raises(
+        PaddingError, match=r"got cost=attention_area for Planned.* chosen by position_count; leave cost"
+    ):
+        BucketBatcher(make_samples(table), one_size, cost=attention_area)
+    with pytest.raises(PaddingError, match="got batch_size=8 for Planned"):
+        StreamBatcher(make_samples(table), one_size, batch_size=8)
+    assert set(make_schedule(table, one_size, batch_size=32, grouping="length").batch_sizes) == {32}
+
+
+def test_the_batcher_takes_grouping_batch_size_and_cost_from_the_plan():
+    table = table_of(*[[n % 9 + 1, 40 * (n % 3) + 1] for n in range(60)])
+    options = {"grouping": "random", "batch_size": 7, "cost": attention_area}
+    batcher = BucketBatcher(make_samples(table), Planned(plan_shapes(table, max_shapes=3, **options)))
+    assert (str(batcher.grouping), batcher.batch_sizes, batcher.cost) == ("random", [7], attention_area)
+    drawn = BucketBatcher(make_samples(table), Fixed.longest(table), batch_size=7, grouping="random")
+    np.testing.assert_array_equal(batcher.schedule(0).ids, drawn.schedule(0).ids)
 
 
 @pytest.mark.parametrize(

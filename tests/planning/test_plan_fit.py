@@ -8,15 +8,16 @@ import pytest
 from multimodal_pad import (
     BucketBatcher,
     LengthTable,
+    PaddingError,
     Planned,
     PlanWarning,
     make_schedule,
     plan_shapes,
 )
 from multimodal_pad.errors import UncoveredLengthError
-from multimodal_pad.planning.plan_fit import check_served, plan_efficiency
+from multimodal_pad.lengths.samples import EMPTY
+from multimodal_pad.planning.plan_fit import check_fit, plan_efficiency
 from multimodal_pad.planning.task import DRAWN_BATCHES
-from multimodal_pad.scheduling.steps import EMPTY
 from multimodal_pad.sources import Synthetic
 from tests.helpers.plans import table_of, weighted
 from tests.strategies import make_samples
@@ -43,7 +44,7 @@ def test_a_plan_serves_another_draw_of_its_lengths_without_a_warning(grouping):
         table = LengthTable(plan.modalities, Synthetic(4000).lengths.values[7 : 7 + count])
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            check_served(plan, table)
+            check_fit(plan, table)
 
 
 def test_length_grouping_keeps_nearly_what_the_plan_says():
@@ -76,10 +77,10 @@ def test_a_plan_meets_other_lengths():
     assert BucketBatcher(make_samples(long), Planned(plan), long_samples="drop").stats.dropped == 1
 
 
-def test_a_plan_for_length_grouping_refuses_random_batches_that_it_may_not_hold():
+def test_a_plan_for_length_grouping_refuses_random_batches():
     table = table_of(*[[2, 40]] * 10, *[[40, 2]] * 10)
     policy = Planned(plan_shapes(table, max_shapes=2))
-    with pytest.raises(UncoveredLengthError, match="a random batch may have the longest of every modality at once"):
+    with pytest.raises(PaddingError, match="got grouping='random'"):
         make_schedule(table, policy, grouping="random")
     random = Planned(plan_shapes(table, max_shapes=2, grouping="random"))
     assert make_schedule(table, random, grouping="random").shapes.tolist() == [[40, 40]]

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from experiments.planning import reference_cost
 from multimodal_pad import Exact, Fixed, Ladder, LengthTable, PaddingError, make_schedule
 from multimodal_pad.errors import UncoveredLengthError
+from multimodal_pad.lengths.samples import EMPTY
 from multimodal_pad.scheduling.dealing import shuffled
-from multimodal_pad.scheduling.steps import EMPTY
 from multimodal_pad.sources import Synthetic
 from tests.strategies import length_tables, policies
 
@@ -24,7 +24,7 @@ from tests.strategies import length_tables, policies
     st.integers(0, 3),
 )
 def test_nothing_lost_nothing_doubled_and_every_batch_fits_its_shape(data, table, batch_size, grouping, window, epoch):
-    policy = data.draw(policies(table))
+    policy = data.draw(policies(table, batch_size, grouping))
     schedule = make_schedule(
         table, policy, batch_size=batch_size, grouping=grouping, window=window, seed=1, epoch=epoch
     )
@@ -159,7 +159,7 @@ def test_meld_keeps_what_the_reference_figures_say(meld_dir):
 
 @given(st.data(), length_tables(), st.integers(1, 5), st.sampled_from(["random", "length"]), st.integers(1, 3))
 def test_any_stretch_of_steps_is_that_of_the_whole(data, table, batch_size, grouping, window):
-    policy = data.draw(policies(table))
+    policy = data.draw(policies(table, batch_size, grouping))
     schedule = make_schedule(table, policy, batch_size=batch_size, grouping=grouping, window=window)
     whole = [(shape.tolist(), ids.tolist()) for shape, ids in schedule]
     assert len(whole) == len(schedule)

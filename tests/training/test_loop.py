@@ -251,9 +251,8 @@ def test_a_restart_from_a_file_compiles_nothing(place, tmp_path):
     step = TrainStep(MeanModel(), make_optimizer(0.1), cross_entropy)
     table = warm_up(
         StepTable(step.train_step, donate_state=True),
-        batcher.policy.plan,
+        batcher.policy.plan.spec(batcher.example()),
         step.leaves,
-        batcher.example(),
         progress=False,
     )
     put = {

@@ -18,13 +18,17 @@ from multimodal_pad.batching.streams.longest import check_longest, with_longest
 from multimodal_pad.batching.streams.reader import StreamReader
 from multimodal_pad.batching.streams.staleness import PlanReport, RecentLengths
 from multimodal_pad.errors import PaddingError, PlanWarning
-from multimodal_pad.layouts.padded import BatchShape, PaddedBatch
-from multimodal_pad.lengths.table import LengthTable, Sample, check_whole
-from multimodal_pad.planning.cost import BatchBudget, Cost, position_count
+from multimodal_pad.layouts.layout import BatchShape, BatchSpec
+from multimodal_pad.layouts.padded import PaddedBatch
+from multimodal_pad.lengths.cost import BatchBudget, Cost, position_count
+from multimodal_pad.lengths.samples import EMPTY, Sample, check_whole
+from multimodal_pad.lengths.table import LengthTable
+from multimodal_pad.planning.planned import Planned
 from multimodal_pad.planning.planner import plan_shapes
+from multimodal_pad.scheduling.checks import LongSamples, choose_cost
 from multimodal_pad.scheduling.dealing import policy_shapes
-from multimodal_pad.scheduling.policies import LongSamples, Planned, Policy, choose_cost
-from multimodal_pad.scheduling.steps import EMPTY, Steps
+from multimodal_pad.scheduling.policy import Policy
+from multimodal_pad.scheduling.steps import Steps
 
 _CHUNK = 256
 """Samples read before they are looked at: one that is too long is told before a large buffer is full."""
@@ -135,7 +139,7 @@ class StreamBatcher:
 
         Args:
             samples: as for the class.
-            batch_size: rows per batch, or a :class:`~multimodal_pad.planning.cost.BatchBudget` for each shape.
+            batch_size: rows per batch, or a :class:`~multimodal_pad.lengths.cost.BatchBudget` for each shape.
             plan_from: how many samples to plan from; all, where there are fewer.
             buffer: as for the class; at least ``plan_from``.
             max_shapes: the compile budget.
@@ -230,6 +234,15 @@ class StreamBatcher:
         """
         return policy_shapes(self.policy, self.batch_size)
 
+    def spec(self, epochs: int = 1) -> BatchSpec:
+        """What a step is to be compiled for: :meth:`batch_shapes`, whichever ``epochs`` use them, and :meth:`example`.
+
+        Raises:
+            PaddingError: the policy has no end of shapes, or there are no samples.
+        """
+        del epochs
+        return BatchSpec(self.batch_shapes(), self.example(), self.policy.fingerprint)
+
     def example(self) -> PaddedBatch:
         """A batch of the first sample: what a step is warmed up with, for its feature widths, dtypes and targets.
 
@@ -273,8 +286,7 @@ class StreamBatcher:
         a new plan of 2 shapes holds all of them and keeps 0.900
         """
         rows = self._rows if batch_size is None else batch_size
-        if rows is None and isinstance(self.policy, Planned) and self.policy.plan.batch_budget is None:
-            rows = int(self.policy.plan.batch_sizes[0])
+        rows = self.policy.plan_options.get("batch_size") if rows is None else rows
         if rows is None:
             raise PaddingError(
                 "the plan has a batch budget; give plan_report(batch_size=BatchBudget(...)) for the new one"

@@ -10,11 +10,11 @@ from typing import Generic, NamedTuple, TypeVar
 import numpy as np
 
 from multimodal_pad.errors import PaddingError
-from multimodal_pad.lengths.table import check_whole
-from multimodal_pad.planning.cost import Cost, position_count
-from multimodal_pad.scheduling.dealing import batch_rows
-from multimodal_pad.scheduling.policies import Policy
-from multimodal_pad.scheduling.schedule import check_batching
+from multimodal_pad.lengths.cost import Cost, position_count
+from multimodal_pad.lengths.samples import check_whole
+from multimodal_pad.scheduling.checks import choose_batch_size
+from multimodal_pad.scheduling.dealing import batch_sizes_at
+from multimodal_pad.scheduling.policy import Policy
 
 OVERDUE = 4
 """A sample that so many buffers full of later ones have passed takes the next batch. With a smaller number rare kinds
@@ -106,11 +106,16 @@ class StreamBuffer(Generic[T]):
         epoch: int = 0,
         batch: int = 0,
     ) -> None:
-        check_batching(policy, batch_size, "length", 1, seed)
-        for name, value, least in (("buffer capacity", capacity, 1), ("epoch", epoch, 0), ("batch", batch, 0)):
+        batch_size = choose_batch_size(policy, batch_size)
+        for name, value, least in (
+            ("seed", seed, 0),
+            ("buffer capacity", capacity, 1),
+            ("epoch", epoch, 0),
+            ("batch", batch, 0),
+        ):
             check_whole(name, value, least)
         shapes = policy.shapes() if batch_size is None else None
-        most = batch_size if shapes is None else int(batch_rows(policy, shapes, None).max())
+        most = batch_size if shapes is None else int(batch_sizes_at(policy, shapes, None).max())
         if most is not None and most > capacity:
             raise PaddingError(
                 f"got a buffer of {capacity} samples for batches of up to {most} rows; let it hold one batch at least, "
@@ -269,7 +274,7 @@ class StreamBuffer(Generic[T]):
 
     def _new_kind(self, shape: tuple[int, ...]) -> _Kind[T]:
         padded = np.array([shape])
-        return _Kind(float(self.cost(padded)[0]), shape, int(batch_rows(self.policy, padded, self.batch_size)[0]))
+        return _Kind(float(self.cost(padded)[0]), shape, int(batch_sizes_at(self.policy, padded, self.batch_size)[0]))
 
     def _sort_kinds(self) -> None:
         self._kinds = sorted(self._by_shape.values(), key=lambda kind: (kind.price, kind.shape))

@@ -12,8 +12,9 @@ from multimodal_pad.batching.alike import AlikeSamples
 from multimodal_pad.batching.streams.buffer import Taken
 from multimodal_pad.errors import UncoveredLengthError
 from multimodal_pad.layouts.padded import PaddedBatch, pad_samples
-from multimodal_pad.lengths.table import TARGETS, Sample, check_same_modalities, modality_array
-from multimodal_pad.scheduling.policies import LongSamples, Policy, check_long_samples
+from multimodal_pad.lengths.samples import TARGETS, Sample, check_same_modalities, modality_array
+from multimodal_pad.scheduling.checks import LongSamples, check_long_samples
+from multimodal_pad.scheduling.policy import Policy
 
 
 class Waiting(NamedTuple):

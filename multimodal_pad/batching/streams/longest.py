@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from multimodal_pad.errors import LengthError, UncoveredLengthError
-from multimodal_pad.lengths.table import LengthTable, check_whole
+from multimodal_pad.lengths.samples import check_whole
+from multimodal_pad.lengths.table import LengthTable
 
 
 def with_longest(lengths: LengthTable, longest: Mapping[str, int] | None) -> LengthTable:

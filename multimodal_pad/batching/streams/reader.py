@@ -9,7 +9,7 @@ from itertools import islice
 
 from multimodal_pad.batching.prefetch import Prefetch
 from multimodal_pad.errors import SampleError, StreamTimeoutError
-from multimodal_pad.lengths.table import Sample
+from multimodal_pad.lengths.samples import Sample
 
 _AHEAD = 64  # samples on their way between two threads
 

@@ -9,12 +9,12 @@ import numpy as np
 
 from multimodal_pad.batching.streams.longest import with_longest
 from multimodal_pad.errors import PaddingError
+from multimodal_pad.lengths.cost import BatchBudget, Cost
 from multimodal_pad.lengths.table import LengthTable
-from multimodal_pad.planning.cost import BatchBudget, Cost, position_count
 from multimodal_pad.planning.plan import ShapePlan
 from multimodal_pad.planning.plan_fit import WORSE, plan_efficiency
 from multimodal_pad.planning.planner import plan_shapes
-from multimodal_pad.scheduling.policies import Planned, Policy
+from multimodal_pad.scheduling.policy import Policy
 
 MOST_NEW_SHAPES = 32
 """For a policy that is no plan, a new plan has as many shapes as the policy used of late, and not more than these."""
@@ -84,7 +84,7 @@ class RecentLengths:
 
     def __init__(self, policy: Policy, cost: Cost, size: int) -> None:
         self._policy, self._size = policy, size
-        self._cost = (policy.plan.cost or position_count) if isinstance(policy, Planned) else cost
+        self._cost: Cost = policy.plan_options.get("cost", cost)
         self._new, self._told = 0, False
         self.values = np.empty((0, len(policy.modalities)), np.int64)
 
@@ -92,7 +92,7 @@ class RecentLengths:
         """Remember the next samples; of a plan that is found to be stale the figures, the first time."""
         self.values = np.concatenate([self.values, lengths])[-self._size :]
         self._new += len(lengths)
-        if self._told or self._new < self._size or not isinstance(self._policy, Planned):
+        if self._told or self._new < self._size or not self._policy.plan_options:
             return None
         self._new, service = 0, self._look(self.values)
         self._told = service.stale
@@ -108,34 +108,21 @@ class RecentLengths:
         values = self.values
         if not len(values):
             raise PaddingError("no sample of the stream has been read yet; ask for the report after the first batch")
-        if isinstance(self._policy, Planned):
-            shapes, alignment = len(self._policy.plan), self._policy.plan.alignment
-        else:
-            used = self._policy.round_up(values[self._policy.covers(values)])
-            shapes, alignment = max(1, min(len(np.unique(used, axis=0)), MOST_NEW_SHAPES)), 1
+        used = self._policy.round_up(values[self._policy.covers(values)])
+        options = {
+            "max_shapes": max(1, min(len(np.unique(used, axis=0)), MOST_NEW_SHAPES)),
+            "cost": self._cost,
+            **self._policy.plan_options,
+            "batch_size": batch_size,
+        }
         table = LengthTable(self._policy.modalities, values)
-        plan = plan_shapes(
-            with_longest(table, longest),
-            max_shapes=shapes,
-            cost=self._cost,
-            alignment=alignment,
-            batch_size=batch_size,
-        )
+        plan = plan_shapes(with_longest(table, longest), **options)
         service = self._look(values)
         return PlanReport(**vars(service), new_efficiency=plan_efficiency(plan, table), new_plan=plan)
 
     def _look(self, values: np.ndarray) -> Service:
         policy = self._policy
         covered = values[policy.covers(values)]
-        plan = policy.plan if isinstance(policy, Planned) and policy.plan.grouping == "length" else None
-        promised = None
-        if plan is not None:
-            promised = plan.position_efficiency["total"] if plan.cost is None else plan.efficiency
-        if not len(covered):
-            efficiency = 1.0
-        elif plan is not None:
-            efficiency = plan_efficiency(plan, LengthTable(policy.modalities, covered))
-        else:
-            padded = float(self._cost(policy.round_up(covered)).sum())
-            efficiency = float(self._cost(covered).sum()) / padded if padded else 1.0
-        return Service(len(values), len(values) - len(covered), efficiency, promised)
+        table = LengthTable(policy.modalities, covered) if len(covered) else None
+        efficiency = 1.0 if table is None else policy.efficiency(table, self._cost)
+        return Service(len(values), len(values) - len(covered), efficiency, policy.promised)

@@ -18,7 +18,7 @@ from multimodal_pad.batching.prefetch import Prefetch
 from multimodal_pad.batching.streams.batcher import StreamBatcher
 from multimodal_pad.batching.streams.intake import Intake
 from multimodal_pad.errors import PlanWarning, SampleError, StreamTimeoutError, UncoveredLengthError
-from multimodal_pad.planning.cost import TransformerCost
+from multimodal_pad.lengths.cost import TransformerCost
 from multimodal_pad.sources import Synthetic
 from tests.helpers.batches import assert_same_samples
 from tests.helpers.streams import EIGHT, texts
@@ -32,7 +32,7 @@ def targets(batches):
 
 @given(st.data(), length_tables(max_samples=40), st.integers(1, 6), st.integers(0, 12), st.booleans())
 def test_a_stream_is_every_sample_once_at_planned_shapes(data, table, rows, more, one_shot):
-    policy, samples = data.draw(policies(table)), make_samples(table)
+    policy, samples = data.draw(policies(table, rows)), make_samples(table)
     batcher = StreamBatcher(iter(samples) if one_shot else samples, policy, batch_size=rows, buffer=rows + more)
     batches = list(batcher)
     listed = policy.shapes()

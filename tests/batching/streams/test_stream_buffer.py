@@ -47,7 +47,8 @@ sizes = st.tuples(st.integers(1, 6), st.integers(0, 20)).map(lambda drawn: (draw
 
 @given(st.data(), length_tables(max_samples=80), sizes)
 def test_every_sample_comes_once_at_a_shape_that_holds_it(data, table, size):
-    policy, (rows, capacity) = data.draw(policies(table)), size
+    rows, capacity = size
+    policy = data.draw(policies(table, rows))
     listed = policy.shapes()
     came = []
     for taken in steps(StreamBuffer(policy, capacity, batch_size=rows), table.values):
@@ -81,7 +82,7 @@ def longest_wait(policy, capacity, rows, values):
 @given(st.data(), length_tables(max_samples=12), st.integers(1, 4), st.integers(0, 6), st.integers(0, 99))
 def test_none_waits_for_long(data, table, rows, more, seed):
     """Most samples are of the first rows of the table, so that the last ones are rare."""
-    policy, capacity = data.draw(policies(table)), rows + more
+    policy, capacity = data.draw(policies(table, rows)), rows + more
     rare = np.random.default_rng(seed).geometric(0.6, 40 * capacity) - 1
     values = table.values[np.minimum(rare, len(table) - 1)]
     assert longest_wait(policy, capacity, rows, values) <= (URGENT + 1) * capacity + rows
@@ -101,7 +102,8 @@ def test_many_rare_kinds_do_not_keep_each_other_waiting(monkeypatch, limit):
 @settings(max_examples=50)
 @given(st.data(), length_tables(max_samples=40), sizes, st.integers(0, 9), st.integers(0, 9))
 def test_a_rebuilt_buffer_goes_on_as_the_first_would(data, table, size, seed, epoch):
-    policy, (rows, capacity) = data.draw(policies(table)), size
+    rows, capacity = size
+    policy = data.draw(policies(table, rows))
     options = {"batch_size": rows, "seed": seed, "epoch": epoch}
     points = []
     buffer = StreamBuffer(policy, capacity, **options)
@@ -117,7 +119,7 @@ def test_a_rebuilt_buffer_goes_on_as_the_first_would(data, table, size, seed, ep
 
 @given(st.data(), length_tables(max_samples=60), st.integers(1, 6))
 def test_a_stream_that_fits_in_the_buffer_is_dealt_like_an_epoch(data, table, rows):
-    policy = data.draw(policies(table))
+    policy = data.draw(policies(table, rows, "length"))
     buffer = StreamBuffer(policy, len(table) + rows, batch_size=rows)
     came = Counter((*taken.padded, len(taken.ordinals)) for taken in steps(buffer, table.values))
     schedule = make_schedule(table, policy, batch_size=rows, grouping="length", window=1000)

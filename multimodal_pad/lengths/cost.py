@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from multimodal_pad.errors import PaddingError
-from multimodal_pad.lengths.table import check_whole
+from multimodal_pad.lengths.samples import check_whole
 
 Cost = Callable[[np.ndarray], np.ndarray]
 """``(n, M)`` lengths to ``(n,)`` costs per sample, in any unit, not below 0."""
+
+_SAMPLED = 32  # rows of lengths that tell one cost function from another
 
 
 def position_count(lengths: np.ndarray) -> np.ndarray:
@@ -42,6 +44,36 @@ def check_priced(cost: Cost, modalities: Sequence[str]) -> None:
             f"got a cost of the modalities {list(priced)} for lengths of {list(modalities)}; give both the same names "
             "in the same order"
         )
+
+
+PLAIN_COSTS: dict[str, Cost] = {"position_count": position_count, "attention_area": attention_area}
+"""The costs of this package that are functions, by what files call them."""
+
+
+def cost_name(cost: Cost) -> str:
+    """What files and errors call a cost: the plain name of one of this package, else with its module."""
+    for name, known in PLAIN_COSTS.items():
+        if cost is known:
+            return name
+    if type(cost) is TransformerCost:
+        return "TransformerCost"
+    name = getattr(cost, "__qualname__", type(cost).__qualname__)
+    return f"{getattr(cost, '__module__', type(cost).__module__)}.{name}"
+
+
+def sampled_prices(cost: Cost, count: int) -> str:
+    """What a cost says of some lengths of ``count`` modalities: it tells one from another, which can't be compared.
+
+    >>> sampled_prices(position_count, 2)[:12]
+    '39 187 261 4'
+    """
+    rows = 1 + np.arange(_SAMPLED * count).reshape(_SAMPLED, -1) * 37 % 401
+    return " ".join(f"{price:.4g}" for price in np.asarray(cost(rows), np.float64))
+
+
+def same_cost(one: Cost, other: Cost, count: int) -> bool:
+    """Whether two costs of ``count`` modalities say the same of some lengths."""
+    return one is other or sampled_prices(one, count) == sampled_prices(other, count)
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from flax import nnx
 
 from multimodal_pad import PaddedBatch, PaddingError, TransformerCost
 from multimodal_pad.compiling import device_bytes
+from multimodal_pad.lengths.cost import position_count
 from multimodal_pad.models import ModalityConfig, MultimodalTransformer, TransformerConfig
-from multimodal_pad.planning.cost import position_count
 from multimodal_pad.training import cross_entropy
 from tests.helpers.devices import on_cpu
 

@@ -1,0 +1,205 @@
+"""What a layout is: how the samples of a batch lie in its arrays, and the batch shapes that it has programs for."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import numpy as np
+
+from multimodal_pad.errors import PaddingError
+from multimodal_pad.lengths.cost import Cost
+from multimodal_pad.lengths.samples import Sample
+
+
+class Batch(Protocol):
+    """What every batch has, whatever its layout: a NamedTuple of arrays, so that ``jax.jit`` takes it as it is.
+
+    Attributes:
+        features: arrays of each modality, laid out.
+        lengths: ``{m: (B,)}`` int32, positions of each sample; 0 = missing.
+        targets: ``(B, ...)``, or None.
+        sample_mask: ``(B,)`` bool; False = an empty sample that only fills up the batch.
+        ids: int32 ``(B,)``, the numbers of the samples, -1 where one only fills up; None where not asked for.
+        shape: the batch shape.
+        layout: how the samples lie.
+        nbytes: of all arrays.
+    """
+
+    @property
+    def features(self) -> dict[str, np.ndarray]: ...  # noqa: D102  described above, like the others
+    @property
+    def lengths(self) -> dict[str, np.ndarray]: ...  # noqa: D102
+    @property
+    def targets(self) -> np.ndarray | None: ...  # noqa: D102
+    @property
+    def sample_mask(self) -> np.ndarray: ...  # noqa: D102
+    @property
+    def ids(self) -> np.ndarray | None: ...  # noqa: D102
+    @property
+    def shape(self) -> BatchShape: ...  # noqa: D102
+    @property
+    def layout(self) -> Layout: ...  # noqa: D102
+    @property
+    def nbytes(self) -> int: ...  # noqa: D102
+    def _replace(self, **fields: Any) -> Any: ...
+
+
+BatchOfLayout = Any
+"""A :class:`Batch` with what its layout has beside that, such as ``masks``."""
+
+
+class BatchShape(NamedTuple):
+    """What XLA compiles one program for.
+
+    Attributes:
+        batch_size: samples, empty ones included.
+        lengths: for each modality its name and its bucket length, in the order of the names.
+        layout: how the samples lie.
+
+    >>> str(BatchShape.of(32, {"text": 18, "audio": 66}))
+    '32 x (audio 66, text 18)'
+    """
+
+    batch_size: int
+    lengths: tuple[tuple[str, int], ...]
+    layout: Layout
+
+    @classmethod
+    def of(cls, batch_size: int, lengths: Mapping[str, int], layout: Layout | str = "padded") -> BatchShape:
+        """The shape of so many samples at these lengths; the layout may be given by its name."""
+        ordered = tuple((m, int(n)) for m, n in sorted(lengths.items()))
+        return cls(int(batch_size), ordered, layout_named(layout) if isinstance(layout, str) else layout)
+
+    @property
+    def positions(self) -> int:
+        """Positions that a batch of this shape holds, all modalities together."""
+        row = np.array([[length for _, length in self.lengths]])
+        return int(self.layout.positions(np.array([self.batch_size]), row).sum())
+
+    def price(self, cost: Cost, modalities: Sequence[str]) -> float:
+        """What a batch of this shape costs, by a cost whose columns are these modalities."""
+        lengths = dict(self.lengths)
+        row = np.array([[lengths[name] for name in modalities]])
+        return float(self.layout.price(np.array([self.batch_size]), row, cost)[0])
+
+    def __str__(self) -> str:
+        return self.layout.describe(self)
+
+
+class BatchSpec(NamedTuple):
+    """All that a step is compiled from: batch shapes, and what batches hold.
+
+    Attributes:
+        shapes: the batch shapes.
+        example: any batch: its feature shapes, dtypes and targets serve; its lengths and size don't matter.
+        fingerprint: of the plan that the shapes are of, for errors; None where they are of none.
+    """
+
+    shapes: Sequence[BatchShape]
+    example: Batch
+    fingerprint: str | None = None
+
+
+def batch_shapes(
+    batch_sizes: np.ndarray, lengths: np.ndarray, modalities: Sequence[str], layout: Layout
+) -> list[BatchShape]:
+    """Batch shapes from arrays: sizes ``(k,)``, and lengths ``(k, M)`` whose columns are the modalities."""
+    rows = zip(batch_sizes.tolist(), lengths.tolist(), strict=True)
+    return [BatchShape.of(size, dict(zip(modalities, row, strict=True)), layout) for size, row in rows]
+
+
+class Layout(ABC):
+    """How the samples of a batch lie in its arrays.
+
+    A layout is a value: equal to others of its kind, and part of each :class:`BatchShape`. All that depends on how
+    samples lie is asked of it, so that a new layout is one file, and a line where the model tells layouts apart.
+
+    Attributes:
+        name: what files and options call it.
+    """
+
+    name: str
+
+    @abstractmethod
+    def lay_out(
+        self,
+        arrays: Mapping[str, list[np.ndarray]],
+        samples: Sequence[Sample],
+        shape: BatchShape,
+        *,
+        pad_value: float | Mapping[str, float] = 0,
+        check_finite: bool = False,
+        numbers: Sequence[int],
+        with_ids: bool = False,
+    ) -> Batch:
+        """The batch of some samples, in fresh, 64-byte-aligned buffers that share nothing with the samples.
+
+        Args:
+            arrays: of each modality one per sample, alike in feature shape and dtype.
+            samples: the same samples, read for their targets.
+            shape: of the batch; empty samples fill it up.
+            pad_value: what stands where no sample is, for all modalities or per modality.
+            check_finite: look for NaN and inf in float features.
+            numbers: of the samples, for errors.
+            with_ids: whether the batch holds them too.
+
+        Raises:
+            SampleError: samples that the shape does not hold, NaN or inf, a pad value that the dtype can't hold, or
+                targets that are not alike.
+        """
+
+    @abstractmethod
+    def take_apart(self, batch: Batch) -> list[dict[str, Any]]:
+        """The samples of a batch, without those that only fill it up: views of its arrays, and the targets."""
+
+    @abstractmethod
+    def struct(self, example: Batch, shape: BatchShape, like: Callable[..., Any]) -> Any:
+        """A batch at another shape, whose arrays are ``like(array, *front)``: as the array, with these first axes."""
+
+    @abstractmethod
+    def full_lengths(self, shape: BatchShape) -> dict[str, np.ndarray]:
+        """Lengths ``{m: (B,)}`` int32 with which every position of a batch is real."""
+
+    @abstractmethod
+    def positions(self, batch_sizes: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """Positions that batches hold, ``(k, M)``, for sizes ``(k,)`` and the shapes' lengths ``(k, M)``."""
+
+    @abstractmethod
+    def price(self, batch_sizes: np.ndarray, lengths: np.ndarray, cost: Cost) -> np.ndarray:
+        """What batches cost, ``(k,)`` float64, for sizes ``(k,)`` and the shapes' lengths ``(k, M)``."""
+
+    @abstractmethod
+    def share(self, shape: BatchShape, count: int) -> BatchShape:
+        """The shape of one of ``count`` equal shares of a batch.
+
+        Raises:
+            PaddingError: the batch can't be shared out so.
+        """
+
+    @abstractmethod
+    def describe(self, shape: BatchShape) -> str:
+        """A batch shape in words."""
+
+
+L = TypeVar("L", bound=Layout)
+
+_LAYOUTS: dict[str, Layout] = {}
+
+
+def named_layout(layout: L) -> L:
+    """Make a layout known by its name, and give it back; each layout's file does so once."""
+    _LAYOUTS[layout.name] = layout
+    return layout
+
+
+def layout_named(name: str) -> Layout:
+    """The layout of this name.
+
+    Raises:
+        PaddingError: there is none.
+    """
+    if name not in _LAYOUTS:
+        raise PaddingError(f"got layout={name!r}; choose one of {sorted(_LAYOUTS)}")
+    return _LAYOUTS[name]

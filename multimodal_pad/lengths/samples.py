@@ -1,0 +1,135 @@
+"""What a sample and a source are, and what is wrong with one that does not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import numpy as np
+
+from multimodal_pad.errors import LengthError, PaddingError, SampleError
+
+TARGETS = "targets"
+"""The key of a sample that holds its targets; every other key is a modality."""
+
+
+EMPTY = -1
+"""The number of a sample that only fills up a short batch."""
+
+Sample = Mapping[str, Any]
+"""``{modality: array (length, *feature_shape), ..., "targets": array (...)}``."""
+
+
+class Source(Protocol):
+    """Anything with ``len()`` and ``[i]`` that yields samples: a list of dicts is enough.
+
+    A source that has a ``lengths`` attribute (a :class:`LengthTable`) is never read only to be
+    measured.
+    """
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> Sample: ...
+
+
+def check_names(names: Sequence[str]) -> tuple[str, ...]:
+    """The modality names as a tuple; at least one, no repeats, none called ``targets``."""
+    if isinstance(names, str):
+        raise LengthError(f"got the string {names!r} for the modalities; give a sequence of names")
+    checked = tuple(names)
+    if not checked or len(set(checked)) < len(checked) or TARGETS in checked:
+        raise LengthError(
+            f"got the modalities {list(checked)}; give at least one name, each once, "
+            f"and none of them {TARGETS!r}, which is the key of the targets"
+        )
+    return checked
+
+
+def check_whole(name: str, value: object, least: int, error: type[PaddingError] = PaddingError) -> None:
+    """Raise ``error`` unless ``value`` is a whole number of at least ``least``."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise error(f"got {name}={value!r}; it must be a whole number, at least {least}")
+
+
+def modality_names(sample: Sample) -> tuple[str, ...]:
+    """Every key of a sample that is a modality, in the sample's order."""
+    return tuple(name for name in sample if name != TARGETS)
+
+
+def check_same_modalities(sample: Sample, names: tuple[str, ...], index: int) -> None:
+    """Raise a SampleError where a sample has a modality that the first one lacks."""
+    if {*names, TARGETS}.issuperset(sample):
+        return
+    extra = [name for name in modality_names(sample) if name not in names]
+    if extra:
+        raise SampleError(
+            f"sample {index} has {extra}, which the first sample lacks (it has {list(names)}); a modality that is "
+            "missing in a sample is an array of length 0, or name the modalities that you want"
+        )
+
+
+def read_sample(source: Source, index: int) -> Sample:
+    """Sample ``index``; what the source raises goes on with a note that names the sample.
+
+    Raises:
+        SampleError: it is no mapping.
+    """
+    try:
+        sample = source[index]
+    except Exception as error:
+        error.add_note(f"while sample {index} was read")
+        raise
+    if not isinstance(sample, Mapping):
+        raise SampleError(
+            f"sample {index} is no mapping but {type(sample).__name__}; a sample is {{modality: array (length, "
+            "*feature_shape), ...}"
+        )
+    return sample
+
+
+def modality_array(sample: Sample, name: str, index: int) -> np.ndarray:
+    """The array of one modality of sample number ``index``, rank 1 or more.
+
+    Raises:
+        SampleError: the key is missing, or its value is a scalar or not numeric.
+    """
+    if name not in sample:
+        raise SampleError(
+            f"sample {index} has no {name!r}, only {sorted(sample)}; a modality that is missing "
+            "in a sample is an array of length 0, with the width and dtype of the others"
+        )
+    with _named(name, index):
+        array = np.asarray(sample[name])
+    check_array(array, name, index)
+    return array
+
+
+def target_array(sample: Sample, index: int) -> np.ndarray:
+    """The targets of sample number ``index``, which has some.
+
+    Raises:
+        SampleError: they are not an array of one shape.
+    """
+    with _named(TARGETS, index):
+        return np.asarray(sample[TARGETS])
+
+
+@contextmanager
+def _named(key: str, index: int) -> Iterator[None]:
+    """What an array fails by when it is read, with a word about whose it is."""
+    try:
+        yield
+    except ValueError as error:
+        raise SampleError(f"sample {index}, {key!r}: not an array of one shape ({error})") from None
+    except Exception as error:
+        error.add_note(f"while {key!r} of sample {index} was read")
+        raise
+
+
+def check_array(array: np.ndarray, name: str, index: int) -> None:
+    """Raise a SampleError unless the array is numeric and of rank 1 or more."""
+    if array.ndim == 0 or not (array.dtype.kind in "biuf" or array.dtype.name == "bfloat16"):
+        raise SampleError(
+            f"sample {index}, {name!r}: got shape {array.shape} and dtype {array.dtype}; "
+            "a modality is a numeric array (length, *feature_shape) or token ids (length,)"
+        )

@@ -1,0 +1,92 @@
+"""The policy of a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from multimodal_pad.lengths.cost import Cost, position_count
+from multimodal_pad.lengths.table import LengthTable
+from multimodal_pad.planning.plan import ShapePlan
+from multimodal_pad.planning.plan_fit import check_fit, plan_efficiency
+from multimodal_pad.scheduling.policy import Policy, compact
+
+
+class Planned(Policy):
+    """Each row padded to the cheapest shape of a plan that holds it.
+
+    >>> from multimodal_pad import plan_shapes
+    >>> table = LengthTable(("text", "audio"), np.array([[3, 9], [9, 3], [2, 8]]))
+    >>> Planned(plan_shapes(table, max_shapes=2)).round_up(table.values).tolist()
+    [[3, 9], [9, 3], [3, 9]]
+    """
+
+    compile_all = True
+
+    def __init__(self, plan: ShapePlan) -> None:
+        self.plan, self.modalities = plan, plan.modalities
+        self.grouping, self.cost = plan.grouping, plan.cost
+        if not plan.grouping.draws_first:
+            self.promised = plan.position_efficiency["total"] if plan.cost is None else plan.efficiency
+
+    @property
+    def fingerprint(self) -> str:
+        """That of the plan's shapes."""
+        return self.plan.shapes_fingerprint
+
+    def round_up(self, lengths: np.ndarray) -> np.ndarray:
+        """The cheapest planned shape that holds each row."""
+        lengths = np.asarray(lengths)
+        places = self.plan.place(lengths)
+        self._check_rows(lengths, places >= 0)
+        return self.plan.shapes[places]
+
+    def shapes(self) -> np.ndarray:
+        """The plan's shapes, cheapest first."""
+        return self.plan.shapes
+
+    def truncate(self, lengths: np.ndarray) -> np.ndarray:
+        """Lengths that fit; what does not is cut to the shape that keeps most of its positions."""
+        lengths = np.asarray(lengths)
+        cut = lengths.copy()
+        for row in np.flatnonzero(self.plan.place(lengths) < 0):
+            kept = np.minimum(lengths[row], self.plan.shapes)
+            cut[row] = kept[np.argmax(kept.sum(axis=1))]
+        return cut
+
+    def covers(self, lengths: np.ndarray) -> np.ndarray:
+        """Bool ``(n,)``: which rows fit a planned shape."""
+        return self.plan.covers(lengths)
+
+    def batch_sizes(self, padded: np.ndarray) -> np.ndarray:
+        """The plan's rows per batch at each of its shapes."""
+        return self.plan.batch_sizes[self.plan.place(padded)]
+
+    def number_shapes(self, blocks: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """By the numbers of the plan's shapes, without looking at distinct lengths."""
+        found, of = compact(np.concatenate([self.plan.place(block) for block in blocks]))
+        return self.plan.shapes[found], of
+
+    def efficiency(self, lengths: LengthTable, cost: Cost) -> float:
+        """In the plan's own cost, or in positions where its file could not hold it."""
+        return plan_efficiency(self.plan, lengths) if self.promised is not None else super().efficiency(lengths, cost)
+
+    def check_lengths(self, lengths: LengthTable, keep: np.ndarray | None = None) -> None:
+        """Warn where the plan keeps less than 0.9 of its efficiency on these lengths."""
+        check_fit(self.plan, lengths, keep)
+
+    @property
+    def plan_options(self) -> dict[str, Any]:
+        """Those of the plan; without the batch size where that follows from a budget, whose measure no plan knows."""
+        plan = self.plan
+        options = {"max_shapes": len(plan), "alignment": plan.alignment, "cost": plan.cost or position_count}
+        return options if plan.batch_budget is not None else {**options, "batch_size": int(plan.batch_sizes[0])}
+
+    def why_not(self, lengths: np.ndarray) -> str:
+        """What the plan says."""
+        return self.plan.why_not(lengths)
+
+    def __repr__(self) -> str:
+        return f"Planned({len(self.plan)} shapes, {self.plan.shapes_fingerprint[:12]})"

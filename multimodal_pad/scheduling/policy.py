@@ -1,0 +1,233 @@
+"""What policies and groupings are: the two things that make samples into batches of few shapes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+
+from multimodal_pad.errors import UncoveredLengthError
+from multimodal_pad.layouts.layout import Layout
+from multimodal_pad.layouts.padded import PADDED
+from multimodal_pad.lengths.cost import Cost
+from multimodal_pad.lengths.table import LengthTable
+from multimodal_pad.scheduling.steps import Steps
+
+_PROBES = 32  # rows of lengths on which a policy is told from another: functions can't be compared
+
+
+class Deal(Protocol):
+    """The batches of one epoch, window by window.
+
+    Attributes:
+        starts: int64 ``(windows + 1,)``: the number of the first step of each window, and of the steps.
+        used: the batch sizes ``(k,)`` and lengths ``(k, M)`` of the shapes that the epoch has.
+    """
+
+    starts: np.ndarray
+
+    @property
+    def used(self) -> tuple[np.ndarray, np.ndarray]: ...  # noqa: D102  described above
+
+    def window(self, number: int) -> Steps:
+        """The steps of one window."""
+        ...
+
+
+class Grouping(ABC):
+    """Which samples share a batch: a value, which the API takes by its name too.
+
+    A grouping of one's own begins here: :meth:`prepare` deals an epoch's samples to batches, and
+    :meth:`paid` says what a plan is made for.
+
+    Attributes:
+        name: what files and options call it.
+        draws_first: whether a batch is drawn before its shape is known. Then any samples may meet in a batch, and all
+            batches have one size.
+    """
+
+    name: str
+    draws_first: bool
+
+    @abstractmethod
+    def prepare(
+        self,
+        lengths: LengthTable,
+        policy: Policy,
+        *,
+        batch_size: int | None,
+        window: int,
+        seed: int,
+        cost: Cost,
+        keep: np.ndarray | None,
+    ) -> Callable[[np.ndarray, int], Deal]:
+        """Make what all epochs share.
+
+        Args:
+            lengths: the length table, covered by the policy.
+            policy: rounds up.
+            batch_size: of every batch; None where the policy says.
+            window: batches per shuffle window.
+            seed: of the order.
+            cost: tells which shape is the cheaper one.
+            keep: numbers of the samples to deal; None for all.
+
+        Returns:
+            ``(order, epoch) -> Deal``, where ``order`` is a permutation of the samples that are dealt, by their places
+            among those kept.
+        """
+
+    @abstractmethod
+    def paid(
+        self,
+        lengths: LengthTable,
+        *,
+        batch_size: int = 1,
+        seed: int = 0,
+        epoch: int = 0,
+        keep: np.ndarray | None = None,
+    ) -> Iterator[Steps]:
+        """Give what is rounded up in an epoch, every batch full: steps whose shapes are lengths as they come.
+
+        Each step pays, for every sample in it, what the shape costs that holds its lengths. ``keep`` is bool ``(N,)``.
+        """
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Policy(ABC):
+    """The rule that takes lengths to batch shapes; all that makes a run what it is.
+
+    A policy works on integer arrays ``(n, M)`` whose columns follow ``policy.modalities``; a row is a sample, or the
+    per-modality maxima of a batch. Lengths of shapes are at least 1, so that a modality that is missing in a whole
+    batch still has a static shape. A policy of one's own has :meth:`round_up`, :meth:`shapes` and :meth:`truncate`,
+    and serves wherever a built-in one does.
+
+    Attributes:
+        modalities: names of the M columns.
+        layout: how the samples of its batches lie.
+        grouping: the grouping that its shapes were chosen for; None where any will do.
+        cost: per sample, the unit that its shapes were chosen in; None where there is none.
+        compile_all: whether all of its shapes are compiled ahead, those that no epoch uses too.
+        promised: real / padded cost that its shapes were made for, with length grouping; None where it knows none.
+    """
+
+    modalities: tuple[str, ...]
+    layout: Layout = PADDED
+    grouping: Grouping | None = None
+    cost: Cost | None = None
+    compile_all: bool = False
+    promised: float | None = None
+
+    @abstractmethod
+    def round_up(self, lengths: np.ndarray) -> np.ndarray:
+        """The lengths ``(n, M)`` of the shapes that hold each row of ``lengths (n, M)``.
+
+        Raises:
+            UncoveredLengthError: a row is longer than every bucket; names row, modality, limit.
+        """
+
+    @abstractmethod
+    def shapes(self) -> np.ndarray | None:
+        """Every row that ``round_up`` can answer with, ``(k, M)``, or None where unbounded."""
+
+    @abstractmethod
+    def truncate(self, lengths: np.ndarray) -> np.ndarray:
+        """The longest lengths ``(n, M)``, at most those given, that the policy covers."""
+
+    @property
+    def finite(self) -> bool:
+        """Whether :meth:`shapes` are finitely many, which may still be very many."""
+        return True
+
+    def covers(self, lengths: np.ndarray) -> np.ndarray:
+        """Bool ``(n,)``: which rows fit a bucket."""
+        return (self.truncate(lengths) == lengths).all(axis=1)
+
+    def batch_sizes(self, padded: np.ndarray) -> np.ndarray | None:
+        """Samples per batch ``(n,)`` at each of the shapes' lengths; None where the policy leaves them open."""
+        del padded
+        return None
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of what the policy does: equal for policies that give the same shapes.
+
+        By default of its class, its shapes, and what it answers to some lengths.
+        """
+        probes = 1 + np.arange(_PROBES * len(self.modalities)).reshape(_PROBES, -1) * 37 % 401
+        rounded = self.round_up(self.truncate(probes))
+        shapes, sizes = self.shapes() if self.finite else None, self.batch_sizes(rounded)
+        answers = [None if array is None else np.asarray(array).tolist() for array in (shapes, rounded, sizes)]
+        kind = [type(self).__module__, type(self).__qualname__, self.modalities, self.layout.name]
+        return digest(json.dumps([*kind, None if self.grouping is None else self.grouping.name, *answers]))
+
+    def number_shapes(self, blocks: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """The distinct shapes ``(K, M)`` that rows of lengths round up to, and each row's among them, ``(n,)``."""
+        padded = np.concatenate([self.round_up(block).astype(np.int32) for block in blocks])
+        of = np.zeros(len(padded), np.int64)
+        for column in padded.T:
+            values, codes = compact(column)
+            of = compact(of * len(values) + codes)[1]
+        one = np.empty(int(of.max()) + 1, np.int64)
+        one[of] = np.arange(len(of))
+        return padded[one].astype(np.int64), of
+
+    def efficiency(self, lengths: LengthTable, cost: Cost) -> float:
+        """Real / padded cost of lengths that are covered, every batch full; 1 where nothing is padded."""
+        padded = float(cost(self.round_up(lengths.values)).sum())
+        return float(cost(lengths.values).sum()) / padded if padded else 1.0
+
+    def check_lengths(self, lengths: LengthTable, keep: np.ndarray | None = None) -> None:
+        """Warn where the policy was made for other lengths, and serves these (those kept) much worse."""
+        del lengths, keep  # it was made for none
+
+    @property
+    def plan_options(self) -> Mapping[str, Any]:
+        """The options of ``plan_shapes`` that its shapes were chosen with, as far as it knows them."""
+        return {}
+
+    def why_not(self, lengths: np.ndarray) -> str:
+        """What keeps a row of lengths ``(M,)``, which is not covered, out of every bucket."""
+        limits = self.truncate(lengths[None])[0]
+        column = int(np.argmax(lengths > limits))
+        return (
+            f"{self.modalities[column]!r} has {lengths[column]} positions and the longest bucket has {limits[column]}"
+        )
+
+    def _check_rows(self, lengths: np.ndarray, held: np.ndarray) -> None:
+        """Raise an UncoveredLengthError that names the first row that is not held."""
+        if not held.all():
+            row = int(np.argmin(held))
+            raise UncoveredLengthError(
+                f"row {row}: {self.why_not(lengths[row])}; add a longer bucket, or truncate or drop long samples on "
+                "purpose"
+            )
+
+
+def compact(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct numbers, ascending, and the place of each code among them; no sorting where they are small.
+
+    >>> compact(np.array([7, 3, 7]))
+    (array([3, 7]), array([1, 0, 1]))
+    """
+    top = int(codes.max()) + 1
+    if top > max(4 * len(codes), 2**16):
+        distinct, places = np.unique(codes, return_inverse=True)
+        return distinct, places
+    seen = np.zeros(top, bool)
+    seen[codes] = True
+    distinct = np.flatnonzero(seen)
+    place = np.empty(top, np.int64)
+    place[distinct] = np.arange(len(distinct))
+    return distinct, place[codes]
+
+
+def digest(text: str) -> str:
+    """SHA-256 of a text, in hexadecimal."""
+    return hashlib.sha256(text.encode()).hexdigest()
