@@ -132,12 +132,12 @@ def test_a_stream_gives_what_the_stream_batcher_gives():
 
 @pytest.mark.parametrize("buffer", [3, 7, 100])
 def test_grains_own_check_of_checkpoints_on_a_stream(buffer, monkeypatch):
-    monkeypatch.setattr("multimodal_pad.grain._CHUNK", 2)
+    monkeypatch.setattr("multimodal_pad.grain.CHUNK", 2)
     grain.experimental.assert_equal_output_after_checkpoint(make_stream(buffer=buffer))
 
 
 def test_a_stream_that_leaves_samples_out_is_resumed_too(monkeypatch):
-    monkeypatch.setattr("multimodal_pad.grain._CHUNK", 2)
+    monkeypatch.setattr("multimodal_pad.grain.CHUNK", 2)
     short = Ladder({"text": [4, 12], "audio": [4, 12]})
     with pytest.warns(UserWarning, match="it is left out"):
         grain.experimental.assert_equal_output_after_checkpoint(make_stream(policy=short, long_samples="drop"))
