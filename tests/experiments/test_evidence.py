@@ -72,7 +72,7 @@ def parts(monkeypatch):
         Path(folder, "results.json").write_text("{}", encoding="utf-8")
         return 0
 
-    monkeypatch.setattr(evidence, "_run_to_its_end", run)
+    monkeypatch.setattr(evidence, "run_to_its_end", run)
     monkeypatch.setattr(evidence, "make_sections", lambda *_: [])
     return ran
 
@@ -158,7 +158,7 @@ def test_control_c_that_the_part_has_not_had_is_handed_on(monkeypatch):
     timer = threading.Timer(2, lambda: os.kill(os.getpid(), signal.SIGINT))
     timer.start()
     with pytest.raises(KeyboardInterrupt):
-        evidence._run_to_its_end([sys.executable, "-c", "import time; time.sleep(100)"])
+        evidence.run_to_its_end([sys.executable, "-c", "import time; time.sleep(100)"])
     timer.join()
     assert time.monotonic() - begun < 50
 

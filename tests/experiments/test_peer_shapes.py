@@ -198,7 +198,7 @@ def test_the_package_deals_as_its_rule_says(rule, distribution):
 
 def test_tensorflow_refuses_what_is_longer_than_the_boundary(monkeypatch):
     tf = pytest.importorskip("tensorflow")
-    monkeypatch.setattr(bucketing, "_fitting", lambda task, *_: task.order)
+    monkeypatch.setattr(bucketing, "fitting_order", lambda task, *_: task.order)
     table = LengthTable(NAMES, np.array([[5, 4, 3], [2, 4, 3]]))
     with pytest.raises(tf.errors.DataLossError, match="pad to a smaller size"):
         run_tensorflow(task(table), "audio", 2, to_boundary=True)

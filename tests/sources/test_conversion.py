@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -262,7 +263,7 @@ def test_nothing_is_overwritten(tmp_path):
 
 
 def test_too_little_room_is_known_before_anything_is_written(tmp_path, monkeypatch):
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 1000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     with pytest.raises(OSError, match=r"out: takes 0\.00 GB, and 0\.00 GB are free in .*; make room"):
         convert({"train": [make_sample(1000)]}, tmp_path / "out")
     nothing_left(tmp_path)
