@@ -224,7 +224,9 @@ def test_arrays_that_hold_no_lengths(tmp_path):
 @pytest.mark.parametrize("grouping", ["length", "random"])
 def test_ladders_have_no_more_shapes_than_asked_for(grouping):
     for count in (1, 5, 20):
-        for name, policy in ladders_within(TABLE, count, grouping=grouping).items():
+        ladders = ladders_within(TABLE, count, grouping=grouping)
+        assert list(ladders) == ["fixed", "powers of two", "quantiles"]
+        for name, policy in ladders.items():
             row = policy_efficiency(policy, TABLE, position_count, grouping=grouping)
             assert 1 <= row.shapes <= count, name
             assert 0 < row.cost <= 1
@@ -232,7 +234,9 @@ def test_ladders_have_no_more_shapes_than_asked_for(grouping):
 
 def test_ladders_are_aligned_like_the_plan():
     alignment = {"audio": 16, "text": 3}
-    for policy in ladders_within(TABLE, 9, alignment=alignment).values():
+    ladders = ladders_within(TABLE, 9, alignment=alignment)
+    assert len(ladders) == 3
+    for policy in ladders.values():
         for name, step in alignment.items():
             assert (policy.round_up(TABLE.values)[:, TABLE.modalities.index(name)] % step == 0).all()
 

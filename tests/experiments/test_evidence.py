@@ -52,6 +52,7 @@ def test_the_committed_page_is_that_of_the_committed_results(tmp_path):
     sections = evidence.make_sections(found, folder, [])
     assert {section.anchor for section in sections} == found.keys() >= {"claims", "training", "shapes", "kernel"}
     for section in sections:
+        assert section.answer
         assert all(section.answer)
         assert all(table.rows for table in section.tables)
     page = write_page(evidence.TITLE, sections, tmp_path)

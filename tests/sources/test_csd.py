@@ -1,6 +1,5 @@
 """Segments of computational sequences."""
 
-import json
 import logging
 import shutil
 import sys
@@ -247,4 +246,3 @@ def test_progress(written):
     told = []
     open_all(written, sequences={"text": FILES["text"]}, progress=lambda *what: told.append(what))
     assert told[-1] == ("looking through all, text", 15, 15)
-    assert json.loads((written / "folds.json").read_text()) == FOLDS
