@@ -96,13 +96,13 @@ def run_parts(out: Path, only: list[str], data_dir: str | None, quick: bool, con
         command = _command(part, out, data_dir, quick)
         console.print(f"[{number}/{len(chosen)}] {part.name}: {' '.join(command[1:])}", markup=False, soft_wrap=True)
         begun = time.perf_counter()
-        if _run_to_its_end(command):
+        if run_to_its_end(command):
             raise PaddingError(f"the part {part.name} has failed; its message is above. What was finished is in {out}")
         console.print(f"    {time.perf_counter() - begun:,.0f} s", markup=False)
     return left_out
 
 
-def _run_to_its_end(command: list[str]) -> int:
+def run_to_its_end(command: list[str]) -> int:
     """The exit status; with Ctrl-C the part is waited for, so that it clears up behind itself."""
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         try:

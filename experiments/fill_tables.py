@@ -22,6 +22,7 @@ from pathlib import Path
 
 from multimodal_pad import PaddingError
 from multimodal_pad.cli import exit_status
+from multimodal_pad.output import write_file
 
 ROOT = Path(__file__).resolve().parent.parent
 END = "<!-- end of table -->"
@@ -77,7 +78,7 @@ def _run(*, check: bool) -> None:
             continue
         if check:
             raise PaddingError(f"{page}: its tables are not those of {', '.join(files)}; run experiments.fill_tables")
-        page.write_text(filled, encoding="utf-8")
+        write_file(page, filled.encode())
         print(f"Filled: {page}")
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress
 
-from multimodal_pad.output import write_folder
+from multimodal_pad.output import write_file, write_folder
 
 
 def write_results(
@@ -52,7 +52,7 @@ def write_results(
         except BaseException:
             kept = out.with_name(f"{out.name}.unfinished.json")
             with suppress(OSError):  # the disk may be full
-                kept.write_text(written, encoding="utf-8")
+                write_file(kept, written.encode())
                 console.print(f"The picture is not drawn; what was measured is kept in {kept}", markup=False)
             raise
     print(markdown(results))

@@ -8,25 +8,20 @@ from __future__ import annotations
 
 import warnings
 from collections import deque
-from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, Unpack
 
 import grain
 import numpy as np
 from absl import flags
 
 from multimodal_pad.batching.batcher import BucketBatcher, Position
-from multimodal_pad.batching.streams.buffer import StreamBuffer
-from multimodal_pad.batching.streams.intake import Intake, Waiting, pad_waiting
+from multimodal_pad.batching.streams.intake import CHUNK
+from multimodal_pad.batching.streams.options import StreamKeywords, StreamOptions
 from multimodal_pad.errors import PaddingError, PlanWarning
 from multimodal_pad.layouts.layout import BatchOfLayout
-from multimodal_pad.lengths.cost import Cost
 from multimodal_pad.lengths.samples import check_whole
-from multimodal_pad.scheduling.checks import LongSamples, check_long_samples, choose_cost
 from multimodal_pad.scheduling.policy import Policy
-
-_CHUNK = 256  # samples read before they are looked at
 
 
 class BatchMapDataset(grain.MapDataset[BatchOfLayout]):
@@ -184,14 +179,8 @@ class StreamIterDataset(grain.IterDataset[BatchOfLayout]):
     Args:
         parent: gives ``{modality: (length, *feature_shape), "targets": ...}``.
         policy: rounds lengths up to buckets; its modalities are the ones that are padded.
-        batch_size: rows of every batch; by default what the policy's plan says.
-        buffer: samples that wait at most.
-        seed: of the order.
-        long_samples: what becomes of samples that no bucket holds: ``"error"``, ``"truncate"`` or ``"drop"``; the first
-            one is told.
-        pad_value: what stands in the padding, for all modalities or per modality.
-        check_finite: look for NaN and inf in float features.
-        cost: cost per sample, for the grouping; by default the plan's, or positions.
+        options: how samples become batches, such as ``batch_size`` and ``buffer``: the fields of
+            :class:`~multimodal_pad.batching.streams.StreamOptions` beside the policy.
 
     Raises:
         PaddingError: an option out of range; from the iterator: no samples.
@@ -205,40 +194,18 @@ class StreamIterDataset(grain.IterDataset[BatchOfLayout]):
     ['2 x (text 16)', '2 x (text 8)']
     """
 
-    def __init__(
-        self,
-        parent: grain.IterDataset[Any],
-        policy: Policy,
-        *,
-        batch_size: int | None = None,
-        buffer: int = 2048,
-        seed: int = 0,
-        long_samples: LongSamples = "error",
-        pad_value: float | Mapping[str, float] = 0,
-        check_finite: bool = False,
-        cost: Cost | None = None,
-    ) -> None:
+    def __init__(self, parent: grain.IterDataset[Any], policy: Policy, **options: Unpack[StreamKeywords]) -> None:
         super().__init__(parent)
-        check_long_samples(long_samples)
-        self.policy, self.batch_size, self.buffer, self.order_seed = policy, batch_size, buffer, seed
-        self.long_samples: LongSamples = long_samples
-        self.pad_value, self.check_finite, self.cost = pad_value, check_finite, choose_cost(policy, cost)
-        self.new_buffer(0)
-
-    def new_buffer(self, batch: int) -> StreamBuffer[Waiting]:
-        """An empty buffer whose next batch has this number."""
-        return StreamBuffer(
-            self.policy, self.buffer, batch_size=self.batch_size, cost=self.cost, seed=self.order_seed, batch=batch
-        )
+        self.stream_options = StreamOptions(policy, **options)
 
     def __iter__(self) -> grain.DatasetIterator[BatchOfLayout]:
-        return _StreamIterator(self._parent.__iter__(), self)
+        return _StreamIterator(self._parent.__iter__(), self.stream_options)
 
 
 class _StreamIterator(grain.DatasetIterator[BatchOfLayout]):
-    def __init__(self, parent: grain.DatasetIterator[Any], dataset: StreamIterDataset) -> None:
+    def __init__(self, parent: grain.DatasetIterator[Any], options: StreamOptions) -> None:
         super().__init__(parent)
-        self._dataset, self._intake = dataset, Intake(dataset.policy, dataset.long_samples)
+        self._options, self._intake = options, options.new_intake()
         self._begin(0, 0, 0)
 
     def __next__(self) -> BatchOfLayout:
@@ -246,10 +213,8 @@ class _StreamIterator(grain.DatasetIterator[BatchOfLayout]):
         while not self._buffer.ready:
             if self._finished:
                 raise StopIteration
-            self._fill(min(self._buffer.room, _CHUNK))
-        dataset = self._dataset
-        taken = self._buffer.take()
-        return pad_waiting(taken, dataset.policy.modalities, dataset.pad_value, check_finite=dataset.check_finite)
+            self._fill(min(self._buffer.room, CHUNK))
+        return self._options.lay_out(self._buffer.take())
 
     def get_state(self) -> dict[str, Any]:
         held = self._buffer.held
@@ -274,7 +239,7 @@ class _StreamIterator(grain.DatasetIterator[BatchOfLayout]):
         self._begin(state["parent_added"], state["parent_number"], state["batch"])
         held = set(map(int, filter(None, state["held"].split(","))))
         while self._number < state["number"] and not self._finished:
-            self._fill(min(_CHUNK, state["number"] - self._number), held)
+            self._fill(min(CHUNK, state["number"] - self._number), held)
         if (self._added, self._number) != (state["added"], state["number"]):
             raise PaddingError(
                 f"got the state of {state['number']} samples read and {state['added']} kept, and the dataset now gives "
@@ -286,7 +251,7 @@ class _StreamIterator(grain.DatasetIterator[BatchOfLayout]):
 
     def _begin(self, added: int, number: int, batch: int) -> None:
         """An empty buffer, before the sample that the parent gives next."""
-        self._buffer = self._dataset.new_buffer(batch)
+        self._buffer = self._options.new_buffer(batch=batch)
         self._added, self._number, self._finished = added, number, False
         self._read: list[tuple[int, Any]] = []  # samples that are not looked at yet
         # States of the parent, each with the numbers of samples kept and read before it.

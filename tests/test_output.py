@@ -4,7 +4,8 @@ import threading
 
 import pytest
 
-from multimodal_pad.output import write_file
+from multimodal_pad import PaddingError
+from multimodal_pad.output import write_file, write_folder
 
 
 def test_a_file_is_replaced(tmp_path):
@@ -43,3 +44,28 @@ def test_threads_write_one_file(tmp_path):
         thread.join()
     assert (tmp_path / "file").read_bytes() in values
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_folder_is_whole_or_not_there(tmp_path):
+    def interrupted():
+        with write_folder(tmp_path / "run") as folder:
+            (folder / "half").write_text("")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert list(tmp_path.iterdir()) == []
+    with write_folder(tmp_path / "run") as folder:
+        (folder / "whole").write_text("")
+    assert [path.name for path in tmp_path.rglob("*")] == ["run", "whole"]
+    with pytest.raises(FileExistsError, match="name another folder"), write_folder(tmp_path / "run"):
+        pass
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(PaddingError, match=r"can't be written .*; name another folder"),
+        write_folder(tmp_path / "file" / "run"),
+    ):
+        pass

@@ -128,12 +128,12 @@ def deal_bucketed(task: Task, key: str, count: int, *, to_boundary: bool) -> Ste
     edges, column = quantile_edges(task, key, count), task.column(key)
     if not to_boundary:
         return pad_to_maxima(task, into_buckets(column, edges, task.order, task.batch_size))
-    batches = into_buckets(column, edges, _fitting(task, key, edges), task.batch_size)
+    batches = into_buckets(column, edges, fitting_order(task, key, edges), task.batch_size)
     padded = edges[np.searchsorted(edges, [column[ids[0]] for ids in batches])]
     return to_steps(batches, np.repeat(padded[:, None], len(task.lengths.modalities), axis=1))
 
 
-def _fitting(task: Task, key: str, edges: np.ndarray) -> np.ndarray:
+def fitting_order(task: Task, key: str, edges: np.ndarray) -> np.ndarray:
     """The order without those that have a modality longer than the key's boundary."""
     limits = edges[np.searchsorted(edges, task.column(key))]
     return task.order[(task.lengths.values.max(axis=1) <= limits)[task.order]]
@@ -145,7 +145,7 @@ def run_tensorflow(task: Task, key: str, count: int, *, to_boundary: bool) -> St
     tf = import_module("tensorflow")
     names, values = task.lengths.modalities, tf.constant(np.maximum(task.lengths.values, 1))
     edges = quantile_edges(task, key, count)
-    order = _fitting(task, key, edges) if to_boundary else task.order
+    order = fitting_order(task, key, edges) if to_boundary else task.order
     boundaries = (edges + 1 if to_boundary else edges[:-1] + 1).tolist()
 
     def element(index: Any) -> dict[str, Any]:

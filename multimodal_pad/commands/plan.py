@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -143,7 +142,7 @@ def _plan(options: argparse.Namespace) -> None:
     price = _price(cost, batch_size, options.batch_overhead)
     rows = {name: policy_efficiency(policy, lengths, cost, price=price, **batches) for name, policy in policies.items()}
     if options.plot is not None:
-        _draw(plan, lengths, options.plot, {name: row for name, row in rows.items() if name != "planned"})
+        plot_plan(plan, lengths, options.plot, {name: row for name, row in rows.items() if name != "planned"})
     if options.out is not None:
         plan.save(options.out, overwrite=options.overwrite)
     console.print(str(plan), markup=False, highlight=False, soft_wrap=True)
@@ -228,11 +227,3 @@ def _comparison(plan: ShapePlan, rows: dict[str, PolicyEfficiency]) -> Table:
         shares = [f"{share:.3f}" for share in (row.cost, *row.positions)]
         table.add_row(name, f"{row.shapes:,}", *shares, f"{row.padded_cost / rows['planned'].padded_cost:.2f} x")
     return table
-
-
-def _draw(plan: ShapePlan, lengths: LengthTable, path: Path, others: dict[str, PolicyEfficiency]) -> None:
-    """Draw aside and rename, so that the picture is there whole or not at all."""
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
-        aside = Path(folder, path.name)
-        plot_plan(plan, lengths, aside, others)
-        aside.replace(path)

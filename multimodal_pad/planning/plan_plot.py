@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from importlib.util import find_spec
 from itertools import combinations
@@ -12,6 +13,7 @@ import numpy as np
 
 from multimodal_pad.errors import PaddingError
 from multimodal_pad.lengths.table import LengthTable
+from multimodal_pad.output import write_file
 from multimodal_pad.planning.comparison import PolicyEfficiency
 from multimodal_pad.planning.plan import ShapePlan
 
@@ -33,7 +35,7 @@ def check_plots(path: str | Path) -> None:
 def plot_plan(
     plan: ShapePlan, lengths: LengthTable, path: str | Path, others: Mapping[str, PolicyEfficiency] | None = None
 ) -> None:
-    """Draw a plan over the lengths it was made for.
+    """Draw a plan over the lengths it was made for; the file is there whole or not at all.
 
     Args:
         plan: the plan.
@@ -61,7 +63,9 @@ def plot_plan(
         else:
             _draw_one(axes[0], plan, values[:, 0])
         _draw_curve(axes[-1], plan, others or {})
-        figure.savefig(path, dpi=150)
+        picture = io.BytesIO()
+        figure.savefig(picture, format=Path(path).suffix[1:].lower(), dpi=150)
+    write_file(Path(path), picture.getvalue())
 
 
 def _draw_pair(axes: Any, plan: ShapePlan, values: np.ndarray, across: int, up: int) -> None:

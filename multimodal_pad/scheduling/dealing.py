@@ -16,6 +16,7 @@ from multimodal_pad.layouts.layout import BatchShape, batch_shapes
 from multimodal_pad.lengths.cost import Cost
 from multimodal_pad.lengths.samples import EMPTY
 from multimodal_pad.lengths.table import LengthTable
+from multimodal_pad.scheduling.filling import share_out
 from multimodal_pad.scheduling.policy import Policy
 from multimodal_pad.scheduling.steps import Steps
 
@@ -210,44 +211,3 @@ def _lay_out(kinds: Kinds, counts: np.ndarray, samples: int) -> tuple[list[np.nd
         rows = np.bincount(windows[-1][:, 0], windows[-1][:, 2], minlength=len(counts))
         steps.append(int(np.ceil(rows / kinds.batch_sizes).sum()))
     return windows, steps
-
-
-def share_out(
-    counts: np.ndarray, shapes: np.ndarray, sizes: np.ndarray, *, last: bool
-) -> tuple[np.ndarray, list[tuple[int, int, int]]]:
-    """What becomes of so many samples of each kind: how many go in batches of their own shape, and who is lent.
-
-    What does not fill a batch waits. Where nobody may wait any longer, or over half would, batches are filled up, from
-    the most expensive shape on, with samples of the next smaller ones: their rows are paid for anyway. So what stays
-    short in the end is a batch of the cheapest shapes.
-
-    Args:
-        counts: int64 ``(K,)``: samples of each kind.
-        shapes: int64 ``(K, M)``: cheapest first.
-        sizes: int64 ``(K,)``: rows of a batch of each.
-        last: nobody may wait.
-
-    Returns:
-        Samples ``(K,)`` that stay with their kind, and ``(kind, kind that lends, samples)`` for the others.
-
-    >>> shapes, sizes = np.array([[4], [8]]), np.array([4, 4])
-    >>> share_out(np.array([7, 5]), shapes, sizes, last=False)[0].tolist()
-    [4, 4]
-    >>> own, lent = share_out(np.array([7, 5]), shapes, sizes, last=True)
-    >>> own.tolist(), lent
-    ([4, 5], [(1, 0, 3)])
-    """
-    if not last and 2 * (counts % sizes).sum() <= counts.sum():
-        return counts - counts % sizes, []
-    own, lent = counts.copy(), []
-    for kind in reversed(range(len(own))):
-        wanted = int(-own[kind] % sizes[kind])
-        below = np.flatnonzero((own[:kind] > 0) & (shapes[:kind] <= shapes[kind]).all(axis=1))[::-1]
-        taken = np.diff(np.minimum(np.cumsum(own[below]), wanted), prepend=0)
-        if not last and taken.sum() < wanted:
-            own[kind] -= own[kind] % sizes[kind]
-            continue
-        lenders = zip(below[taken > 0].tolist(), taken[taken > 0].tolist(), strict=True)
-        lent += [(kind, source, count) for source, count in lenders]
-        own[below] -= taken
-    return own, lent

@@ -1,6 +1,7 @@
 import math
 from dataclasses import replace
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from multimodal_pad import (
     plan_shapes,
     position_count,
 )
-from multimodal_pad.compiling import CompileLog, StepTable, calibrate, calibration, events, typical_shapes
+from multimodal_pad.compiling import CompileLog, StepTable, calibrate, calibration, typical_shapes
 from multimodal_pad.compiling.warming import compile_all
 from multimodal_pad.sources import Synthetic
 
@@ -103,7 +104,9 @@ def test_a_step_may_give_the_state_alone_and_must_give_it():
 def test_programs_from_the_cache_count_as_compiled(monkeypatch):
     def compile_from_cache(jobs, state, **options):
         steps = compile_all(jobs, state, **options)
-        events._listeners.emit(events.CompileEvent("backend", "x", 0.1, events.CacheUse(1, 1, 0.1, 20.0)))
+        jax.monitoring.record_event("/jax/compilation_cache/cache_hits")
+        jax.monitoring.record_event_duration_secs("/jax/compilation_cache/compile_time_saved_sec", 20.0)
+        jax.monitoring.record_event_duration_secs("/jax/core/compile/backend_compile_duration", 0.1, fun_name="x")
         return steps
 
     monkeypatch.setattr(calibration, "compile_all", compile_from_cache)

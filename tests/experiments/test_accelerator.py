@@ -371,10 +371,12 @@ def test_everything_runs_on_the_cpu(tmp_path, monkeypatch):
     results = json.loads((out / "results.json").read_text(encoding="utf-8"))
     assert set(results["unfinished"]) <= {"torch"}
     found = results["parts"]
+    assert found["checks"]["rows"]
     for row in found["checks"]["rows"]:
         assert row["nan_changes"] == row["repeat_changes"] == 0
         assert max(row["output_apart"], row["gradient_apart"]) < (1e-5 if row["dtype"] == "float32" else 0.1)
     for name in report.MODELS:
+        assert found[name]["steps"]
         assert all(len(row["step_ms"]) and row["real_flops"] < row["padded_flops"] for row in found[name]["steps"])
         assert set(found[name]["layouts"]) == set(quick(Config()).layouts)
         for layout in found[name]["layouts"].values():

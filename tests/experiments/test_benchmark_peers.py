@@ -165,4 +165,6 @@ def test_the_twin_learns_as_the_model_does():
         ours.append(float(metrics.loss))
         theirs.append(float(twin.train_step(other, optimizer, *padded)))
     np.testing.assert_allclose(ours, theirs, rtol=1e-4)
-    assert all(torch.isfinite(p.grad).all() for p in other.parameters() if p.grad is not None)
+    gradients = [p.grad for p in other.parameters() if p.grad is not None]
+    assert gradients
+    assert all(torch.isfinite(gradient).all() for gradient in gradients)

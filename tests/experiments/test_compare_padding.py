@@ -10,7 +10,6 @@ from experiments.compare_measure import predict_seconds
 from experiments.compare_padding import main, parse_arguments, parse_policy
 from experiments.compare_report import against_ladder, markdown
 from multimodal_pad import PaddingError
-from multimodal_pad.output import write_folder
 
 ROW_KEYS = {
     "policy",
@@ -206,19 +205,3 @@ def test_predictions_never_fall_with_work():
     work = np.array([[1.0, 1], [1, 4]])
     cheap, dear = predict_seconds(work, np.array([4.0, 1]), work)
     assert 0 < cheap <= dear
-
-
-def test_a_folder_is_whole_or_not_there(tmp_path):
-    def interrupted():
-        with write_folder(tmp_path / "run") as folder:
-            (folder / "half").write_text("")
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
-    assert list(tmp_path.iterdir()) == []
-    with write_folder(tmp_path / "run") as folder:
-        (folder / "whole").write_text("")
-    assert [path.name for path in tmp_path.rglob("*")] == ["run", "whole"]
-    with pytest.raises(FileExistsError, match="name another folder"), write_folder(tmp_path / "run"):
-        pass

@@ -69,5 +69,17 @@ def test_meld_quality(tmp_path):
     assert meld_quality.main(["--quick"]) == 2
 
 
-def test_spreads():
-    assert meld_quality._spread(np.array([0.5, 0.6])) == "0.550 ± 0.071"
+@pytest.mark.parametrize(
+    ("scores", "shown", "difference"),
+    [
+        ({"planned": [0.5, 0.6], "fixed": [0.5, 0.5]}, ["0.550 ± 0.071", "0.500 ± 0.000"], "+0.050 ± 0.071"),
+        ({"planned": [0.5], "fixed": [0.6]}, ["0.500", "0.600"], "-0.100"),
+    ],
+)
+def test_means_and_deviations_over_the_seeds(scores, shown, difference):
+    rest = {"padding_efficiency": {"text": 1}, "shapes": 1, "seconds": 1, "parameters": 1}
+    rows = [{"padding": p, "test": {"weighted_f1": s}, **rest} for p, values in scores.items() for s in values]
+    seeds = list(range(len(scores["fixed"])))
+    table = meld_quality.table({"config": {"seeds": seeds}, "rows": rows, "floors": {}, "samples": {"train": 9}})
+    assert [row[1] for row in table.rows[:2]] == shown
+    assert f"planned less fixed, by seed: {difference}" in table.note

@@ -52,6 +52,7 @@ def test_the_committed_page_is_that_of_the_committed_results(tmp_path):
     sections = evidence.make_sections(found, folder, [])
     assert {section.anchor for section in sections} == found.keys() >= {"claims", "training", "shapes", "kernel"}
     for section in sections:
+        assert section.answer
         assert all(section.answer)
         assert all(table.rows for table in section.tables)
     page = write_page(evidence.TITLE, sections, tmp_path)
@@ -72,7 +73,7 @@ def parts(monkeypatch):
         Path(folder, "results.json").write_text("{}", encoding="utf-8")
         return 0
 
-    monkeypatch.setattr(evidence, "_run_to_its_end", run)
+    monkeypatch.setattr(evidence, "run_to_its_end", run)
     monkeypatch.setattr(evidence, "make_sections", lambda *_: [])
     return ran
 
@@ -158,7 +159,7 @@ def test_control_c_that_the_part_has_not_had_is_handed_on(monkeypatch):
     timer = threading.Timer(2, lambda: os.kill(os.getpid(), signal.SIGINT))
     timer.start()
     with pytest.raises(KeyboardInterrupt):
-        evidence._run_to_its_end([sys.executable, "-c", "import time; time.sleep(100)"])
+        evidence.run_to_its_end([sys.executable, "-c", "import time; time.sleep(100)"])
     timer.join()
     assert time.monotonic() - begun < 50
 

@@ -107,10 +107,11 @@ def test_megabatches_are_fifty_batches_or_four_in_all():
     lengths = np.random.default_rng(0).permutation(np.arange(1, 4001))
     order = group_by_length(lengths, np.arange(4000), 4)
     places = np.flatnonzero(np.diff(lengths[order]) > 0) + 1
-    assert set(places[1:]) <= set(range(200, 4000, 200))
+    assert places[-19:].tolist() == list(range(200, 4000, 200))
+    assert len(places) <= 20, "only the sample that gave way to the longest stands out of order"
     assert lengths[order[0]] == 4000
     places = np.flatnonzero(np.diff(lengths[group_by_length(lengths, np.arange(4000), 40)]) > 0) + 1
-    assert set(places[1:]) <= set(range(1000, 4000, 1000))
+    assert places[-3:].tolist() == list(range(1000, 4000, 1000))
 
 
 def test_buckets_by_hand():
@@ -199,7 +200,7 @@ def test_the_package_deals_as_its_rule_says(rule, distribution):
 
 def test_tensorflow_refuses_what_is_longer_than_the_boundary(monkeypatch):
     tf = pytest.importorskip("tensorflow")
-    monkeypatch.setattr(bucketing, "_fitting", lambda task, *_: task.order)
+    monkeypatch.setattr(bucketing, "fitting_order", lambda task, *_: task.order)
     table = LengthTable(NAMES, np.array([[5, 4, 3], [2, 4, 3]]))
     with pytest.raises(tf.errors.DataLossError, match="pad to a smaller size"):
         run_tensorflow(task(table), "audio", 2, to_boundary=True)

@@ -25,6 +25,7 @@ def test_the_results_say_how_good_plans_are(quick):
     assert [row["shapes"] for row in results["plans"]] == [1, 4, 8, 16, 32]
     efficiencies = [row["efficiency"] for row in results["plans"]]
     assert efficiencies == sorted(efficiencies)
+    assert results["transfers"]
     for row in results["transfers"]:
         assert row["efficiency"] <= row["own_efficiency"] * 1.01
     (large,) = results["large"]

@@ -197,7 +197,7 @@ def write_csd(folder: Path, *, seed: int = 0) -> Written:
         for video, count in videos.items()
     }
     labels = {video: rng.integers(-15, 16, (len(rows), 1)) / 5 for video, rows in segments.items()}
-    _write_sequence(folder / LABELS, "Opinion Segment Labels", {v: (labels[v], segments[v]) for v in videos})
+    write_sequence(folder / LABELS, "Opinion Segment Labels", {v: (labels[v], segments[v]) for v in videos})
     truth: dict[str, dict[str, Any]] = {
         f"{video}[{row}]": {"id": f"{video}[{row}]", "targets": np.float32(labels[video][row, 0])}
         for video, rows in segments.items()
@@ -226,17 +226,18 @@ def write_csd(folder: Path, *, seed: int = 0) -> Written:
                 features, intervals = features[order], intervals[order]
             if not missing:
                 entries[video] = (features, intervals)
-        _write_sequence(folder / file, root, entries)
+        write_sequence(folder / file, root, entries)
     for sample in truth.values():
         written.splits[split_of[sample["id"].split("[")[0]]].append(sample)
     words = {video: (np.full((2, 1), b"word", "S32"), segments[video][:2]) for video in videos}
-    _write_sequence(folder / "CMU_MOSI_TimestampedWords.csd", "words", words)
+    write_sequence(folder / "CMU_MOSI_TimestampedWords.csd", "words", words)
     (folder / "folds.json").write_text(json.dumps(FOLDS))
     assert h5py.is_hdf5(folder / LABELS)
     return written
 
 
-def _write_sequence(path: Path, root: str, entries: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> None:
+def write_sequence(path: Path, root: str, entries: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> None:
+    """A computational sequence as the CMU SDK writes it: features and intervals of each entry."""
     import h5py
 
     with h5py.File(path, "w") as file:

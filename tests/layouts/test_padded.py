@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multimodal_pad import LengthTable, pad_samples, unpad
+from multimodal_pad import pad_samples, unpad
 from multimodal_pad.errors import SampleError
 from tests.helpers.batches import assert_same_samples
 from tests.strategies import length_tables, make_samples
@@ -143,8 +143,3 @@ def test_check_finite(value):
     with pytest.raises(SampleError, match="sample 1, 'audio': position 2 holds NaN or inf"):
         pad_samples(samples, check_finite=True)
     assert np.isnan(pad_samples(samples).features["audio"]).any() == np.isnan(value)
-
-
-def test_lengths_of_the_samples_are_those_of_the_table():
-    table = LengthTable(("text", "audio"), np.array([[2, 3], [0, 1]]))
-    assert LengthTable.measure(make_samples(table)).values.tolist() == table.values.tolist()

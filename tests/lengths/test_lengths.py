@@ -1,8 +1,12 @@
+import pickle
+
 import numpy as np
 import pytest
 
 from multimodal_pad import LengthTable
 from multimodal_pad.errors import LengthError, SampleError
+from multimodal_pad.sources import Synthetic
+from tests.strategies import make_samples
 
 
 def test_measure_reads_lengths_in_the_order_of_the_first_sample():
@@ -80,3 +84,28 @@ def test_measure_names_the_sample_that_has_more_than_the_first():
 def test_measure_refuses_what_is_not_a_sequence_of_numbers(value):
     with pytest.raises(SampleError, match="sample 0, 'text'"):
         LengthTable.measure([{"text": value}])
+
+
+def test_an_array_that_may_still_change_is_copied():
+    values = np.ones((3, 1), np.int64)
+    table = LengthTable(("text",), values)
+    values[0] = 9
+    assert table.values[0] == 1
+
+
+def test_a_memory_mapped_table_is_mapped_in_other_processes_too(tmp_path):
+    values = Synthetic(1000).lengths.values
+    np.save(tmp_path / "lengths.npy", values)
+    mapped = LengthTable(("text", "audio", "visual"), np.load(tmp_path / "lengths.npy", mmap_mode="r"))
+    plain = LengthTable(mapped.modalities, values)
+    sent = pickle.dumps(mapped)
+    assert len(sent) < 1000 < len(pickle.dumps(plain))
+    for table in (pickle.loads(sent), pickle.loads(pickle.dumps(plain))):
+        np.testing.assert_array_equal(table.values, values)
+        assert not table.values.flags.writeable
+        assert table.modalities == mapped.modalities
+
+
+def test_lengths_of_the_samples_are_those_of_the_table():
+    table = LengthTable(("text", "audio"), np.array([[2, 3], [0, 1]]))
+    assert LengthTable.measure(make_samples(table)).values.tolist() == table.values.tolist()

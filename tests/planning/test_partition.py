@@ -25,7 +25,9 @@ def cheapest_runs(costs, weights, k):
 def test_runs_equal_every_cut_tried(pairs):
     pairs = np.array(sorted(pairs))
     costs, weights = pairs[:, 0].astype(float), pairs[:, 1]
-    for k, (total, ends) in enumerate(islice(optimal_runs(costs, weights), 10), 1):
+    found = list(islice(optimal_runs(costs, weights), 10))
+    assert len(found) == 10
+    for k, (total, ends) in enumerate(found, 1):
         assert total == pytest.approx(cheapest_runs(costs, weights, k))
         assert len(ends) <= k
         assert ends[-1] == len(costs) - 1
@@ -39,7 +41,9 @@ def test_runs_of_many_costs_equal_the_quadratic_recurrence():
     costs, weights = np.sort(rng.pareto(1.2, 300)), rng.integers(1, 9, 300)
     running = np.append(0, np.cumsum(weights))
     totals = np.append(0, costs) * running
-    for k, (total, _) in enumerate(islice(optimal_runs(costs, weights), 12), 1):
+    found = list(islice(optimal_runs(costs, weights), 12))
+    assert len(found) == 12
+    for k, (total, _) in enumerate(found, 1):
         if k > 1:
             charge = np.append(0, costs)[None] * (running[None] - running[:, None])
             totals = np.where(np.tri(301, dtype=bool).T, totals[:, None] + charge, np.inf).min(axis=0)

@@ -36,12 +36,10 @@ def test_a_batch_overhead_prefers_fuller_batches():
     np.testing.assert_allclose(dear.costs, dear.shapes.sum(axis=1) + 1e5 / dear.batch_sizes)
 
 
-@given(length_tables(max_samples=40), st.integers(1, 4), st.integers(1, 8), st.integers(100, 2000))
-def test_the_batch_budget_holds_for_every_batch(table, k, multiple, limit):
+@given(length_tables(max_samples=40), st.integers(1, 4), st.integers(1, 8), st.integers(0, 2000))
+def test_the_batch_budget_holds_for_every_batch(table, k, multiple, more):
+    limit = multiple * np.maximum(table.values.max(axis=0), 1).sum() + more  # or one shape may not hold all
     budget = BatchBudget(limit, multiple=multiple, largest=64)
-    too_long = (budget.sizes(np.maximum(table.values, 1)) < 1).any()
-    if too_long or budget.sizes(np.maximum(table.values.max(axis=0), 1)[None])[0] < 1:
-        return  # refused, as test_bad_options shows, or perhaps
     plan = plan_shapes(table, max_shapes=k, batch_size=budget)
     schedule = make_schedule(table, Planned(plan), window=2)
     assert (schedule.batch_sizes * schedule.shapes.sum(axis=1) <= limit).all()

@@ -103,8 +103,3 @@ def test_grain(names):
     assert sum(1 for _ in names["batches"]) >= 80
     exec(second, names)
     assert sum(int(batch.sample_mask.sum()) for batch in names["batches"]) == 60
-
-
-def test_files_that_the_page_shows_are_there():
-    for link in re.findall(r"\]\(([^)#:]+)\)", TEXT):
-        assert (ROOT / "docs" / link).is_file(), link

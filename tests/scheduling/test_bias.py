@@ -44,6 +44,7 @@ def test_values_are_explained_by_shapes_as_their_variance_is():
 def test_random_batches_show_no_bias():
     report = make_schedule(TABLE, Fixed.longest(TABLE), batch_size=16, grouping="random").bias_report()
     assert report.label_on_shape is None
+    assert list(report.adjacent_correlation) == list(report.within_batch_spread) == list(TABLE.modalities)
     for bias in report.adjacent_correlation.values():
         assert abs(bias.scheduled) < 4 / np.sqrt(125)
     for bias in report.within_batch_spread.values():

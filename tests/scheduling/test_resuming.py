@@ -175,4 +175,5 @@ def test_the_ledger_begins_anew_where_a_run_is_resumed():
 def test_grouping_at_random_knows_no_window_and_no_cost():
     one = make_batcher(grouping="random", window=9, cost=lambda x: 999 - x.sum(axis=1))
     other = make_batcher(grouping="random")
-    other.restore(one.state())
+    assert other.restore(one.state()) == (0, 0)
+    assert other.state() == one.state()

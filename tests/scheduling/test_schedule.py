@@ -1,4 +1,3 @@
-import pickle
 from collections import Counter
 
 import numpy as np
@@ -195,13 +194,6 @@ def test_a_memory_mapped_table_stays_one(tmp_path):
     assert mapped.fingerprint == table.fingerprint
 
 
-def test_an_array_that_may_still_change_is_copied():
-    values = np.ones((3, 1), np.int64)
-    table = LengthTable(("text",), values)
-    values[0] = 9
-    assert table.values[0] == 1
-
-
 def test_length_grouping_of_too_many_shapes_is_refused(monkeypatch):
     monkeypatch.setattr("multimodal_pad.scheduling.dealing.MOST_KINDS", 5)
     table = LengthTable(("text",), np.arange(7)[:, None])  # 0 is padded as 1 is
@@ -230,16 +222,3 @@ def test_steps_that_cannot_be(start, stop):
     schedule = make_schedule(LengthTable(("text",), np.ones((9, 1), int)), Fixed({"text": 1}), batch_size=2)
     with pytest.raises(PaddingError, match=f"got the steps from {start} up to {stop}"):
         schedule.steps(start, stop)
-
-
-def test_a_memory_mapped_table_is_mapped_in_other_processes_too(tmp_path):
-    values = Synthetic(1000).lengths.values
-    np.save(tmp_path / "lengths.npy", values)
-    mapped = LengthTable(("text", "audio", "visual"), np.load(tmp_path / "lengths.npy", mmap_mode="r"))
-    plain = LengthTable(mapped.modalities, values)
-    sent = pickle.dumps(mapped)
-    assert len(sent) < 1000 < len(pickle.dumps(plain))
-    for table in (pickle.loads(sent), pickle.loads(pickle.dumps(plain))):
-        np.testing.assert_array_equal(table.values, values)
-        assert not table.values.flags.writeable
-        assert table.modalities == mapped.modalities

@@ -1,6 +1,5 @@
 """Segments of computational sequences."""
 
-import json
 import logging
 import shutil
 import sys
@@ -10,7 +9,7 @@ import pytest
 
 from multimodal_pad.errors import LengthError, PaddingError, SourceError
 from multimodal_pad.sources import Csd
-from tests.helpers.corpora import CSD, FOLDS, LABELS, _write_sequence, write_csd
+from tests.helpers.corpora import CSD, FOLDS, LABELS, write_csd, write_sequence
 
 h5py = pytest.importorskip("h5py")
 
@@ -50,8 +49,8 @@ def test_frames_belong_to_the_segment_that_they_overlap(written):
 
 def test_frames_come_in_the_order_of_their_starts(tmp_path):
     times = np.array([[2, 3], [0, 1], [1, 2], [3, 4.0]])
-    _write_sequence(tmp_path / "a.csd", "a", {"v": (np.arange(4.0).reshape(4, 1), times)})
-    _write_sequence(tmp_path / "l.csd", "l", {"v": (np.zeros((2, 1)), np.array([[0.5, 3.0], [1.0, 2.0]]))})
+    write_sequence(tmp_path / "a.csd", "a", {"v": (np.arange(4.0).reshape(4, 1), times)})
+    write_sequence(tmp_path / "l.csd", "l", {"v": (np.zeros((2, 1)), np.array([[0.5, 3.0], [1.0, 2.0]]))})
     source = Csd(tmp_path, sequences={"a": "a.csd"}, labels="l.csd")
     assert source[0]["a"].ravel().tolist() == [1, 2, 0]
     assert source[1]["a"].ravel().tolist() == [2]  # touching a segment is not overlapping it
@@ -94,7 +93,7 @@ def test_damaged_blocks_are_named_by_file_and_video(written):
 
 def test_two_entries_that_come_to_one_segment(written):
     rows = np.array([[0, 1.0]])
-    _write_sequence(written / "twice.csd", "l", {"v0": (np.ones((1, 1)), rows), "v0[0]": (np.ones((1, 1)), rows)})
+    write_sequence(written / "twice.csd", "l", {"v0": (np.ones((1, 1)), rows), "v0[0]": (np.ones((1, 1)), rows)})
     with pytest.raises(SourceError, match=r"twice\.csd: samples 0 and 1 are both called 'v0\[0\]'"):
         open_all(written, labels="twice.csd")
 
@@ -121,11 +120,11 @@ def test_folds_that_are_no_json(written, text):
 def test_sequences_that_are_cut_already(written):
     """``video[row]`` as an entry of its own holds the frames of that segment."""
     frames = {f"v0[{row}]": (np.full((row + 2, 3), row), np.arange(2.0 * row + 4).reshape(-1, 2)) for row in range(2)}
-    _write_sequence(written / "cut.csd", "cut", frames)
+    write_sequence(written / "cut.csd", "cut", frames)
     source = open_all(written, sequences={"cut": "cut.csd"})
     assert source.lengths.values.ravel().tolist() == [2, 3] + [0] * 13
     assert source[1]["cut"].tolist() == [[1, 1, 1]] * 3
-    _write_sequence(written / "labels2.csd", "l", {"v0[1]": (np.array([[2.5]]), np.array([[0, 9.0]]))})
+    write_sequence(written / "labels2.csd", "l", {"v0[1]": (np.array([[2.5]]), np.array([[0, 9.0]]))})
     source = open_all(written, sequences={"cut": "cut.csd"}, labels="labels2.csd")
     assert (source.ids, source.lengths.values.tolist(), source.targets.tolist()) == (["v0[1]"], [[3]], [2.5])
 
@@ -140,7 +139,7 @@ def test_segments_of_no_duration_are_left_out_and_reported(written, caplog):
 
 
 def test_a_column_of_the_labels(written):
-    _write_sequence(
+    write_sequence(
         written / "two.csd", "two", {"v0": (np.array([[1.0, 5.0], [2.0, 6.0]]), np.array([[0, 1.0], [1, 2]]))}
     )
     assert open_all(written, labels="two.csd", label_column=1).targets.tolist() == [5, 6]
@@ -207,7 +206,7 @@ def test_words_are_not_features(written):
 
 
 def test_a_sequence_of_another_corpus(written):
-    _write_sequence(written / "other.csd", "other", {"w0": (np.zeros((2, 3)), np.zeros((2, 2)))})
+    write_sequence(written / "other.csd", "other", {"w0": (np.zeros((2, 3)), np.zeros((2, 2)))})
     with pytest.raises(
         SourceError, match=r"other\.csd: holds none of the 15 segments of the split 'all', such as v0\[0\]"
     ):
@@ -247,4 +246,3 @@ def test_progress(written):
     told = []
     open_all(written, sequences={"text": FILES["text"]}, progress=lambda *what: told.append(what))
     assert told[-1] == ("looking through all, text", 15, 15)
-    assert json.loads((written / "folds.json").read_text()) == FOLDS

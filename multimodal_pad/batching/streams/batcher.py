@@ -6,38 +6,34 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 
 from multimodal_pad.batching.ledger import PaddingStats
 from multimodal_pad.batching.prefetch import Prefetch
 from multimodal_pad.batching.streams.buffer import StreamBuffer, Taken
-from multimodal_pad.batching.streams.intake import Intake, Waiting, pad_waiting
+from multimodal_pad.batching.streams.intake import CHUNK, Waiting
 from multimodal_pad.batching.streams.longest import check_longest, with_longest
+from multimodal_pad.batching.streams.options import StreamKeywords, StreamOptions
 from multimodal_pad.batching.streams.reader import StreamReader
 from multimodal_pad.batching.streams.staleness import PlanReport, RecentLengths
 from multimodal_pad.errors import PaddingError, PlanWarning
-from multimodal_pad.layouts.layout import BatchShape, BatchSpec
-from multimodal_pad.layouts.padded import PaddedBatch
+from multimodal_pad.layouts.layout import BatchOfLayout, BatchShape, BatchSpec
 from multimodal_pad.lengths.cost import BatchBudget, Cost, position_count
 from multimodal_pad.lengths.samples import EMPTY, Sample, check_whole
 from multimodal_pad.lengths.table import LengthTable
 from multimodal_pad.planning.planned import Planned
 from multimodal_pad.planning.planner import plan_shapes
-from multimodal_pad.scheduling.checks import LongSamples, choose_cost
 from multimodal_pad.scheduling.dealing import policy_shapes
 from multimodal_pad.scheduling.policy import Policy
 from multimodal_pad.scheduling.steps import Steps
-
-_CHUNK = 256
-"""Samples read before they are looked at: one that is too long is told before a large buffer is full."""
 
 
 class _Made(NamedTuple):
     """A batch, and what the ledger needs of it."""
 
-    batch: PaddedBatch
+    batch: BatchOfLayout
     steps: Steps
     lengths: LengthTable
 
@@ -56,17 +52,11 @@ class StreamBatcher:
     Args:
         samples: gives ``{modality: (length, *feature_shape), "targets": ...}``. Read in a background thread.
         policy: rounds lengths up to buckets; its modalities are the ones that are padded.
-        batch_size: rows of every batch; by default what the policy's plan says.
-        buffer: samples that wait at most; more of them leave less padding.
-        seed: of the order.
-        long_samples: what becomes of samples that no bucket holds: ``"error"``, ``"truncate"`` (keep the front) or
-            ``"drop"``; both are counted in :attr:`stats`, and the first one is told.
-        pad_value: what stands in the padding, for all modalities or per modality.
-        check_finite: look for NaN and inf in float features.
-        cost: cost per sample, for the grouping and the statistics; by default the plan's, or positions.
         prefetch: batches made ahead.
         timeout: seconds that the iterable may take for one sample; None for as long as it takes.
         recent: samples whose lengths are remembered, to tell when a plan has gone stale.
+        options: how samples become batches, such as ``batch_size`` and ``buffer``: the fields of
+            :class:`~multimodal_pad.batching.streams.StreamOptions` beside the policy.
 
     Attributes:
         stats: the ledger of the batches consumed so far, and of the samples dropped and truncated while reading ahead.
@@ -94,30 +84,22 @@ class StreamBatcher:
         samples: Iterable[Sample],
         policy: Policy,
         *,
-        batch_size: int | None = None,
-        buffer: int = 2048,
-        seed: int = 0,
-        long_samples: LongSamples = "error",
-        pad_value: float | Mapping[str, float] = 0,
-        check_finite: bool = False,
-        cost: Cost | None = None,
         prefetch: int = 2,
         timeout: float | None = 300.0,
         recent: int = 4096,
+        **options: Unpack[StreamKeywords],
     ) -> None:
         check_whole("prefetch", prefetch, 1)
         check_whole("recent", recent, 1)
         _check_stream(samples, timeout)
-        self.samples, self.policy, self.batch_size, self.buffer = samples, policy, batch_size, buffer
-        self.seed, self.cost, self.prefetch, self.timeout = seed, choose_cost(policy, cost), prefetch, timeout
-        self.pad_value, self.check_finite = pad_value, check_finite
-        self._new_buffer(0)
-        self._intake = Intake(policy, long_samples)
-        self._recent = RecentLengths(policy, self.cost, recent)
-        self._rows: int | BatchBudget | None = batch_size
+        self.samples, self.prefetch, self.timeout = samples, prefetch, timeout
+        self.options = StreamOptions(policy, **options)
+        self._intake = self.options.new_intake()
+        self._recent = RecentLengths(policy, self.options.sample_cost, recent)
+        self._rows: int | BatchBudget | None = self.options.batch_size
         self._longest: Mapping[str, int] | None = None
         self._passes, self._begun = 0, None
-        self.stats = PaddingStats(policy.modalities, self.cost)
+        self.stats = PaddingStats(policy.modalities, self.options.sample_cost, policy.layout)
 
     @classmethod
     def planned(
@@ -197,7 +179,7 @@ class StreamBatcher:
         batcher._intake.whole = modalities is None
         return batcher
 
-    def __iter__(self) -> Iterator[PaddedBatch]:
+    def __iter__(self) -> Iterator[BatchOfLayout]:
         """One pass over the samples.
 
         Leaving the loop early stops the background thread and closes the iterator of the samples. An exception that
@@ -222,6 +204,11 @@ class StreamBatcher:
                 raise
         self._tell()
 
+    @property
+    def policy(self) -> Policy:
+        """The policy in use."""
+        return self.options.policy
+
     def batch_shapes(self) -> list[BatchShape]:
         """Every batch shape that may come: what a step is to be compiled for.
 
@@ -232,7 +219,7 @@ class StreamBatcher:
         >>> [str(shape) for shape in StreamBatcher([], Fixed({"text": 8}), batch_size=2).batch_shapes()]
         ['2 x (text 8)']
         """
-        return policy_shapes(self.policy, self.batch_size)
+        return policy_shapes(self.policy, self.options.batch_size)
 
     def spec(self, epochs: int = 1) -> BatchSpec:
         """What a step is to be compiled for: :meth:`batch_shapes`, whichever ``epochs`` use them, and :meth:`example`.
@@ -243,7 +230,7 @@ class StreamBatcher:
         del epochs
         return BatchSpec(self.batch_shapes(), self.example(), self.policy.fingerprint)
 
-    def example(self) -> PaddedBatch:
+    def example(self) -> BatchOfLayout:
         """A batch of the first sample: what a step is warmed up with, for its feature widths, dtypes and targets.
 
         Before the first loop this reads one sample, which the loop then begins with.
@@ -307,7 +294,7 @@ class StreamBatcher:
 
     def _make(self, reader: StreamReader, number: int) -> Iterator[_Made]:
         """The batches of a pass, made in the background thread."""
-        buffer, added = self._new_buffer(number), None
+        buffer, added = self.options.new_buffer(number), None
         try:
             while (count := self._fill(buffer, reader, added or 0)) is not None:
                 added = count
@@ -327,7 +314,7 @@ class StreamBatcher:
 
     def _fill(self, buffer: StreamBuffer[Waiting], reader: StreamReader, added: int) -> int | None:
         """Read on, a chunk or until the buffer is full: how many samples it has been given by now, None at the end."""
-        chunk = list(islice(reader, min(buffer.room, _CHUNK)))
+        chunk = list(islice(reader, min(buffer.room, CHUNK)))
         if not chunk:
             return None
         lengths, covered, waiting = self._intake.admit(chunk)
@@ -341,11 +328,10 @@ class StreamBatcher:
 
     def _pad(self, taken: Taken[Waiting]) -> _Made:
         names = self.policy.modalities
-        batch = pad_waiting(taken, names, self.pad_value, check_finite=self.check_finite)
         lengths = np.array([[len(sample[name]) for name in names] for _, sample in taken.samples])
         ids = np.where(np.arange(taken.rows) < len(lengths), np.arange(taken.rows), EMPTY)
         steps = Steps(np.array([taken.padded]), np.array([0, taken.rows]), ids)
-        return _Made(batch, steps, LengthTable(names, lengths))
+        return _Made(self.options.lay_out(taken), steps, LengthTable(names, lengths))
 
     def _tell(self) -> None:
         """Say what the background thread has found, and count what it has left out."""
@@ -355,11 +341,6 @@ class StreamBatcher:
 
     def _count_lost(self) -> None:
         self.stats.dropped, self.stats.truncated = self._intake.dropped, self._intake.truncated
-
-    def _new_buffer(self, number: int) -> StreamBuffer[Waiting]:
-        return StreamBuffer(
-            self.policy, self.buffer, batch_size=self.batch_size, cost=self.cost, seed=self.seed, epoch=number
-        )
 
 
 def _check_stream(samples: Iterable[Sample], timeout: float | None) -> None:

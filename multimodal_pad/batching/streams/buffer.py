@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, TypeVar
 
@@ -14,6 +14,7 @@ from multimodal_pad.lengths.cost import Cost, position_count
 from multimodal_pad.lengths.samples import check_whole
 from multimodal_pad.scheduling.checks import choose_batch_size
 from multimodal_pad.scheduling.dealing import batch_sizes_at
+from multimodal_pad.scheduling.filling import fill_up, share_out
 from multimodal_pad.scheduling.policy import Policy
 
 OVERDUE = 4
@@ -227,30 +228,24 @@ class StreamBuffer(Generic[T]):
 
         To take one of them leaves the others as they were, so that each batch may work them out anew.
         """
-        batches = list(self._divide(counts))
-        upto = np.cumsum([number for _, number in batches])
-        return batches[int(np.searchsorted(upto, bits.random_raw() % int(upto[-1]), side="right"))][0]
-
-    def _divide(self, counts: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
-        """All samples as batches: how many of each kind up to a batch's own are in it, and how many such there are."""
-        left = counts.copy()
-        for index in reversed(range(len(left))):
-            full, short = divmod(int(left[index]), self._kinds[index].rows)
-            left[index] = short
-            if short:
-                shares = self._fill_up(index, left)
-                left[: index + 1] -= shares
-                yield shares, 1
-            if full:
-                shares = np.zeros(index + 1, np.int64)
-                shares[index] = self._kinds[index].rows
-                yield shares, full
+        own, lent = share_out(counts, self._shapes, self._rows, last=True)
+        full, short = np.divmod(own, self._rows)
+        # The dearest kind first, and of each kind the short batch before the full ones.
+        upto = np.cumsum(np.stack([short > 0, full], axis=1)[::-1])
+        place = int(np.searchsorted(upto, bits.random_raw() % int(upto[-1]), side="right"))
+        index = len(own) - 1 - place // 2
+        shares = np.zeros(index + 1, np.int64)
+        if place % 2:
+            shares[index] = self._rows[index]
+        else:
+            shares[index] = short[index]
+            for kind, source, count in lent:
+                if kind == index:
+                    shares[source] = count
+        return shares
 
     def _fill_up(self, index: int, counts: np.ndarray) -> np.ndarray:
-        """How many of each kind up to ``index`` fill its batch: its own, then the dearest of those that fit in it."""
-        fits = (self._shapes[: index + 1] <= self._shapes[index]).all(axis=1)
-        offered = np.cumsum(np.where(fits, counts[: index + 1], 0)[::-1])
-        return np.diff(np.minimum(offered, self._kinds[index].rows), prepend=0)[::-1]
+        return fill_up(index, counts, self._shapes, self._kinds[index].rows)
 
     def _take(self, shares: np.ndarray, bits: np.random.PCG64 | None) -> Taken[T]:
         """Take so many of each kind up to the batch's own, at random or the oldest."""

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from multimodal_pad.batching.alike import AlikeSamples
-from multimodal_pad.batching.streams.buffer import Taken
 from multimodal_pad.errors import UncoveredLengthError
-from multimodal_pad.layouts.padded import PaddedBatch, pad_samples
 from multimodal_pad.lengths.samples import TARGETS, Sample, check_same_modalities, modality_array
 from multimodal_pad.scheduling.checks import LongSamples, check_long_samples
 from multimodal_pad.scheduling.policy import Policy
+
+CHUNK = 256
+"""Samples read before they are looked at: one that is too long is told before a large buffer is full."""
 
 
 class Waiting(NamedTuple):
@@ -111,21 +112,6 @@ class Intake:
         for place in np.flatnonzero(~covered).tolist():
             measured[place] = _cut(measured[place], names, shorter[place].tolist())
         return lengths, shorter, measured
-
-
-def pad_waiting(
-    taken: Taken[Waiting], modalities: Sequence[str], pad_value: float | Mapping[str, float], *, check_finite: bool
-) -> PaddedBatch:
-    """The batch of the samples taken, whose numbers errors give."""
-    return pad_samples(
-        [waiting.sample for waiting in taken.samples],
-        pad_to=dict(zip(modalities, taken.padded, strict=True)),
-        batch_size=taken.rows,
-        modalities=modalities,
-        pad_value=pad_value,
-        check_finite=check_finite,
-        ids=[waiting.number for waiting in taken.samples],
-    )
 
 
 def _cut(waiting: Waiting, names: tuple[str, ...], lengths: list[int]) -> Waiting:

@@ -226,7 +226,7 @@ def test_ctrl_c(tmp_path, monkeypatch, capsys):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("multimodal_pad.sources.cache_writing._write", interrupted)
+    monkeypatch.setattr(Mult, "__getitem__", interrupted)
     assert main(["convert", "mult", str(written.path), str(tmp_path / "out")]) == 130
     assert capsys.readouterr().err == "stopped\n"
     assert [path.name for path in tmp_path.iterdir()] == [written.path.name]

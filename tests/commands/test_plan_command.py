@@ -5,12 +5,9 @@ import sys
 import numpy as np
 import pytest
 
-from multimodal_pad import LengthTable, ShapePlan, plan_shapes
+from multimodal_pad import ShapePlan, plan_shapes
 from multimodal_pad.cli import main
-from multimodal_pad.errors import SourceError
-from multimodal_pad.lengths.cost import TransformerCost, position_count
-from multimodal_pad.lengths.files import read_lengths
-from multimodal_pad.planning.comparison import ladders_within, policy_efficiency
+from multimodal_pad.lengths.cost import TransformerCost
 from multimodal_pad.sources import Synthetic
 
 TABLE = Synthetic(300).lengths
@@ -137,106 +134,6 @@ assert not {{"jax", "matplotlib"}} & set(sys.modules)
     assert command.load() is main
 
 
-def test_every_kind_of_file_gives_the_same_lengths(lengths_csv, tmp_path):
-    columns = dict(zip(TABLE.modalities, TABLE.values.T, strict=True))
-    np.save(tmp_path / "plain.npy", TABLE.values)
-    fields = np.rec.fromarrays(list(columns.values()), names=list(columns))
-    np.save(tmp_path / "fields.npy", fields)
-    np.savez(tmp_path / "columns.npz", **columns)
-    read = [
-        read_lengths(lengths_csv),
-        read_lengths(tmp_path / "plain.npy", TABLE.modalities),
-        read_lengths(tmp_path / "fields.npy"),
-        read_lengths(tmp_path / "columns.npz"),
-    ]
-    assert {table.fingerprint for table in read} == {TABLE.fingerprint}
-    chosen = ["visual", "text"]
-    for path in (lengths_csv, tmp_path / "fields.npy", tmp_path / "columns.npz"):
-        assert read_lengths(path, chosen).fingerprint == TABLE.select(chosen).fingerprint
-
-
-def test_columns_that_are_not_asked_for_may_hold_anything(tmp_path):
-    path = tmp_path / "l.csv"
-    path.write_text('id,text,audio\n"a, b",3,\n"c",5,x\n')
-    assert read_lengths(path, ["text"]).values.tolist() == [[3], [5]]
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("l.csv", "text,audio\n3,4\n\n5,x\n", r"l\.csv: line 4, 'audio': got 'x'; a length is a whole number"),
-        ("l.csv", "text,audio\n3,4\n5,-1\n", r"line 3, 'audio': got '-1'"),
-        ("l.csv", "text,audio\n3,4.5\n", r"line 2, 'audio': got '4\.5'"),
-        ("l.csv", "text,audio\nnan,4\n", r"line 2, 'text': got 'nan'"),
-        ("l.csv", "text,audio\n3,\n", r"line 2, 'audio': got ''"),
-        ("l.csv", "text,audio\n3,4\n5\n", r"line 3: got 1 values for the columns"),
-        ("l.csv", "text,text\n3,4\n", "the first line must name the columns, each once"),
-        ("l.csv", "", "the first line must name the columns"),
-        ("l.csv", "text\n", "no samples"),
-        ("l.csv", "3,4\n5,6\n", r"the first line must name the columns, each once; got \['3', '4'\]"),
-        ("l.csv", "text\n1e300\n", "sample 0, 'text': got the length 1e[+]300"),
-        ("l.csv", 'text\n"' + "1" * 200_000 + '"\n', "l.csv: "),
-        ("l.txt", "3 4", r"kind '\.txt'; lengths are read from \.csv, \.npy, \.npz"),
-        ("l.npy", "no array", "l.npy: "),
-        ("l.npz", "no archive", "l.npz: "),
-    ],
-)
-def test_files_that_hold_no_lengths(tmp_path, name, content, message):
-    path = tmp_path / name
-    path.write_text(content)
-    with pytest.raises(SourceError, match=message):
-        read_lengths(path)
-
-
-def test_arrays_that_hold_no_lengths(tmp_path):
-    np.save(tmp_path / "a.npy", TABLE.values)
-    with pytest.raises(SourceError, match=r"got the modalities \[\]; it must be .*--modalities"):
-        read_lengths(tmp_path / "a.npy")
-    np.save(tmp_path / "b.npy", np.array([{"a": 1}], object), allow_pickle=True)
-    with pytest.raises(SourceError, match=r"b\.npy: "):
-        read_lengths(tmp_path / "b.npy", ["text"])
-    (tmp_path / "a.npz").write_bytes((tmp_path / "a.npy").read_bytes())
-    with pytest.raises(SourceError, match=r"a\.npz: holds a single array; name it \.npy"):
-        read_lengths(tmp_path / "a.npz")
-    np.savez_compressed(tmp_path / "damaged.npz", text=np.random.default_rng(0).integers(0, 99, 9999))
-    (tmp_path / "several.npy").write_bytes((tmp_path / "damaged.npz").read_bytes())
-    with pytest.raises(SourceError, match=r"several\.npy: holds several arrays; name it \.npz"):
-        read_lengths(tmp_path / "several.npy", ["text"])
-    whole = (tmp_path / "damaged.npz").read_bytes()
-    for damaged in (whole[:2000] + b"XXXX" * 200 + whole[2800:],):
-        (tmp_path / "damaged.npz").write_bytes(damaged)
-        with pytest.raises(SourceError, match=r"damaged\.npz: "):
-            read_lengths(tmp_path / "damaged.npz")
-    np.savez(tmp_path / "damaged.npz", text=np.arange(999))
-    whole = (tmp_path / "damaged.npz").read_bytes()
-    for damaged in (whole[: len(whole) // 2], whole[:500] + b"XXXX" + whole[504:]):
-        (tmp_path / "damaged.npz").write_bytes(damaged)
-        with pytest.raises(SourceError, match=r"damaged\.npz: "):
-            read_lengths(tmp_path / "damaged.npz")
-    np.savez(tmp_path / "c.npz", text=np.ones((2, 2)))
-    with pytest.raises(SourceError, match="one length per sample"):
-        read_lengths(tmp_path / "c.npz")
-    np.savez(tmp_path / "d.npz", text=np.array([1.5]))
-    with pytest.raises(SourceError, match=r"d\.npz: sample 0, 'text': got the length 1\.5"):
-        read_lengths(tmp_path / "d.npz")
-
-
-@pytest.mark.parametrize("grouping", ["length", "random"])
-def test_ladders_have_no_more_shapes_than_asked_for(grouping):
-    for count in (1, 5, 20):
-        for name, policy in ladders_within(TABLE, count, grouping=grouping).items():
-            row = policy_efficiency(policy, TABLE, position_count, grouping=grouping)
-            assert 1 <= row.shapes <= count, name
-            assert 0 < row.cost <= 1
-
-
-def test_ladders_are_aligned_like_the_plan():
-    alignment = {"audio": 16, "text": 3}
-    for policy in ladders_within(TABLE, 9, alignment=alignment).values():
-        for name, step in alignment.items():
-            assert (policy.round_up(TABLE.values)[:, TABLE.modalities.index(name)] % step == 0).all()
-
-
 def test_the_comparison_prices_a_plan_as_the_plan_does(lengths_csv, capsys):
     arguments = ["plan", str(lengths_csv), "--max-shapes", "3", "--align", "16", "--batch-overhead", "5000"]
     assert main(arguments) == 0
@@ -268,20 +165,7 @@ def test_names_are_no_markup(tmp_path, capsys):
     assert plot.stat().st_size > 1000
 
 
-def test_a_plan_beats_the_ladders_with_as_many_shapes():
-    plan = plan_shapes(TABLE, max_shapes=8)
-    assert plan.efficiency > 1.2 * max(
-        policy_efficiency(policy, TABLE, position_count).cost for policy in ladders_within(TABLE, 8).values()
-    )
-
-
 def test_json_on_disk_is_plain(lengths_csv, tmp_path):
     out = tmp_path / "plan.json"
     assert main(["plan", str(lengths_csv), "--out", str(out)]) == 0
     assert json.loads(out.read_text())["format"] == "multimodal_pad shape plan"
-
-
-def test_a_single_column_is_enough(tmp_path):
-    path = tmp_path / "l.csv"
-    path.write_text("text\n3\n5\n9\n")
-    assert read_lengths(path).fingerprint == LengthTable(("text",), np.array([[3], [5], [9]])).fingerprint

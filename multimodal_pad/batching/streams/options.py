@@ -1,0 +1,109 @@
+"""How a stream becomes batches: the options of every batcher of streams, and what is made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass
+from typing import TypedDict
+
+from multimodal_pad.batching.streams.buffer import StreamBuffer, Taken
+from multimodal_pad.batching.streams.intake import Intake, Waiting
+from multimodal_pad.layouts.arrays import alike_arrays
+from multimodal_pad.layouts.layout import BatchOfLayout, BatchShape
+from multimodal_pad.lengths.cost import Cost
+from multimodal_pad.scheduling.checks import LongSamples, choose_cost
+from multimodal_pad.scheduling.policy import Policy
+
+
+class StreamKeywords(TypedDict, total=False):
+    """The options as keywords, so that type checkers know them in the signatures that pass them on."""
+
+    batch_size: int | None
+    buffer: int
+    seed: int
+    long_samples: LongSamples
+    pad_value: float | Mapping[str, float]
+    check_finite: bool
+    cost: Cost | None
+
+
+@dataclass(frozen=True, eq=False)
+class StreamOptions:
+    """How the samples of a stream become batches.
+
+    :class:`~multimodal_pad.StreamBatcher` and :class:`~multimodal_pad.grain.StreamIterDataset` take these options as
+    keywords.
+
+    Args:
+        policy: rounds lengths up to buckets; its modalities are the ones that are padded.
+        batch_size: rows of every batch; by default what the policy's plan says.
+        buffer: samples that wait at most; more of them leave less padding.
+        seed: of the order.
+        long_samples: what becomes of samples that no bucket holds: ``"error"``, ``"truncate"`` (keep the front) or
+            ``"drop"``; a warning tells the first one, and :attr:`StreamBatcher.stats` counts all.
+        pad_value: what stands in the padding, for all modalities or per modality.
+        check_finite: look for NaN and inf in float features.
+        cost: cost per sample, for the grouping and the statistics; by default the plan's, or positions.
+
+    Raises:
+        PaddingError: an option out of range, or a cost of other modalities than the policy's.
+
+    >>> from multimodal_pad import Ladder
+    >>> options = StreamOptions(Ladder({"text": [8, 16]}), batch_size=2)
+    >>> options.new_buffer().capacity
+    2048
+    """
+
+    policy: Policy
+    _: KW_ONLY
+    batch_size: int | None = None
+    buffer: int = 2048
+    seed: int = 0
+    long_samples: LongSamples = "error"
+    pad_value: float | Mapping[str, float] = 0
+    check_finite: bool = False
+    cost: Cost | None = None
+
+    def __post_init__(self) -> None:
+        self.new_buffer()  # what is made of the options checks them
+        self.new_intake()
+
+    @property
+    def sample_cost(self) -> Cost:
+        """The cost given, or that of the policy's plan, or positions."""
+        return choose_cost(self.policy, self.cost)
+
+    def new_buffer(self, epoch: int = 0, batch: int = 0) -> StreamBuffer[Waiting]:
+        """An empty buffer.
+
+        Args:
+            epoch: number of the pass over the samples, which changes the order.
+            batch: number of the next batch.
+        """
+        return StreamBuffer(
+            self.policy,
+            self.buffer,
+            batch_size=self.batch_size,
+            cost=self.sample_cost,
+            seed=self.seed,
+            epoch=epoch,
+            batch=batch,
+        )
+
+    def new_intake(self) -> Intake:
+        """An intake that no sample has passed yet."""
+        return Intake(self.policy, self.long_samples)
+
+    def lay_out(self, taken: Taken[Waiting]) -> BatchOfLayout:
+        """The batch of the samples taken, whose numbers errors give."""
+        names, layout = self.policy.modalities, self.policy.layout
+        samples = [waiting.sample for waiting in taken.samples]
+        numbers = [waiting.number for waiting in taken.samples]
+        return layout.lay_out(
+            {name: alike_arrays(samples, name, numbers) for name in names},
+            samples,
+            BatchShape.of(taken.rows, dict(zip(names, taken.padded, strict=True)), layout),
+            pad_value=self.pad_value,
+            check_finite=self.check_finite,
+            numbers=numbers,
+        )
