@@ -77,7 +77,7 @@ def run(config: Config, progress: Progress) -> dict[str, Any]:
             "two_rates": _foretell(two_rates, shape, config.batch_size),
             "one_rate": _foretell(one_rate, shape, config.batch_size),
         }
-        for shape, taken in zip(plan.shapes, timed.step_seconds, strict=True)
+        for shape, taken in zip(plan.lengths, timed.step_seconds, strict=True)
     ]
     return {
         "config": asdict(config),

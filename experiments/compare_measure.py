@@ -125,7 +125,7 @@ def shapes_by_use(batcher: BucketBatcher, schedules: list[Schedule]) -> list[Bat
     costs = {}
     names = batcher.policy.modalities
     for steps in schedules:
-        for shape, rows in zip(steps.shapes, steps.batch_sizes.tolist(), strict=True):
+        for shape, rows in zip(steps.lengths, steps.batch_sizes.tolist(), strict=True):
             batch_shape = BatchShape.of(rows, dict(zip(names, shape.tolist(), strict=True)), batcher.policy.layout)
             used[batch_shape] += 1
             costs[batch_shape] = rows * float(batcher.cost(shape[None])[0])
@@ -150,7 +150,7 @@ def summarise(
     stats = PaddingStats(batcher.policy.modalities, cost)
     for schedule in schedules:
         stats.record(schedule.steps(), batcher.lengths)
-    shapes = np.concatenate([schedule.shapes for schedule in schedules])
+    shapes = np.concatenate([schedule.lengths for schedule in schedules])
     batch_sizes = np.concatenate([schedule.batch_sizes for schedule in schedules])
     done = len(measured.losses)
     step_seconds = np.asarray(measured.step_seconds)

@@ -124,7 +124,7 @@ def _timed_plan(lengths: LengthTable, count: int, config: Config) -> tuple[Shape
 def _plan_row(plan: ShapePlan, train: LengthTable, seconds: list[float]) -> dict[str, Any]:
     """A plan, its schedule, and ladders with as many shapes."""
     steps = make_schedule(train, Planned(plan), cost=reference_cost)
-    padded = float(steps.batch_sizes @ reference_cost(steps.shapes))
+    padded = float(steps.batch_sizes @ reference_cost(steps.lengths))
     ladders = {
         name: policy_efficiency(policy, train, reference_cost)._asdict()
         for name, policy in ladders_within(train, len(plan)).items()
@@ -136,7 +136,7 @@ def _plan_row(plan: ShapePlan, train: LengthTable, seconds: list[float]) -> dict
         "gap": plan.gap,
         "scheduled_efficiency": float(reference_cost(train.values).sum()) / padded,
         "seconds": seconds,
-        "planned_shapes": plan.shapes.tolist(),
+        "planned_shapes": plan.lengths.tolist(),
         "modalities": list(plan.modalities),
         "ladders": ladders,
     }

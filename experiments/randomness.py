@@ -119,7 +119,7 @@ def _measure_order(source: Any, policy: Policy, window: int, seed: int, config: 
     assert report.label_on_shape is not None
     real = float(reference_cost(lengths.values).sum())
     figures = {
-        "real_cost": real / float(schedule.batch_sizes @ reference_cost(schedule.shapes)),
+        "real_cost": real / float(schedule.batch_sizes @ reference_cost(schedule.lengths)),
         "label_on_shape": report.label_on_shape.scheduled,
         "label_on_shape_random": report.label_on_shape.random,
     }

@@ -84,7 +84,7 @@ def measure_shapes(config: Config, lengths: LengthTable, done: Callable[..., Non
             for shape in used:
                 jax.block_until_ready(table(step.leaves, full_batch(shape, widths)))
         held = {shape: compiled.device_bytes for shape, compiled in table.steps.items()}
-        per_step = [held[shape] for shape in _batch_shapes(lengths, schedule.batch_sizes, schedule.shapes)]
+        per_step = [held[shape] for shape in _batch_shapes(lengths, schedule.batch_sizes, schedule.lengths)]
         known = [size for size in per_step if size is not None]
         rows[most] = {
             "size": most,

@@ -121,5 +121,5 @@ def step_shapes(batcher: BucketBatcher, schedule: Any) -> list[BatchShape]:
     names = batcher.policy.modalities
     return [
         BatchShape.of(rows, dict(zip(names, lengths, strict=True)))
-        for rows, lengths in zip(schedule.batch_sizes.tolist(), schedule.shapes.tolist(), strict=True)
+        for rows, lengths in zip(schedule.batch_sizes.tolist(), schedule.lengths.tolist(), strict=True)
     ]

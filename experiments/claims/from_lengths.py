@@ -109,9 +109,9 @@ def _epoch(setting: Setting, table: LengthTable, policy: Policy, grouping: str, 
     schedule = make_schedule(table, policy, batch_size=rows, grouping=grouping, seed=seed, cost=cost)
     modalities = [setting.model_config.modalities[name] for name in table.modalities]
     widths = np.array([modality.feature_width or 1 for modality in modalities])  # of 4 bytes, as token ids are
-    padded = (schedule.shapes @ widths * schedule.batch_sizes).sum()
-    real = cost(table.values).sum() / (cost(schedule.shapes) * schedule.batch_sizes).sum()
-    return {"bytes": float(padded), "shapes": len(np.unique(schedule.shapes, axis=0)), "real_cost": float(real)}
+    padded = (schedule.lengths @ widths * schedule.batch_sizes).sum()
+    real = cost(table.values).sum() / (cost(schedule.lengths) * schedule.batch_sizes).sum()
+    return {"bytes": float(padded), "shapes": len(np.unique(schedule.lengths, axis=0)), "real_cost": float(real)}
 
 
 def claims(setting: Setting, samples: int) -> Iterator[Callable[[], Claim]]:

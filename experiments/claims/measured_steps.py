@@ -102,14 +102,14 @@ class MeasuredSteps:
         schedule = self.exact.schedule(0)
         longest = self.setting.lengths.values.max(axis=0)
         for column, name in enumerate(self.exact.policy.modalities):
-            claim.add(f"L_batch / L_global, {name}", schedule.shapes[:, column] / longest[column])
+            claim.add(f"L_batch / L_global, {name}", schedule.lengths[:, column] / longest[column])
         if not peaks:
             kept = self.setting.model_config.cost.activation_bytes
-            peaks = {"exact": kept(schedule.shapes).max(), "fixed": kept(longest[None])[0]}
+            peaks = {"exact": kept(schedule.lengths).max(), "fixed": kept(longest[None])[0]}
         peak = claim.add("saved at the peak", 1 - peaks["exact"] / peaks["fixed"], ".0%")
         claim.add(
             "share of batches that hold a modality's longest sample",
-            (schedule.shapes == longest).any(axis=1).mean(),
+            (schedule.lengths == longest).any(axis=1).mean(),
             ".1%",
         )
         medians = [float(np.median(values)) for values in (batch, device, peak)]
@@ -191,7 +191,7 @@ class MeasuredSteps:
         )
         exponents = claim.add("exponent of the time", _attention_exponents(self.setting, self._tick))
         cost = self.setting.model_config.cost
-        exact, fixed = (cost.step_flops(b.schedule(0).shapes).sum(axis=0) for b in (self.exact, self.fixed))
+        exact, fixed = (cost.step_flops(b.schedule(0).lengths).sum(axis=0) for b in (self.exact, self.fixed))
         claim.add("attention FLOPs of an epoch, exact / fixed", exact[1] / fixed[1], ".3f")
         claim.add("other FLOPs of an epoch, exact / fixed", exact[0] / fixed[0], ".3f")
         share = claim.add("attention's share of the FLOPs, fixed", fixed[1] / fixed.sum(), ".0%")[0]

@@ -71,7 +71,7 @@ def _compiled_steps(
     schedule, table = batcher.schedule(0), StepTable(step.train_step, donate_state=True)
     of_step = [
         BatchShape.of(rows, dict(zip(batcher.policy.modalities, shape, strict=True)))
-        for rows, shape in zip(schedule.batch_sizes.tolist(), schedule.shapes.tolist(), strict=True)
+        for rows, shape in zip(schedule.batch_sizes.tolist(), schedule.lengths.tolist(), strict=True)
     ]
     order = np.random.default_rng(corpus.seed).permutation(len(schedule)).tolist()
     shapes = list(dict.fromkeys(of_step[place] for place in order))  # at random, so that those of many steps come early
@@ -96,7 +96,7 @@ def _compiled_steps(
     places = [place for place in order if of_step[place] in table.steps]
     counts = {str(epochs): len(batcher.batch_shapes(epochs)) for epochs in EPOCHS}
     prepared = Prepared(
-        schedule.shapes,
+        schedule.lengths,
         schedule.batch_sizes,
         places,
         run,

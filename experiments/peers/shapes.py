@@ -175,7 +175,7 @@ def measure(rule: Rule, task: Task) -> dict[str, Any]:
         "measured_with_package": installed,
         "version": import_module(rule.package).__version__ if installed and rule.package else None,
         "grouping": rule.grouping,
-        "shapes": len(np.unique(np.column_stack([steps.batch_sizes, steps.shapes]), axis=0)),
+        "shapes": len(np.unique(np.column_stack([steps.batch_sizes, steps.lengths]), axis=0)),
         "batches": len(steps),
         "cost_efficiency": stats.cost_efficiency,
         "position_efficiency": stats.position_efficiency["total"],

@@ -61,7 +61,7 @@ def _eager_steps(
     batcher, preparing = batches
     names, schedule = batcher.policy.modalities, batcher.schedule(0)
     ids = [[int(i) for i in row if i != EMPTY] for _, row in schedule]
-    lengths = schedule.shapes
+    lengths = schedule.lengths
     if contender.own_maxima:
         lengths = np.array([np.maximum(batcher.lengths.values[row].max(axis=0), 1) for row in ids])
     model: Any = twin.Twin(config, parameters).to(twin.best_device())

@@ -368,7 +368,7 @@ class BucketBatcher:
         """This shard's rows of one step."""
         rows = step.shard(self.shard_index, self.shard_count).ids
         real = rows[rows != EMPTY].tolist()
-        shape = self._shape(len(step.ids), step.shapes[0])
+        shape = self._shape(len(step.ids), step.lengths[0])
         if self.shard_count > 1:
             shape = self.policy.layout.share(shape, self.shard_count)
         # Where all of this shard's rows only fill up, a sample of another shard says what arrays they are.

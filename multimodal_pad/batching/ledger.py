@@ -61,13 +61,13 @@ class PaddingStats:
         """Add steps, whose samples have the lengths given, to the ledger."""
         real = lengths.select(self.modalities).values[steps.ids[steps.ids != EMPTY]]
         self.real += real.sum(axis=0)
-        self.padded += self.layout.positions(steps.batch_sizes, steps.shapes).sum(axis=0)
+        self.padded += self.layout.positions(steps.batch_sizes, steps.lengths).sum(axis=0)
         self.missing += (real == 0).sum(axis=0)
         self.real_cost += float(self.cost(real).sum())
-        self.padded_cost += float(self.layout.price(steps.batch_sizes, steps.shapes, self.cost).sum())
+        self.padded_cost += float(self.layout.price(steps.batch_sizes, steps.lengths, self.cost).sum())
         self.samples += len(real)
         self.steps += len(steps)
-        self.shapes.update(map(tuple, steps.shapes.tolist()))
+        self.shapes.update(map(tuple, steps.lengths.tolist()))
 
     @property
     def position_efficiency(self) -> dict[str, float]:

@@ -211,7 +211,7 @@ def _price(cost: Cost, batch_size: int | BatchBudget, overhead: float) -> Cost:
     """The cost of a padded row with its share of what a batch costs beside its rows."""
 
     def price(shapes: np.ndarray) -> np.ndarray:
-        sizes = batch_size.sizes(shapes) if isinstance(batch_size, BatchBudget) else batch_size
+        sizes = batch_size.batch_sizes(shapes) if isinstance(batch_size, BatchBudget) else batch_size
         return cost(shapes) + overhead / np.maximum(sizes, 1)
 
     return price

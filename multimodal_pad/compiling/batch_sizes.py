@@ -104,7 +104,7 @@ def fit_batch_sizes(
     >>> fitted = fit_batch_sizes(
     ...     total, plan, np.float32(0), pad_samples(samples[:1]), bytes_limit=1e6, multiple=4, progress=False
     ... )
-    >>> fitted.shapes.ravel().tolist(), fitted.batch_sizes.tolist()
+    >>> fitted.lengths.ravel().tolist(), fitted.batch_sizes.tolist()
     ([8, 64], [92, 32])
     """
     check_whole("multiple", multiple, 1)
@@ -236,7 +236,7 @@ class BatchSizeFit:
             PlanWarning,
             stacklevel=4,
         )
-        held, activations = _nbytes(self.state), cost.activation_bytes(self.plan.shapes)
+        held, activations = _nbytes(self.state), cost.activation_bytes(self.plan.lengths)
         rows = np.zeros(len(self.shapes), np.int64)
         for number in reversed(range(len(rows))):
             row = _nbytes(batch_struct(self.example, self.shapes[number]._replace(batch_size=1)))

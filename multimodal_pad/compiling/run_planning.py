@@ -188,7 +188,7 @@ def _largest_shape(task: PlanningTask) -> BatchShape:
 def _most_used(task: PlanningTask, plan: ShapePlan, measured: BatchShape) -> BatchShape:
     """The shape of a plan that takes most samples, but for the one measured."""
     columns = [plan.modalities.index(name) for name in task.names]
-    shapes = [_batch_shape(task, row[columns]) for row in plan.shapes]
+    shapes = [_batch_shape(task, row[columns]) for row in plan.lengths]
     return next(shapes[place] for place in np.argsort(-plan.samples, kind="stable") if shapes[place] != measured)
 
 

@@ -93,7 +93,7 @@ class BatchBudget:
     Raises:
         PaddingError: a limit that is not above 0, a multiple below 1, ``largest`` below ``multiple``.
 
-    >>> BatchBudget(1000, multiple=8, largest=64).sizes(np.array([[3, 4], [20, 40]])).tolist()
+    >>> BatchBudget(1000, multiple=8, largest=64).batch_sizes(np.array([[3, 4], [20, 40]])).tolist()
     [64, 16]
     """
 
@@ -109,23 +109,23 @@ class BatchBudget:
         if self.largest is not None:
             check_whole("largest", self.largest, self.multiple)
 
-    def measured(self, shapes: np.ndarray) -> np.ndarray:
-        """What a row of each shape takes of the limit, ``(k, M) -> (k,)`` float64.
+    def measured(self, lengths: np.ndarray) -> np.ndarray:
+        """What a sample at each of the lengths takes of the limit, ``(k, M) -> (k,)`` float64.
 
         Raises:
             PaddingError: the measure gives something else than a finite number, 0 or more, per row.
         """
-        measured = np.asarray(self.measure(shapes), np.float64)
-        if measured.shape != (len(shapes),) or not (measured.min(initial=0) >= 0 and measured.max(initial=0) < np.inf):
+        measured = np.asarray(self.measure(lengths), np.float64)
+        if measured.shape != (len(lengths),) or not (measured.min(initial=0) >= 0 and measured.max(initial=0) < np.inf):
             raise PaddingError(
-                f"the batch budget's measure gave {measured} for the lengths {np.asarray(shapes).tolist()}; it must "
+                f"the batch budget's measure gave {measured} for the lengths {np.asarray(lengths).tolist()}; it must "
                 "give a finite number, 0 or more, per row"
             )
         return measured
 
-    def sizes(self, shapes: np.ndarray) -> np.ndarray:
-        """Rows of each shape, ``(k, M) -> (k,)`` int64; 0 where not even ``multiple`` rows fit."""
-        measured = self.measured(shapes)
+    def batch_sizes(self, lengths: np.ndarray) -> np.ndarray:
+        """Samples per batch at each of the lengths, ``(k, M) -> (k,)`` int64; 0 where not even ``multiple`` fit."""
+        measured = self.measured(lengths)
         most = 2**31 if self.largest is None else self.largest
         rows = np.minimum(self.limit / np.maximum(measured, self.limit / 2**32), most)
         return rows.astype(np.int64) // self.multiple * self.multiple

@@ -106,4 +106,4 @@ def ladders_within(
 def _rows_to_pad(lengths: LengthTable, grouping: Grouping | str, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
     """The lengths that are rounded up, of samples or of the batches of a random epoch, and the samples at each."""
     paid = list(as_grouping(grouping).paid(lengths, batch_size=batch_size))
-    return np.concatenate([steps.shapes for steps in paid]), np.concatenate([steps.samples for steps in paid])
+    return np.concatenate([steps.lengths for steps in paid]), np.concatenate([steps.samples for steps in paid])

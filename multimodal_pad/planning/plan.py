@@ -46,7 +46,7 @@ class ShapePlan:
 
     Attributes:
         modalities: names of the M columns.
-        shapes: int64 ``(k, M)``: padded lengths, cheapest first.
+        lengths: int64 ``(k, M)``: bucket lengths of each shape, cheapest first.
         batch_sizes: int64 ``(k,)``: rows per batch of each shape; to a budget without overhead, no more than
             hold the samples that the shape takes.
         costs: float64 ``(k,)``: of a row at each shape.
@@ -67,7 +67,7 @@ class ShapePlan:
     """
 
     modalities: tuple[str, ...]
-    shapes: np.ndarray
+    lengths: np.ndarray
     batch_sizes: np.ndarray
     costs: np.ndarray
     samples: np.ndarray
@@ -98,12 +98,12 @@ class ShapePlan:
     @property
     def batch_shapes(self) -> list[BatchShape]:
         """What XLA compiles one program for each: the shapes with their rows."""
-        return batch_shapes(self.batch_sizes, self.shapes, self.modalities, PADDED)
+        return batch_shapes(self.batch_sizes, self.lengths, self.modalities, PADDED)
 
     @property
     def shapes_fingerprint(self) -> str:
         """Of what the plan compiles: modalities, shapes and rows; :attr:`fingerprint` is that of the lengths."""
-        content = json.dumps([self.modalities, self.shapes.tolist(), self.batch_sizes.tolist()])
+        content = json.dumps([self.modalities, self.lengths.tolist(), self.batch_sizes.tolist()])
         return hashlib.sha256(content.encode()).hexdigest()
 
     def spec(self, example: Batch) -> BatchSpec:
@@ -111,11 +111,11 @@ class ShapePlan:
         return BatchSpec(self.batch_shapes, example, self.shapes_fingerprint)
 
     def __len__(self) -> int:
-        return len(self.shapes)
+        return len(self.lengths)
 
     def place(self, lengths: np.ndarray) -> np.ndarray:
         """The number of the cheapest shape that holds each row of ``lengths (n, M)``; -1 where none does."""
-        return place(self.shapes, lengths)
+        return place(self.lengths, lengths)
 
     def covers(self, lengths: np.ndarray) -> np.ndarray:
         """Bool ``(n,)``: which rows of ``lengths (n, M)`` fit a shape."""
@@ -123,7 +123,7 @@ class ShapePlan:
 
     def why_not(self, lengths: np.ndarray) -> str:
         """Name the shape that would keep most of a row ``(M,)``, and what of the row is too long for it."""
-        nearest = self.shapes[np.argmax(np.minimum(lengths, self.shapes).sum(axis=1))]
+        nearest = self.lengths[np.argmax(np.minimum(lengths, self.lengths).sum(axis=1))]
         column = int(np.argmax(lengths > nearest))
         listed = ", ".join(f"{name} {length}" for name, length in zip(self.modalities, nearest, strict=True))
         return (
@@ -135,7 +135,7 @@ class ShapePlan:
         body = [
             [*map(str, shape), str(rows), f"{samples:,.0f}", f"{efficiency:.3f}"]
             for shape, rows, samples, efficiency in zip(
-                self.shapes.tolist(), self.batch_sizes, self.samples, self.shape_efficiency, strict=True
+                self.lengths.tolist(), self.batch_sizes, self.samples, self.shape_efficiency, strict=True
             )
         ]
         positions = ", ".join(f"{name} {share:.3f}" for name, share in self.position_efficiency.items())
@@ -154,7 +154,7 @@ class ShapePlan:
 
     def to_json(self) -> str:
         """The plan as JSON, with a format version; :meth:`from_json` reads it."""
-        fields = {name: getattr(self, name) for name in FIELDS}
+        fields = {name: getattr(self, FIELDS[name]) for name in FIELDS}
         fields["savings"] = [saving._asdict() for saving in self.savings]
         return write_fields(fields, self.cost, self.cost_name)
 
@@ -176,7 +176,7 @@ class ShapePlan:
         if cost is not None:
             check_priced(cost, fields["modalities"])
             fields["cost"], fields["cost_name"] = cost, cost_name(cost)
-        return cls(**fields)
+        return cls(**{FIELDS.get(name, name): value for name, value in fields.items()})
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write :meth:`to_json` to a file, aside first, so that the file is there whole or not at all.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -219,5 +219,5 @@ _READERS: dict[str, Callable[[Any, dict[str, Any]], Any]] = {
     "fingerprint": _text(),
 }
 
-FIELDS: Sequence[str] = tuple(_READERS)
-"""The fields of a plan that a file holds, beside the cost."""
+FIELDS: Mapping[str, str] = {name: name for name in _READERS} | {"shapes": "lengths"}
+"""The fields that a file holds, beside the cost, and what a plan calls each of them."""

@@ -36,14 +36,14 @@ def plan_efficiency(plan: ShapePlan, lengths: LengthTable, keep: np.ndarray | No
     lengths = lengths.select(plan.modalities)
     check_covered(lengths, plan, keep)
     cost = plan.cost or position_count
-    prices = plan.shapes.sum(axis=1) if plan.cost is None else plan.costs
+    prices = plan.lengths.sum(axis=1) if plan.cost is None else plan.costs
     kept = None if keep is None else np.flatnonzero(keep)
     if plan.grouping.draws_first:
         check_joint_maxima(plan, lengths.longest(kept))
     real = sum(float(cost(block).sum()) for _, block in lengths.blocks(kept))
     samples = np.zeros(len(plan))
     for steps in plan.grouping.paid(lengths, batch_size=int(plan.batch_sizes[0]), keep=keep):
-        samples += np.bincount(plan.place(steps.shapes), steps.samples, minlength=len(plan))
+        samples += np.bincount(plan.place(steps.lengths), steps.samples, minlength=len(plan))
     padded = float(prices @ samples)
     return real / padded if padded else 1.0
 

@@ -72,7 +72,7 @@ def _draw_pair(axes: Any, plan: ShapePlan, values: np.ndarray, across: int, up: 
     """Samples as dots, shapes as the corners of what they hold."""
     dots, counts = np.unique(values[:, [across, up]], axis=0, return_counts=True)
     axes.scatter(*dots.T, s=2 + 6 * counts / counts.max(), color=FAINT, linewidths=0, rasterized=True)
-    for x, y in np.unique(plan.shapes[:, [across, up]], axis=0):
+    for x, y in np.unique(plan.lengths[:, [across, up]], axis=0):
         axes.plot([0, x, x], [y, y, 0], color=PLAN, linewidth=0.6, alpha=0.6)
         axes.plot(x, y, "s", color=PLAN, markersize=4)
     axes.set(xlim=0, ylim=0)
@@ -84,7 +84,7 @@ def _draw_pair(axes: Any, plan: ShapePlan, values: np.ndarray, across: int, up: 
 def _draw_one(axes: Any, plan: ShapePlan, values: np.ndarray) -> None:
     """How many samples have each length, and where the shapes cut."""
     axes.hist(values, bins=min(80, int(values.max()) + 1), color=FAINT)
-    for length in plan.shapes[:, 0]:
+    for length in plan.lengths[:, 0]:
         axes.axvline(length, color=PLAN, linewidth=1)
     axes.set(xlim=0, ylabel="samples")
     axes.set_xlabel(f"{plan.modalities[0]}, positions", parse_math=False)

@@ -41,18 +41,18 @@ class Planned(Policy):
         lengths = np.asarray(lengths)
         places = self.plan.place(lengths)
         self._check_rows(lengths, places >= 0)
-        return self.plan.shapes[places]
+        return self.plan.lengths[places]
 
-    def shapes(self) -> np.ndarray:
+    def lengths(self) -> np.ndarray:
         """The plan's shapes, cheapest first."""
-        return self.plan.shapes
+        return self.plan.lengths
 
     def truncate(self, lengths: np.ndarray) -> np.ndarray:
         """Lengths that fit; what does not is cut to the shape that keeps most of its positions."""
         lengths = np.asarray(lengths)
         cut = lengths.copy()
         for row in np.flatnonzero(self.plan.place(lengths) < 0):
-            kept = np.minimum(lengths[row], self.plan.shapes)
+            kept = np.minimum(lengths[row], self.plan.lengths)
             cut[row] = kept[np.argmax(kept.sum(axis=1))]
         return cut
 
@@ -67,7 +67,7 @@ class Planned(Policy):
     def number_shapes(self, blocks: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """By the numbers of the plan's shapes, without looking at distinct lengths."""
         found, of = compact(np.concatenate([self.plan.place(block) for block in blocks]))
-        return self.plan.shapes[found], of
+        return self.plan.lengths[found], of
 
     def efficiency(self, lengths: LengthTable, cost: Cost) -> float:
         """In the plan's own cost, or in positions where its file could not hold it."""

@@ -113,7 +113,7 @@ def plan_shapes(
         candidate = task.settle(shapes)
         found.append(min(candidate, found[-1], key=lambda plan: plan.price) if found else candidate)
         if choice:
-            choice.plans.append(task.settle(found[-1].shapes, kept) if len(kept) else found[-1])
+            choice.plans.append(task.settle(found[-1].lengths, kept) if len(kept) else found[-1])
         if progress is not None:
             progress(len(found))
         if len(found) == most or (choice and choice.is_enough):
@@ -187,14 +187,14 @@ def _assemble(
             "the cost falls somewhere as lengths grow: padded to the shapes found, the samples cost less than they "
             "must; give a cost that never falls"
         )
-    costs, tally = task.costs(best.shapes), task.tally(best.shapes)
-    padded = tally.samples @ best.shapes
+    costs, tally = task.costs(best.lengths), task.tally(best.lengths)
+    padded = tally.samples @ best.lengths
     each, total = _shares(task.real_positions, padded), _shares(task.real_positions.sum(), padded.sum())
     positions = dict(zip(task.names, each.tolist(), strict=True))
     samples = tally.samples / task.epochs
     return ShapePlan(
         modalities=task.given,
-        shapes=task.restore(best.shapes),
+        lengths=task.restore(best.lengths),
         batch_sizes=_planned_rows(task, best, samples, kept),
         costs=costs,
         samples=samples,
@@ -219,7 +219,7 @@ def _planned_rows(task: PlanningTask, best: Settled, samples: np.ndarray, kept: 
 
     A kept shape is compiled, and has the rows that it was compiled for.
     """
-    sizes = task.batch_sizes(best.shapes)
+    sizes = task.batch_sizes(best.lengths)
     if not best.fits:
         raise PlanError(
             f"each sample fits the batch budget, but {len(sizes)} shapes that do and hold all of them were not found; "
@@ -229,7 +229,7 @@ def _planned_rows(task: PlanningTask, best: Settled, samples: np.ndarray, kept: 
         return sizes
     multiple = task.budget.multiple
     needed = -(-samples.astype(np.int64) // multiple) * multiple
-    return np.where(is_among(best.shapes, kept), sizes, np.minimum(sizes, needed))
+    return np.where(is_among(best.lengths, kept), sizes, np.minimum(sizes, needed))
 
 
 def _savings(task: PlanningTask, best: Settled) -> Iterator[TailSaving]:
@@ -238,7 +238,7 @@ def _savings(task: PlanningTask, best: Settled) -> Iterator[TailSaving]:
         count = int(share * task.samples)
         if count:
             shorter = [task.without_tail(count, truncate=truncate) for truncate in (False, True)]
-            saved = [1 - _improve(other, best.shapes) / best.price if best.price else 0.0 for other in shorter]
+            saved = [1 - _improve(other, best.lengths) / best.price if best.price else 0.0 for other in shorter]
             yield TailSaving(share, count, *(max(0.0, saving) for saving in saved))
 
 
@@ -251,7 +251,7 @@ def _improve(task: PlanningTask, shapes: np.ndarray) -> float:
     if len(task.rows) > SEARCHED_ROWS:
         return start.price
     search = ShapeSearch(task.rows, task.weights, task.price)
-    search.reset(start.shapes)
+    search.reset(start.lengths)
     search.complete(count)
     return min(start.price, search.total)
 

@@ -80,20 +80,20 @@ class ShapeCount:
     def history(self) -> list[Settled]:
         """The best plans with at most 1, 2, ... shapes, up to the plan chosen."""
         best = self.best
-        count = max(best + 1, len(self.plans[best].shapes))
+        count = max(best + 1, len(self.plans[best].lengths))
         return [*[*self.found[: best + 1], *[self.found[best]] * count][: count - 1], self.plans[best]]
 
     @property
     def reason(self) -> str:
         """A line on how many shapes were chosen, and why."""
         chosen, run = self.plans[self.best], self._run_time
-        count, new = len(chosen.shapes), len(chosen.shapes) - self._compiled
+        count, new = len(chosen.lengths), len(chosen.lengths) - self._compiled
         alone = next((plan for plan in self.found if plan.fits), chosen)
         whole = self._step_seconds(alone.cost)
         stepping = f"of {_tell(whole)} s of steps in {run.epochs:g} epochs"
         if count == 1:
             tried = self.plans[1] if len(self.plans) > 1 else None
-            more = len(tried.shapes) - 1 if tried else 1
+            more = len(tried.lengths) - 1 if tried else 1
             cost = tried.cost if tried else self._bounds[min(1, len(self._bounds) - 1)]
             return (
                 f"1 batch shape: {more} more would take {_tell(more * run.compile_seconds)} s to compile and save "
@@ -101,7 +101,7 @@ class ShapeCount:
             )
         saved = max(0.0, whole - self._step_seconds(chosen.cost))
         before = f" ({self._compiled} compiled before)" if self._compiled else ""
-        alone_is_one = "with one shape" if len(alone.shapes) == 1 else f"with {len(alone.shapes)} shapes"
+        alone_is_one = "with one shape" if len(alone.lengths) == 1 else f"with {len(alone.lengths)} shapes"
         return (
             f"{count} batch shapes{before}: compiling {new} takes {_tell(new * run.compile_seconds)} s, and they save "
             f"{_tell(saved)} s {stepping} {alone_is_one}"
@@ -112,7 +112,7 @@ class ShapeCount:
 
     def _run_seconds(self, plan: Settled) -> float:
         """What the run takes with a plan; no time will do where the batch budget doesn't hold."""
-        new = len(plan.shapes) - self._compiled
+        new = len(plan.lengths) - self._compiled
         return self._run_time.seconds(new, plan.cost / self._epochs) if plan.fits else np.inf
 
 

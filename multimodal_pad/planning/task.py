@@ -39,7 +39,7 @@ class Settled(NamedTuple):
 
     price: float  # of what is padded at them: decides which shapes are better
     cost: float  # the same in the user's unit
-    shapes: np.ndarray  # (k, M)
+    lengths: np.ndarray  # (k, M)
     fits: bool  # whether the batch budget holds rows of each
 
 
@@ -138,7 +138,7 @@ class PlanningTask:
     def batch_sizes(self, shapes: np.ndarray) -> np.ndarray:
         """Rows per batch of each shape; 0 where the budget holds none."""
         if self.budget:
-            return self.budget.sizes(self.restore(shapes))
+            return self.budget.batch_sizes(self.restore(shapes))
         return np.full(len(shapes), self._batch_size)
 
     def restore(self, rows: np.ndarray) -> np.ndarray:
@@ -187,7 +187,7 @@ class PlanningTask:
         values = self._table.values
         for steps in self._paid(values):
             kept = steps.ids != EMPTY
-            places = np.repeat(place(shapes, steps.shapes), steps.batch_sizes)[kept]
+            places = np.repeat(place(shapes, steps.lengths), steps.batch_sizes)[kept]
             samples += np.bincount(places, minlength=count)
             real += np.bincount(places, self._cost(values[steps.ids[kept]]), minlength=count)
         return Tally(samples, real)
@@ -230,7 +230,7 @@ class PlanningTask:
         if not self.grouping.draws_first:
             return distinct_rows(self._aligned(values), weights)
         paid = list(self._paid(values))
-        rows = np.concatenate([*(steps.shapes for steps in paid), values.max(axis=0)[None]])
+        rows = np.concatenate([*(steps.lengths for steps in paid), values.max(axis=0)[None]])
         return distinct_rows(self._aligned(rows), np.concatenate([*(steps.samples for steps in paid), [0]]))
 
     def _paid(self, values: np.ndarray) -> Iterator[Steps]:

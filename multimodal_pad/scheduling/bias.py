@@ -74,7 +74,7 @@ def measure_bias(steps: Steps, lengths: LengthTable, labels: np.ndarray | None, 
         spread[name] = Bias(*(share for _, share in of_orders))
     if labels is None:
         return BiasReport(adjacent, spread, None)
-    shape = np.unique(steps.shapes, axis=0, return_inverse=True)[1].ravel()[batch]
+    shape = np.unique(steps.lengths, axis=0, return_inverse=True)[1].ravel()[batch]
     dependence = _cramers_v if labels.dtype.kind in "biuUS" else _correlation_ratio
     return BiasReport(adjacent, spread, Bias(*(dependence(labels[order], shape) for order in orders)))
 

@@ -57,7 +57,7 @@ def choose_batch_size(policy: Policy, batch_size: int | None) -> int | None:
     """
     if batch_size is not None:
         check_whole("batch_size", batch_size, 1)
-    shapes = policy.shapes() if policy.finite else None
+    shapes = policy.lengths() if policy.finite else None
     if shapes is None:
         shapes = policy.round_up(policy.truncate(np.ones((1, len(policy.modalities)), np.int64)))
     own = policy.batch_sizes(shapes)

@@ -31,12 +31,12 @@ class Kinds:
     """The shapes that samples round up to.
 
     Attributes:
-        shapes: int64 ``(K, M)``: padded lengths, cheapest first.
+        lengths: int64 ``(K, M)``: bucket lengths, cheapest first.
         batch_sizes: int64 ``(K,)``: of each.
         of: the kind of each sample dealt, unsigned ``(n,)``.
     """
 
-    shapes: np.ndarray
+    lengths: np.ndarray
     batch_sizes: np.ndarray
     of: np.ndarray
 
@@ -49,7 +49,7 @@ def batch_sizes_at(policy: Policy, padded: np.ndarray, batch_size: int | None) -
 
 def policy_shapes(policy: Policy, batch_size: int | None) -> list[BatchShape]:
     """Every batch shape of a policy that has finitely many, the most rows and the longest first."""
-    padded = policy.shapes()
+    padded = policy.lengths()
     if padded is None:
         raise PaddingError(f"{policy!r} has no end of shapes; use a plan, or padding to few lengths")
     return sorted_shapes(policy, batch_sizes_at(policy, padded, batch_size), padded)
@@ -133,7 +133,7 @@ class RandomDeal:
     @property
     def used(self) -> tuple[np.ndarray, np.ndarray]:
         """The rows ``(k,)`` and padded lengths ``(k, M)`` that the epoch has."""
-        windows = [np.unique(self.window(number).shapes, axis=0) for number in range(len(self.starts) - 1)]
+        windows = [np.unique(self.window(number).lengths, axis=0) for number in range(len(self.starts) - 1)]
         shapes = np.unique(np.concatenate(windows), axis=0)
         return np.full(len(shapes), self._rows), shapes
 
@@ -170,15 +170,15 @@ class LengthDeal:
             sizes += [size] * (len(ids[-1]) // size)
             of += [kind] * (len(ids[-1]) // size)
         if not of:
-            return Steps(kinds.shapes[:0], np.zeros(1, np.int64), np.zeros(0, np.int64))
-        steps = Steps(kinds.shapes[of], np.concatenate([[0], np.cumsum(sizes)]), np.concatenate(ids))
+            return Steps(kinds.lengths[:0], np.zeros(1, np.int64), np.zeros(0, np.int64))
+        steps = Steps(kinds.lengths[of], np.concatenate([[0], np.cumsum(sizes)]), np.concatenate(ids))
         return steps.take(shuffled(len(steps), *self._seeds, number))
 
     @property
     def used(self) -> tuple[np.ndarray, np.ndarray]:
         """The rows ``(k,)`` and padded lengths ``(k, M)`` that the epoch has."""
         kinds = np.unique(np.concatenate(self._parts)[:, 0])
-        return self._kinds.batch_sizes[kinds], self._kinds.shapes[kinds]
+        return self._kinds.batch_sizes[kinds], self._kinds.lengths[kinds]
 
 
 def _filled_up(ids: np.ndarray, rows: int) -> np.ndarray:
@@ -198,7 +198,7 @@ def _lay_out(kinds: Kinds, counts: np.ndarray, samples: int) -> tuple[list[np.nd
     for start in range(0, len(kinds.of), samples):
         arrivals = np.bincount(kinds.of[start : start + samples], minlength=len(counts))
         last = start + samples >= len(kinds.of)
-        own, lent = share_out(waiting + arrivals, kinds.shapes, kinds.batch_sizes, last=last)
+        own, lent = share_out(waiting + arrivals, kinds.lengths, kinds.batch_sizes, last=last)
         used = np.flatnonzero(own)
         parts = [np.stack([used, first[used], own[used]], axis=1)]
         first = first + own

@@ -94,7 +94,7 @@ class LengthGrouping(Grouping):
 
         def deal(order: np.ndarray, epoch: int) -> LengthDeal:
             ids = order if keep is None else keep[order]
-            return LengthDeal(ids, Kinds(kinds.shapes, kinds.batch_sizes, kinds.of[order]), window, (seed, epoch))
+            return LengthDeal(ids, Kinds(kinds.lengths, kinds.batch_sizes, kinds.of[order]), window, (seed, epoch))
 
         return deal
 

@@ -32,7 +32,7 @@ class Exact(Policy):
         """False: there is no bound on what it may answer."""
         return False
 
-    def shapes(self) -> None:
+    def lengths(self) -> None:
         """None."""
         return
 
@@ -61,7 +61,7 @@ class Ladder(Policy):
     >>> ladder = Ladder({"text": [8, 16], "audio": [64]})
     >>> ladder.round_up(np.array([[3, 40], [9, 0]])).tolist()
     [[8, 64], [16, 64]]
-    >>> ladder.shapes().tolist()
+    >>> ladder.lengths().tolist()
     [[8, 64], [16, 64]]
     """
 
@@ -108,7 +108,7 @@ class Ladder(Policy):
         columns = [edges[np.searchsorted(edges, column)] for edges, column in zip(self.edges, lengths.T, strict=True)]
         return np.stack(columns, axis=1)
 
-    def shapes(self) -> np.ndarray:
+    def lengths(self) -> np.ndarray:
         """The product of the edges."""
         return np.stack(np.meshgrid(*self.edges, indexing="ij"), axis=-1).reshape(-1, len(self.edges))
 
@@ -129,7 +129,7 @@ class Ladder(Policy):
 class Fixed(Ladder):
     """One length per modality for every batch: one XLA program, and the most padding.
 
-    >>> Fixed.longest(LengthTable(("text",), np.array([[3], [9]]))).shapes().tolist()
+    >>> Fixed.longest(LengthTable(("text",), np.array([[3], [9]]))).lengths().tolist()
     [[9]]
     """
 

@@ -105,7 +105,7 @@ class Policy(ABC):
 
     A policy works on integer arrays ``(n, M)`` whose columns follow ``policy.modalities``; a row is a sample, or the
     per-modality maxima of a batch. Lengths of shapes are at least 1, so that a modality that is missing in a whole
-    batch still has a static shape. A policy of one's own has :meth:`round_up`, :meth:`shapes` and :meth:`truncate`,
+    batch still has a static shape. A policy of one's own has :meth:`round_up`, :meth:`lengths` and :meth:`truncate`,
     and serves wherever a built-in one does.
 
     Attributes:
@@ -133,7 +133,7 @@ class Policy(ABC):
         """
 
     @abstractmethod
-    def shapes(self) -> np.ndarray | None:
+    def lengths(self) -> np.ndarray | None:
         """Every row that ``round_up`` can answer with, ``(k, M)``, or None where unbounded."""
 
     @abstractmethod
@@ -142,7 +142,7 @@ class Policy(ABC):
 
     @property
     def finite(self) -> bool:
-        """Whether :meth:`shapes` are finitely many, which may still be very many."""
+        """Whether :meth:`lengths` are finitely many, which may still be very many."""
         return True
 
     def covers(self, lengths: np.ndarray) -> np.ndarray:
@@ -162,7 +162,7 @@ class Policy(ABC):
         """
         probes = 1 + np.arange(_PROBES * len(self.modalities)).reshape(_PROBES, -1) * 37 % 401
         rounded = self.round_up(self.truncate(probes))
-        shapes, sizes = self.shapes() if self.finite else None, self.batch_sizes(rounded)
+        shapes, sizes = self.lengths() if self.finite else None, self.batch_sizes(rounded)
         answers = [None if array is None else np.asarray(array).tolist() for array in (shapes, rounded, sizes)]
         kind = [type(self).__module__, type(self).__qualname__, self.modalities, self.layout.name]
         return digest(json.dumps([*kind, None if self.grouping is None else self.grouping.name, *answers]))

@@ -31,7 +31,7 @@ class Schedule:
     """The steps of one epoch, each window of which is worked out when it is asked for.
 
     ``len(schedule)`` is the number of steps, ``schedule[step]`` the padded lengths ``(M,)`` and the sample numbers
-    ``(B,)`` of one of them, and iterating gives all in turn. :attr:`shapes`, :attr:`starts` and :attr:`ids` are those
+    ``(B,)`` of one of them, and iterating gives all in turn. :attr:`lengths`, :attr:`starts` and :attr:`ids` are those
     of all steps together (see :class:`Steps`): 8 bytes a sample, kept once asked for.
 
     >>> from multimodal_pad import Ladder
@@ -89,9 +89,9 @@ class Schedule:
         return self.steps()
 
     @property
-    def shapes(self) -> np.ndarray:
+    def lengths(self) -> np.ndarray:
         """The padded lengths of each step, int64 ``(steps, M)``."""
-        return self._all.shapes
+        return self._all.lengths
 
     @property
     def starts(self) -> np.ndarray:

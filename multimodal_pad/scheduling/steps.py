@@ -15,7 +15,7 @@ class Steps:
     """Consecutive steps, as arrays.
 
     Attributes:
-        shapes: int64 ``(steps, M)``: the padded lengths of each step, in the policy's column order.
+        lengths: int64 ``(steps, M)``: the bucket lengths of each step, in the policy's column order.
         starts: int64 ``(steps + 1,)``: where the rows of each step begin in ``ids``, and where they end.
         ids: int64 ``(rows,)``: sample numbers, step after step; EMPTY (-1) where a row only fills up.
 
@@ -26,7 +26,7 @@ class Steps:
     [([8], [-1]), ([4], [2, 5])]
     """
 
-    shapes: np.ndarray
+    lengths: np.ndarray
     starts: np.ndarray
     ids: np.ndarray
 
@@ -45,12 +45,12 @@ class Steps:
         sizes = self.batch_sizes[places]
         starts = np.concatenate([[0], np.cumsum(sizes)])
         rows = np.arange(starts[-1]) + np.repeat(self.starts[:-1][places] - starts[:-1], sizes)
-        return Steps(self.shapes[places], starts, self.ids[rows])
+        return Steps(self.lengths[places], starts, self.ids[rows])
 
     def part(self, start: int, stop: int) -> Steps:
         """The steps from ``start`` up to ``stop``."""
         starts = self.starts[start : stop + 1]
-        return Steps(self.shapes[start:stop], starts - starts[0], self.ids[starts[0] : starts[-1]])
+        return Steps(self.lengths[start:stop], starts - starts[0], self.ids[starts[0] : starts[-1]])
 
     def shard(self, index: int, count: int) -> Steps:
         """The rows of one shard of ``count``: run number ``index`` of as many equal runs of each step's rows.
@@ -61,7 +61,7 @@ class Steps:
             return self
         sizes = np.repeat(self.batch_sizes // count, self.batch_sizes)
         places = np.arange(len(self.ids)) - np.repeat(self.starts[:-1], self.batch_sizes)
-        return Steps(self.shapes, self.starts // count, self.ids[places // sizes == index])
+        return Steps(self.lengths, self.starts // count, self.ids[places // sizes == index])
 
     @classmethod
     def join(cls, parts: list[Steps]) -> Steps:
@@ -69,12 +69,12 @@ class Steps:
         sizes = np.concatenate([part.batch_sizes for part in parts])
         starts = np.concatenate([[0], np.cumsum(sizes)])
         return cls(
-            np.concatenate([part.shapes for part in parts]), starts, np.concatenate([part.ids for part in parts])
+            np.concatenate([part.lengths for part in parts]), starts, np.concatenate([part.ids for part in parts])
         )
 
     def __len__(self) -> int:
-        return len(self.shapes)
+        return len(self.lengths)
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for shape, start, stop in zip(self.shapes, self.starts, self.starts[1:], strict=False):
+        for shape, start, stop in zip(self.lengths, self.starts, self.starts[1:], strict=False):
             yield shape, self.ids[start:stop]

@@ -21,7 +21,7 @@ def test_an_epoch_is_every_sample_once_at_planned_shapes(data, table, batch_size
         samples, policy, batch_size=batch_size, grouping=grouping, prefetch=data.draw(st.sampled_from([0, 2]))
     )
     batches = list(batcher.epoch(0))
-    shapes = policy.shapes()
+    shapes = policy.lengths()
     for batch in batches:
         assert batch.shape.batch_size == batch_size
         padded = [batch.features[m].shape[1] for m in policy.modalities]

@@ -231,7 +231,7 @@ def test_without_xlas_analysis_the_cost_model_says(monkeypatch):
     priced = plan_shapes(LengthTable.measure(SAMPLES), max_shapes=3, cost=cost)
     with pytest.warns(PlanWarning, match=rf"no memory analysis on {device}; rows per batch follow from the bytes"):
         plan = fit(new_step(), priced)
-    row_bytes = cost.activation_bytes(plan.shapes) + plan.shapes[:, 0] * (10 * 4 + 1) + 1
+    row_bytes = cost.activation_bytes(plan.lengths) + plan.lengths[:, 0] * (10 * 4 + 1) + 1
     room = 1.8e6 - STATE.nbytes
     assert (plan.batch_sizes * row_bytes <= room).all()
     assert (((plan.batch_sizes + 1) * row_bytes > room) | (plan.batch_sizes == plan.samples)).all()

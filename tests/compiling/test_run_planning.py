@@ -138,7 +138,7 @@ def test_the_largest_shape_is_in_the_plan_where_no_sample_needs_it(device):
     lengths = LengthTable(("text", "audio"), np.array([[4, 30], [20, 3]] * 20))
     table = StepTable(planned_step)
     plan = plan_run(table, lengths, jnp.zeros(()), EXAMPLE, epochs=10, batch_size=8, progress=False)
-    assert plan.shapes.tolist() == [[20, 3], [4, 30], [20, 30]]
+    assert plan.lengths.tolist() == [[20, 3], [4, 30], [20, 30]]
     assert plan.samples.tolist() == [20, 20, 0]
     assert set(table.steps) < set(plan.batch_shapes)
 
@@ -183,11 +183,11 @@ def test_a_shape_measured_that_another_alignment_rules_out_is_not_planned(device
     lengths = LengthTable(("text", "audio"), np.array([[64, 128]] + [[5, 9]] * 50 + [[30, 70]] * 9))
     arguments = {"epochs": 10, "batch_size": 8, "cache_dir": folder, "progress": False}
     first = plan_run(StepTable(planned_step), lengths, jnp.zeros(()), EXAMPLE, **arguments)
-    assert [5, 9] in first.shapes.tolist()
+    assert [5, 9] in first.lengths.tolist()
     table = StepTable(planned_step)
     second = plan_run(table, lengths, jnp.zeros(()), EXAMPLE, alignment=8, **arguments)
     assert len(second) > 1
-    assert not (second.shapes % 8).any()
+    assert not (second.lengths % 8).any()
     assert len(table) == 1
 
 

@@ -236,10 +236,10 @@ class Batches:
     """A batcher of two shapes in turn, as ``run_windows`` needs it."""
 
     def __init__(self, shapes):
-        self.shapes = shapes
+        self.lengths = shapes
 
     def epoch(self, _):
-        return iter([SimpleNamespace(shape=shape) for shape in self.shapes * 100])
+        return iter([SimpleNamespace(shape=shape) for shape in self.lengths * 100])
 
 
 def test_steps_without_a_program_are_passed_over_and_do_not_count():

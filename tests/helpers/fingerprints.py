@@ -88,12 +88,14 @@ def fingerprints() -> dict[str, str]:
             plan = policy.plan
             figures = [plan.efficiency, plan.bound, *plan.efficiencies, *plan.samples, *plan.costs]
             found[f"{name}: plan"] = _digest(
-                plan.shapes, plan.batch_sizes, np.array([float(f"{figure:.6g}") for figure in figures])
+                plan.lengths, plan.batch_sizes, np.array([float(f"{figure:.6g}") for figure in figures])
             )
         for seed, epoch, window in ((0, 0, 1024), (0, 1, 1024), (3, 0, 7)):
             options = {"batch_size": rows, "grouping": grouping, "window": window, "seed": seed}
             schedule = make_schedule(lengths, policy, epoch=epoch, **options)
-            found[f"{name}: schedule {seed} {epoch} {window}"] = _digest(schedule.shapes, schedule.starts, schedule.ids)
+            found[f"{name}: schedule {seed} {epoch} {window}"] = _digest(
+                schedule.lengths, schedule.starts, schedule.ids
+            )
         batcher = BucketBatcher(source, policy, batch_size=rows, grouping=grouping, window=7, seed=5)
         found[f"{name}: batches"] = _digest(*(_contents(batch) for batch in batcher.epoch(2)))
         if all(size % 2 == 0 for size in batcher.batch_sizes):

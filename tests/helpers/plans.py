@@ -34,9 +34,9 @@ def check_plan(plan, table, max_shapes):
     assert (plan.place(table.values) >= 0).all(), "every sample is covered"
     assert (np.diff(plan.costs) >= -1e-9 * plan.costs[1:]).all(), "cheapest first"
     assert ShapePlan.from_json(plan.to_json(), plan.cost).to_json() == plan.to_json()
-    assert plan.shapes.min() >= 1
+    assert plan.lengths.min() >= 1
     for column, name in enumerate(plan.modalities):
-        assert (plan.shapes[:, column] % plan.alignment[name] == 0).all()
+        assert (plan.lengths[:, column] % plan.alignment[name] == 0).all()
     assert plan.samples.sum() == pytest.approx(len(table))
     assert len(plan.efficiencies) == len(plan.bounds)
     assert (np.diff(plan.efficiencies) >= 0).all(), "more shapes are never worse"

@@ -33,7 +33,7 @@ def test_a_batch_overhead_prefers_fuller_batches():
     assert dear.efficiency < cheap.efficiency, "the overhead is no real work"
     batches = [(plan.samples / plan.batch_sizes).sum() for plan in (cheap, dear)]
     assert batches[1] < batches[0]
-    np.testing.assert_allclose(dear.costs, dear.shapes.sum(axis=1) + 1e5 / dear.batch_sizes)
+    np.testing.assert_allclose(dear.costs, dear.lengths.sum(axis=1) + 1e5 / dear.batch_sizes)
 
 
 @given(length_tables(max_samples=40), st.integers(1, 4), st.integers(1, 8), st.integers(0, 2000))
@@ -42,7 +42,7 @@ def test_the_batch_budget_holds_for_every_batch(table, k, multiple, more):
     budget = BatchBudget(limit, multiple=multiple, largest=64)
     plan = plan_shapes(table, max_shapes=k, batch_size=budget)
     schedule = make_schedule(table, Planned(plan), window=2)
-    assert (schedule.batch_sizes * schedule.shapes.sum(axis=1) <= limit).all()
+    assert (schedule.batch_sizes * schedule.lengths.sum(axis=1) <= limit).all()
     assert (schedule.batch_sizes % multiple == 0).all()
     assert schedule.batch_sizes.max() <= 64
     assert sorted(schedule.ids[schedule.ids >= 0].tolist()) == list(range(len(table)))
@@ -56,13 +56,13 @@ def test_rows_that_exceed_the_budget_together_are_not_held_together(monkeypatch,
     budget = BatchBudget(values.sum(axis=1).max())
     plan = plan_shapes(table, max_shapes=24, batch_size=budget)
     check_plan(plan, table, 24)
-    assert (plan.batch_sizes * plan.shapes.sum(axis=1) <= budget.limit).all()
+    assert (plan.batch_sizes * plan.lengths.sum(axis=1) <= budget.limit).all()
 
 
 def test_an_overhead_is_shared_by_the_rows_that_the_plan_gives():
     table = LengthTable(("text",), np.array([[100]] + [[5]] * 999))
     plan = plan_shapes(table, max_shapes=2, batch_size=BatchBudget(6400), batch_overhead=1e4)
-    np.testing.assert_allclose(plan.costs, plan.shapes[:, 0] + 1e4 / plan.batch_sizes)
+    np.testing.assert_allclose(plan.costs, plan.lengths[:, 0] + 1e4 / plan.batch_sizes)
     assert plan.efficiency == pytest.approx(table.values.sum() / paid(plan))
 
 
@@ -71,7 +71,7 @@ def test_no_shape_gets_more_rows_than_samples():
     plan = plan_shapes(table, max_shapes=4, batch_size=BatchBudget(1e6, multiple=8))
     assert (plan.batch_sizes < plan.samples + 8).all()
     assert (plan.batch_sizes % 8 == 0).all()
-    shapes = make_schedule(table, Planned(plan)).shapes
+    shapes = make_schedule(table, Planned(plan)).lengths
     assert len(np.unique(shapes, axis=0)) == 4
 
 
@@ -86,18 +86,18 @@ def test_a_budget_of_bytes():
     cost = TransformerCost(("text", "audio"))
     table = table_of(*[[n, 4 * n] for n in range(1, 60)] * 40)
     plan = plan_shapes(table, max_shapes=4, batch_size=BatchBudget(2e8, cost.activation_bytes, multiple=8))
-    held = plan.batch_sizes * cost.activation_bytes(plan.shapes)
+    held = plan.batch_sizes * cost.activation_bytes(plan.lengths)
     assert (held <= 2e8).all()
     full = plan.batch_sizes < plan.samples
     assert full.any()
-    assert (held + 8 * cost.activation_bytes(plan.shapes) > 2e8)[full].all(), "no room is left for 8 rows more"
+    assert (held + 8 * cost.activation_bytes(plan.lengths) > 2e8)[full].all(), "no room is left for 8 rows more"
 
 
 def test_the_batcher_takes_the_rows_from_the_plan():
     table = table_of(*[[n % 9 + 1, 40 * (n % 3) + 1] for n in range(60)])
     plan = plan_shapes(table, max_shapes=3, batch_size=BatchBudget(400))
     batcher = BucketBatcher(make_samples(table), Planned(plan))
-    rows = dict(zip(map(tuple, plan.shapes.tolist()), plan.batch_sizes.tolist(), strict=True))
+    rows = dict(zip(map(tuple, plan.lengths.tolist()), plan.batch_sizes.tolist(), strict=True))
     seen = []
     for batch in batcher.epoch(0):
         assert rows[tuple(batch.features[m].shape[1] for m in plan.modalities)] == len(batch.sample_mask)

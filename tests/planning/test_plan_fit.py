@@ -33,7 +33,7 @@ def test_random_plans_are_made_for_the_batches_that_the_schedule_draws():
         schedule = make_schedule(table, policy, grouping="random", seed=5, epoch=epoch)
         real += weighted(table.values).sum()
         samples = np.add.reduceat(schedule.ids != EMPTY, schedule.starts[:-1], dtype=int)
-        padded += samples @ weighted(schedule.shapes)
+        padded += samples @ weighted(schedule.lengths)
     assert plan.efficiency == pytest.approx(real / padded)
 
 
@@ -50,7 +50,7 @@ def test_a_plan_serves_another_draw_of_its_lengths_without_a_warning(grouping):
 def test_length_grouping_keeps_nearly_what_the_plan_says():
     table = Synthetic(4000).lengths
     plan = plan_shapes(table, max_shapes=8, batch_size=16)
-    shapes = make_schedule(table, Planned(plan)).shapes
+    shapes = make_schedule(table, Planned(plan)).lengths
     assert table.values.sum() / (16 * shapes.sum()) > 0.97 * plan.efficiency
 
 
@@ -83,4 +83,4 @@ def test_a_plan_for_length_grouping_refuses_random_batches():
     with pytest.raises(PaddingError, match="got grouping='random'"):
         make_schedule(table, policy, grouping="random")
     random = Planned(plan_shapes(table, max_shapes=2, grouping="random"))
-    assert make_schedule(table, random, grouping="random").shapes.tolist() == [[40, 40]]
+    assert make_schedule(table, random, grouping="random").lengths.tolist() == [[40, 40]]

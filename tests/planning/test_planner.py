@@ -101,11 +101,11 @@ def test_the_order_of_samples_and_modalities_changes_nothing(table, random, grou
     names = list(table.modalities)
     random.shuffle(names)
     one, other = plan(table), plan(table.select(names))
-    np.testing.assert_array_equal(one.shapes, other.shapes[:, [names.index(m) for m in table.modalities]])
+    np.testing.assert_array_equal(one.lengths, other.lengths[:, [names.index(m) for m in table.modalities]])
     assert one.efficiency == pytest.approx(other.efficiency)
     rows = list(range(len(table)))
     random.shuffle(rows)
-    np.testing.assert_array_equal(one.shapes, plan(LengthTable(table.modalities, table.values[rows])).shapes)
+    np.testing.assert_array_equal(one.lengths, plan(LengthTable(table.modalities, table.values[rows])).lengths)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_the_order_in_which_a_cost_adds_up_changes_nothing(samples, longest, cou
     for names in itertools.permutations(NAMES):
         cost = np.array([weights[name] for name in names])
         plan = plan_shapes(table.select(names), max_shapes=count, cost=lambda lengths, cost=cost: lengths @ cost)
-        shapes.append(plan.shapes[:, [names.index(name) for name in NAMES]].tolist())
+        shapes.append(plan.lengths[:, [names.index(name) for name in NAMES]].tolist())
     assert all(one == shapes[0] for one in shapes)
 
 
@@ -132,7 +132,7 @@ def test_the_order_in_which_a_cost_adds_up_changes_nothing(samples, longest, cou
 def test_the_unit_of_the_cost_changes_nothing(table, factor):
     one = plan_shapes(table, max_shapes=4, cost=weighted)
     other = plan_shapes(table, max_shapes=4, cost=lambda lengths: factor * weighted(lengths))
-    np.testing.assert_array_equal(one.shapes, other.shapes)
+    np.testing.assert_array_equal(one.lengths, other.lengths)
     np.testing.assert_allclose(one.efficiencies, other.efficiencies, rtol=1e-12)
 
 
@@ -143,7 +143,7 @@ def test_the_unit_of_the_cost_changes_nothing_in_one_modality(lengths, k, factor
     table = LengthTable(("text",), np.array(lengths)[:, None])
     one = plan_shapes(table, max_shapes=k)
     other = plan_shapes(table, max_shapes=k, cost=lambda lengths: factor * position_count(lengths))
-    np.testing.assert_array_equal(one.shapes, other.shapes)
+    np.testing.assert_array_equal(one.lengths, other.lengths)
 
 
 def test_the_unit_of_the_cost_changes_nothing_where_rows_are_held_together(monkeypatch):
@@ -151,7 +151,7 @@ def test_the_unit_of_the_cost_changes_nothing_where_rows_are_held_together(monke
     for seed in range(6):
         table = table_of(*np.random.default_rng(seed).integers(1, 30, (300, 3)).tolist())
         shapes = [
-            plan_shapes(table, max_shapes=4, cost=lambda lengths, f=f: f * position_count(lengths)).shapes.tolist()
+            plan_shapes(table, max_shapes=4, cost=lambda lengths, f=f: f * position_count(lengths)).lengths.tolist()
             for f in (1, 0.3, 1e9)
         ]
         assert shapes[0] == shapes[1] == shapes[2]
@@ -161,7 +161,7 @@ def test_a_giant_does_not_make_all_others_equal():
     table = table_of([2, 40], [40, 3], [3, 3], [10**8, 10**8])
     plan = plan_shapes(table, max_shapes=4, cost=attention_area)
     check_plan(plan, table, 4)
-    assert plan.shapes.tolist() == [[3, 3], [2, 40], [40, 3], [10**8, 10**8]]
+    assert plan.lengths.tolist() == [[3, 3], [2, 40], [40, 3], [10**8, 10**8]]
 
 
 def test_costs_that_are_mostly_zero_are_planned_all_the_same(monkeypatch):
@@ -196,7 +196,7 @@ def test_more_shapes_are_never_worse_however_they_are_planned(how, monkeypatch):
 def test_the_same_seed_gives_the_same_plan():
     table = Synthetic(500).lengths
     one, again = (plan_shapes(table, max_shapes=6, seed=3) for _ in range(2))
-    np.testing.assert_array_equal(one.shapes, again.shapes)
+    np.testing.assert_array_equal(one.lengths, again.lengths)
 
 
 @pytest.mark.parametrize(
@@ -222,21 +222,21 @@ def test_degenerate_tables(table, grouping):
 def test_fewer_distinct_lengths_than_shapes_are_padded_not_at_all():
     table = table_of([3, 4], [5, 2], [3, 4])
     plan = plan_shapes(table, max_shapes=9)
-    assert sorted(plan.shapes.tolist()) == [[3, 4], [5, 2]]
+    assert sorted(plan.lengths.tolist()) == [[3, 4], [5, 2]]
     assert plan.efficiency == 1
     assert plan.gap == 0
 
 
 def test_opposite_order_needs_two_shapes_and_gets_them():
     plan = plan_shapes(table_of(*[[2, 40]] * 10, *[[40, 2]] * 10), max_shapes=2)
-    assert sorted(plan.shapes.tolist()) == [[2, 40], [40, 2]]
+    assert sorted(plan.lengths.tolist()) == [[2, 40], [40, 2]]
 
 
 def test_an_outlier_gets_its_own_shape_and_is_told_of():
     rng = np.random.default_rng(0)
     table = table_of(*rng.integers(1, 20, (2000, 2)).tolist(), [90, 3000])
     plan = plan_shapes(table, max_shapes=3)
-    assert plan.shapes[-1].tolist() == [90, 3000]
+    assert plan.lengths[-1].tolist() == [90, 3000]
     assert plan.samples[-1] == 1
     one, more = plan.savings
     assert (one.samples, more.samples) == (2, 20)
@@ -339,6 +339,6 @@ def test_meld_is_planned_as_well_as_the_reference_says(meld_dir, k, least, bound
     check_plan(plan, table, k)
     assert plan.efficiency >= least
     assert plan.bound == pytest.approx(bound, abs=0.0006)
-    assert reference_cost(table.values).sum() / padded_cost(table.values, plan.shapes, reference_cost) == pytest.approx(
-        plan.efficiency
-    )
+    assert reference_cost(table.values).sum() / padded_cost(
+        table.values, plan.lengths, reference_cost
+    ) == pytest.approx(plan.efficiency)

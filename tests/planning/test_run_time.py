@@ -69,16 +69,16 @@ def test_the_search_ends_early_and_misses_nothing(rows, compiled, prices):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ShapeCount, "is_enough", False)
         late = plan_shapes(table, **options)
-    assert early.shapes.tolist() == late.shapes.tolist()
+    assert early.lengths.tolist() == late.lengths.tolist()
 
 
 def test_a_compiled_shape_that_holds_no_sample():
     table = table_of([4, 30], [20, 3])
     plan = plan_shapes(table, max_shapes="auto", run_time=RunTime(1, 1, 1e3, (shape_of(20, 30),)))
-    assert plan.shapes.tolist() == [[20, 3], [4, 30], [20, 30]]
+    assert plan.lengths.tolist() == [[20, 3], [4, 30], [20, 30]]
     assert plan.samples.tolist() == [1, 1, 0]
     plan = plan_shapes(table, max_shapes="auto", run_time=RunTime(1, 1, 1e-3, (shape_of(20, 30),)))
-    assert plan.shapes.tolist() == [[20, 30]]
+    assert plan.lengths.tolist() == [[20, 30]]
 
 
 def test_a_compiled_shape_keeps_its_rows_within_a_budget():

@@ -14,7 +14,7 @@ RNG = np.random.default_rng(0)
 
 def by_shape(schedule):
     """The shape's number of each sample, in the order of the table."""
-    number = np.unique(schedule.shapes, axis=0, return_inverse=True)[1].ravel()
+    number = np.unique(schedule.lengths, axis=0, return_inverse=True)[1].ravel()
     shape = np.empty(2000, int)
     real = schedule.ids >= 0
     shape[schedule.ids[real]] = np.repeat(number, schedule.batch_sizes)[real]

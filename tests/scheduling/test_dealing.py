@@ -26,6 +26,6 @@ def test_kinds_are_the_distinct_padded_lengths_cheapest_first(table, multiple):
     for policy in (Exact(table.modalities), Ladder.multiples_of(table, multiple)):
         kinds = find_kinds(table, policy, 4, position_count, None)
         padded = policy.round_up(table.values)
-        np.testing.assert_array_equal(kinds.shapes[kinds.of], padded)
-        assert len(kinds.shapes) == len(np.unique(padded, axis=0))
-        assert (np.diff(position_count(kinds.shapes)) >= 0).all()
+        np.testing.assert_array_equal(kinds.lengths[kinds.of], padded)
+        assert len(kinds.lengths) == len(np.unique(padded, axis=0))
+        assert (np.diff(position_count(kinds.lengths)) >= 0).all()

@@ -27,7 +27,7 @@ class Squares(Policy):
         root = np.ceil(np.sqrt(np.maximum(lengths, 1).max(axis=1))).astype(np.int64)
         return np.repeat((root**2)[:, None], 2, axis=1)
 
-    def shapes(self):
+    def lengths(self):
         return np.repeat((np.arange(1, self.largest + 1) ** 2)[:, None], 2, axis=1)
 
     def truncate(self, lengths):
@@ -44,18 +44,18 @@ class Sized(Squares):
 class Diagonal(Squares):
     """Text or audio may be long, and not both."""
 
-    def shapes(self):
+    def lengths(self):
         return np.array([[7, 40], [40, 7]])
 
     def round_up(self, lengths):
         self._check_rows(lengths, self.covers(lengths))
-        return self.shapes()[(~(lengths <= [7, 40]).all(axis=1)).astype(int)]
+        return self.lengths()[(~(lengths <= [7, 40]).all(axis=1)).astype(int)]
 
     def truncate(self, lengths):
         return np.where(self.covers(lengths)[:, None], lengths, np.minimum(lengths, 7))
 
     def covers(self, lengths):
-        return (lengths[:, None] <= self.shapes()).all(axis=2).any(axis=1)
+        return (lengths[:, None] <= self.lengths()).all(axis=2).any(axis=1)
 
 
 @pytest.mark.parametrize("grouping", ["length", "random"])

@@ -29,7 +29,7 @@ def test_what_every_policy_promises(data, table):
     np.testing.assert_array_equal(policy.round_up(padded), padded)  # a bucket is its own bucket
     assert policy.covers(values).all()
     np.testing.assert_array_equal(policy.truncate(values), values)
-    shapes = policy.shapes()
+    shapes = policy.lengths()
     if shapes is not None:
         assert set(map(tuple, padded.tolist())) <= set(map(tuple, shapes.tolist()))
 
@@ -50,7 +50,7 @@ def test_ladder_rounds_to_the_next_edge():
 
 
 def test_the_shapes_of_a_ladder_are_the_product():
-    shapes = Ladder({"text": [1, 2], "audio": [5, 6, 7]}).shapes()
+    shapes = Ladder({"text": [1, 2], "audio": [5, 6, 7]}).lengths()
     assert len(shapes) == 6
     assert len(np.unique(shapes, axis=0)) == 6
 
@@ -79,7 +79,7 @@ def test_a_modality_that_is_always_missing_has_length_1():
 
 
 def test_fixed_is_one_shape():
-    assert Fixed.longest(TABLE).shapes().tolist() == [[9, 100]]
+    assert Fixed.longest(TABLE).lengths().tolist() == [[9, 100]]
     assert repr(Fixed({"text": 9})) == "Fixed({'text': 9})"
 
 
@@ -120,9 +120,9 @@ def test_bad_options(make, message):
 def test_planned_rounds_up_to_the_cheapest_shape_that_holds_the_row():
     table = LengthTable(("text", "audio"), np.array([[2, 40]] * 5 + [[40, 2]] * 5 + [[3, 3]] * 5))
     policy = Planned(plan_shapes(table, max_shapes=3, batch_size=7))
-    assert policy.shapes().tolist() == [[3, 3], [40, 2], [2, 40]]
+    assert policy.lengths().tolist() == [[3, 3], [40, 2], [2, 40]]
     assert policy.round_up(np.array([[1, 3], [0, 4], [4, 0]])).tolist() == [[3, 3], [2, 40], [40, 2]]
-    assert policy.batch_sizes(policy.shapes()).tolist() == [7, 7, 7]
+    assert policy.batch_sizes(policy.lengths()).tolist() == [7, 7, 7]
     assert repr(policy).startswith("Planned(3 shapes, ")
 
 

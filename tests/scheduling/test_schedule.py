@@ -31,7 +31,7 @@ def test_nothing_lost_nothing_doubled_and_every_batch_fits_its_shape(data, table
     assert sorted(schedule.ids[real].tolist()) == list(range(len(table)))
     assert (schedule.batch_sizes == batch_size).all()
     assert np.logical_or.reduceat(real, schedule.starts[:-1]).all(), "no step is empty"
-    shapes = policy.shapes()
+    shapes = policy.lengths()
     for padded, ids in schedule:
         assert (table.values[ids[ids != EMPTY]] <= padded).all()
         assert shapes is None or padded.tolist() in shapes.tolist()
@@ -47,7 +47,7 @@ def test_the_same_arguments_give_the_same_schedule(grouping):
 
     one, again, other_epoch, other_seed = schedule(0, 0), schedule(0, 0), schedule(0, 1), schedule(1, 0)
     np.testing.assert_array_equal(one.ids, again.ids)
-    np.testing.assert_array_equal(one.shapes, again.shapes)
+    np.testing.assert_array_equal(one.lengths, again.lengths)
     assert (one.ids[:80] != other_epoch.ids[:80]).any()
     assert (one.ids[:80] != other_seed.ids[:80]).any()
 
@@ -68,7 +68,7 @@ def test_random_draws_first_and_rounds_the_maxima_up():
 def test_short_batches_are_filled_up_from_the_largest_shape_down():
     table = LengthTable(("text",), np.array([[3]] * 5 + [[7]] * 3 + [[15]] * 3))
     schedule = make_schedule(table, Ladder({"text": [4, 8, 16]}), batch_size=4)
-    assert sorted(schedule.shapes[:, 0].tolist()) == [4, 8, 16]
+    assert sorted(schedule.lengths[:, 0].tolist()) == [4, 8, 16]
     assert short_batches(schedule) == [1]
     (short,) = (shape.tolist() for shape, ids in schedule if EMPTY in ids)
     assert short == [4], "empty rows are at the cheapest shape"
@@ -77,7 +77,7 @@ def test_short_batches_are_filled_up_from_the_largest_shape_down():
 def test_leftovers_that_no_larger_shape_holds_end_in_a_short_batch():
     table = LengthTable(("text", "audio"), np.array([[3, 30]] * 3 + [[30, 3]] * 3))
     schedule = make_schedule(table, Ladder({"text": [4, 32], "audio": [4, 32]}), batch_size=4)
-    assert sorted(map(tuple, schedule.shapes.tolist())) == [(4, 32), (32, 4)]
+    assert sorted(map(tuple, schedule.lengths.tolist())) == [(4, 32), (32, 4)]
     assert short_batches(schedule) == [1, 1]
 
 
@@ -91,7 +91,7 @@ def test_a_wider_window_leaves_less_padding():
     source = Synthetic(4000)
     policy = Ladder.powers_of_two(source.lengths, 8)
     padded = [
-        make_schedule(source.lengths, policy, batch_size=32, window=window).shapes.sum() for window in (1, 8, 1024)
+        make_schedule(source.lengths, policy, batch_size=32, window=window).lengths.sum() for window in (1, 8, 1024)
     ]
     assert padded[0] > padded[1] > padded[2]
 
@@ -135,7 +135,7 @@ def test_meld_keeps_what_the_reference_figures_say(meld_dir):
     assert len(table) == 9988
 
     def efficiency(policy, grouping):
-        shapes = make_schedule(table, policy, batch_size=32, grouping=grouping, cost=reference_cost).shapes
+        shapes = make_schedule(table, policy, batch_size=32, grouping=grouping, cost=reference_cost).lengths
         return reference_cost(table.values).sum() / (32 * reference_cost(shapes).sum()), len(np.unique(shapes, axis=0))
 
     assert efficiency(Fixed.longest(table), "random") == (pytest.approx(0.056, abs=0.001), 1)
@@ -178,7 +178,7 @@ def test_the_order_is_the_same_on_every_version_of_numpy():
     """Written down: what other releases of NumPy have to give too, or a run could not be resumed after an upgrade."""
     table = LengthTable(("text",), np.array([[3], [5], [9], [2], [7], [12], [1]]))
     schedule = make_schedule(table, Ladder({"text": [4, 8, 16]}), batch_size=2, seed=7, epoch=3)
-    assert schedule.shapes.ravel().tolist() == [8, 4, 4, 16]
+    assert schedule.lengths.ravel().tolist() == [8, 4, 4, 16]
     assert schedule.ids.tolist() == [1, 4, 0, -1, 3, 6, 2, 5]
 
 

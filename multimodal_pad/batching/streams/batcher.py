@@ -329,8 +329,8 @@ class StreamBatcher:
     def _pad(self, taken: Taken[Waiting]) -> _Made:
         names = self.policy.modalities
         lengths = np.array([[len(sample[name]) for name in names] for _, sample in taken.samples])
-        ids = np.where(np.arange(taken.rows) < len(lengths), np.arange(taken.rows), EMPTY)
-        steps = Steps(np.array([taken.padded]), np.array([0, taken.rows]), ids)
+        ids = np.where(np.arange(taken.batch_size) < len(lengths), np.arange(taken.batch_size), EMPTY)
+        steps = Steps(np.array([taken.padded]), np.array([0, taken.batch_size]), ids)
         return _Made(self.options.lay_out(taken), steps, LengthTable(names, lengths))
 
     def _tell(self) -> None:

@@ -40,13 +40,13 @@ class Taken(NamedTuple, Generic[T]):
 
     Attributes:
         padded: the padded lengths, in the policy's column order.
-        rows: of the batch; those that the samples leave over are empty.
+        batch_size: of the batch; what the samples leave over is empty.
         ordinals: numbers of the samples.
         samples: what was added under these numbers.
     """
 
     padded: tuple[int, ...]
-    rows: int
+    batch_size: int
     ordinals: list[int]
     samples: list[T]
 
@@ -57,7 +57,7 @@ class _Kind(Generic[T]):
 
     price: float
     shape: tuple[int, ...]
-    rows: int
+    batch_size: int
     members: list[tuple[int, T]] = field(default_factory=list)
 
 
@@ -92,7 +92,7 @@ class StreamBuffer(Generic[T]):
     >>> buffer = StreamBuffer(Ladder({"text": [4, 16]}), 3, batch_size=2)
     >>> buffer.add(np.array([[3], [12], [4]]), range(3), ["a", "b", "c"])
     >>> taken = buffer.take()
-    >>> taken.padded, taken.rows, sorted(taken.samples), buffer.held
+    >>> taken.padded, taken.batch_size, sorted(taken.samples), buffer.held
     ((4,), 2, ['a', 'c'], [1])
     """
 
@@ -115,7 +115,7 @@ class StreamBuffer(Generic[T]):
             ("batch", batch, 0),
         ):
             check_whole(name, value, least)
-        shapes = policy.shapes() if batch_size is None else None
+        shapes = policy.lengths() if batch_size is None else None
         most = batch_size if shapes is None else int(batch_sizes_at(policy, shapes, None).max())
         if most is not None and most > capacity:
             raise PaddingError(
@@ -245,7 +245,7 @@ class StreamBuffer(Generic[T]):
         return shares
 
     def _fill_up(self, index: int, counts: np.ndarray) -> np.ndarray:
-        return fill_up(index, counts, self._shapes, self._kinds[index].rows)
+        return fill_up(index, counts, self._shapes, self._kinds[index].batch_size)
 
     def _take(self, shares: np.ndarray, bits: np.random.PCG64 | None) -> Taken[T]:
         """Take so many of each kind up to the batch's own, at random or the oldest."""
@@ -265,7 +265,7 @@ class StreamBuffer(Generic[T]):
         if not all(kind.members for kind in self._kinds):
             self._by_shape = {kind.shape: kind for kind in self._kinds if kind.members}
             self._sort_kinds()
-        return Taken(batch.shape, batch.rows, [ordinal for ordinal, _ in taken], [sample for _, sample in taken])
+        return Taken(batch.shape, batch.batch_size, [ordinal for ordinal, _ in taken], [sample for _, sample in taken])
 
     def _new_kind(self, shape: tuple[int, ...]) -> _Kind[T]:
         padded = np.array([shape])
@@ -274,7 +274,7 @@ class StreamBuffer(Generic[T]):
     def _sort_kinds(self) -> None:
         self._kinds = sorted(self._by_shape.values(), key=lambda kind: (kind.price, kind.shape))
         self._shapes = np.array([kind.shape for kind in self._kinds], np.int64)
-        self._rows = np.array([kind.rows for kind in self._kinds], np.int64)
+        self._rows = np.array([kind.batch_size for kind in self._kinds], np.int64)
         self._prices = np.array([kind.price for kind in self._kinds])
 
 

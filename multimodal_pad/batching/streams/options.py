@@ -102,7 +102,7 @@ class StreamOptions:
         return layout.lay_out(
             {name: alike_arrays(samples, name, numbers) for name in names},
             samples,
-            BatchShape.of(taken.rows, dict(zip(names, taken.padded, strict=True)), layout),
+            BatchShape.of(taken.batch_size, dict(zip(names, taken.padded, strict=True)), layout),
             pad_value=self.pad_value,
             check_finite=self.check_finite,
             numbers=numbers,

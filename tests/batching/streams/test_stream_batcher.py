@@ -35,7 +35,7 @@ def test_a_stream_is_every_sample_once_at_planned_shapes(data, table, rows, more
     policy, samples = data.draw(policies(table, rows)), make_samples(table)
     batcher = StreamBatcher(iter(samples) if one_shot else samples, policy, batch_size=rows, buffer=rows + more)
     batches = list(batcher)
-    listed = policy.shapes()
+    listed = policy.lengths()
     for batch in batches:
         assert batch.shape.batch_size == rows
         padded = [batch.features[m].shape[1] for m in policy.modalities]

@@ -39,7 +39,7 @@ def steps(buffer, values, start=0, look=lambda: None):
 
 
 def plain(taken):
-    return taken.padded, taken.rows, taken.ordinals, taken.samples
+    return taken.padded, taken.batch_size, taken.ordinals, taken.samples
 
 
 sizes = st.tuples(st.integers(1, 6), st.integers(0, 20)).map(lambda drawn: (drawn[0], sum(drawn)))
@@ -49,10 +49,10 @@ sizes = st.tuples(st.integers(1, 6), st.integers(0, 20)).map(lambda drawn: (draw
 def test_every_sample_comes_once_at_a_shape_that_holds_it(data, table, size):
     rows, capacity = size
     policy = data.draw(policies(table, rows))
-    listed = policy.shapes()
+    listed = policy.lengths()
     came = []
     for taken in steps(StreamBuffer(policy, capacity, batch_size=rows), table.values):
-        assert taken.rows == rows
+        assert taken.batch_size == rows
         assert 1 <= len(taken.ordinals) <= rows
         assert listed is None or list(taken.padded) in listed.tolist()
         assert (table.values[taken.ordinals] <= taken.padded).all()
@@ -65,9 +65,9 @@ def test_every_sample_comes_once_at_a_shape_that_holds_it(data, table, size):
 def test_rows_keep_a_batch_budget(table, shapes, limit):
     largest = int(np.maximum(table.values, 1).max(axis=0).sum())
     plan = plan_shapes(table, max_shapes=shapes, batch_size=BatchBudget(limit + largest, largest=9), effort=0)
-    rows = dict(zip(map(tuple, plan.shapes.tolist()), plan.batch_sizes.tolist(), strict=True))
+    rows = dict(zip(map(tuple, plan.lengths.tolist()), plan.batch_sizes.tolist(), strict=True))
     for taken in steps(StreamBuffer(Planned(plan), 12), table.values):
-        assert taken.rows == rows[taken.padded]
+        assert taken.batch_size == rows[taken.padded]
 
 
 def longest_wait(policy, capacity, rows, values):
@@ -161,7 +161,7 @@ def test_a_batch_is_short_where_filling_it_up_would_waste_more():
 def test_more_kinds_than_are_tried_still_fill_batches():
     values = np.random.default_rng(0).permutation(np.arange(1, 4 * MOST_TRIED))[:, None]
     batches = list(steps(StreamBuffer(Exact(["text"]), 2 * MOST_TRIED, batch_size=4), values))
-    assert sum(len(t.ordinals) < t.rows for t in batches) <= len(batches) // 10
+    assert sum(len(t.ordinals) < t.batch_size for t in batches) <= len(batches) // 10
 
 
 @pytest.mark.parametrize(("capacity", "share"), [(512, 0.95), (2048, 0.99)])
@@ -169,7 +169,7 @@ def test_little_is_lost_to_not_knowing_what_comes(capacity, share):
     source = Synthetic(12_000)
     table = LengthTable(source.lengths.modalities, np.random.default_rng(0).permutation(source.lengths.values))
     plan = plan_shapes(table, max_shapes=8, batch_size=32, effort=0)
-    padded = sum(t.rows * sum(t.padded) for t in steps(StreamBuffer(Planned(plan), capacity), table.values))
+    padded = sum(t.batch_size * sum(t.padded) for t in steps(StreamBuffer(Planned(plan), capacity), table.values))
     stats = PaddingStats(table.modalities)
     schedule = make_schedule(table, Planned(plan))
     stats.record(schedule, table)

@@ -117,7 +117,7 @@ def test_uncovered_lengths_make_a_plan_stale():
     ]
     report = batcher.plan_report()
     assert (report.uncovered, report.efficiency, report.promised, report.stale) == (2, 1, 1, True)
-    assert report.new_plan.shapes.max() == 10
+    assert report.new_plan.lengths.max() == 10
 
 
 def test_a_plan_that_serves_is_not_stale():
@@ -128,7 +128,7 @@ def test_a_plan_that_serves_is_not_stale():
     report = batcher.plan_report()
     assert not report.stale
     assert "stale" not in str(report)
-    assert report.new_plan.shapes.max() >= 60, "the new plan holds what may come as well"
+    assert report.new_plan.lengths.max() >= 60, "the new plan holds what may come as well"
 
 
 @pytest.mark.parametrize("policy", [Ladder({"text": [4, 8, 16]}), Exact(["text"])])
