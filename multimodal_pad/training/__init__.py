@@ -15,6 +15,7 @@ from multimodal_pad.training.metrics import (
     sims_metrics,
 )
 from multimodal_pad.training.run import EpochRecord
+from multimodal_pad.training.state import TrainState
 from multimodal_pad.training.step import Evaluated, StepMetrics, TrainStep
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Evaluated",
     "FitResult",
     "StepMetrics",
+    "TrainState",
     "TrainStep",
     "binary_cross_entropy",
     "classification_metrics",

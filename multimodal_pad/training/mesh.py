@@ -102,9 +102,9 @@ class DataMesh:
                 f"{jax.process_index()} of {jax.process_count()})"
             )
 
-    def place_state(self, leaves: Sequence[Any]) -> list[jax.Array]:
-        """Arrays that every process has alike, whole on each device."""
-        return [_spread(self.state_sharding, np.asarray(leaf), np.shape(leaf)) for leaf in leaves]
+    def place_state(self, state: Any) -> Any:
+        """A pytree of arrays that every process has alike, whole on each device."""
+        return jax.tree.map(lambda x: _spread(self.state_sharding, np.asarray(x), np.shape(x)), state)
 
     def place_batch(self, batch: PaddedBatch) -> PaddedBatch:
         """This process's rows as a part of the batch of all of them."""

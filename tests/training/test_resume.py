@@ -92,13 +92,12 @@ def test_checkpoints_of_another_run_are_refused(tmp_path):
         with pytest.raises(TrainingError, match="another model or optimizer"):
             fit(MeanModel(5), make_batcher(), epochs=2, checkpoints=checkpoints, progress=False)
         with pytest.raises(
-            TrainingError, match="the checkpoints are of a run with another seed and another evaluate_on"
+            TrainingError, match="the checkpoints are of a run with another evaluate_on"
         ):
             fit(
                 MeanModel(),
                 make_batcher(),
                 epochs=2,
-                seed=1,
                 evaluate_on=make_batcher(),
                 checkpoints=checkpoints,
                 progress=False,
@@ -176,11 +175,11 @@ def test_a_batcher_that_stands_in_the_middle_is_refused():
 def test_the_train_state_is_held_once(resumed, tmp_path):
     """Of parameters and moments, while it trains: those of the state, and nothing of the one it began with."""
     model, seen = MeanModel(), []
-    size = sum(x.size for x in jax.tree.leaves(nnx.state(model)))
+    shape = model.head.kernel.shape
 
     class Counting(list):
         def __getitem__(self, index):
-            seen.append(sum(x.size == size and x.ndim == 1 for x in jax.live_arrays()))
+            seen.append(sum(x.shape == shape for x in jax.live_arrays()))
             return super().__getitem__(index)
 
     lengths = make_batcher().lengths
@@ -188,7 +187,7 @@ def test_the_train_state_is_held_once(resumed, tmp_path):
         if resumed:
             fit(model, make_batcher(), epochs=1, checkpoints=checkpoints, progress=False)
         gc.collect()
-        before = sum(x.size == size and x.ndim == 1 for x in jax.live_arrays())
+        before = sum(x.shape == shape for x in jax.live_arrays())
         batcher = make_batcher(Counting(make_samples()), lengths=lengths, prefetch=0)
         fit(model, batcher, epochs=2, checkpoints=checkpoints, progress=False)
-    assert max(seen[-12:]) - before <= 3 + 3, "parameters and two moments, and those of the step under way"
+    assert max(seen[-12:]) - before <= 3 + 3, "a parameter and two moments, and those of the step under way"
