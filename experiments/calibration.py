@@ -61,7 +61,7 @@ def run(config: Config, progress: Progress) -> dict[str, Any]:
     task = progress.add_task("calibrating", total=3)
 
     def measured(shapes: Any, cost: Cost) -> Calibration:
-        found = calibrate(table, shapes, step.leaves, example, cost=cost, repeats=config.repeats)
+        found = calibrate(table, shapes, step.state, example, cost=cost, repeats=config.repeats)
         progress.advance(task)
         return found
 

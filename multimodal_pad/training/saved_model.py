@@ -9,7 +9,7 @@ from flax import nnx
 
 from multimodal_pad.errors import TrainingError
 from multimodal_pad.training.checkpoint import Checkpoints
-from multimodal_pad.training.checkpoint_folder import check_alike, named_arrays
+from multimodal_pad.training.checkpoint_folder import NamedArray, check_alike, named_arrays
 from multimodal_pad.training.state import take_apart
 
 Model = TypeVar("Model", bound=nnx.Module)
@@ -59,7 +59,7 @@ def restore_model(checkpoints: Checkpoints, model: Model, *, best: bool = True) 
         )
     structure, params, rest = take_apart(model)
     wanted = {"params": params, "rest": rest}
-    there, here = ({"/".join(x.path): x.array for x in named_arrays(tree)} for tree in (found, wanted))
+    there, here = ({_name(x): x.array for x in named_arrays(tree)} for tree in (found, wanted))
     check_alike(
         f"the checkpoint of step {saved.step} in {checkpoints.directory}",
         {name: (x.shape, str(x.dtype)) for name, x in there.items()},
@@ -70,6 +70,11 @@ def restore_model(checkpoints: Checkpoints, model: Model, *, best: bool = True) 
 
 def _filled(wanted: dict[str, Any], arrays: dict[str, Any]) -> tuple[Any, Any]:
     """``params`` and ``rest`` with the structure of ``wanted`` and these arrays, by name."""
-    values = [arrays["/".join(x.path)] for x in named_arrays(wanted)]
+    values = [arrays[_name(x)] for x in named_arrays(wanted)]
     filled = jax.tree.unflatten(jax.tree.structure(wanted), values)
     return filled["params"], filled["rest"]
+
+
+def _name(leaf: NamedArray) -> str:
+    """Where an array is stored, in which numbers of a list are strings."""
+    return "".join(f"[{key!r}]" for key in leaf.path)

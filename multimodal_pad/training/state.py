@@ -136,7 +136,7 @@ def check_kept(before: Any, after: Any) -> None:
             raise TrainingError(
                 f"a step gives {now.get(name, 'nothing')} at state{name} and takes {was.get(name, 'nothing')}; make "
                 "every variable when the model or the optimizer's state is made, with the shape and the dtype that it "
-                "keeps (nnx.pop what the model sows)"
+                "keeps"
             )
 
 

@@ -135,7 +135,7 @@ def test_the_peak_is_told_where_the_device_tells_it(monkeypatch):
     samples, lengths, config, _ = compare_padding.load(corpus, Progress(disable=True))
     setting = Setting(samples, lengths, config, corpus, repeats=1, batches=3, seeds=1)
     steps = MeasuredSteps(setting, lambda: None)
-    monkeypatch.setattr(steps, "_train", lambda leaves, _: leaves)
+    monkeypatch.setattr(steps, "_train", lambda state, _: state)
     assert steps.peaks() == {"exact": 50, "fixed": 200}
     monkeypatch.setattr(measured_steps, "peak_bytes_in_use", lambda: None)
     assert steps.peaks() == {}
