@@ -1,6 +1,7 @@
 """Loss, metrics, train step and loop (JAX, Flax, optax).
 
-Checkpoints are in :mod:`multimodal_pad.training.checkpoint`, which imports Orbax.
+Checkpoints are in :mod:`multimodal_pad.training.checkpoint`, and models from them in
+:mod:`multimodal_pad.training.saved_model`, which import Orbax.
 """
 
 from multimodal_pad.training.evaluation import evaluate

@@ -138,12 +138,13 @@ def fit(
 
     Raises:
         CompileError: something compiles after the warm-up, and ``strict`` is given.
-        TrainingError: fewer than 1 epoch, patience or a figure to monitor without evaluation, a figure that the
-            evaluation does not have, a loss that is not finite (named by epoch and step), metrics without scikit-learn,
-            ``strict`` for a policy without a finite set of shapes, ``save_every`` without checkpoints, a batcher that
-            was restored, checkpoints that are damaged, of another model, evaluation set or figure to monitor, or that
-            can't be written, rows that the devices don't divide, or processes that differ, in what they are given
-            or in a batch. (That the learning rate is another one is not noticed.)
+        TrainingError: a model without parameters, a step that changes shapes or dtypes of the state, fewer than 1
+            epoch, patience or a figure to monitor without evaluation, a figure that the evaluation does not have, a
+            loss that is not finite (named by epoch and step), metrics without scikit-learn, ``strict`` for a policy
+            without a finite set of shapes, ``save_every`` without checkpoints, a batcher that was restored, checkpoints
+            that are damaged, of another model, evaluation set or figure to monitor, or that can't be written, rows that
+            the devices don't divide, or processes that differ, in what they are given or in a batch. (That the learning
+            rate is another one is not noticed.)
         PaddingError: checkpoints of a run on another dataset, plan or order (what differs is named).
         OSError: the folder of the checkpoints can't be made.
 
