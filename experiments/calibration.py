@@ -61,7 +61,7 @@ def run(config: Config, progress: Progress) -> dict[str, Any]:
     task = progress.add_task("calibrating", total=3)
 
     def measured(shapes: Any, cost: Cost) -> Calibration:
-        found = calibrate(table, BatchSpec(shapes, example), step.leaves, cost=cost, repeats=config.repeats)
+        found = calibrate(table, BatchSpec(shapes, example), step.state, cost=cost, repeats=config.repeats)
         progress.advance(task)
         return found
 

@@ -49,13 +49,13 @@ def initial_model(config: TransformerConfig, seed: int) -> MultimodalTransformer
 
 def make_step(config: TransformerConfig, learning_rate: float, seed: int) -> TrainStep:
     """The model's train step, the same for every policy."""
-    return TrainStep(initial_model(config, seed), make_optimizer(learning_rate), cross_entropy, seed=seed)
+    return TrainStep(initial_model(config, seed), make_optimizer(learning_rate), cross_entropy)
 
 
 def measure(
     batcher: BucketBatcher,
     schedules: list[Schedule],
-    leaves: Any,
+    state: Any,
     table: StepTable,
     *,
     seconds: float,
@@ -67,7 +67,7 @@ def measure(
     the time allows, the largest and those of most steps. Steps of others are passed over, and
     nothing may compile from then on. Exact padding compiles as it goes, until half of the time is gone.
     What ``table`` has already when it comes counts as compiled, and its seconds were counted where it was made.
-    ``leaves`` are the state to start from, used up if the table donates it.
+    ``state`` is where it starts from, used up if the table donates it.
     """
     started = time.perf_counter()
     measured, example = Measured(compiled_ahead=len(table)), batcher.example()
@@ -79,13 +79,13 @@ def measure(
         # Two first: the largest one for its memory, and the seconds of both for how many more there is time.
         warming = time.perf_counter()
         first = max(0, (1 if endless else 2) - len(there))
-        warm_up(table, BatchSpec([*there, *missing[:first]], example), leaves, progress=False)
+        warm_up(table, BatchSpec([*there, *missing[:first]], example), state, progress=False)
         measured.seconds_before = time.perf_counter() - warming
         took = [table.steps[shape].seconds for shape in there]
         each = measured.seconds_before / max(1, len(missing[:first])) if first else float(np.mean(took))
         measured.seconds_each, affordable = each, int(seconds / 2 / max(each, 1e-3))
         if not endless and first < len(missing) and affordable > first:
-            warm_up(table, BatchSpec(missing[:affordable], example), leaves, progress=False)
+            warm_up(table, BatchSpec(missing[:affordable], example), state, progress=False)
             measured.seconds_before = time.perf_counter() - warming
         with nullcontext() if endless else forbid_compiles():
             asked = time.perf_counter()
@@ -96,10 +96,10 @@ def measure(
                     begun = time.perf_counter()
                     executable = table.steps.get(batch.shape)
                     if executable is None:
-                        executable = table.compile(leaves, batch)
+                        executable = table.compile(state, batch)
                         measured.seconds_during += time.perf_counter() - begun
                         begun = time.perf_counter()
-                    leaves, metrics = executable.call(leaves, batch)
+                    state, metrics = executable.call(state, batch)
                     measured.losses.append(float(metrics.loss))  # waits for the step
                     measured.step_seconds.append(time.perf_counter() - begun)
                     measured.wait_seconds.append(waited)

@@ -113,7 +113,7 @@ def compare(config: Config, progress: Progress) -> dict[str, Any]:
         measured = measure(
             batcher,
             schedules,
-            step.leaves,
+            step.state,
             table,
             seconds=(deadline - time.perf_counter()) / (len(config.policies) - place),
             tick=lambda done, task=task: progress.update(task, completed=done),
@@ -184,7 +184,7 @@ def plan_for_device(
     plan = plan_run(
         table,
         lengths,
-        step.leaves,
+        step.state,
         pad_samples(samples[:1], modalities=lengths.modalities),
         epochs=config.epochs,
         cost=model_config.cost,

@@ -90,7 +90,7 @@ def run(config: Config, progress: Progress) -> dict[str, Any]:
     batcher = compare_padding.make_batcher(Planned(plan), "length", samples, lengths, comparison, model_config)
     batches = _batches(batcher, [plan.batch_shapes[place] for place in (0, (len(plan) - 1) // 2, -1)])
     step = make_step(model_config, comparison.learning_rate, comparison.seed)
-    initial = [np.asarray(leaf) for leaf in step.leaves]
+    initial = jax.tree.map(np.asarray, step.state)
     rng = np.random.default_rng(0)
     compiling: dict[str, list[float]] = {text: [] for text in sets}
     task = progress.add_task("compiling", total=config.compilations * len(sets) + 1)
@@ -137,13 +137,13 @@ def _batches(batcher: BucketBatcher, shapes: list[BatchShape]) -> list[Batch]:
     return [found[shape] for shape in dict.fromkeys(shapes) if shape in found]
 
 
-def _seconds(table: StepTable, initial: list[np.ndarray], batch: Batch, seconds: float) -> float:
+def _seconds(table: StepTable, initial: Any, batch: Batch, seconds: float) -> float:
     """Of a step: the median of rounds that follow a first step."""
-    leaves = jax.device_put(initial)
+    state = jax.device_put(initial)
 
     def step() -> Any:
-        nonlocal leaves
-        leaves, metrics = table(leaves, batch)
+        nonlocal state
+        state, metrics = table(state, batch)
         return metrics.loss
 
     jax.block_until_ready(step())

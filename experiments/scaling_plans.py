@@ -79,10 +79,10 @@ def measure_shapes(config: Config, lengths: LengthTable, done: Callable[..., Non
         table, example = StepTable(step.train_step), full_batch(used[0], widths)
         with CompileLog() as log:
             begun = time.perf_counter()
-            warm_up(table, plans[most].spec(example), step.leaves, progress=False)
+            warm_up(table, plans[most].spec(example), step.state, progress=False)
             seconds = time.perf_counter() - begun
             for shape in used:
-                jax.block_until_ready(table(step.leaves, full_batch(shape, widths)))
+                jax.block_until_ready(table(step.state, full_batch(shape, widths)))
         held = {shape: compiled.device_bytes for shape, compiled in table.steps.items()}
         per_step = [held[shape] for shape in _batch_shapes(lengths, schedule.batch_sizes, schedule.lengths)]
         known = [size for size in per_step if size is not None]

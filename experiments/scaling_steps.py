@@ -73,10 +73,10 @@ def measure_steps(config: Config, done: Callable[..., None]) -> dict[str, list[d
     axes = step_axes(config)
     points = sorted({point for listed in axes.values() for point in listed})
     configs = {point.modalities: model_config(config, point.modalities) for point in points}
-    steps, leaves = {}, {}
+    steps, states = {}, {}
     for count, chosen in configs.items():
         steps[count] = make_step(chosen, 1e-3, config.seed)
-        leaves[count] = steps[count].leaves
+        states[count] = steps[count].state
         done("making models")
     batches, compiled = {}, {}
     for point in points:
@@ -86,13 +86,13 @@ def measure_steps(config: Config, done: Callable[..., None]) -> dict[str, list[d
     def compile_at(point: Point) -> float:
         jax.clear_caches()  # else what was traced before would be found there
         table = StepTable(steps[point.modalities].train_step, donate_state=True)
-        found: CompiledStep = table.compile(leaves[point.modalities], batches[point])
+        found: CompiledStep = table.compile(states[point.modalities], batches[point])
         compiled.setdefault(point, found)
         return found.seconds
 
     def step_at(point: Point) -> float:
         begun = time.perf_counter()
-        leaves[point.modalities], metrics = compiled[point].call(leaves[point.modalities], batches[point])
+        states[point.modalities], metrics = compiled[point].call(states[point.modalities], batches[point])
         float(metrics.loss)  # waits for the step
         return time.perf_counter() - begun
 

@@ -57,13 +57,13 @@ def start(options: Options) -> dict[str, Any]:
     with CompileLog() as log:
         config, batcher, new_step = prepare(options, options["policy"])
         step = new_step()
-        table, leaves = StepTable(step.train_step, donate_state=True), step.leaves
+        table, state = StepTable(step.train_step, donate_state=True), step.state
         prepared = time.time()
         if batcher.policy.finite:
-            warm_up(table, batcher, leaves, progress=False)
+            warm_up(table, batcher, state, progress=False)
         ended, compiled = [], []
         for batch in batcher.epoch(0):
-            leaves, metrics = table(leaves, batch)
+            state, metrics = table(state, batch)
             float(metrics.loss)  # waits for the step
             ended.append(time.time())
             compiled.append(log.total.compiled)
@@ -96,10 +96,10 @@ def warming(options: Options) -> dict[str, Any]:
             table = StepTable(step.train_step, donate_state=True)
             begun = time.perf_counter()
             if name == "warm_up_seconds":
-                warm_up(table, plan.spec(example), step.leaves, progress=False)
+                warm_up(table, plan.spec(example), step.state, progress=False)
             else:
                 for shape in plan.batch_shapes:
-                    warm_up(table, BatchSpec([shape], example), step.leaves, threads=1, progress=False)
+                    warm_up(table, BatchSpec([shape], example), step.state, threads=1, progress=False)
             seconds[name].append(time.perf_counter() - begun)
     return {"shapes": len(plan), **seconds}
 
@@ -107,13 +107,13 @@ def warming(options: Options) -> dict[str, Any]:
 def dispatch(options: Options) -> dict[str, Any]:
     """What a call through the table takes more than one through its executable, in alternation."""
 
-    def tiny_step(leaves: list[jax.Array], batch: Any) -> Any:
-        return [leaf + 1 for leaf in leaves], batch.sample_mask.sum()
+    def tiny_step(state: list[jax.Array], batch: Any) -> Any:
+        return [x + 1 for x in state], batch.sample_mask.sum()
 
     _, batcher, _ = prepare(options, options["planned"])
     batch = jax.device_put(next(batcher.epoch(0)))
-    leaves = jax.device_put([np.zeros(8, np.float32)] * 5)  # as many as our train state has
-    table = warm_up(tiny_step, BatchSpec([batch.shape], batch), leaves, progress=False)
+    state = jax.device_put([np.zeros(8, np.float32)] * 5)  # as many as our train state has
+    table = warm_up(tiny_step, BatchSpec([batch.shape], batch), state, progress=False)
     compiled = table.steps[batch.shape].call
     calls, through_table, alone = 200, [], []
     with forbid_compiles():
@@ -121,8 +121,8 @@ def dispatch(options: Options) -> dict[str, Any]:
             for call, taken in ((table, through_table), (compiled, alone)):
                 begun = time.perf_counter()
                 for _ in range(calls - 1):
-                    call(leaves, batch)
-                result = call(leaves, batch)
+                    call(state, batch)
+                result = call(state, batch)
                 taken.append((time.perf_counter() - begun) / calls * 1e6)
                 jax.block_until_ready(result)
     more = np.array(through_table) - np.array(alone)
@@ -138,8 +138,8 @@ def batch_sizes(options: Options) -> dict[str, Any]:
     _, batcher, new_step = prepare(options, options["planned"])
     plan, step = _plan(batcher), new_step()
     table = StepTable(step.train_step, donate_state=True)
-    limit = usable_bytes(options["bytes_limit"], step.leaves, headroom=0.1)
-    fit = BatchSizeFit(table, plan, step.leaves, batcher.example(), limit)
+    limit = usable_bytes(options["bytes_limit"], step.state, headroom=0.1)
+    fit = BatchSizeFit(table, plan, step.state, batcher.example(), limit)
     begun = time.perf_counter()
     with CompileLog() as log:
         sizes = fit.run().tolist()

@@ -89,7 +89,6 @@ def train(config: Config, sources: dict[str, Any], *, progress: bool) -> dict[st
             metrics=metrics,
             monitor=config.monitor,
             patience=config.patience,
-            seed=config.seed,
             checkpoints=checkpoints,
             save_every=config.save_every,
             progress=progress,
@@ -106,7 +105,7 @@ def train(config: Config, sources: dict[str, Any], *, progress: bool) -> dict[st
         "seconds": seconds,
         "history": [asdict(record) for record in result.history],
         "best_epoch": result.best_epoch,
-        "test": evaluate(StepTable(step.eval_step), step.leaves, testing, metrics=metrics),
+        "test": evaluate(StepTable(step.eval_step), step.state, testing, metrics=metrics),
     }
 
 

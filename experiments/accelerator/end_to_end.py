@@ -86,7 +86,7 @@ def run_windows(
             passed += got - asked
         else:
             waited += got - asked
-            work.leaves, metrics = work.table(work.leaves, batch)
+            work.state, metrics = work.table(work.state, batch)
             used[batch.shape] += 1
         asked = time.perf_counter()
         # By the seconds that the steps will take: they are only begun here, and may not have run yet.

@@ -14,8 +14,11 @@ from multimodal_pad.models import MultimodalTransformer, TransformerConfig
 def random_model(config: TransformerConfig, seed: int = 0) -> MultimodalTransformer:
     """Kernels of about unit gain, scales around 1, biases around 0; float32, on the host until they are used.
 
+    ``config`` is of a model without dropout: a stream of keys is no parameter.
+
     >>> from multimodal_pad.models import ModalityConfig
-    >>> config = TransformerConfig({"text": ModalityConfig(vocabulary_size=9)}, num_outputs=3, d_model=8)
+    >>> modalities = {"text": ModalityConfig(vocabulary_size=9)}
+    >>> config = TransformerConfig(modalities, num_outputs=3, d_model=8, dropout_rate=0.0)
     >>> random_model(config).head_output.kernel.shape
     (8, 3)
     """

@@ -39,7 +39,7 @@ def measure(name: str, config: Config, record: Record, clock: Clock, cache_dir: 
         model=config.models[name].name,
         samples=len(work.samples),
         batch_size=config.corpus.batch_size,
-        parameters=int(work.leaves[0].size),
+        parameters=sum(x.size for x in jax.tree.leaves(work.state.params)),
         shapes=len(shapes),
         seconds_to_prepare=clock.elapsed(),
     )
@@ -88,13 +88,14 @@ def _shape_row(
 ) -> dict[str, Any]:
     """Time the step of one shape on a batch of the first epoch that lies on the device."""
     batch, table = batcher.batch(0, places[0]), work.table
-    initial = work.leaves = jax.device_get(work.leaves)  # so that the device holds one state at a time
+    initial = work.state = jax.device_get(work.state)  # so that the device holds one state at a time
     twice = [jax.device_get(table(initial, batch)[0]) for _ in range(2)]
-    repeat = max(apart(np.asarray(one, float), np.asarray(other, float)) for one, other in zip(*twice, strict=True))
+    pairs = zip(*map(jax.tree.leaves, twice), strict=True)
+    repeat = max(apart(np.asarray(one, float), np.asarray(other, float)) for one, other in pairs)
     batch = jax.device_put(batch)
 
     def step() -> Any:
-        work.leaves, metrics = table(work.leaves, batch)
+        work.state, metrics = table(work.state, batch)
         return metrics.loss
 
     jax.block_until_ready(step())

@@ -31,7 +31,7 @@ class Work:
         model_config: of the model.
         corpus: where the samples come from.
         table: the executables; they donate the state.
-        leaves: the state; each step replaces it.
+        state: of the training; each step replaces it.
     """
 
     samples: list[Any]
@@ -39,14 +39,15 @@ class Work:
     model_config: TransformerConfig
     corpus: compare_padding.Config
     table: StepTable = field(init=False)
-    leaves: Any = field(init=False)
+    state: Any = field(init=False)
     _batchers: dict[str, BucketBatcher] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         step = make_step(self.model_config, self.corpus.learning_rate, self.corpus.seed)
         initial_model.cache_clear()  # its arrays would be a second copy
         self.table = StepTable(step.train_step, donate_state=True)
-        self.leaves, step.leaves = step.leaves, []
+        self.state = step.state
+        del step.state
 
     def batcher(self, spec: str) -> BucketBatcher:
         """The batches of a policy of :mod:`experiments.compare_padding`, as ``"planned_8/length"``."""
@@ -70,7 +71,7 @@ class Work:
         with ThreadPoolExecutor(default_threads()) as pool:
             compiling = {}
             for shape in missing:
-                lowered = self.table.lower(self.leaves, batch_struct(example, shape))
+                lowered = self.table.lower(self.state, batch_struct(example, shape))
                 compiling[pool.submit(self.table.finish, shape, *lowered)] = shape
             for future in as_completed(compiling):
                 future.result()
@@ -78,7 +79,7 @@ class Work:
 
     def first_step(self, batch: Any) -> None:
         """Run one step, and wait for it."""
-        self.leaves, metrics = self.table(self.leaves, batch)
+        self.state, metrics = self.table(self.state, batch)
         jax.block_until_ready(metrics.loss)
 
 

@@ -53,7 +53,7 @@ class MeasuredSteps:
             ("fixed", self.fixed),
         ):  # the smaller ones first: a peak only rises
             for place in self.places:
-                jax.block_until_ready(self._train(self._step.leaves, batcher.batch(0, place)))
+                jax.block_until_ready(self._train(self._step.state, batcher.batch(0, place)))
             found[name] = peak_bytes_in_use() or 0
         return found
 
@@ -66,8 +66,8 @@ class MeasuredSteps:
             batches = {"fixed": self.fixed.batch(0, place), "exact": self.exact.batch(0, place)}
             row: dict[str, Any] = {"compile_seconds": {}}
             for name, batch in batches.items():
-                compiled = train.compile(step.leaves, batch)
-                forward.compile(step.leaves, batch)
+                compiled = train.compile(step.state, batch)
+                forward.compile(step.state, batch)
                 row["compile_seconds"][name] = compiled.seconds
                 row[f"device_bytes_{name}"] = compiled.device_bytes
                 row[f"batch_bytes_{name}"] = batch.nbytes
@@ -75,8 +75,8 @@ class MeasuredSteps:
                 row[f"train_{name}"], row[f"forward_{name}"] = [], []
             for _ in range(self.setting.repeats):
                 for name, batch in batches.items():
-                    row[f"train_{name}"].append(_seconds(train, step.leaves, batch))
-                    row[f"forward_{name}"].append(_seconds(forward, step.leaves, batch))
+                    row[f"train_{name}"].append(_seconds(train, step.state, batch))
+                    row[f"forward_{name}"].append(_seconds(forward, step.state, batch))
             found.append(row)
             self._tick()
         return found
@@ -215,9 +215,9 @@ def peak_bytes_in_use() -> int | None:
     return None if stats is None else stats.get("peak_bytes_in_use")
 
 
-def _seconds(table: StepTable, leaves: Any, batch: Batch) -> float:
+def _seconds(table: StepTable, state: Any, batch: Batch) -> float:
     begun = time.perf_counter()
-    jax.block_until_ready(table(leaves, batch))
+    jax.block_until_ready(table(state, batch))
     return time.perf_counter() - begun
 
 

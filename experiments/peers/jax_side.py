@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from rich.progress import Progress
@@ -80,17 +79,18 @@ def _compiled_steps(
     shapes = shapes[: contender.compiled]
     begun = time.perf_counter()
     if batcher.policy.finite:
-        warm_up(table, BatchSpec(shapes, batcher.example()), step.leaves, progress=False)
+        warm_up(table, BatchSpec(shapes, batcher.example()), step.state, progress=False)
     else:  # one by one, as it meets them
         for place in order:
             if of_step[place] in shapes:
-                table.compile(step.leaves, batcher.batch(0, place))
+                table.compile(step.state, batcher.batch(0, place))
     per_shape = (time.perf_counter() - begun) / len(shapes)
-    leaves = [jnp.array(leaf, copy=True) for leaf in step.leaves]  # they are donated, and every contender begins there
+    # A copy: it is donated, and every contender begins there.
+    state = jax.device_put(jax.tree.map(np.array, step.state))
 
     def run(place: int) -> None:
-        nonlocal leaves
-        leaves, metrics = table(leaves, batcher.batch(0, place))
+        nonlocal state
+        state, metrics = table(state, batcher.batch(0, place))
         float(metrics.loss)
 
     places = [place for place in order if of_step[place] in table.steps]

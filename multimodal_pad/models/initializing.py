@@ -17,7 +17,7 @@ import numpy as np
 from flax import nnx
 from jax.core import Tracer
 
-from multimodal_pad.models.threefry import random_bits
+from multimodal_pad.models.threefry import fold_in, random_bits
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,19 @@ def drawn_at_once(module: nnx.Module, rngs: nnx.Rngs) -> Iterator[nnx.Rngs]:
             values.append(value)
     for parameter, value in zip(parameters, jax.device_put(values), strict=True):
         parameter.set_raw_value(value)
+
+
+def forked(stream: nnx.RngStream) -> nnx.RngStream:
+    """Do what ``stream.fork()`` does, without a program where JAX's generator is its default one."""
+    key, count = stream.key.get_raw_value(), stream.count.get_raw_value()
+    words = None if isinstance(key, Tracer) or isinstance(count, Tracer) else fold_in(key, count)
+    if words is None:
+        return stream.fork()
+    stream.count.set_raw_value(jax.device_put(np.asarray(count) + np.uint32(1)))
+    fork = nnx.clone(stream)  # a new RngStream would compile its zero
+    fork.key.set_raw_value(jax.random.wrap_key_data(jax.device_put(words)))
+    fork.count.set_raw_value(jax.device_put(np.zeros((), np.uint32)))
+    return fork
 
 
 def _draw(stream: nnx.RngStream, size: int) -> Any:

@@ -20,13 +20,26 @@ def random_bits(key: jax.Array, count: jax.Array, size: int) -> np.ndarray:
     >>> random_bits(jax.random.key(0), jax.numpy.uint32(1), 2).tolist()
     [31327077, 89727312]
     """
-    default = jax.random.key_impl(key) == "threefry2x32" and jax.config.jax_threefry_partitionable  # type: ignore[attr-defined]
-    if not default or size > MOST:
+    folded = fold_in(key, count) if jax.config.jax_threefry_partitionable and size <= MOST else None  # type: ignore[attr-defined]
+    if folded is None:
         return np.asarray(jax.jit(_bits, static_argnums=2)(key, count, size))
-    words = np.asarray(jax.random.key_data(key))
-    folded = _threefry(words, np.zeros(1, np.uint32), np.asarray(count, np.uint32).reshape(1))
-    high, low = _threefry(np.concatenate(folded), np.zeros(size, np.uint32), np.arange(size, dtype=np.uint32))
+    high, low = _threefry(folded, np.zeros(size, np.uint32), np.arange(size, dtype=np.uint32))
     return high ^ low
+
+
+def fold_in(key: jax.Array, count: jax.Array) -> np.ndarray | None:
+    """Compute the data of ``jax.random.fold_in(key, count)``, uint32 ``(2,)``, as a NumPy array.
+
+    Returns:
+        None for several keys, or a generator that is not JAX's default one.
+
+    >>> fold_in(jax.random.key(0), jax.numpy.uint32(1)).tolist()
+    [928981903, 3453687069]
+    """
+    if jax.random.key_impl(key) != "threefry2x32" or key.shape:
+        return None
+    words = np.asarray(jax.random.key_data(key))
+    return np.concatenate(_threefry(words, np.zeros(1, np.uint32), np.asarray(count, np.uint32).reshape(1)))
 
 
 def _bits(key: jax.Array, count: jax.Array, size: int) -> jax.Array:

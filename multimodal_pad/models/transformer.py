@@ -19,7 +19,7 @@ from multimodal_pad.lengths.samples import check_names
 from multimodal_pad.models.attention import Precision, check_precision
 from multimodal_pad.models.attention_choice import Implementation, select_implementation
 from multimodal_pad.models.encoder import Encoder, InputEmbedding, dense, dropout
-from multimodal_pad.models.initializing import drawn_at_once
+from multimodal_pad.models.initializing import drawn_at_once, forked
 
 
 @dataclass(frozen=True)
@@ -144,15 +144,22 @@ class MultimodalTransformer(nnx.Module):
     exactly zero and gets exactly zero gradient. Differentiate it in reverse mode (``jax.grad``, of any order);
     ``jax.jvp`` is not defined.
 
+    With a ``dropout_rate`` above 0 the model holds a stream of random keys, forked off ``rngs.dropout`` as that of an
+    ``nnx.Dropout``, and takes one key from it at each call in training mode. Like all of Flax NNX it is made in that
+    mode: ``model.eval()`` turns dropout off, and ``model.train()`` on.
+
     >>> from multimodal_pad import pad_samples
     >>> config = TransformerConfig({"text": ModalityConfig(vocabulary_size=9)}, num_outputs=3, d_model=8)
     >>> model = MultimodalTransformer(config, rngs=nnx.Rngs(0))
+    >>> model.eval()
     >>> model(pad_samples([{"text": [1, 2]}], pad_to={"text": 3})).shape
     (1, 3)
     """
 
     def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs) -> None:
         self.config = config
+        self.deterministic = False
+        streams = rngs
         names = tuple(config.modalities)
         width, layers = config.memory_width, config.memory_layers or 1
         readout = width * len(names)
@@ -182,6 +189,8 @@ class MultimodalTransformer(nnx.Module):
             self.head_expand = head(readout)
             self.head_contract = head(readout)
             self.head_output = head(config.num_outputs)
+        if config.dropout_rate:  # after the parameters, so that these are the same at any rate
+            self.rngs = forked(streams["dropout"])
 
     def __str__(self) -> str:
         """What it is, in a few lines: its size, and which implementation of attention runs, and why."""
@@ -199,16 +208,15 @@ class MultimodalTransformer(nnx.Module):
             lines.append(f"{part} attention, {config.num_heads} heads of {head}: {chosen}")
         return "\n".join(lines)
 
-    def __call__(self, batch: PaddedBatch, *, dropout_key: jax.Array | None = None) -> jax.Array:
+    def __call__(self, batch: PaddedBatch) -> jax.Array:
         """Outputs ``(B, num_outputs)`` float32.
 
         Args:
             batch: its features ``{m: (B, L_m, *F_m)}``, or ``(B, L_m)`` ints for token ids, and its lengths are read.
-            dropout_key: a PRNG key turns dropout on.
         """
         names = tuple(self.config.modalities)
         rate, implementation = self.config.dropout_rate, self.config.attention
-        keys = _Keys(dropout_key if rate else None)
+        keys = _Keys(None if self.deterministic or not rate else self.rngs())
         real = {name: jnp.asarray(mask) for name, mask in batch.masks.items()}
         lengths = {name: jnp.asarray(batch.lengths[name]) for name in names}
         embedded = {

@@ -1,6 +1,7 @@
 """Loss, metrics, train step and loop (JAX, Flax, optax).
 
-Checkpoints are in :mod:`multimodal_pad.training.checkpoint`, which imports Orbax.
+Checkpoints are in :mod:`multimodal_pad.training.checkpoint`, and models from them in
+:mod:`multimodal_pad.training.saved_model`, which import Orbax.
 """
 
 from multimodal_pad.training.evaluation import evaluate
@@ -15,6 +16,7 @@ from multimodal_pad.training.metrics import (
     sims_metrics,
 )
 from multimodal_pad.training.run import EpochRecord
+from multimodal_pad.training.state import TrainState
 from multimodal_pad.training.step import Evaluated, StepMetrics, TrainStep
 
 __all__ = [
@@ -23,6 +25,7 @@ __all__ = [
     "Evaluated",
     "FitResult",
     "StepMetrics",
+    "TrainState",
     "TrainStep",
     "binary_cross_entropy",
     "classification_metrics",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,14 +21,18 @@ from multimodal_pad.training.checkpoint_folder import (
     RECORD,
     STATE,
     DamageError,
+    array_copies,
     array_handler,
-    host_copies,
     make_record,
-    named_leaves,
+    named_arrays,
+    nested,
     read_record,
     read_state,
 )
 from multimodal_pad.training.processes import told_by_the_first
+
+_Check = Callable[[dict[str, Any]], None]
+"""Is given a record, and raises where it is refused."""
 
 
 class Checkpoint(NamedTuple):
@@ -54,6 +58,9 @@ class Checkpoints:
 
     Of several processes each makes the same calls. Only the first one writes, so that none waits for another, and it
     decides which checkpoint is taken. They need a folder that all of them see.
+
+    Arrays are stored by name: the checkpoint of step 12 is read without this package, too, by
+    ``orbax.checkpoint.StandardCheckpointer().restore(directory / "12" / "state")``, as nested dicts of arrays.
 
     Args:
         directory: a local folder, made at the first save; for one training at a time.
@@ -109,7 +116,7 @@ class Checkpoints:
         self.wait()  # before the state is copied, so that there is one copy at a time
         if jax.process_index() > 0:
             return
-        copies = host_copies(state)
+        copies = array_copies(state)
         saved = make_record(copies, record, None if loss is None else float(loss))
         manager = self._manager or self._open()
         latest = manager.latest_step()
@@ -120,35 +127,42 @@ class Checkpoints:
             )
         self._writing = int(step)
         self._best.losses[self._writing] = loss
-        arrays = {number: array for number, (_, array) in copies.items()}
+        arrays = nested((leaf.path, leaf.array) for leaf in copies)
         items = {STATE: ocp.args.PyTreeSave(arrays), RECORD: ocp.args.JsonSave(saved)}
         try:
             manager.save(self._writing, args=ocp.args.Composite(**items), force=True)
         except Exception as error:
             raise self._failed(error) from error
 
-    def restore(self, like: Any) -> Checkpoint | None:
-        """The last checkpoint that is whole, or None where there is none at all; compiles nothing.
+    def restore(self, like: Any = None, *, check: _Check = lambda _: None) -> Checkpoint | None:
+        """Read the last checkpoint that is whole; compiles nothing.
 
         Args:
             like: a state with the structure, shapes, dtypes and shardings to restore; its values don't matter, and
-                arrays of it may have been donated.
+                arrays of it may have been donated. By default the state comes as nested dicts of NumPy arrays, whose
+                keys are strings.
+            check: is called with the record before any array is read, and raises where it is not to be restored.
+
+        Returns:
+            The checkpoint, or None where there is none at all.
 
         Raises:
             TrainingError: all checkpoints are damaged, the last whole one has another structure, other shapes or dtypes
-                than ``like`` (names the first difference), or a write before failed.
+                than ``like`` (names the first difference), it was written by a version of this package with another
+                format, or a write before failed.
 
         Warns:
             CheckpointWarning: a checkpoint is damaged or half-written, and skipped. The next :meth:`save` renames a
                 damaged one to ``damaged-`` and its step, and deletes what is half-written.
         """
         self.close()  # the next save looks at the folder anew
-        named_leaves(like)
+        if like is not None:
+            named_arrays(like)
         read: dict[int, Checkpoint] = {}
-        step = told_by_the_first("checkpoint", lambda: self._choose(like, read))
+        step = told_by_the_first("checkpoint", lambda: self._choose(like, check, read))
         if step is not None and step not in read:
             try:
-                read[step] = self._read(step, like)
+                read[step] = self._read(step, like, check)
             except DamageError as error:
                 raise TrainingError(
                     f"process {jax.process_index()} finds {self._folder(step)} damaged ({error}), and process 0 does "
@@ -190,16 +204,17 @@ class Checkpoints:
     def _folder(self, step: int) -> Path:
         return self.directory / str(step)
 
-    def _read(self, step: int, like: Any) -> Checkpoint:
+    def _read(self, step: int, like: Any, check: _Check) -> Checkpoint:
         content = read_record(self._folder(step))
+        check(content["record"])
         return Checkpoint(step, read_state(self._folder(step), content, like), content["record"])
 
-    def _choose(self, like: Any, read: dict[int, Checkpoint]) -> int | None:
+    def _choose(self, like: Any, check: _Check, read: dict[int, Checkpoint]) -> int | None:
         """The step of the last whole checkpoint, which is put into ``read``."""
         reasons: dict[int, DamageError] = {}
         for step in sorted(_steps(self.directory), reverse=True):
             try:
-                read[step] = self._read(step, like)
+                read[step] = self._read(step, like, check)
                 break
             except DamageError as error:
                 reasons[step] = error

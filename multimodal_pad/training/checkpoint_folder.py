@@ -1,13 +1,14 @@
-"""What one checkpoint holds: arrays, and a record that tells whether they are those that were written."""
+"""What one checkpoint holds: arrays by name, and a record that tells whether they are those that were written."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from urllib.parse import quote, unquote
 
 import jax
 import jax.numpy as jnp
@@ -19,21 +20,45 @@ from multimodal_pad.errors import TrainingError
 STATE, RECORD = "state", "record"
 """The two items of a checkpoint, as Orbax names their folders."""
 
+_FORMAT = 2
+"""Of the record and of the names of arrays. Checkpoints of format 1 had none, and numbers for names."""
+
 
 class DamageError(Exception):
     """Says why a checkpoint is not as it was written."""
 
 
-def named_leaves(state: Any) -> list[tuple[str, jax.Array | np.ndarray]]:
-    """The arrays of a pytree and where they stand in it.
+class NamedArray(NamedTuple):
+    """An array of a state.
+
+    Attributes:
+        name: its place as Python writes it: ``['params']['head']['kernel']``.
+        path: its place in the nested dicts that are stored: ``("params", "head", "kernel")``.
+        array: its value.
+    """
+
+    name: str
+    path: tuple[str, ...]
+    array: Any
+
+
+def named_arrays(state: Any) -> list[NamedArray]:
+    """The arrays of a pytree, and where they are in it.
 
     Raises:
-        TrainingError: no arrays, something else among them, or one that no single process has whole.
+        TrainingError: no arrays, something else among them, two of one name, or one that no single process has whole.
     """
-    leaves = [(jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(state)]
+    leaves = [
+        NamedArray(jax.tree_util.keystr(path), tuple(_key(entry) for entry in path) or (STATE,), leaf)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(state)
+    ]
     if not leaves:
         raise TrainingError("got a state without arrays; there is nothing to save or to restore")
-    for name, leaf in leaves:
+    paths = [leaf.path for leaf in leaves]
+    if len(set(paths)) < len(paths):
+        twice = next(leaf.name for leaf in leaves if paths.count(leaf.path) > 1)
+        raise TrainingError(f"state{twice} has the name of another array; give its node's children names that differ")
+    for name, _, leaf in leaves:
         if not isinstance(leaf, jax.Array | np.ndarray):
             raise TrainingError(
                 f"state{name} is a {type(leaf).__name__}; a state is of jax and numpy arrays, so keep it in the record"
@@ -52,18 +77,30 @@ def named_leaves(state: Any) -> list[tuple[str, jax.Array | np.ndarray]]:
     return leaves
 
 
-def host_copies(state: Any) -> dict[str, tuple[str, np.ndarray]]:
-    """Copies that no later step can change, by the name that Orbax saves them under, with their places in the state.
+def array_copies(state: Any) -> list[NamedArray]:
+    """Copies that no later step can change.
 
     On CPU a view would be of the device's buffer, which the next step may be given to write into.
     """
-    return {
-        str(number): (name, np.array(leaf, copy=True, order="C"))
-        for number, (name, leaf) in enumerate(named_leaves(state))
-    }
+    return [leaf._replace(array=np.array(leaf.array, copy=True, order="C")) for leaf in named_arrays(state)]
 
 
-def make_record(copies: Mapping[str, tuple[str, np.ndarray]], record: Mapping[str, Any], loss: float | None) -> dict:
+def nested(leaves: Iterable[tuple[tuple[str, ...], Any]]) -> dict[str, Any]:
+    """Nested dicts of values by their paths.
+
+    >>> nested([(("a", "b"), 1), (("c",), 2)])
+    {'a': {'b': 1}, 'c': 2}
+    """
+    tree: dict[str, Any] = {}
+    for path, value in leaves:
+        inner = tree
+        for key in path[:-1]:
+            inner = inner.setdefault(key, {})
+        inner[path[-1]] = value
+    return tree
+
+
+def make_record(copies: Sequence[NamedArray], record: Mapping[str, Any], loss: float | None) -> dict:
     """The JSON beside the arrays: the caller's record, the loss, and a checksum for each array and for the whole.
 
     Raises:
@@ -80,10 +117,16 @@ def make_record(copies: Mapping[str, tuple[str, np.ndarray]], record: Mapping[st
                 "lists, str, int, finite float, bool and None, and keep arrays in the state"
             )
     leaves = [
-        {"name": name, "shape": list(array.shape), "dtype": str(array.dtype), "crc32": _checksum(array)}
-        for name, array in copies.values()
+        {
+            "name": name,
+            "path": list(path),
+            "shape": list(array.shape),
+            "dtype": str(array.dtype),
+            "crc32": _checksum(array),
+        }
+        for name, path, array in copies
     ]
-    content = {"leaves": leaves, "loss": loss, "record": dict(record)}
+    content = {"format": _FORMAT, "leaves": leaves, "loss": loss, "record": dict(record)}
     return {"content": content, "crc32": _json_checksum(content)}
 
 
@@ -92,6 +135,7 @@ def read_record(folder: Path) -> dict[str, Any]:
 
     Raises:
         DamageError: it is not what was written.
+        TrainingError: it was written by another version of this package, in another format.
     """
     saved = _load(ocp.JsonCheckpointHandler(), folder / RECORD, ocp.args.JsonRestore())
     try:
@@ -100,29 +144,44 @@ def read_record(folder: Path) -> dict[str, Any]:
         raise DamageError(f"{folder.name}/{RECORD} is not a record of this package") from error
     if _json_checksum(content) != checksum:
         raise DamageError(f"{folder.name}/{RECORD} has changed since it was written")
+    if content.get("format") != _FORMAT:
+        raise TrainingError(
+            f"the checkpoint {folder} is of format {content.get('format', 1)}, and this version of multimodal_pad "
+            f"reads format {_FORMAT}, in which arrays have names; go on with the version that wrote it, or name "
+            "another folder"
+        )
     return content
 
 
-def read_state(folder: Path, content: Mapping[str, Any], like: Any) -> Any:
-    """The arrays of a checkpoint, as ``like`` has its own; compiles nothing.
+def read_state(folder: Path, content: Mapping[str, Any], like: Any = None) -> Any:
+    """The arrays of a checkpoint, as ``like`` has its own, or in nested dicts by name; compiles nothing.
 
     Raises:
         TrainingError: they have other names, shapes or dtypes than those of ``like``.
         DamageError: they are not what was written.
     """
-    leaves, wanted = content["leaves"], named_leaves(like)
-    _check_alike(folder, [(leaf["name"], tuple(leaf["shape"]), leaf["dtype"]) for leaf in leaves], wanted)
+    leaves = content["leaves"]
+    wanted = None if like is None else named_arrays(like)
+    if wanted is not None:
+        there = {leaf["name"]: (tuple(leaf["shape"]), leaf["dtype"]) for leaf in leaves}
+        check_alike(f"the checkpoint {folder}", there, {leaf.name: leaf.array for leaf in wanted})
     handler = array_handler(ocp.options.MultiprocessingOptions())
     saved = _load(handler, folder / STATE, ocp.args.PyTreeRestore())
     arrays = []
-    for number, (leaf, (name, target)) in enumerate(zip(leaves, wanted, strict=True)):
-        array = saved.get(str(number)) if isinstance(saved, dict) else None
+    for leaf in leaves:
+        array = saved
+        for key in leaf["path"]:
+            array = array.get(key) if isinstance(array, dict) else None
         if not isinstance(array, np.ndarray):
-            raise DamageError(f"state{name} is missing")
-        if (array.shape, array.dtype) != (target.shape, target.dtype) or _checksum(array) != leaf["crc32"]:
-            raise DamageError(f"state{name} has changed since it was written")
-        arrays.append(_placed(array, target))
-    return jax.tree.unflatten(jax.tree.structure(like), arrays)
+            raise DamageError(f"state{leaf['name']} is missing")
+        described = list(array.shape), str(array.dtype), _checksum(array)
+        if described != (leaf["shape"], leaf["dtype"], leaf["crc32"]):
+            raise DamageError(f"state{leaf['name']} has changed since it was written")
+        arrays.append(array)
+    if wanted is None:
+        return nested((tuple(map(_unquoted, leaf["path"])), array) for leaf, array in zip(leaves, arrays, strict=True))
+    placed = [_placed(array, leaf.array) for array, leaf in zip(arrays, wanted, strict=True)]
+    return jax.tree.unflatten(jax.tree.structure(like), placed)
 
 
 def array_handler(processes: ocp.options.MultiprocessingOptions) -> ocp.PyTreeCheckpointHandler:
@@ -168,19 +227,26 @@ def _load(handler: ocp.CheckpointHandler, folder: Path, args: ocp.args.Checkpoin
         raise DamageError(f"{folder.parent.name}/{folder.name} can't be read: {error!s:.200}") from error
 
 
-def _check_alike(
-    folder: Path, saved: list[tuple[str, tuple[int, ...], str]], wanted: list[tuple[str, jax.Array | np.ndarray]]
-) -> None:
-    """Raise a TrainingError that names the first difference."""
-    there = {name: (shape, dtype) for name, shape, dtype in saved}
-    here = {name: (leaf.shape, str(leaf.dtype)) for name, leaf in wanted}
+def check_alike(what: str, there: Mapping[str, tuple[tuple[int, ...], str]], arrays: Mapping[str, Any]) -> None:
+    """Raise a TrainingError that names the first difference between what there is and arrays of this training."""
+    here = {name: (tuple(x.shape), str(x.dtype)) for name, x in arrays.items()}
     for name in [*here, *there]:
         if here.get(name) != there.get(name):
             got, has = (f"{x[1]}{list(x[0])}" if x else "nothing" for x in (there.get(name), here.get(name)))
             raise TrainingError(
-                f"the checkpoint {folder} has {got} at state{name}, where this training has {has}; it is of another "
+                f"{what} has {got} at state{name}, where this training has {has}; it is of another "
                 "model or optimizer: resume with those it was saved with, or name another folder"
             )
+
+
+def _key(entry: Any) -> str:
+    """The key of one level in the nested dicts that are stored: Orbax puts dots between them, and NumPy slashes."""
+    return quote(jax.tree_util.keystr((entry,), simple=True), safe=" ").replace(".", "%2E") or "%"
+
+
+def _unquoted(key: str) -> str:
+    """What :func:`_key` quoted."""
+    return "" if key == "%" else unquote(key)
 
 
 def _placed(array: np.ndarray, like: jax.Array | np.ndarray) -> jax.Array | np.ndarray:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from multimodal_pad.batching.batcher import BucketBatcher
 from multimodal_pad.compiling import StepTable
 from multimodal_pad.training.mesh import DataMesh
 from multimodal_pad.training.metrics import Metrics, classification_metrics, regression_metrics
+from multimodal_pad.training.state import TrainState
 
 
 def evaluate(
     table: StepTable,
-    leaves: Sequence[jax.Array],
+    state: TrainState,
     batcher: BucketBatcher,
     mesh: DataMesh | None = None,
     *,
@@ -29,7 +28,7 @@ def evaluate(
 
     Args:
         table: of the evaluation step.
-        leaves: the state.
+        state: of the training; it is not donated, nor changed.
         batcher: the samples.
         mesh: devices that share the rows.
         metrics: of outputs and targets, see :mod:`multimodal_pad.training.metrics`. By default one integer target for
@@ -41,7 +40,7 @@ def evaluate(
     """
     total, outputs, targets = 0.0, [], []
     for batch in batcher.epoch(0) if mesh is None else mesh.epoch(mesh.share(batcher), 0):
-        found: Any = table(leaves, batch)
+        found: Any = table(state, batch)
         real = np.asarray(found.sample_mask)
         total += float(found.loss) * int(real.sum())
         outputs.append(np.asarray(found.outputs)[real])

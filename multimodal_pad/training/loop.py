@@ -22,7 +22,8 @@ from multimodal_pad.training.evaluation import evaluate
 from multimodal_pad.training.loss import Loss, cross_entropy
 from multimodal_pad.training.mesh import DataMesh
 from multimodal_pad.training.metrics import NEED_SCIKIT_LEARN, Metrics, require_scikit_learn
-from multimodal_pad.training.run import EpochRecord, Run, score
+from multimodal_pad.training.run import EpochRecord, Run, check_settings, score
+from multimodal_pad.training.state import Arrays, TrainState, host_copies
 from multimodal_pad.training.step import TrainStep
 
 if TYPE_CHECKING:  # Orbax takes a second to import
@@ -34,7 +35,8 @@ class FitResult:
     """What :func:`fit` returns.
 
     Attributes:
-        model: with the parameters of the best epoch, or of the last where nothing was evaluated.
+        model: with parameters and statistics of the best epoch, or of the last where nothing was evaluated; in
+            evaluation mode.
         history: a record per epoch.
         best_epoch: the epoch that ``model`` is of.
     """
@@ -96,7 +98,6 @@ def fit(
     metrics: Metrics | None = None,
     monitor: str = "loss",
     patience: int | None = None,
-    seed: int = 0,
     cache_dir: str | Path | None = None,
     compiler_options: CompilerOptions | None = None,
     strict: bool = False,
@@ -111,17 +112,17 @@ def fit(
     and evaluation, and no other is accepted after it. :class:`~multimodal_pad.Exact` compiles as it goes.
 
     Args:
-        model: takes ``(batch, dropout_key=...)``; left as it is.
+        model: takes a batch and gives outputs ``(B, K)``; left as it is. Steps run it in training mode, with its own
+            dropout streams and batch statistics, and evaluations in evaluation mode.
         batcher: the training batches; epoch e is ``batcher.epoch(e)``.
         epochs: the most epochs to train.
         loss: weighted by ``sample_mask``.
-        optimizer: of one flat vector (see :class:`TrainStep`); by default ``make_optimizer()``.
+        optimizer: any of optax, of the parameters by name (see :class:`TrainStep`); by default ``make_optimizer()``.
         evaluate_on: batches whose evaluation decides which epoch is the best.
         metrics: of the evaluation, see :func:`~multimodal_pad.training.evaluate`.
         monitor: the figure of the evaluation that decides: ``"loss"`` or ``"mae"``, of which the lowest is best, or
             another of the metrics, of which the highest is.
         patience: stop after so many epochs without a better evaluation; by default never.
-        seed: of dropout.
         cache_dir: folder of the persistent compilation cache, see
             :func:`~multimodal_pad.compiling.use_compilation_cache`.
         compiler_options: of XLA, see :class:`~multimodal_pad.compiling.StepTable`.
@@ -135,12 +136,13 @@ def fit(
 
     Raises:
         CompileError: something compiles after the warm-up, and ``strict`` is given.
-        TrainingError: fewer than 1 epoch, patience or a figure to monitor without evaluation, a figure that the
-            evaluation does not have, a loss that is not finite (named by epoch and step), metrics without scikit-learn,
-            ``strict`` for a policy without a finite set of shapes, ``save_every`` without checkpoints, a batcher that
-            was restored, checkpoints that are damaged, of another model, seed, evaluation set or figure to monitor, or
-            that can't be written, rows that the devices don't divide, or processes that differ, in what they are given
-            or in a batch. (That the learning rate is another one is not noticed.)
+        TrainingError: a model without parameters, a step that changes shapes or dtypes of the state, fewer than 1
+            epoch, patience or a figure to monitor without evaluation, a figure that the evaluation does not have, a
+            loss that is not finite (named by epoch and step), metrics without scikit-learn, ``strict`` for a policy
+            without a finite set of shapes, ``save_every`` without checkpoints, a batcher that was restored, checkpoints
+            that are damaged, of another model, evaluation set or figure to monitor, or that can't be written, rows that
+            the devices don't divide, or processes that differ, in what they are given or in a batch. (That the learning
+            rate is another one is not noticed.)
         PaddingError: checkpoints of a run on another dataset, plan or order (what differs is named).
         OSError: the folder of the checkpoints can't be made.
 
@@ -181,21 +183,22 @@ def fit(
         )
     progress = progress and jax.process_index() == 0
     mesh = DataMesh(devices) if devices is not None or jax.device_count() > 1 else None
-    step = TrainStep(model, optimizer or make_optimizer(), loss, seed=seed, mesh=mesh and mesh.mesh)
+    step = TrainStep(model, optimizer or make_optimizer(), loss, mesh=mesh and mesh.mesh)
     settings = {
-        "seed": seed,
         "evaluate_on": None if evaluate_on is None else _identity(evaluate_on),
         "monitor": monitor,
     }
     spread: dict[str, Any] = {}
-    # The state, and beside it the parameters of the best epoch: a copy on the host, where it needs no program and no
-    # device memory, since the next step donates the state.
-    state: dict[str, Any] = {"leaves": step.leaves, "best": np.array(step.leaves[0])}
+    state = step.state
+    del step.state  # the steps donate it: whoever held on to the first one would hold its memory
+    # The model of the best epoch: a copy on the host, where it needs no program and no device memory, since the next
+    # step donates the state.
+    best = None if evaluate_on is None else host_copies(_model_part(state))
     if mesh is not None:
         batcher = mesh.share(batcher, "batcher")
         evaluate_on = None if evaluate_on is None else mesh.share(evaluate_on, "evaluate_on")
         if jax.process_count() > 1:
-            arrays = b"".join(np.asarray(leaf).tobytes() for leaf in step.leaves)
+            arrays = b"".join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(state))
             mesh.check_agreed(
                 {
                     "the initial parameters or the optimizer": arrays,
@@ -206,9 +209,8 @@ def fit(
                 }
             )
         mesh.prepare(batcher.policy.modalities)
-        state["leaves"] = mesh.place_state(step.leaves)
+        state = mesh.place_state(state)
         spread = {"in_shardings": (mesh.state_sharding, mesh.batch_sharding), "out_shardings": mesh.state_sharding}
-    step.leaves = []  # the steps donate the state: whoever held on to the first one would hold its memory
     train_table = StepTable(step.train_step, donate_state=True, compiler_options=compiler_options, **spread)
     eval_table = StepTable(step.eval_step, compiler_options=compiler_options, **spread)
     finite = [
@@ -217,16 +219,21 @@ def fit(
         if batches is not None and batches.policy.finite
     ]
     if finite:
-        warm_up_all(finite, state["leaves"], progress=progress)
+        warm_up_all(finite, state, progress=progress)
     run = Run()
-    if checkpoints is not None and (saved := checkpoints.restore(state)) is not None:
-        state, run = saved.state, Run.from_record(saved.record, settings)
+    saved = None
+    if checkpoints is not None:
+        saved = checkpoints.restore(_saved(state, best), check=lambda record: check_settings(record, settings))
+    if saved is not None:
+        run, arrays = Run.from_record(saved.record), dict(saved.state)
+        best = arrays.pop("best", None)
+        state = TrainState(**arrays)
         batcher.restore(saved.record["batcher"])
-        del saved
+        del saved, arrays
 
     def save(loss: float | None = None) -> None:
         if checkpoints is not None:
-            checkpoints.save(run.steps, state, run.to_record(batcher, settings), loss=loss)
+            checkpoints.save(run.steps, _saved(state, best), run.to_record(batcher, settings), loss=loss)
 
     watch = nullcontext() if mesh is None else mesh.watch()
     with forbid_compiles() if strict else nullcontext() as guard, watch, _bar(progress) as show:
@@ -235,7 +242,7 @@ def fit(
             batches = batcher.epoch(run.epoch) if mesh is None else mesh.epoch(batcher, run.epoch)
             steps = len(batcher.schedule(run.epoch))
             for batch in batches:
-                state["leaves"], measured = train_table(state["leaves"], batch)
+                state, measured = train_table(state, batch)
                 if guard is not None:
                     guard.check()
                 run.dispatched(measured)
@@ -245,18 +252,23 @@ def fit(
                     run.seconds = time.perf_counter() - started
                     save()
             run.settle()
-            evaluation = (
-                {} if evaluate_on is None else evaluate(eval_table, state["leaves"], evaluate_on, mesh, metrics=metrics)
-            )
+            evaluation = {} if evaluate_on is None else evaluate(eval_table, state, evaluate_on, mesh, metrics=metrics)
             if run.end_epoch(time.perf_counter() - started, evaluation, monitor) and evaluate_on is not None:
-                state["best"] = np.array(state["leaves"][0])
+                best = host_copies(_model_part(state))
             save(score(evaluation, monitor) if evaluation else None)
     if checkpoints is not None:
         checkpoints.wait()
-    vector, *others = state["leaves"]
-    return FitResult(
-        step.model([vector if evaluate_on is None else state["best"], *others]), run.history, run.best_epoch
-    )
+    return FitResult(step.model(state if best is None else state._replace(**best)), run.history, run.best_epoch)
+
+
+def _model_part(state: TrainState) -> dict[str, Arrays]:
+    """What a model is made of again."""
+    return {"params": state.params, "rest": state.rest}
+
+
+def _saved(state: TrainState, best: dict[str, Arrays] | None) -> dict[str, Any]:
+    """What a checkpoint holds: names to find in it are those of the state, and ``best``."""
+    return state._asdict() if best is None else {**state._asdict(), "best": best}
 
 
 def _identity(batcher: BucketBatcher) -> dict[str, Any]:

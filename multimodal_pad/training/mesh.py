@@ -14,8 +14,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from multimodal_pad.batching.batcher import BucketBatcher
-from multimodal_pad.errors import TrainingError
-from multimodal_pad.layouts.padded import PaddedBatch
+from multimodal_pad.errors import PaddingError, TrainingError
+from multimodal_pad.layouts.layout import Batch
 
 AXIS = "data"
 """The name of the mesh's only axis."""
@@ -73,13 +73,10 @@ class DataMesh:
                 another number of processes.
         """
         index, count = jax.process_index(), jax.process_count()
-        uneven = [rows for rows in batcher.batch_sizes if rows % self.mesh.size]
-        if uneven:
-            raise TrainingError(
-                f"{name}: got batches of {uneven[0]} rows for {self.mesh.size} devices; give a number of rows that "
-                f"{self.mesh.size} divides (BatchBudget(..., multiple={self.mesh.size}) for a budget), or fewer "
-                "devices (devices=jax.devices()[:1])"
-            )
+        try:
+            batcher.check_shares(self.mesh.size)
+        except PaddingError as error:
+            raise TrainingError(f"{name}: {error}, or fewer devices (devices=jax.devices()[:1])") from None
         if batcher.shard_count == 1 < count:
             return batcher.shard(index, count)
         if (batcher.shard_index, batcher.shard_count) != (index, count):
@@ -102,11 +99,11 @@ class DataMesh:
                 f"{jax.process_index()} of {jax.process_count()})"
             )
 
-    def place_state(self, leaves: Sequence[Any]) -> list[jax.Array]:
-        """Arrays that every process has alike, whole on each device."""
-        return [_spread(self.state_sharding, np.asarray(leaf), np.shape(leaf)) for leaf in leaves]
+    def place_state(self, state: Any) -> Any:
+        """A pytree of arrays that every process has alike, whole on each device."""
+        return jax.tree.map(lambda x: _spread(self.state_sharding, np.asarray(x), np.shape(x)), state)
 
-    def place_batch(self, batch: PaddedBatch) -> PaddedBatch:
+    def place_batch(self, batch: Batch) -> Batch:
         """This process's rows as a part of the batch of all of them."""
         count = jax.process_count()
         return jax.tree.map(lambda x: _spread(self.batch_sharding, x, (x.shape[0] * count, *x.shape[1:])), batch)
@@ -116,7 +113,7 @@ class DataMesh:
         if jax.process_count() > 1:
             self._compile(2 + len(modalities))
 
-    def batches(self, batches: Iterator[PaddedBatch], modalities: Sequence[str]) -> Iterator[PaddedBatch]:
+    def batches(self, batches: Iterator[Batch], modalities: Sequence[str]) -> Iterator[Batch]:
         """The batches of all processes together, as arrays over the devices.
 
         Args:
@@ -133,8 +130,8 @@ class DataMesh:
         self.prepare(modalities)
         # What a process fails by waits for its turn like a batch, since the steps before it need this process too. And
         # whoever has no more batches goes on saying so: each process must say as much as the others before each step.
-        waiting: deque[tuple[PaddedBatch | Exception | None, jax.Array]] = deque()
-        made: PaddedBatch | Exception | None = None
+        waiting: deque[tuple[Batch | Exception | None, jax.Array]] = deque()
+        made: Batch | Exception | None = None
         ended = False
         while True:
             while len(waiting) <= _AHEAD:
@@ -143,7 +140,7 @@ class DataMesh:
                         made = next(batches, None)
                     except Exception as error:  # noqa: BLE001  raised in its turn
                         made = error
-                    ended = not isinstance(made, PaddedBatch)
+                    ended = made is None or isinstance(made, Exception)
                 waiting.append((made, self._tell(_say(made, modalities))))
             batch, told = waiting.popleft()
             said = np.asarray(told)
@@ -154,7 +151,7 @@ class DataMesh:
                 return
             yield self.place_batch(batch)
 
-    def epoch(self, batcher: BucketBatcher, epoch: int) -> Iterator[PaddedBatch]:
+    def epoch(self, batcher: BucketBatcher, epoch: int) -> Iterator[Batch]:
         """The batches of an epoch of all processes together; ``batcher`` is this process's :meth:`share`."""
         return self.batches(batcher.epoch(epoch), batcher.policy.modalities)
 
@@ -197,10 +194,11 @@ def _spread(sharding: NamedSharding, local: Any, shape: tuple[int, ...]) -> jax.
     return jax.make_array_from_process_local_data(sharding, local, shape)
 
 
-def _say(made: PaddedBatch | Exception | None, modalities: Sequence[str]) -> list[int]:
-    if isinstance(made, PaddedBatch):
-        return [_BATCH, len(made.sample_mask), *(made.features[name].shape[1] for name in modalities)]
-    return [_END if made is None else _FAILED] + [0] * (1 + len(modalities))
+def _say(made: Batch | Exception | None, modalities: Sequence[str]) -> list[int]:
+    if made is None or isinstance(made, Exception):
+        return [_END if made is None else _FAILED] + [0] * (1 + len(modalities))
+    lengths = dict(made.shape.lengths)
+    return [_BATCH, made.shape.batch_size, *(lengths[name] for name in modalities)]
 
 
 def _check_alike(said: np.ndarray, modalities: Sequence[str]) -> None:

@@ -115,18 +115,8 @@ class Run:
         return record
 
     @classmethod
-    def from_record(cls, record: dict[str, Any], settings: dict[str, Any]) -> Run:
-        """The run that :meth:`to_record` wrote.
-
-        Raises:
-            TrainingError: it was run with other settings.
-        """
-        different = [name for name, value in settings.items() if record["settings"].get(name) != value]
-        if different:
-            raise TrainingError(
-                f"the checkpoints are of a run with another {' and another '.join(different)}; go on with the same, or "
-                "name another folder"
-            )
+    def from_record(cls, record: dict[str, Any]) -> Run:
+        """The run that :meth:`to_record` wrote."""
         fields = {name: value for name, value in record.items() if name not in ("batcher", "settings")}
         history = [
             EpochRecord(
@@ -143,6 +133,20 @@ class Run:
             raise _not_finite(f"epoch {self.epoch}, step {step}", loss)
         self.loss_sum += loss * samples
         self.samples += samples
+
+
+def check_settings(record: dict[str, Any], settings: dict[str, Any]) -> None:
+    """Check that :meth:`Run.to_record` was given the same settings.
+
+    Raises:
+        TrainingError: names those that differ.
+    """
+    different = [name for name, value in settings.items() if record["settings"].get(name) != value]
+    if different:
+        raise TrainingError(
+            f"the checkpoints are of a run with another {' and another '.join(different)}; go on with the same, or "
+            "name another folder"
+        )
 
 
 def _spell(figure: float) -> float | str:

@@ -119,7 +119,7 @@ def test_bytes_are_foretold_within_a_tenth():
     sample = {name: np.ones((3, 8), np.float32) for name in table.modalities} | {"targets": np.int32(1)}
     steps = StepTable(step.train_step, donate_state=True)
     plan = replace(plan, samples=np.full(len(plan), 4096.0))
-    search = batch_sizes.BatchSizeFit(steps, plan, step.leaves, pad_samples([sample]), 3e7)
+    search = batch_sizes.BatchSizeFit(steps, plan, step.state, pad_samples([sample]), 3e7)
     rows = search.run()
     assert rows.min() > 5
     for size, shape in zip(rows.tolist(), plan.batch_shapes, strict=True):

@@ -181,28 +181,29 @@ for placed in ("one device", "numpy", "sharded"):
     outs = {} if placed == "one device" else {"out_shardings": (whole, whole)}
     train = StepTable(step.train_step, donate_state=True, **shardings, **outs)
     evaluate = StepTable(step.eval_step, **shardings)
-    warm_up_all([(table, batcher) for table in (train, evaluate)], step.leaves, progress=False)
-    leaves = step.leaves if placed == "one device" else jax.device_put(step.leaves, whole)
+    warm_up_all([(table, batcher) for table in (train, evaluate)], step.state, progress=False)
+    state = step.state if placed == "one device" else jax.device_put(step.state, whole)
     losses.append([])
     with CompileLog() as log, forbid_compiles():
         for epoch in range(3):
             for batch in batcher.epoch(epoch):
                 if placed == "sharded":
                     batch = jax.device_put(batch, rows)
-                leaves, metrics = train(leaves, batch)
+                state, metrics = train(state, batch)
                 losses[-1].append(float(metrics.loss))
             for batch in batcher.epoch(0):
-                evaluate(leaves, batch)
-        assert placed == "one device" or leaves[0].sharding.is_equivalent_to(whole, 1), leaves[0].sharding
+                evaluate(state, batch)
+        kernel = state.params["head"]["kernel"]
+        assert placed == "one device" or kernel.sharding.is_equivalent_to(whole, 2), kernel.sharding
     assert log.total.backend_compiles == 0, {name: log[name] for name in log}
     assert log.total.traces == 0
 np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
 np.testing.assert_array_equal(losses[1], losses[2])
 try:
     uneven = StepTable(step.train_step, in_shardings=(whole, rows))
-    warm_up(uneven, BatchSpec(plan.batch_shapes[:1], batcher.example()), step.leaves, progress=False)
+    warm_up(uneven, BatchSpec(plan.batch_shapes[:1], batcher.example()), step.state, progress=False)
     odd = plan_shapes(LengthTable.measure(samples, ("audio",)), max_shapes=1, batch_size=5)
-    warm_up(uneven, odd.spec(batcher.example()), step.leaves, progress=False)
+    warm_up(uneven, odd.spec(batcher.example()), step.state, progress=False)
 except ValueError as error:
     assert "partitioned 2 times" in str(error) and "5 x (audio" in "".join(error.__notes__), error.__notes__
 else:

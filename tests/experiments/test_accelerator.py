@@ -248,11 +248,11 @@ def test_steps_without_a_program_are_passed_over_and_do_not_count():
     class Table:
         steps = {known: None}  # noqa: RUF012
 
-        def __call__(self, leaves, batch):
+        def __call__(self, state, batch):
             assert batch.shape == known
-            return leaves, SimpleNamespace(loss=np.zeros(()))
+            return state, SimpleNamespace(loss=np.zeros(()))
 
-    work = SimpleNamespace(table=Table(), leaves=[])
+    work = SimpleNamespace(table=Table(), state=[])
     windows = end_to_end.run_windows(work, Batches([known, unknown]), {known: 0.0}, seconds=0.0, most=3)
     assert [window["shapes"] for window in windows] == [{known: end_to_end.WINDOW_STEPS}]
     assert 0 <= windows[0]["waited"] <= windows[0]["seconds"]

@@ -154,14 +154,14 @@ def test_the_twin_learns_as_the_model_does():
     other = twin.Twin(config, parameters_of(model))
     padded = twin.pad(samples, names, {"text": 6, "audio": 15})
     step = TrainStep(model, make_optimizer(1e-2), cross_entropy)
-    outputs = jax.jit(step.eval_step)(step.leaves, batch).outputs
+    outputs = jax.jit(step.eval_step)(step.state, batch).outputs
     np.testing.assert_allclose(other(*padded[:2]).detach().numpy(), outputs, atol=1e-5)
     own = twin.pad(samples, names, None)
     np.testing.assert_allclose(other(*own[:2]).detach().numpy(), other(*padded[:2]).detach().numpy(), atol=1e-5)
     train_step = jax.jit(step.train_step)
-    leaves, optimizer, ours, theirs = step.leaves, twin.make_optimizer(other, 1e-2), [], []
+    state, optimizer, ours, theirs = step.state, twin.make_optimizer(other, 1e-2), [], []
     for _ in range(3):
-        leaves, metrics = train_step(leaves, batch)
+        state, metrics = train_step(state, batch)
         ours.append(float(metrics.loss))
         theirs.append(float(twin.train_step(other, optimizer, *padded)))
     np.testing.assert_allclose(ours, theirs, rtol=1e-4)

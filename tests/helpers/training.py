@@ -1,5 +1,6 @@
 """A model, samples and batches that train in no time."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -8,15 +9,34 @@ from multimodal_pad import BucketBatcher, Ladder
 
 
 class MeanModel(nnx.Module):
-    """The smallest model with the interface of the transformer: it compiles in no time."""
+    """The smallest model that takes batches: it compiles in no time."""
 
     def __init__(self, outputs=2, rngs=None):
         self.head = nnx.Linear(3, outputs, rngs=rngs or nnx.Rngs(0))
 
-    def __call__(self, batch, *, dropout_key=None):  # noqa: ARG002  the interface of the transformer
+    def __call__(self, batch):
         real = batch.masks["audio"][..., None]
         mean = jnp.where(real, batch.features["audio"], 0).sum(axis=1) / jnp.maximum(real.sum(axis=1), 1)
         return self.head(mean)
+
+
+class DeepModel(nnx.Module):
+    """Two layers, with batch statistics and dropout in between where they are wanted."""
+
+    def __init__(self, *, norm=False, dropout=0.0, axis_name=None, rngs=None):
+        rngs = rngs or nnx.Rngs(0)
+        self.encoder = nnx.Linear(3, 8, rngs=rngs)
+        self.norm = nnx.BatchNorm(8, momentum=0.9, axis_name=axis_name, rngs=rngs) if norm else None
+        self.dropout = nnx.Dropout(dropout, rngs=rngs) if dropout else None
+        self.head = nnx.Linear(8, 2, rngs=rngs)
+
+    def __call__(self, batch):
+        real = batch.masks["audio"][..., None]
+        x = jnp.where(real, batch.features["audio"], 0).sum(axis=1) / jnp.maximum(real.sum(axis=1), 1)
+        x = jax.nn.relu(self.encoder(x))
+        x = x if self.norm is None else self.norm(x, mask=jnp.asarray(batch.sample_mask)[:, None])
+        x = x if self.dropout is None else self.dropout(x)
+        return self.head(x)
 
 
 def make_samples(count=40, seed=0):

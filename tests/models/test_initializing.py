@@ -75,7 +75,7 @@ def test_the_seed_decides_and_the_stream_goes_on():
     path = "head_output/kernel"
     assert (np.asarray(first[path]) == np.asarray(one[path])).all()
     assert (np.asarray(first[path]) != np.asarray(second[path])).any()
-    assert int(rngs.params.count[...]) == 2
+    assert int(rngs.params.count[...]) == 4, "of each model its parameters, and its dropout stream"
 
 
 def test_made_inside_jit_it_is_the_same():

@@ -176,14 +176,14 @@ def test_any_number_of_modalities(count):
 
 
 def with_options(**options):
-    """The same parameters under another configuration, as a compiled function of batch and dropout key."""
+    """The same parameters under another configuration, as a compiled function of a batch."""
     config = TransformerConfig(**{**vars(CONFIG), **options})
-    graphdef = nnx.split(nnx.eval_shape(lambda: MultimodalTransformer(config, rngs=nnx.Rngs(0))))[0]
+    graphdef = nnx.graphdef(nnx.eval_shape(lambda: MultimodalTransformer(config, rngs=nnx.Rngs(0))))
     parameters = initial()
 
     @jax.jit
-    def apply(batch, key=None):
-        return nnx.merge(graphdef, parameters)(batch, dropout_key=key)
+    def apply(batch):
+        return nnx.merge(graphdef, parameters)(batch)
 
     return apply
 
@@ -204,13 +204,42 @@ def test_in_bfloat16_another_shape_changes_no_more_than_rounding_does():
     np.testing.assert_allclose(near, far, atol=5e-3)
 
 
-def test_dropout_follows_the_key():
-    apply = with_options(dropout_rate=0.3)
+def test_dropout_is_that_of_flax():
+    """In training mode a key of the model's own stream for each call, and in evaluation mode none."""
+    config = TransformerConfig(**{**vars(CONFIG), "dropout_rate": 0.3})
     batch = pad_samples([sample(5, 11)], pad_to=FAR, batch_size=5)
-    one, again, other = (apply(batch, jax.random.key(seed)) for seed in (1, 1, 2))
-    np.testing.assert_array_equal(one, again)
-    assert (one[0] != other[0]).any()
-    np.testing.assert_allclose(apply(batch)[0], run([sample(5, 11)])[0][0], atol=1e-6)
+    apply = nnx.jit(lambda model: model(batch))
+
+    def make(**streams):
+        return MultimodalTransformer(config, rngs=nnx.Rngs(0, **streams))
+
+    model, again, other = make(dropout=1), make(dropout=1), make(dropout=2)
+    one, two = apply(model), apply(model)
+    np.testing.assert_array_equal(one, apply(again))
+    np.testing.assert_array_equal(two, apply(again))
+    assert (one[0] != two[0]).any()
+    assert (one[0] != apply(other)[0]).any()
+    model.eval()
+    np.testing.assert_allclose(apply(model)[0], run([sample(5, 11)])[0][0], atol=1e-6)
+    assert int(model.rngs.count[...]) == 2, "evaluation takes no key"
+    model.train()
+    assert (apply(model)[0] != one[0]).any()
+
+
+@pytest.mark.parametrize("streams", [{"default": 0}, {"default": 0, "dropout": 3}, {"params": 0, "dropout": 3}])
+def test_the_dropout_stream_is_forked_as_nnx_dropout_does(streams):
+    ours, theirs = nnx.Rngs(**streams), nnx.Rngs(**streams)
+    config = TransformerConfig(**{**vars(CONFIG), "dropout_rate": 0.3})
+    model = MultimodalTransformer(config, rngs=ours)
+    theirs.params()
+    dropout = nnx.Dropout(0.3, rngs=theirs)
+    for name in ("key", "count", "tag"):
+        got, wanted = getattr(model.rngs, name), getattr(dropout.rngs, name)
+        assert got == wanted if name == "tag" else (got[...] == wanted[...]).all()
+    assert {name: int(stream.count[...]) for name, stream in ours.items()} == {
+        name: int(stream.count[...]) for name, stream in theirs.items()
+    }
+    assert not hasattr(MultimodalTransformer(CONFIG, rngs=nnx.Rngs(0)), "rngs"), "without a rate there is no stream"
 
 
 @pytest.mark.parametrize("precision", ["high", "highest"])

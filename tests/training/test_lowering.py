@@ -39,7 +39,7 @@ def lowered_for(device, lengths):
         for name in ("__cudnn$fmhaSoftmax", "__cudnn$fmhaSoftmaxBackward")
     ]
     exported = jax.export.export(jax.jit(step.train_step), platforms=[device.platform], disabled_checks=checks)(
-        step.leaves, pad_samples(samples, pad_to=lengths)
+        step.state, pad_samples(samples, pad_to=lengths)
     )
     assert exported.platforms == (device.platform,)
     return implementation, exported.mlir_module()

@@ -34,7 +34,7 @@ np.savez("{path}", **train())
 try:
     DataMesh().share(BucketBatcher(make_samples(), Fixed({{"audio": 12}}), batch_size=5))
 except TrainingError as error:
-    assert "batcher: got batches of 5 rows for 2 devices; give a number of rows that 2 divides" in str(error)
+    assert "batcher: got batches of 5 rows for 2 shards; give a number of rows that 2 divides" in str(error)
 else:
     raise SystemExit("five rows went onto two devices")
 fit(MeanModel(), BucketBatcher(make_samples(37), Fixed({{"audio": 12}}), batch_size=6), epochs=1, loss=naive)

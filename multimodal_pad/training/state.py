@@ -1,0 +1,144 @@
+"""The train state: arrays of numbers by name, which optax, Orbax and NumPy take as they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from multimodal_pad.errors import TrainingError
+
+Arrays = dict[Any, Any]
+"""Nested dicts of arrays: their keys are the names of the attributes (numbers in an ``nnx.List``) from the model on."""
+
+
+class TrainState(NamedTuple):
+    """What a train step is given and gives back. Random keys are held as their data, so all of it is numbers.
+
+    Attributes:
+        step: updates so far, int32.
+        params: the ``nnx.Param`` of the model: nested dicts by attribute name, as ``params["head"]["kernel"]``.
+        opt_state: what the optimizer made of ``params``.
+        rest: all other variables of the model, by name too: dropout streams, batch statistics.
+    """
+
+    step: Any
+    params: Arrays
+    opt_state: Any
+    rest: Arrays
+
+
+@dataclass(frozen=True)
+class Structure:
+    """What a model is made of but its arrays, in training mode and in evaluation mode.
+
+    Attributes:
+        train: graph of the model in training mode.
+        evaluate: graph of the model in evaluation mode.
+        impls: the generators of its random keys, see :func:`key_impls`.
+    """
+
+    train: Any
+    evaluate: Any
+    impls: list[Any]
+
+    def keys_of(self, rest: Arrays) -> Arrays:
+        """``rest`` with random keys for their data."""
+        return as_keys(rest, self.impls)
+
+    def training(self, params: Arrays, rest: Arrays) -> Any:
+        """The model in training mode, with these arrays and keys."""
+        return nnx.merge(self.train, params, rest)
+
+    def evaluating(self, params: Arrays, rest: Arrays) -> Any:
+        """The model in evaluation mode, with these arrays; random keys as their data."""
+        return nnx.merge(self.evaluate, params, self.keys_of(rest))
+
+    def model(self, params: Arrays, rest: Arrays) -> Any:
+        """The model in evaluation mode, with copies of these arrays on the default device. Compiles nothing."""
+        return self.evaluating(*jax.device_put(host_copies((params, rest))))
+
+
+def take_apart(model: nnx.Module) -> tuple[Structure, Arrays, Arrays]:
+    """Take a model apart: its structure, and copies of its parameters and of all other variables as NumPy arrays.
+
+    Args:
+        model: is read, not changed; it may be in either mode.
+
+    Raises:
+        TrainingError: the model has no parameters.
+    """
+    graphdef, params, rest = nnx.split(model, nnx.Param, ...)
+    params, rest = _pure(params), _pure(rest)
+    if not params:
+        raise TrainingError(f"got a {type(model).__name__} without parameters; make them nnx.Param")
+    other = nnx.merge(graphdef, params, rest)  # since train() and eval() set attributes
+    other.train()
+    train = nnx.graphdef(other)
+    other.eval()
+    structure = Structure(train, nnx.graphdef(other), key_impls(rest))
+    return structure, host_copies(params), host_copies(as_numbers(rest))
+
+
+def rest_of(model: Any) -> Arrays:
+    """All variables of a model but its parameters, by name."""
+    return _pure(nnx.state(model, nnx.Not(nnx.Param)))
+
+
+def is_key(x: Any) -> bool:
+    """Whether an array is of random keys."""
+    return isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+
+
+def key_impls(tree: Any) -> list[Any]:
+    """The generator of each leaf that is a random key, None for all others."""
+    return [jax.random.key_impl(x) if is_key(x) else None for x in jax.tree.leaves(tree)]
+
+
+def as_numbers(tree: Any) -> Any:
+    """The tree with the data of random keys for the keys."""
+    return jax.tree.map(lambda x: jax.random.key_data(x) if is_key(x) else x, tree)
+
+
+def as_keys(tree: Any, impls: list[Any]) -> Any:
+    """What :func:`as_numbers` was given; ``impls`` are its :func:`key_impls`."""
+    leaves, structure = jax.tree.flatten(tree)
+    keys = [
+        x if impl is None else jax.random.wrap_key_data(x, impl=impl) for x, impl in zip(leaves, impls, strict=True)
+    ]
+    return jax.tree.unflatten(structure, keys)
+
+
+def host_copies(tree: Any) -> Any:
+    """Copy arrays to the host. On CPU a view would be of the buffer that the next step may write into."""
+    return jax.tree.map(lambda x: np.array(x, copy=True), tree)
+
+
+def check_kept(before: Any, after: Any) -> None:
+    """Check that a step keeps the names, shapes and dtypes of what it is given back with the next batch.
+
+    Raises:
+        TrainingError: names the first array that differs.
+    """
+    was, now = (
+        {
+            jax.tree_util.keystr(path): f"{x.dtype}{list(x.shape)}"
+            for path, x in jax.tree_util.tree_leaves_with_path(tree)
+        }
+        for tree in (before, after)
+    )
+    for name in [*was, *now]:
+        if was.get(name) != now.get(name):
+            raise TrainingError(
+                f"a step gives {now.get(name, 'nothing')} at state{name} and takes {was.get(name, 'nothing')}; make "
+                "every variable when the model or the optimizer's state is made, with the shape and the dtype that it "
+                "keeps"
+            )
+
+
+def _pure(state: Any) -> Arrays:
+    return nnx.to_pure_dict(state, lambda x: x.get_raw_value() if isinstance(x, nnx.Variable) else x)
