@@ -7,11 +7,11 @@ from collections.abc import Mapping
 import numpy as np
 
 from multimodal_pad.batching.alike import AlikeSamples
+from multimodal_pad.batching.long_samples import CoveredLengths
 from multimodal_pad.errors import SampleError
 from multimodal_pad.layouts.arrays import alike_arrays, array_lengths
 from multimodal_pad.layouts.layout import BatchOfLayout, BatchShape
 from multimodal_pad.lengths.samples import EMPTY, Source, read_sample
-from multimodal_pad.lengths.table import LengthTable
 
 
 class Assembly:
@@ -19,8 +19,7 @@ class Assembly:
 
     Args:
         source: of the samples.
-        measured: their lengths, whose modalities are those that are padded.
-        limits: lengths to cut them to, or None where they stay as they are.
+        lengths: their lengths, whose modalities are those that are laid out, and what to cut them to.
         pad_value: what stands in the padding, for all modalities or per modality.
         check_finite: look for NaN and inf in float features.
         with_ids: whether batches hold the numbers of their samples.
@@ -29,14 +28,14 @@ class Assembly:
     def __init__(
         self,
         source: Source,
-        measured: LengthTable,
-        limits: LengthTable | None,
+        lengths: CoveredLengths,
         pad_value: float | Mapping[str, float],
         check_finite: bool,
         *,
         with_ids: bool,
     ) -> None:
-        self._source, self._measured, self._limits = source, measured, limits
+        self._source, self._measured = source, lengths.measured
+        self._limits = lengths.table if lengths.truncated else None
         self._options = {"pad_value": pad_value, "check_finite": check_finite, "with_ids": with_ids}
         self._alike = AlikeSamples()
 

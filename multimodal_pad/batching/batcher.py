@@ -11,6 +11,7 @@ import numpy as np
 
 from multimodal_pad.batching.assembly import Assembly
 from multimodal_pad.batching.ledger import PaddingStats
+from multimodal_pad.batching.long_samples import cover
 from multimodal_pad.batching.prefetch import Prefetch
 from multimodal_pad.errors import LengthError, PaddingError
 from multimodal_pad.layouts.layout import BatchOfLayout, BatchShape, BatchSpec, batch_shapes
@@ -19,8 +20,6 @@ from multimodal_pad.lengths.samples import EMPTY, Source, check_whole
 from multimodal_pad.lengths.table import LengthTable
 from multimodal_pad.scheduling.checks import (
     LongSamples,
-    check_covered,
-    check_long_samples,
     choose_batch_size,
     choose_cost,
 )
@@ -107,7 +106,6 @@ class BucketBatcher:
         self.grouping = choose_grouping(policy, grouping)
         for name, value, least in (("window", window, 1), ("seed", seed, 0), ("prefetch", prefetch, 0)):
             check_whole(name, value, least)
-        check_long_samples(long_samples)
         cost = choose_cost(policy, cost)
         self.source, self.policy, self.batch_size = source, policy, choose_batch_size(policy, batch_size)
         self.window, self.seed, self.cost, self.prefetch = window, seed, cost, prefetch
@@ -117,21 +115,11 @@ class BucketBatcher:
                 f"got a length table of {len(table)} rows for a source of {len(source)} samples; give one row per "
                 "sample"
             )
-        self._measured = self.lengths = table.select(policy.modalities)
-        self._keep = np.ones(len(table), bool)
-        truncated = 0
-        if long_samples == "drop":
-            self._keep = np.concatenate([policy.covers(block) for _, block in self.lengths.blocks()])
-        elif long_samples == "truncate":
-            self.lengths = LengthTable(policy.modalities, policy.truncate(self.lengths.values))
-            truncated = int((self.lengths.values < self._measured.values).any(axis=1).sum())
-        check_covered(self.lengths, policy, self._keep)
-        policy.check_lengths(self.lengths, self._keep)
-        self._lost = {"dropped": int((~self._keep).sum()), "truncated": truncated}
+        self._covered = cover(table.select(policy.modalities), policy, long_samples)
+        self.lengths = self._covered.table
         self.long_samples: LongSamples = long_samples
         self.shard_index, self.shard_count = 0, 1
-        limits = self.lengths if long_samples == "truncate" else None
-        self._assembly = Assembly(source, self._measured, limits, pad_value, check_finite, with_ids=with_ids)
+        self._assembly = Assembly(source, self._covered, pad_value, check_finite, with_ids=with_ids)
         self._schedules: Schedules | None = None
         self._made: dict[int, Schedule] = {}
         self._making = threading.Lock()
@@ -156,7 +144,7 @@ class BucketBatcher:
                     window=self.window,
                     seed=self.seed,
                     cost=self.cost,
-                    keep=self._keep,
+                    keep=self._covered.keep,
                 )
             if epoch not in self._made:
                 newest = dict(list(self._made.items())[-1:])
@@ -232,7 +220,7 @@ class BucketBatcher:
         [0, 1, 2, 0]
         """
         run = describe_run(
-            self._measured,
+            self._covered.measured,
             self.policy,
             self.grouping,
             cost=self.cost,
@@ -328,9 +316,9 @@ class BucketBatcher:
         Raises:
             PaddingError: every sample was dropped.
         """
-        if not self._keep.any():
+        if not self._covered.keep.any():
             self.schedule(0)  # says so
-        index = int(np.argmax(self._keep))
+        index = int(np.argmax(self._covered.keep))
         return self._assembly.make([index], self._shape(1, np.maximum(self.lengths.values[index], 1)))
 
     def epoch(self, epoch: int) -> Iterator[BatchOfLayout]:
@@ -379,7 +367,8 @@ class BucketBatcher:
         return BatchShape.of(batch_size, dict(zip(names, lengths.tolist(), strict=True)), self.policy.layout)
 
     def _new_stats(self) -> PaddingStats:
-        return PaddingStats(self.policy.modalities, self.cost, self.policy.layout, **self._lost)
+        lost = {"dropped": self._covered.dropped, "truncated": self._covered.truncated}
+        return PaddingStats(self.policy.modalities, self.cost, self.policy.layout, **lost)
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the schedules, which a worker process makes for itself rather than receive."""

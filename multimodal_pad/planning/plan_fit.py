@@ -78,5 +78,5 @@ def check_fit(plan: ShapePlan, lengths: LengthTable, keep: np.ndarray | None = N
             f"the shape plan keeps {ours:.3f} of the padded {unit} real on these {count:,} samples, and "
             f"{theirs:.3f} on those it was made for; plan the shapes for these lengths",
             PlanWarning,
-            stacklevel=3,
+            stacklevel=5,  # where the batcher is made
         )

@@ -64,8 +64,9 @@ def test_a_plan_meets_other_lengths():
     short = table_of(*[[1, 1]] * 20)
     theirs = plan_efficiency(plan, short)
     message = rf"keeps {theirs:.3f} of the padded cost real on these 20 samples, and {plan.efficiency:.3f} on those"
-    with pytest.warns(PlanWarning, match=message):
+    with pytest.warns(PlanWarning, match=message) as caught:
         BucketBatcher(make_samples(short), Planned(plan))
+    assert caught[0].filename == __file__, "it points at the user's line"
     long = table_of([3, 3], [5, 11])
     with pytest.raises(
         UncoveredLengthError,
