@@ -69,7 +69,7 @@ def fit_batch_sizes(
         step: the table to fill, or a function ``(state, batch)`` to make one of. Donated state counts once.
         plan: the shapes; made for length grouping. Its own rows don't matter.
         state: arrays, or anything with their shapes and dtypes.
-        example: any batch, as for :func:`warm_up`.
+        example: any batch: its feature shapes, dtypes and targets serve; its lengths and size don't matter.
         bytes_limit: of a device, or ``"device"``: what it reports as its limit, less what is in use there
             beside the state; of the devices that hold the state the one with least. Several hosts must share one
             plan: fit it on one and save it for the others.

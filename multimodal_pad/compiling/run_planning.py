@@ -64,12 +64,12 @@ def plan_run(
         table: of the run's step: ``(state, batch)`` to the next state, or to a tuple that begins with it.
         lengths: the length table ``(N, M)``.
         state: the table's first argument; timing runs on a copy.
-        example: any batch, as for :func:`warm_up`.
+        example: any batch: its feature shapes, dtypes and targets serve; its lengths and size don't matter.
         epochs: of the run; count those of all runs that will read the same programs from the cache.
         cost: per row, as for :func:`~multimodal_pad.plan_shapes`; its unit doesn't matter.
         alignment: of padded lengths, as for :func:`~multimodal_pad.plan_shapes`, and so are the next four.
         grouping: ``"length"`` or ``"random"``.
-        batch_size: rows per batch, or a budget.
+        batch_size: samples per batch, or a budget.
         seed: of the search.
         effort: of the search.
         repeats: runs of each of the two programs after a first one; their median counts.

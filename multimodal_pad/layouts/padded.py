@@ -32,7 +32,7 @@ class PaddedBatch(NamedTuple):
             fills up the batch. Lengths never come from values: an all-zero frame inside a sample is data.
         targets: ``(B, ...)``, or None where the samples have none. Rows of padding hold zeros.
         sample_mask: ``(B,)`` bool; False = the row only fills up the batch.
-        ids: int32 or int64 ``(B,)``: the numbers of the samples, -1 where a row only fills up; None where they were
+        ids: int32 ``(B,)``: the numbers of the samples, -1 where a row only fills up; None where they were
             not asked for.
 
     >>> batch = pad_samples([{"text": [5, 6, 7]}, {"text": [8]}])

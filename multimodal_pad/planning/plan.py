@@ -47,8 +47,8 @@ class ShapePlan:
     Attributes:
         modalities: names of the M columns.
         lengths: int64 ``(k, M)``: bucket lengths of each shape, cheapest first.
-        batch_sizes: int64 ``(k,)``: rows per batch of each shape; to a budget without overhead, no more than
-            hold the samples that the shape takes.
+        batch_sizes: int64 ``(k,)``: samples per batch of each shape; to a budget without overhead, no more than
+            the shape takes.
         costs: float64 ``(k,)``: of a row at each shape.
         samples: float64 ``(k,)``: samples per epoch that each shape takes.
         shape_efficiency: float64 ``(k,)``: real cost / padded cost at each shape (1 where it takes none).
@@ -59,7 +59,7 @@ class ShapePlan:
         savings: what the longest samples cost everybody.
         alignment: of each modality; its padded lengths are multiples of it.
         grouping: by which the batches are meant to be made.
-        batch_budget: the limit that the rows of every batch keep; None where all shapes have as many.
+        batch_budget: the limit that every batch keeps; None where all shapes have one batch size.
         fingerprint: of the length table that the plan was made for.
         cost: the cost function; None where a plan was read from a file and the function is not ours.
         cost_name: what the file calls it.

@@ -61,7 +61,7 @@ class Planned(Policy):
         return self.plan.covers(lengths)
 
     def batch_sizes(self, padded: np.ndarray) -> np.ndarray:
-        """The plan's rows per batch at each of its shapes."""
+        """The plan's samples per batch at each of its shapes."""
         return self.plan.batch_sizes[self.plan.place(padded)]
 
     def number_shapes(self, blocks: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

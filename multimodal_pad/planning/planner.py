@@ -64,7 +64,7 @@ def plan_shapes(
         alignment: padded lengths are multiples of it; one for all modalities, or per modality (1 where
             a modality is not named).
         grouping: how batches will be made, see :func:`~multimodal_pad.scheduling.schedule.make_schedule`.
-        batch_size: rows per batch, or a :class:`~multimodal_pad.lengths.cost.BatchBudget` for each shape.
+        batch_size: samples per batch, or a :class:`~multimodal_pad.lengths.cost.BatchBudget` for each shape.
         batch_overhead: what a batch costs beside its rows, in the unit of ``cost``.
         run_time: for ``"auto"``; :func:`multimodal_pad.compiling.calibrate` measures it. The shapes that it says
             are compiled are in the plan as they are, beside those that are chosen.

@@ -201,7 +201,7 @@ def make_schedule(
     Args:
         lengths: the length table, in the column order of ``policy.modalities``.
         policy: rounds lengths up to buckets.
-        batch_size: rows per batch; by default what the policy's plan says.
+        batch_size: samples per batch, where the policy doesn't say (a plan does).
         grouping: ``"random"``, ``"length"`` or a :class:`~multimodal_pad.scheduling.policy.Grouping`; by default the
             one that the policy's plan was made for, or ``"length"``.
         window: batches per shuffle window of ``"length"``: below the number of shapes, fewer of them make batches more

@@ -83,9 +83,7 @@ def test_streams(names, capsys):
     names |= {"state": np.int32(0), "train_step": lambda state, batch: (state + batch.sample_mask.sum(), None)}
     (block,) = blocks("Streams")
     exec(
-        block.replace("batch_size=32", "batch_size=8").replace(
-            "state, batcher.example())", "state, batcher.example(), progress=False)"
-        ),
+        block.replace("batch_size=32", "batch_size=8").replace("batcher, state)", "batcher, state, progress=False)"),
         names,
     )
     assert names["state"] == 60

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from multimodal_pad import BucketBatcher, Ladder, LengthTable
+from multimodal_pad import BucketBatcher, LengthTable, Planned, plan_shapes
 from tests.strategies import make_samples
 
 tf = pytest.importorskip("tensorflow")
@@ -17,12 +17,12 @@ TEXT = (Path(__file__).resolve().parents[2] / "docs" / "scale.md").read_text(enc
 def test_the_recipe_gives_the_batches_of_the_batcher():
     (recipe,) = re.findall(r"## tf\.data\n\n```python\n(.*?)```", TEXT, re.DOTALL)
     table = LengthTable(("text", "audio"), np.random.default_rng(0).integers(0, 20, (50, 2)))
-    batcher = BucketBatcher(make_samples(table), Ladder.powers_of_two(table, 4), batch_size=8)
-    names = {"tf": tf, "batcher": batcher}
+    plan = plan_shapes(table, max_shapes=4, batch_size=8)
+    names = {"tf": tf, "BucketBatcher": BucketBatcher, "Planned": Planned, "source": make_samples(table), "plan": plan}
     exec(recipe, names)
     dataset = names["dataset"]
     assert dataset.element_spec == names["spec"]
-    batches = list(batcher.epoch(0))
+    batches = list(names["batcher"].epoch(0))
     for given, batch in zip(dataset.as_numpy_iterator(), batches, strict=True):
         for one, other in zip(tf.nest.flatten(given), tf.nest.flatten(batch), strict=True):
             np.testing.assert_array_equal(one, other)

@@ -121,7 +121,7 @@ class StreamBatcher:
 
         Args:
             samples: as for the class.
-            batch_size: rows per batch, or a :class:`~multimodal_pad.lengths.cost.BatchBudget` for each shape.
+            batch_size: samples per batch, or a :class:`~multimodal_pad.lengths.cost.BatchBudget` for each shape.
             plan_from: how many samples to plan from; all, where there are fewer.
             buffer: as for the class; at least ``plan_from``.
             max_shapes: the compile budget.

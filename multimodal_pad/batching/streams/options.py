@@ -36,7 +36,7 @@ class StreamOptions:
 
     Args:
         policy: rounds lengths up to buckets; its modalities are the ones that are padded.
-        batch_size: rows of every batch; by default what the policy's plan says.
+        batch_size: samples of every batch, where the policy doesn't say (a plan does).
         buffer: samples that wait at most; more of them leave less padding.
         seed: of the order.
         long_samples: what becomes of samples that no bucket holds: ``"error"``, ``"truncate"`` (keep the front) or
