@@ -40,7 +40,7 @@ class Planned(Policy):
         """The cheapest planned shape that holds each row."""
         lengths = np.asarray(lengths)
         places = self.plan.place(lengths)
-        self._check_rows(lengths, places >= 0)
+        self.check_held(lengths, places >= 0)
         return self.plan.lengths[places]
 
     def lengths(self) -> np.ndarray:

@@ -104,7 +104,7 @@ class Ladder(Policy):
         """Each length rounded up to the next edge of its modality."""
         lengths = np.asarray(lengths)
         last = np.array([edges[-1] for edges in self.edges])
-        self._check_rows(lengths, np.all(lengths <= last, axis=1))
+        self.check_held(lengths, np.all(lengths <= last, axis=1))
         columns = [edges[np.searchsorted(edges, column)] for edges, column in zip(self.edges, lengths.T, strict=True)]
         return np.stack(columns, axis=1)
 

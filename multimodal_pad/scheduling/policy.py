@@ -200,7 +200,7 @@ class Policy(ABC):
             f"{self.modalities[column]!r} has {lengths[column]} positions and the longest bucket has {limits[column]}"
         )
 
-    def _check_rows(self, lengths: np.ndarray, held: np.ndarray) -> None:
+    def check_held(self, lengths: np.ndarray, held: np.ndarray) -> None:
         """Raise an UncoveredLengthError that names the first row that is not held."""
         if not held.all():
             row = int(np.argmin(held))

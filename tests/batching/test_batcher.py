@@ -279,3 +279,19 @@ def test_an_example_of_samples_that_are_all_dropped():
     batcher = BucketBatcher([{"text": np.arange(9)}], Fixed({"text": 4}), batch_size=2, long_samples="drop")
     with pytest.raises(PaddingError, match="no samples are left"):
         batcher.example()
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+def test_batches_can_hold_the_numbers_of_their_samples(shards):
+    """Also where all rows of a shard only fill up the batch."""
+    samples = [{"text": np.arange(1 + i % 5), "targets": np.int32(i)} for i in range(10)]
+    whole = BucketBatcher(samples, Ladder({"text": [4, 8]}), batch_size=6, with_ids=True)
+    seen = []
+    for index in range(shards):
+        for batch in (whole.shard(index, shards) if shards > 1 else whole).epoch(0):
+            assert batch.ids.dtype == np.int32
+            np.testing.assert_array_equal(batch.ids >= 0, batch.sample_mask)
+            np.testing.assert_array_equal(batch.ids[batch.sample_mask], batch.targets[batch.sample_mask])
+            seen += batch.ids[batch.sample_mask].tolist()
+    assert sorted(seen) == list(range(10))
+    assert next(BucketBatcher(samples, Ladder({"text": [8]}), batch_size=6).epoch(0)).ids is None

@@ -23,7 +23,7 @@ class Squares(Policy):
         self.modalities, self.largest = ("text", "audio"), largest
 
     def round_up(self, lengths):
-        self._check_rows(lengths, self.covers(lengths))
+        self.check_held(lengths, self.covers(lengths))
         root = np.ceil(np.sqrt(np.maximum(lengths, 1).max(axis=1))).astype(np.int64)
         return np.repeat((root**2)[:, None], 2, axis=1)
 
@@ -48,7 +48,7 @@ class Diagonal(Squares):
         return np.array([[7, 40], [40, 7]])
 
     def round_up(self, lengths):
-        self._check_rows(lengths, self.covers(lengths))
+        self.check_held(lengths, self.covers(lengths))
         return self.lengths()[(~(lengths <= [7, 40]).all(axis=1)).astype(int)]
 
     def truncate(self, lengths):

@@ -25,6 +25,7 @@ class StreamKeywords(TypedDict, total=False):
     pad_value: float | Mapping[str, float]
     check_finite: bool
     cost: Cost | None
+    with_ids: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +45,7 @@ class StreamOptions:
         pad_value: what stands in the padding, for all modalities or per modality.
         check_finite: look for NaN and inf in float features.
         cost: cost per sample, for the grouping and the statistics; by default the plan's, or positions.
+        with_ids: whether batches hold the numbers of their samples, as ``batch.ids``.
 
     Raises:
         PaddingError: an option out of range, or a cost of other modalities than the policy's.
@@ -63,6 +65,7 @@ class StreamOptions:
     pad_value: float | Mapping[str, float] = 0
     check_finite: bool = False
     cost: Cost | None = None
+    with_ids: bool = False
 
     def __post_init__(self) -> None:
         self.new_buffer()  # what is made of the options checks them
@@ -106,4 +109,5 @@ class StreamOptions:
             pad_value=self.pad_value,
             check_finite=self.check_finite,
             numbers=numbers,
+            with_ids=self.with_ids,
         )

@@ -20,7 +20,14 @@ def test_an_option_that_there_is_not():
 
 def test_what_is_made_of_the_options_has_them():
     options = StreamOptions(
-        EIGHT, batch_size=2, buffer=3, seed=5, long_samples="drop", pad_value=-1, cost=attention_area
+        EIGHT,
+        batch_size=2,
+        buffer=3,
+        seed=5,
+        long_samples="drop",
+        pad_value=-1,
+        cost=attention_area,
+        with_ids=True,
     )
     buffer = options.new_buffer(epoch=6, batch=7)
     assert (buffer.capacity, buffer.batch_size, buffer.seed, buffer.epoch, buffer.batch) == (3, 2, 5, 6, 7)
@@ -34,5 +41,6 @@ def test_what_is_made_of_the_options_has_them():
     batch = options.lay_out(buffer.take())
     assert batch.lengths["text"].tolist() == [3, 4]
     assert batch.features["text"][0].tolist() == [0, 1, 2, -1, -1, -1, -1, -1]
+    assert batch.ids.tolist() == [0, 2], "numbers in the stream"
     assert batch.targets is not None
     assert batch.targets.tolist() == [0, 2]
