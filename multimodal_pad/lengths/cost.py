@@ -65,7 +65,7 @@ def sampled_prices(cost: Cost, count: int) -> str:
     """What a cost says of some lengths of ``count`` modalities: it tells one from another, which can't be compared.
 
     >>> sampled_prices(position_count, 2)[:12]
-    '39 187 261 4'
+    '39 187 335 4'
     """
     rows = 1 + np.arange(_SAMPLED * count).reshape(_SAMPLED, -1) * 37 % 401
     return " ".join(f"{price:.4g}" for price in np.asarray(cost(rows), np.float64))
