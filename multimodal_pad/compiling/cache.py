@@ -39,6 +39,13 @@ def use_compilation_cache(cache_dir: str | Path) -> Path:
     Raises:
         PaddingError: not a folder, not a local one, or one that others can write to.
         OSError: it cannot be made.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     kept = use_compilation_cache(folder + "/programs").is_dir()
+    ...     jax.config.update("jax_compilation_cache_dir", None)  # off again
+    >>> kept
+    True
     """
     if not str(cache_dir).strip():
         raise PaddingError("got an empty cache_dir; name a folder")

@@ -49,6 +49,11 @@ class Calibration:
             shape's step; NaN where there is one shape alone.
         shapes: that were measured.
         step_seconds: of each, the median.
+
+    >>> shape = BatchShape.of(32, {"text": 50})
+    >>> calibration = Calibration(position_count, 1e-6, 2000.0, 3.0, 0.05, (shape,), (0.0036,))
+    >>> calibration.run_time(epochs=20).seconds(shapes=4, cost=500_000)
+    22.0
     """
 
     cost: Cost

@@ -41,7 +41,19 @@ _ADVICE = {
 
 
 class CompileGuard:
-    """What :func:`forbid_compiles` gives; it knows of every compilation that came through all the same."""
+    """What :func:`forbid_compiles` gives; it knows of every compilation that came through all the same.
+
+    Args:
+        functions: names of the functions to watch; none for all.
+
+    >>> import numpy as np
+    >>> double = jax.jit(lambda x: 2 * x)
+    >>> _ = double(np.ones(3))
+    >>> with forbid_compiles() as guard:
+    ...     for step in range(2):
+    ...         result = double(np.full(3, float(step)))
+    ...         guard.check()
+    """
 
     def __init__(self, functions: tuple[str, ...]) -> None:
         self._functions = functions

@@ -30,6 +30,10 @@ class CompileCounts:
         saved_seconds: what compiling took when the programs read from the cache were stored, each rounded down to
             whole seconds, less reading. Like all seconds here it is summed over threads, so it may be more than the
             clock would have shown.
+
+    >>> counts = CompileCounts(traces=3, backend_compiles=3, cache_hits=1, trace_seconds=0.5, backend_seconds=2.0)
+    >>> counts.compiled, counts.seconds
+    (2, 2.5)
     """
 
     shapes: int = 0

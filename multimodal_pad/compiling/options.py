@@ -28,19 +28,29 @@ Compiled = TypeVar("Compiled")
 
 
 def default_options(platform: str | None = None) -> dict[str, Any]:
-    """The compiler options of every :class:`~multimodal_pad.compiling.StepTable`, unless it is given others.
+    """Give the compiler options that every :class:`~multimodal_pad.compiling.StepTable` begins with.
 
     Args:
         platform: ``"cpu"``, ``"gpu"`` or ``"tpu"``; by default that of JAX's default device.
+
+    Returns:
+        Names of XLA's flags and values; none where XLA's own defaults are as good.
+
+    >>> default_options("cpu")
+    {}
     """
     return dict(DEFAULTS.get(jax.default_backend() if platform is None else platform, {}))
 
 
 def default_threads(platform: str | None = None, cores: int | None = None) -> int:
-    """How many programs to compile side by side.
+    """Choose how many programs to compile side by side.
 
     XLA spreads a compilation over several cores by itself, more so on a GPU, where it also measures kernels on the
     device. So it is one thread per core on CPU and one per two cores elsewhere, and eight at most.
+
+    Args:
+        platform: ``"cpu"``, ``"gpu"`` or ``"tpu"``; by default that of JAX's default device.
+        cores: of the host; by default those that this process may use.
 
     >>> default_threads("cpu", 2), default_threads("gpu", 16), default_threads("gpu", 1)
     (2, 8, 1)

@@ -25,6 +25,12 @@ class Batch(Protocol):
         shape: the batch shape.
         layout: how the samples lie.
         nbytes: of all arrays.
+
+    >>> from multimodal_pad import pad_samples
+    >>> def real_samples(batch: Batch) -> int:
+    ...     return int(batch.sample_mask.sum())
+    >>> real_samples(pad_samples([{"text": [5, 6]}, {"text": [7]}], batch_size=4))
+    2
     """
 
     @property
@@ -95,6 +101,12 @@ class BatchSpec(NamedTuple):
         shapes: the batch shapes.
         example: any batch: its feature shapes, dtypes and targets serve; its lengths and size don't matter.
         fingerprint: of the plan that the shapes are of, for errors; None where they are of none.
+
+    >>> from multimodal_pad import pad_samples
+    >>> example = pad_samples([{"audio": np.zeros((3, 74), np.float32)}])
+    >>> spec = BatchSpec([BatchShape.of(32, {"audio": length}) for length in (40, 80)], example)
+    >>> [str(shape) for shape in spec.shapes], spec.example.features["audio"].shape[2:]
+    (['32 x (audio 40)', '32 x (audio 80)'], (74,))
     """
 
     shapes: Sequence[BatchShape]
@@ -118,6 +130,12 @@ class Layout(ABC):
 
     Attributes:
         name: what files and options call it.
+
+    >>> shape = BatchShape.of(4, {"text": 8})
+    >>> shape.layout.name, shape.layout.positions(np.array([4]), np.array([[8]])).tolist()
+    ('padded', [[32]])
+    >>> str(shape.layout.share(shape, 2))
+    '2 x (text 8)'
     """
 
     name: str

@@ -230,11 +230,14 @@ def pad_samples(
 
 
 def unpad(batch: Batch) -> list[dict[str, Any]]:
-    """The real samples of a batch: ``pad_samples`` undone.
+    """Undo :func:`pad_samples`: give the real samples of a batch.
+
+    Args:
+        batch: in the padded layout; of NumPy or JAX arrays.
 
     Returns:
         One dict per row whose ``sample_mask`` is True, with views of the batch's arrays cut to the
-        real positions, and ``"targets"`` where the batch has them. JAX arrays are taken too.
+        real positions, and ``"targets"`` where the batch has them.
 
     >>> unpad(pad_samples([{"text": [5, 6]}, {"text": [7]}], batch_size=4))[1]["text"].tolist()
     [7]

@@ -21,12 +21,32 @@ _SAMPLED = 32  # rows of lengths that tell one cost function from another
 
 
 def position_count(lengths: np.ndarray) -> np.ndarray:
-    """The plainest cost: positions, summed over the modalities; ``(n, M) -> (n,)``."""
+    """Count the positions of all modalities together: the plainest cost.
+
+    Args:
+        lengths: whole numbers ``(n, M)``.
+
+    Returns:
+        Their sums ``(n,)``, in the dtype that NumPy sums them in.
+
+    >>> position_count(np.array([[3, 40], [9, 0]])).tolist()
+    [43, 9]
+    """
     return np.asarray(lengths).sum(axis=1)
 
 
 def attention_area(lengths: np.ndarray) -> np.ndarray:
-    """Query-key pairs where every modality attends to all, itself included; ``(n, M) -> (n,)`` float64."""
+    """Count the query-key pairs where every modality attends to all, itself included.
+
+    Args:
+        lengths: whole numbers ``(n, M)``.
+
+    Returns:
+        The squares of their sums ``(n,)``, float64.
+
+    >>> attention_area(np.array([[3, 40], [9, 0]])).tolist()
+    [1849.0, 81.0]
+    """
     return np.asarray(lengths, np.float64).sum(axis=1) ** 2
 
 
@@ -65,7 +85,7 @@ def sampled_prices(cost: Cost, count: int) -> str:
     """What a cost says of some lengths of ``count`` modalities: it tells one from another, which can't be compared.
 
     >>> sampled_prices(position_count, 2)[:12]
-    '39 187 261 4'
+    '39 187 335 4'
     """
     rows = 1 + np.arange(_SAMPLED * count).reshape(_SAMPLED, -1) * 37 % 401
     return " ".join(f"{price:.4g}" for price in np.asarray(cost(rows), np.float64))

@@ -22,6 +22,10 @@ class AttentionDevice(NamedTuple):
         platform: ``"cpu"``, ``"cuda"``, ``"rocm"``, ``"tpu"`` or another of JAX's.
         compute_capability: of an NVIDIA GPU, ``(9, 0)`` for Hopper; None where unknown.
         cudnn_version: 91002 for 9.10.2; None where unknown.
+
+    >>> ampere = AttentionDevice("cuda", compute_capability=(8, 0), cudnn_version=91002)
+    >>> select_implementation("bfloat16", 256, ampere).reason
+    'cuDNN takes heads of a width up to 128 here, and not 256'
     """
 
     platform: str
@@ -47,6 +51,9 @@ class AttentionChoice(NamedTuple):
     Attributes:
         implementation: ``"mapped"``, ``"cudnn"`` or ``"xla"``.
         reason: in a few words.
+
+    >>> select_implementation("float32", 64, AttentionDevice("tpu"))
+    AttentionChoice(implementation='xla', reason='on tpu')
     """
 
     implementation: Implementation

@@ -31,6 +31,12 @@ class ModalityConfig:
             axes their product.
         vocabulary_size: number of token ids, for arrays ``(B, L)`` of ints.
         kernel_size: positions that the input convolution sees; odd. Features only.
+
+    Raises:
+        PaddingError: both sizes or neither, a size below 1, an even kernel, or one for token ids.
+
+    >>> ModalityConfig(feature_width=74, kernel_size=3)
+    ModalityConfig(feature_width=74, vocabulary_size=None, kernel_size=3)
     """
 
     feature_width: int | None = None
@@ -68,6 +74,15 @@ class TransformerConfig:
         precision: of the products of float32 matrices: ``"default"``, ``"high"`` or ``"highest"``, as in
             :class:`jax.lax.Precision`; by default what JAX's ``jax_default_matmul_precision`` says. It matters where
             the device multiplies float32 in less by default: in TF32 on an NVIDIA GPU, in bfloat16 on a TPU.
+
+    Raises:
+        LengthError: no modality, or one that is called ``"targets"``.
+        PaddingError: a number out of range, heads that don't divide ``d_model``, or an unknown name.
+
+    >>> modalities = {"text": ModalityConfig(vocabulary_size=9000), "audio": ModalityConfig(feature_width=74)}
+    >>> config = TransformerConfig(modalities, num_outputs=7, d_model=64)
+    >>> config.memory_layers, config.memory_width, config.cost.modalities
+    (4, 64, ('text', 'audio'))
     """
 
     modalities: Mapping[str, ModalityConfig]
@@ -147,6 +162,10 @@ class MultimodalTransformer(nnx.Module):
     With a ``dropout_rate`` above 0 the model holds a stream of random keys, forked off ``rngs.dropout`` as that of an
     ``nnx.Dropout``, and takes one key from it at each call in training mode. Like all of Flax NNX it is made in that
     mode: ``model.eval()`` turns dropout off, and ``model.train()`` on.
+
+    Args:
+        config: every choice of the model.
+        rngs: draws the parameters, and keys for dropout where there is any.
 
     >>> from multimodal_pad import pad_samples
     >>> config = TransformerConfig({"text": ModalityConfig(vocabulary_size=9)}, num_outputs=3, d_model=8)

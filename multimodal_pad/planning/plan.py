@@ -64,6 +64,14 @@ class ShapePlan:
         cost: the cost function; None where a plan was read from a file and the function is not ours.
         cost_name: what the file calls it.
         reason: of ``max_shapes="auto"``: how many shapes it chose, and why, in a line; files don't keep it.
+
+    >>> from multimodal_pad import LengthTable, plan_shapes
+    >>> table = LengthTable(("text", "audio"), np.array([[3, 9], [9, 3], [2, 8]]))
+    >>> plan = plan_shapes(table, max_shapes=2, batch_size=32)
+    >>> [str(shape) for shape in plan.batch_shapes], round(plan.efficiency, 3)
+    (['32 x (audio 3, text 9)', '32 x (audio 9, text 3)'], 0.944)
+    >>> plan.place(np.array([[2, 9], [9, 9]])).tolist()
+    [1, -1]
     """
 
     modalities: tuple[str, ...]

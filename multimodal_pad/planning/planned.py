@@ -17,6 +17,9 @@ from multimodal_pad.scheduling.policy import Policy, compact
 class Planned(Policy):
     """Each row padded to the cheapest shape of a plan that holds it.
 
+    Args:
+        plan: of the shapes, and of the rows of a batch at each.
+
     >>> from multimodal_pad import plan_shapes
     >>> table = LengthTable(("text", "audio"), np.array([[3, 9], [9, 3], [2, 8]]))
     >>> Planned(plan_shapes(table, max_shapes=2)).round_up(table.values).tolist()

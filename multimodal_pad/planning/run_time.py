@@ -24,6 +24,14 @@ class RunTime:
 
     Raises:
         PaddingError: a figure that is negative or not finite.
+
+    >>> from multimodal_pad import LengthTable, plan_shapes
+    >>> table = LengthTable(("text",), np.array([[3], [12], [4], [9]]))
+    >>> for epochs in (1, 100):
+    ...     run_time = RunTime(epochs, compile_seconds=3.0, seconds_per_cost=0.1)
+    ...     print(epochs, len(plan_shapes(table, max_shapes="auto", run_time=run_time)), run_time.seconds(4, cost=28))
+    1 1 14.8
+    100 4 292.0
     """
 
     epochs: float

@@ -16,6 +16,12 @@ from multimodal_pad.scheduling.policy import Policy, digest
 class Exact(Policy):
     """Each batch padded to its own maxima: Algorithm 1 as it stands, one XLA program per shape.
 
+    Args:
+        modalities: names of the M columns.
+
+    Raises:
+        LengthError: no names, one twice, or one that is ``"targets"``.
+
     >>> Exact(["text", "audio"]).round_up(np.array([[3, 0]])).tolist()
     [[3, 1]]
     """
@@ -128,6 +134,12 @@ class Ladder(Policy):
 
 class Fixed(Ladder):
     """One length per modality for every batch: one XLA program, and the most padding.
+
+    Args:
+        lengths: the bucket length of each modality, at least 1.
+
+    Raises:
+        LengthError: no modality, or a length that is not whole or below 1.
 
     >>> Fixed.longest(LengthTable(("text",), np.array([[3], [9]]))).lengths().tolist()
     [[9]]

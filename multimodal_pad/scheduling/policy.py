@@ -48,6 +48,14 @@ class Grouping(ABC):
         name: what files and options call it.
         draws_first: whether a batch is drawn before its shape is known. Then any samples may meet in a batch, and all
             batches have one size.
+
+    >>> from multimodal_pad import Ladder, make_schedule
+    >>> from multimodal_pad.scheduling.groupings import LENGTH, RANDOM
+    >>> table, ladder = LengthTable(("text",), np.array([[3], [12], [4], [9]])), Ladder({"text": [4, 16]})
+    >>> for grouping in (LENGTH, RANDOM):
+    ...     print(grouping, make_schedule(table, ladder, batch_size=2, seed=2, grouping=grouping).lengths.tolist())
+    length [[16], [4]]
+    random [[16], [16]]
     """
 
     name: str
@@ -115,6 +123,18 @@ class Policy(ABC):
         cost: per sample, the unit that its shapes were chosen in; None where there is none.
         compile_all: whether all of its shapes are compiled ahead, those that no epoch uses too.
         promised: real / padded cost that its shapes were made for, with length grouping; None where it knows none.
+
+    >>> class Halves(Policy):
+    ...     modalities = ("text",)
+    ...     def lengths(self):
+    ...         return np.array([[32], [64]])
+    ...     def truncate(self, lengths):
+    ...         return np.minimum(lengths, 64)
+    ...     def round_up(self, lengths):
+    ...         self._check_rows(lengths, self.covers(lengths))
+    ...         return np.where(lengths > 32, 64, 32)
+    >>> Halves().round_up(np.array([[3], [40]])).tolist(), Halves().covers(np.array([[40], [65]])).tolist()
+    ([[32], [64]], [True, False])
     """
 
     modalities: tuple[str, ...]

@@ -32,7 +32,11 @@ class Schedule:
 
     ``len(schedule)`` is the number of steps, ``schedule[step]`` the padded lengths ``(M,)`` and the sample numbers
     ``(B,)`` of one of them, and iterating gives all in turn. :attr:`lengths`, :attr:`starts` and :attr:`ids` are those
-    of all steps together (see :class:`Steps`): 8 bytes a sample, kept once asked for.
+    of all steps together (see :class:`Steps`): 8 bytes a sample, kept once asked for. :func:`make_schedule` makes one.
+
+    Args:
+        deal: gives the steps of each window.
+        lengths: the length table that is dealt.
 
     >>> from multimodal_pad import Ladder
     >>> table = LengthTable(("text",), np.array([[3], [12], [4], [9]]))

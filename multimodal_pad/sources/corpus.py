@@ -35,6 +35,13 @@ class Corpus(ABC):
     ``(length,)``, with ``"targets"``, as :class:`~multimodal_pad.BucketBatcher` takes them. What is padding in the file
     is gone: a sample begins at its first real position and ends at its last. A modality that is missing has length 0.
 
+    Args:
+        nonfinite: what becomes of NaN and inf in float features: ``"error"``, or ``"zero"`` puts 0 there and counts
+            them; None where the file holds none.
+        replaced: of each modality, NaN and inf that were replaced by 0 before.
+
+    The other arguments are the attributes of their names.
+
     Attributes:
         split: the name of the split, as the corpus has it.
         lengths: the length table.
@@ -45,6 +52,15 @@ class Corpus(ABC):
         padded_to: the length that each modality is padded to in the file, or None where it is not.
         left_out: samples that are faulty, and left out.
         vocabularies: token to id, of each modality that is token ids.
+
+    >>> import tempfile
+    >>> from multimodal_pad.sources import NumpyDir
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     np.save(folder + "/audio.npy", [[1.0], [np.inf], [3.0]])
+    ...     np.save(folder + "/audio.offsets.npy", [0, 2, 3])
+    ...     corpus: Corpus = NumpyDir(folder, nonfinite="zero")
+    >>> corpus.lengths.maxima, corpus[0]["audio"].tolist(), corpus.nonfinite
+    ({'audio': 2}, [[1.0], [0.0]], {'audio': 1})
     """
 
     kind: ClassVar[str]

@@ -87,6 +87,17 @@ class Csd(Corpus):
         SourceError: not such a file, a sequence of text, widths that differ, NaN labels, no such split; and, when a
             sample is read, NaN and inf. File, video and row are named.
         OSError: a file cannot be read.
+
+    >>> import h5py, tempfile
+    >>> files = {"labels": ([[1.5]], [[0.0, 2.0]]), "words": ([[1.0], [2.0], [3.0]], [[0, 1], [1, 2], [2, 3]])}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name, (features, intervals) in files.items():
+    ...         with h5py.File(f"{folder}/{name}.csd", "w") as file:
+    ...             file[f"{name}/data/video/features"] = features
+    ...             file[f"{name}/data/video/intervals"] = intervals
+    ...     corpus = Csd(folder, sequences={"text": "words.csd"}, labels="labels.csd")
+    ...     corpus.ids, corpus[0]["text"].tolist(), float(corpus.targets[0])
+    (['video[0]'], [[1.0], [2.0]], 1.5)
     """
 
     kind = "csd"

@@ -78,6 +78,15 @@ class Meld(Corpus):
         PaddingError: an unknown split or payload.
         SourceError: a table is missing, is not UTF-8, lacks a column or rows, has a broken row or one utterance twice
             (named by file and line); or a feature file that is none.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with open(folder + "/train_sent_emo.csv", "w") as file:
+    ...         print("Utterance,Emotion,Dialogue_ID,Utterance_ID,StartTime,EndTime", file=file)
+    ...         print("Oh my god!,surprise,0,3,0:00:01.0,0:00:03.0", file=file)
+    ...     corpus = Meld(folder, "train")
+    >>> corpus.ids, corpus.lengths.maxima, EMOTIONS[corpus.targets[0]]
+    (['dia0_utt3'], {'text': 4, 'audio': 40, 'visual': 30}, 'surprise')
     """
 
     kind = "meld"

@@ -54,6 +54,15 @@ class Mmsa(PickledCorpus):
             two samples have; and, when a sample is read, NaN and inf. The file, the split, the key and the sample are
             named.
         OSError: the file cannot be read.
+
+    >>> import pickle, tempfile
+    >>> audio = np.array([[[1.0], [2.0], [0.0]], [[3.0], [0.0], [0.0]]])
+    >>> split = {"id": ["a", "b"], "audio": audio, "audio_lengths": [2, 1], "regression_labels": np.array([0.5, -1.0])}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "small.pkl").write_bytes(pickle.dumps({"train": split}))
+    ...     corpus = Mmsa(folder + "/small.pkl", "train", modalities=["audio"])
+    >>> corpus.lengths.values.tolist(), corpus[0]["audio"].tolist()
+    ([[2], [1]], [[1.0], [2.0]])
     """
 
     kind = "mmsa"

@@ -22,6 +22,10 @@ class FeatureStatistics:
         mean: float64 ``feature_shape``.
         std: of the same shape; 1 where a feature is constant, so that it becomes 0.
         frames: how many there were.
+
+    >>> found = FeatureStatistics.measure([{"audio": np.array([[1.0, 5.0], [3.0, 5.0]])}], "audio")
+    >>> found.mean.tolist(), found.std.tolist(), found.frames
+    ([2.0, 5.0], [1.0, 1.0], 2)
     """
 
     mean: np.ndarray
@@ -72,6 +76,17 @@ class Standardized:
     Args:
         source: of the samples.
         statistics: of each modality that is to be standardised.
+
+    Attributes:
+        lengths: the length table.
+
+    Raises:
+        SampleError: a sample that does not fit the others.
+
+    >>> samples = [{"audio": np.array([[1.0], [3.0]])}, {"audio": np.array([[5.0]])}]
+    >>> source = Standardized(samples, {"audio": FeatureStatistics(np.array([3.0]), np.array([2.0]), frames=3)})
+    >>> source[0]["audio"].tolist(), source.lengths.maxima
+    ([[-1.0], [0.0]], {'audio': 2})
     """
 
     def __init__(self, source: Source, statistics: Mapping[str, FeatureStatistics]) -> None:

@@ -33,7 +33,7 @@ def tfds(
     nonfinite: NonFinite = "error",
     progress: Progress | None = None,
 ) -> TfdsCorpus:
-    """A split of a dataset that TensorFlow Datasets has prepared, in a format with random access.
+    """Open a split of a dataset that TensorFlow Datasets has prepared, in a format with random access.
 
     Opening reads every example once, for its lengths; later each read decodes one, so that for training a
     flat cache is faster (``multimodal-pad convert tfds``). TensorFlow is not needed, as long as the dataset
@@ -51,10 +51,15 @@ def tfds(
         nonfinite: what becomes of NaN and inf: ``"error"``, or ``"zero"`` puts 0 there and counts them.
         progress: told how far opening is.
 
+    Returns:
+        The corpus: floats as float32 ``(length, *feature_shape)``, whole numbers as they are; targets float32 or int32.
+
     Raises:
         PaddingError: tensorflow-datasets is not installed (``pip install 'multimodal-pad[tfds]'``).
         SourceError: no such dataset or split, one that is not prepared, or is in a format without random access; a
             feature that is not there or is not ragged; NaN targets, or an id that two examples have.
+
+    >>> source = tfds("unaligned_emotion/mosi", "train", targets="targets", ids="id")  # doctest: +SKIP
     """
     return TfdsCorpus(
         name,

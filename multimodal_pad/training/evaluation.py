@@ -21,7 +21,7 @@ def evaluate(
     *,
     metrics: Metrics | None = None,
 ) -> dict[str, float]:
-    """Loss and metrics over every sample of a batcher once.
+    """Compute loss and metrics over every sample of a batcher once.
 
     ``table`` holds :meth:`TrainStep.eval_step`. With a mesh, which is the step's, every process gives the whole
     batcher (or its own shard) and gets the figures of all samples.
@@ -34,9 +34,22 @@ def evaluate(
         metrics: of outputs and targets, see :mod:`multimodal_pad.training.metrics`. By default one integer target for
             several outputs is a class (accuracy, weighted F1), and everything else is regressed (mean absolute error).
 
+    Returns:
+        ``{"loss": ..., ...}``: the mean loss over the samples, and the metrics by name.
+
     Raises:
         TrainingError: batches without targets, classes without scikit-learn, or as :meth:`DataMesh.share` and
             :meth:`DataMesh.batches`.
+
+    >>> from multimodal_pad import Ladder
+    >>> from multimodal_pad.training import Evaluated, l1
+    >>> def eval_step(state, batch):
+    ...     outputs = state + batch.features["audio"].sum(axis=1)
+    ...     loss = l1(outputs, batch.targets, batch.sample_mask)
+    ...     return Evaluated(outputs, batch.targets, batch.sample_mask, loss)
+    >>> samples = [{"audio": np.ones((n, 1), np.float32), "targets": np.float32(2)} for n in (1, 2, 4)]
+    >>> evaluate(StepTable(eval_step), np.float32(0), BucketBatcher(samples, Ladder({"audio": [4]}), batch_size=2))
+    {'loss': 1.0, 'mae': 1.0}
     """
     total, outputs, targets = 0.0, [], []
     for batch in batcher.epoch(0) if mesh is None else mesh.epoch(mesh.share(batcher), 0):

@@ -39,6 +39,11 @@ class FitResult:
             evaluation mode.
         history: a record per epoch.
         best_epoch: the epoch that ``model`` is of.
+
+    >>> history = [EpochRecord(0, 1.2, 30.0, {"loss": 1.1}), EpochRecord(1, 0.7, 9.0, {"loss": 1.3})]
+    >>> result = FitResult(model=None, history=history, best_epoch=0)
+    >>> result.history[result.best_epoch].evaluation
+    {'loss': 1.1}
     """
 
     model: Any

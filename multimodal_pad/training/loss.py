@@ -17,7 +17,15 @@ Over several devices each computes the mean of its own rows, which then counts b
 
 
 def cross_entropy(outputs: jax.Array, targets: ArrayLike, sample_mask: ArrayLike) -> jax.Array:
-    """Mean softmax cross-entropy of logits ``(B, K)`` against class numbers ``(B,)``.
+    """Average the softmax cross-entropy of logits against class numbers.
+
+    Args:
+        outputs: logits ``(B, K)``.
+        targets: class numbers, int ``(B,)``.
+        sample_mask: bool ``(B,)``; rows where it is False count for nothing.
+
+    Returns:
+        The mean over the real samples, float32 ``()``; 0 where there are none.
 
     >>> float(cross_entropy(jnp.zeros((2, 4)), jnp.array([1, 3]), jnp.array([True, False])).round(3))
     1.3860000371932983
@@ -27,7 +35,15 @@ def cross_entropy(outputs: jax.Array, targets: ArrayLike, sample_mask: ArrayLike
 
 
 def binary_cross_entropy(outputs: jax.Array, targets: ArrayLike, sample_mask: ArrayLike) -> jax.Array:
-    """Mean sigmoid cross-entropy of logits ``(B, K)`` against 0 or 1 ``(B, K)``: K tasks at once, as in IEMOCAP.
+    """Average the sigmoid cross-entropy of K binary tasks at once, as in IEMOCAP.
+
+    Args:
+        outputs: logits ``(B, K)``.
+        targets: 0 or 1, ``(B, K)``.
+        sample_mask: bool ``(B,)``; rows where it is False count for nothing.
+
+    Returns:
+        The mean over the real samples, float32 ``()``; 0 where there are none.
 
     >>> float(binary_cross_entropy(jnp.zeros((1, 4)), jnp.array([[0, 1, 0, 1]]), jnp.array([True])).round(3))
     0.6930000185966492
@@ -37,7 +53,15 @@ def binary_cross_entropy(outputs: jax.Array, targets: ArrayLike, sample_mask: Ar
 
 
 def l1(outputs: jax.Array, targets: ArrayLike, sample_mask: ArrayLike) -> jax.Array:
-    """Mean absolute error of ``(B, K)`` against ``(B, K)``, or against ``(B,)`` where K is 1.
+    """Average the absolute errors.
+
+    Args:
+        outputs: ``(B, K)``.
+        targets: ``(B, K)``, or ``(B,)`` where K is 1.
+        sample_mask: bool ``(B,)``; rows where it is False count for nothing.
+
+    Returns:
+        The mean over the real samples, float32 ``()``; 0 where there are none.
 
     >>> float(l1(jnp.array([[1.0], [9.0]]), jnp.array([3.0, 0.0]), jnp.array([True, False])))
     2.0

@@ -27,7 +27,14 @@ def require_scikit_learn() -> None:
 
 
 def classification_metrics(outputs: np.ndarray, targets: np.ndarray) -> dict[str, float]:
-    """Accuracy and weighted F1 of logits ``(N, K)`` against class numbers ``(N,)``, as for MELD's seven emotions.
+    """Compute accuracy and weighted F1, as for MELD's seven emotions.
+
+    Args:
+        outputs: logits ``(N, K)``.
+        targets: class numbers, int ``(N,)``.
+
+    Raises:
+        TrainingError: scikit-learn is not installed.
 
     >>> classification_metrics(np.eye(3)[[0, 1, 1, 2]], np.array([0, 1, 2, 2]))
     {'accuracy': 0.75, 'weighted_f1': 0.75}
@@ -37,7 +44,11 @@ def classification_metrics(outputs: np.ndarray, targets: np.ndarray) -> dict[str
 
 
 def regression_metrics(outputs: np.ndarray, targets: np.ndarray) -> dict[str, float]:
-    """Mean absolute error of ``(N, K)`` against targets of as many values.
+    """Compute the mean absolute error.
+
+    Args:
+        outputs: ``(N, K)``.
+        targets: as many values, ``(N, K)`` or ``(N,)``.
 
     >>> regression_metrics(np.array([[1.0], [2.0]]), np.array([1.0, 4.0]))
     {'mae': 1.0}
@@ -47,7 +58,7 @@ def regression_metrics(outputs: np.ndarray, targets: np.ndarray) -> dict[str, fl
 
 
 def sentiment_metrics(outputs: np.ndarray, targets: np.ndarray) -> dict[str, float]:
-    """What CMU-MOSI and CMU-MOSEI are reported in: sentiment from -3 to 3, outputs ``(N, 1)`` against ``(N,)``.
+    """Compute what CMU-MOSI and CMU-MOSEI are reported in: sentiment from -3 to 3.
 
     - ``acc7``, ``acc5``: both clipped to ±3 or ±2, rounded (halves to even), equal.
     - ``acc2_has0``, ``f1_has0``: not negative (``>= 0``) against negative, all samples.
@@ -56,6 +67,13 @@ def sentiment_metrics(outputs: np.ndarray, targets: np.ndarray) -> dict[str, flo
 
     F1 is weighted by the true number of samples of each class, as MMSA has it. (MulT's own code gives scikit-learn the
     outputs as the truth, and so weighs by what was predicted.)
+
+    Args:
+        outputs: sentiment, ``(N, 1)`` or ``(N,)``.
+        targets: the same, ``(N,)`` or ``(N, 1)``.
+
+    Raises:
+        TrainingError: more or fewer than one number per sample, or scikit-learn is not installed.
 
     >>> found = sentiment_metrics(np.array([[2.6], [-0.5], [0.4]]), np.array([3.0, 0.0, -1.0]))
     >>> {name: round(value, 3) for name, value in found.items()}  # doctest: +NORMALIZE_WHITESPACE
@@ -77,11 +95,18 @@ def sentiment_metrics(outputs: np.ndarray, targets: np.ndarray) -> dict[str, flo
 
 
 def sims_metrics(outputs: np.ndarray, targets: np.ndarray) -> dict[str, float]:
-    """What CH-SIMS is reported in: sentiment from -1 to 1, outputs ``(N, 1)`` against ``(N,)``, both clipped to that.
+    """Compute what CH-SIMS is reported in: sentiment from -1 to 1, to which outputs and targets are clipped.
 
     - ``acc2`` and ``f1``: classes split at 0; ``acc3``: at ±0.1; ``acc5``: at ±0.1 and ±0.7. A value at an edge
       belongs to the class below it. F1 is weighted by the number of samples of each class.
     - ``mae`` and ``corr`` (Pearson's) of the clipped values.
+
+    Args:
+        outputs: sentiment, ``(N, 1)`` or ``(N,)``.
+        targets: the same, ``(N,)`` or ``(N, 1)``.
+
+    Raises:
+        TrainingError: more or fewer than one number per sample, or scikit-learn is not installed.
 
     >>> found = sims_metrics(np.array([[0.9], [0.0], [-0.2]]), np.array([0.8, -0.4, 0.2]))
     >>> {name: round(value, 3) for name, value in found.items()}
@@ -106,7 +131,7 @@ def sims_metrics(outputs: np.ndarray, targets: np.ndarray) -> dict[str, float]:
 
 
 def emotion_metrics(outputs: np.ndarray, targets: np.ndarray) -> dict[str, float]:
-    """What IEMOCAP is reported in: accuracy and weighted F1 of each of four binary tasks.
+    """Compute what IEMOCAP is reported in: accuracy and weighted F1 of each of four binary tasks.
 
     Args:
         outputs: logits ``(N, 4)``; above 0 means that the emotion is there.
@@ -114,6 +139,9 @@ def emotion_metrics(outputs: np.ndarray, targets: np.ndarray) -> dict[str, float
 
     Returns:
         ``{"neutral_accuracy": ..., "neutral_f1": ..., "happy_accuracy": ..., ...}``, and ``mean_f1``.
+
+    Raises:
+        TrainingError: other shapes than these, or scikit-learn is not installed.
 
     >>> found = emotion_metrics(np.array([[1, -1, -1, 1.0]] * 2), np.array([[1, 0, 0, 1], [1, 0, 1, 0]]))
     >>> {name: round(found[name], 3) for name in ("neutral_f1", "sad_accuracy", "sad_f1", "angry_f1", "mean_f1")}

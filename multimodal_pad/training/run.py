@@ -27,6 +27,10 @@ class EpochRecord:
         train_loss: mean over the samples, while the parameters moved.
         seconds: wall time of the epoch, evaluation included, the warm-up before the first one not.
         evaluation: loss and metrics on the evaluation set; empty where there is none.
+
+    >>> record = EpochRecord(epoch=0, train_loss=1.61, seconds=12.5, evaluation={"loss": 1.42, "accuracy": 0.48})
+    >>> record.evaluation["accuracy"]
+    0.48
     """
 
     epoch: int

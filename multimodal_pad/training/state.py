@@ -24,6 +24,12 @@ class TrainState(NamedTuple):
         params: the ``nnx.Param`` of the model: nested dicts by attribute name, as ``params["head"]["kernel"]``.
         opt_state: what the optimizer made of ``params``.
         rest: all other variables of the model, by name too: dropout streams, batch statistics.
+
+    >>> import optax
+    >>> params = {"head": {"kernel": np.zeros((3, 2), np.float32)}}
+    >>> state = TrainState(np.int32(0), params, optax.sgd(0.1).init(params), rest={})
+    >>> [(jax.tree_util.keystr(path), x.shape) for path, x in jax.tree_util.tree_leaves_with_path(state)]
+    [('.step', ()), (".params['head']['kernel']", (3, 2))]
     """
 
     step: Any

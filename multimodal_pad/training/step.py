@@ -35,7 +35,11 @@ class StepMetrics(NamedTuple):
     Attributes:
         loss: mean over the real samples.
         grad_norm: global norm of the gradient, before clipping.
-        samples: number of real samples.
+        samples: number of real samples, int32.
+
+    >>> metrics = StepMetrics(jnp.float32(0.5), grad_norm=jnp.float32(2.0), samples=jnp.int32(32))
+    >>> f"loss {metrics.loss:.2f} over {metrics.samples} samples"  # waits for the device
+    'loss 0.50 over 32 samples'
     """
 
     loss: jax.Array
@@ -48,9 +52,14 @@ class Evaluated(NamedTuple):
 
     Attributes:
         outputs: ``(B, K)``.
-        targets: those of the batch.
-        sample_mask: bool ``(B,)``.
-        loss: mean over the real samples.
+        targets: those of the batch, ``(B, ...)``.
+        sample_mask: bool ``(B,)``; False = the row only fills up the batch.
+        loss: mean over the real samples, a scalar.
+
+    >>> outputs, mask = jnp.array([[0.2, 0.8], [0.0, 0.0]]), jnp.array([True, False])
+    >>> found = Evaluated(outputs, targets=jnp.array([1, 0]), sample_mask=mask, loss=jnp.float32(0.4))
+    >>> np.asarray(found.outputs)[np.asarray(found.sample_mask)].argmax(axis=1).tolist()
+    [1]
     """
 
     outputs: jax.Array

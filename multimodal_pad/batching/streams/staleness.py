@@ -55,8 +55,19 @@ class PlanReport(Service):
     """How a policy serves the last samples, beside a plan that is made for them.
 
     Attributes:
+        samples: looked at.
+        uncovered: of these, longer than every bucket.
+        efficiency: real cost / padded cost of the others, every batch full; 1 where there are none.
+        promised: the efficiency that the plan in use has on the lengths it was made for; None where there is none.
         new_efficiency: of ``new_plan`` on all of these samples.
         new_plan: of as many shapes as the plan in use, with the same alignment.
+
+    >>> from multimodal_pad import Ladder, StreamBatcher
+    >>> batcher = StreamBatcher([{"text": np.arange(n)} for n in (4, 9, 4, 9)], Ladder({"text": [8, 16]}), batch_size=2)
+    >>> batches = list(batcher)
+    >>> report = batcher.plan_report()
+    >>> report.stale, round(report.efficiency, 3), report.new_efficiency, report.new_plan.lengths.tolist()
+    (False, 0.542, 1.0, [[4], [9]])
     """
 
     new_efficiency: float
