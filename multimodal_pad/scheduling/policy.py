@@ -131,7 +131,7 @@ class Policy(ABC):
     ...     def truncate(self, lengths):
     ...         return np.minimum(lengths, 64)
     ...     def round_up(self, lengths):
-    ...         self._check_rows(lengths, self.covers(lengths))
+    ...         self.check_held(lengths, self.covers(lengths))
     ...         return np.where(lengths > 32, 64, 32)
     >>> Halves().round_up(np.array([[3], [40]])).tolist(), Halves().covers(np.array([[40], [65]])).tolist()
     ([[32], [64]], [True, False])
