@@ -28,8 +28,8 @@ from multimodal_pad import (
 )
 from multimodal_pad.compiling import CompileLog, StepTable, warm_up
 from multimodal_pad.models import ModalityConfig
-from multimodal_pad.models.encoder import InputEmbedding
-from multimodal_pad.models.transformer import masked_mean
+from multimodal_pad.models.embedding import InputEmbedding
+from multimodal_pad.models.padded import masked_mean
 from multimodal_pad.training import TrainStep, cross_entropy, make_optimizer
 
 

@@ -61,7 +61,7 @@ def cases(platform: str) -> list[Case]:
 
     On CPU float32 products are exact at every precision, so that one is checked.
 
-    >>> len(cases("cpu")), {case.implementation for case in cases("cpu")} == {"mapped", "xla"}
+    >>> len(cases("cpu")), {case.implementation for case in cases("cpu")} == {"tiled", "xla"}
     (4, True)
     >>> [case for case in cases("gpu") if case.implementation == "cudnn"]
     [Case(implementation='cudnn', dtype='bfloat16', precision=None)]
@@ -69,7 +69,7 @@ def cases(platform: str) -> list[Case]:
     precisions = PRECISIONS[:1] if platform == "cpu" else PRECISIONS
     both = [
         case
-        for implementation in ("xla", "mapped")
+        for implementation in ("xla", "tiled")
         for case in (
             *(Case(implementation, "float32", precision) for precision in precisions),
             Case(implementation, "bfloat16"),

@@ -8,7 +8,7 @@ from itertools import permutations
 import numpy as np
 
 from multimodal_pad.models import TransformerConfig
-from multimodal_pad.models.encoder import sinusoidal_positions
+from multimodal_pad.models.embedding import sinusoidal_positions
 
 EPSILON = 1e-6  # Flax's, in a layer norm
 
@@ -81,13 +81,13 @@ class _Sample:
         config, names = self.config, tuple(self.config.modalities)
         embedded = {name: self._embed(name) for name in names}
         crossed: dict[str, list[np.ndarray]] = {name: [] for name in names}
-        for target, source in permutations(names, 2):
-            path = f"crossmodal/{target}_from_{source}"
-            crossed[target].append(self._encode(path, config.crossmodal_layers, embedded[target], embedded[source]))
+        for pair, (target, source) in enumerate(permutations(names, 2)):
+            x, other = embedded[target], embedded[source]
+            crossed[target].append(self._encode("crossmodal", pair, config.crossmodal_layers, x, other))
         readouts = []
-        for name in names:
+        for number, name in enumerate(names):
             x = np.concatenate(crossed[name], axis=1) if crossed[name] else embedded[name]
-            memory = self._encode(f"memory/{name}", config.memory_layers or 1, x, None)
+            memory = self._encode("memory", number, config.memory_layers or 1, x, None)
             readouts.append(memory.sum(axis=0) / max(1, len(memory)))
         readout = np.concatenate(readouts)
         hidden = np.maximum(self._linear("head_expand", readout), 0)
@@ -107,29 +107,30 @@ class _Sample:
         d_model = self.config.d_model
         return x * np.sqrt(d_model) + sinusoidal_positions(len(x), d_model)
 
-    def _encode(self, path: str, layers: int, x: np.ndarray, source: np.ndarray | None) -> np.ndarray:
+    def _encode(self, part: str, number: int, layers: int, x: np.ndarray, source: np.ndarray | None) -> np.ndarray:
+        """One of the encoders whose parameters are stacked."""
         for layer in range(layers):
-            at = f"{path}/layers"
-            normed = self._norm(f"{at}/attention_norm", x, layer)
-            other = normed if source is None else self._norm(f"{at}/attention_norm", source, layer)
+            at, one = f"{part}/layers", (number, layer)
+            normed = self._norm(f"{at}/attention_norm", x, one)
+            other = normed if source is None else self._norm(f"{at}/attention_norm", source, one)
             if len(x) and len(other):
-                key, value = np.split(self._linear(f"{at}/key_value", other, layer), 2, axis=1)
-                query = self._linear(f"{at}/query", normed, layer)
+                key, value = np.split(self._linear(f"{at}/key_value", other, one), 2, axis=1)
+                query = self._linear(f"{at}/query", normed, one)
                 heads = [np.split(array, self.config.num_heads, axis=1) for array in (query, key, value)]
                 mixed = np.concatenate([attend(*head)[0] for head in zip(*heads, strict=True)], axis=1)
-                x = x + self._linear(f"{at}/output", mixed, layer)
-            hidden = np.maximum(self._linear(f"{at}/expand", self._norm(f"{at}/feed_forward_norm", x, layer), layer), 0)
-            x = x + self._linear(f"{at}/contract", hidden, layer)
-        return self._norm(f"{path}/norm", x)
+                x = x + self._linear(f"{at}/output", mixed, one)
+            hidden = np.maximum(self._linear(f"{at}/expand", self._norm(f"{at}/feed_forward_norm", x, one), one), 0)
+            x = x + self._linear(f"{at}/contract", hidden, one)
+        return self._norm(f"{part}/norm", x, (number,))
 
-    def _norm(self, path: str, x: np.ndarray, layer: int | None = None) -> np.ndarray:
+    def _norm(self, path: str, x: np.ndarray, one: tuple[int, ...]) -> np.ndarray:
         centred = x - x.mean(axis=1, keepdims=True)
         normed = centred / np.sqrt((centred**2).mean(axis=1, keepdims=True) + EPSILON)
-        return normed * self._get(f"{path}/scale", layer) + self._get(f"{path}/bias", layer)
+        return normed * self._get(f"{path}/scale", one) + self._get(f"{path}/bias", one)
 
-    def _linear(self, path: str, x: np.ndarray, layer: int | None = None) -> np.ndarray:
-        return x @ self._get(f"{path}/kernel", layer) + self._get(f"{path}/bias", layer)
+    def _linear(self, path: str, x: np.ndarray, one: tuple[int, ...] = ()) -> np.ndarray:
+        return x @ self._get(f"{path}/kernel", one) + self._get(f"{path}/bias", one)
 
-    def _get(self, path: str, layer: int | None) -> np.ndarray:
-        array = self.parameters[path]
-        return array if layer is None else array[layer]
+    def _get(self, path: str, one: tuple[int, ...]) -> np.ndarray:
+        """A parameter of one encoder, and one layer of it, where it is stacked."""
+        return self.parameters[path][one]

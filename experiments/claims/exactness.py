@@ -13,7 +13,7 @@ from flax import nnx
 from experiments.claims.claim import Claim, Setting
 from experiments.compare_measure import initial_model
 from multimodal_pad import PaddedBatch, pad_samples
-from multimodal_pad.models.encoder import sinusoidal_positions
+from multimodal_pad.models.embedding import sinusoidal_positions
 
 ROWS = 8
 WIDTH = 16

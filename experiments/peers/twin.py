@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from multimodal_pad.models import TransformerConfig
-from multimodal_pad.models.encoder import sinusoidal_positions
+from multimodal_pad.models.embedding import sinusoidal_positions
 
 torch: Any = import_module("torch")
 functional = torch.nn.functional
@@ -52,16 +52,18 @@ class Twin(torch.nn.Module):
         present = {name: masks[name].any(1)[:, None, None] for name in names}
         embedded = {name: self._embed(name, features[name], real[name]) for name in names}
         crossed: dict[str, list[Any]] = {name: [] for name in names}
-        for target, source in permutations(names, 2):
-            path = f"crossmodal/{target}_from_{source}"
+        for pair, (target, source) in enumerate(permutations(names, 2)):
+            path = f"crossmodal/{pair}"
             layers = self.config.crossmodal_layers
             crossed[target].append(
                 self._encode(path, layers, embedded[target], embedded[source], keys[source], present[source])
             )
         readouts = []
-        for name in names:
+        for number, name in enumerate(names):
             x = torch.cat(crossed[name], -1) if crossed[name] else embedded[name]
-            memory = self._encode(f"memory/{name}", self.config.memory_layers or 1, x, None, keys[name], present[name])
+            memory = self._encode(
+                f"memory/{number}", self.config.memory_layers or 1, x, None, keys[name], present[name]
+            )
             total = torch.where(real[name], memory, 0.0).sum(1)
             readouts.append(total / masks[name].sum(1).clamp(min=1)[:, None])
         readout = torch.cat(readouts, -1)
@@ -208,16 +210,20 @@ def _key_mask(mask: Any) -> Any:
 
 
 def _torch_layout(path: str, array: Any, config: TransformerConfig) -> list[tuple[str, Any]]:
-    """Names and tensors as PyTorch's functions want them: layers apart, output features first."""
-    parts = path.split("/")
-    if parts[0] in ("crossmodal", "memory") and parts[2] == "layers":
-        names = ["/".join([*parts[:3], str(layer), *parts[3:]]) for layer in range(len(array))]
-        tensors = list(array)
-    else:
-        names, tensors = [path], [array]
-    if parts[-1] == "kernel" and parts[0] == "embed":
-        size = config.modalities[parts[1]].kernel_size
-        tensors = [tensor.reshape(size, -1, tensor.shape[-1]).permute(2, 1, 0) for tensor in tensors]
-    elif parts[-1] == "kernel":
-        tensors = [tensor.T for tensor in tensors]
-    return [(name, tensor.contiguous()) for name, tensor in zip(names, tensors, strict=True)]
+    """Names and tensors as PyTorch's functions want them: encoders and layers apart, output features first."""
+    part, *rest = path.split("/")
+    named = {path: array}
+    if part in ("crossmodal", "memory"):
+        named = {"/".join([part, str(number), *rest]): tensor for number, tensor in enumerate(array)}
+        if rest[0] == "layers":
+            named = {
+                name.replace("/layers/", f"/layers/{layer}/"): one
+                for name, tensor in named.items()
+                for layer, one in enumerate(tensor)
+            }
+    if rest[-1] == "kernel" and part == "embed":
+        size = config.modalities[rest[0]].kernel_size
+        named = {name: tensor.reshape(size, -1, tensor.shape[-1]).permute(2, 1, 0) for name, tensor in named.items()}
+    elif rest[-1] == "kernel":
+        named = {name: tensor.T for name, tensor in named.items()}
+    return [(name, tensor.contiguous()) for name, tensor in named.items()]

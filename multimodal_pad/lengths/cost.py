@@ -168,8 +168,8 @@ class TransformerCost:
 
     A training step costs three forward passes (the backward pass takes two).
 
-    Memory is what the backward pass keeps, :meth:`activation_bytes`. Its constants (14 values per
-    position, width and layer, 17 of work space, 2.5 score matrices per layer and half a one of work space)
+    Memory is what the backward pass keeps, :meth:`activation_bytes`. Its constants (17.5 values per
+    position, width and layer, as many of work space, 2.4 score matrices per layer and half a one of work space)
     were fitted to XLA's memory analysis on CPU for 2 and 3 modalities, widths 40 and 80, and 1 and 3 layers.
 
     The unit is FLOPs until the weights say otherwise: :func:`multimodal_pad.compiling.calibrate` fits the
@@ -184,7 +184,7 @@ class TransformerCost:
         kernel_sizes: kernel of each input convolution; 1 where absent.
         num_heads: attention heads.
         keeps_scores: whether attention keeps its score matrices for the backward pass, as the
-            ``xla`` implementation does and ``mapped`` and ``cudnn`` don't.
+            ``xla`` implementation does and ``tiled`` and ``cudnn`` don't.
         itemsize: bytes of one activation (4 for float32, 2 for bfloat16).
         linear_weight: what a FLOP counts for that grows with the length.
         quadratic_weight: what a FLOP counts for that grows with a product of lengths.
@@ -256,12 +256,12 @@ class TransformerCost:
         """Bytes per sample that a training step holds beside state and batch, ``(n, M) -> (n,)``."""
         lengths = np.asarray(lengths, np.float64)
         d, wide, others = self.d_model, self._memory_width, len(self.modalities) - 1
-        kept = 14 * (d * others * self.crossmodal_layers + wide * self.memory_layers) + 17 * wide
+        kept = 17.5 * (d * others * self.crossmodal_layers + wide * self.memory_layers + wide)
         held = self.itemsize * lengths @ (2 * self._input_widths + kept)
         if self.keeps_scores:
             count = len(self.modalities)
             layers = np.full((count, count), self.crossmodal_layers)
             np.fill_diagonal(layers, self.memory_layers)
-            scores = 4 * self.num_heads * (2.5 * layers + 0.5)  # always float32
+            scores = 4 * self.num_heads * (2.4 * layers + 0.5)  # always float32
             held += np.einsum("nt,ts,ns->n", lengths, scores, lengths)
         return held

@@ -10,7 +10,7 @@ from jax.extend.backend import get_backend
 
 from multimodal_pad.errors import PaddingError
 
-Implementation = Literal["mapped", "cudnn", "xla"]
+Implementation = Literal["tiled", "cudnn", "xla"]
 
 _BUGGY_CUDNN = (91000, 91001)  # cuDNN's own front end refuses attention on them
 
@@ -49,7 +49,7 @@ class AttentionChoice(NamedTuple):
     """An implementation, and why it is the one.
 
     Attributes:
-        implementation: ``"mapped"``, ``"cudnn"`` or ``"xla"``.
+        implementation: ``"tiled"``, ``"cudnn"`` or ``"xla"``.
         reason: in a few words.
 
     >>> select_implementation("float32", 64, AttentionDevice("tpu"))
@@ -65,7 +65,7 @@ def select_implementation(
 ) -> AttentionChoice:
     """The implementation of attention for a dtype and head width on a device.
 
-    - ``mapped`` on CPU: one sample at a time, so that the scores stay in the cache;
+    - ``tiled`` on CPU: tile after tile of real positions, so that the scores stay in the cache;
     - ``cudnn`` on an NVIDIA GPU, for bfloat16 and float16 and heads whose width is a multiple of 8, up to 128 (256 on
       Hopper), where compute capability is at least 8.0 and cuDNN has no known fault (9.10.0 and 9.10.1 have one;
       compute capability 10.3 needs 9.11). Lengths of sequences and batches don't matter;
@@ -85,11 +85,11 @@ def select_implementation(
     >>> select_implementation("bfloat16", 5, device)
     AttentionChoice(implementation='xla', reason='cuDNN takes heads whose width is a multiple of 8, and not 5')
     >>> select_implementation("float32", 64, AttentionDevice("cpu")).implementation
-    'mapped'
+    'tiled'
     """
     device = AttentionDevice.default() if device is None else device
     if device.platform == "cpu":
-        return AttentionChoice("mapped", "on CPU")
+        return AttentionChoice("tiled", "on CPU")
     if device.platform != "cuda":
         return AttentionChoice("xla", f"on {device.platform}")
     refused = cudnn_refuses(dtype, head_dim, device)

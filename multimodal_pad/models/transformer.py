@@ -18,8 +18,11 @@ from multimodal_pad.lengths.cost import TransformerCost
 from multimodal_pad.lengths.samples import check_names
 from multimodal_pad.models.attention import Precision, check_precision
 from multimodal_pad.models.attention_choice import Implementation, select_implementation
-from multimodal_pad.models.encoder import Encoder, InputEmbedding, dense, dropout
+from multimodal_pad.models.embedding import InputEmbedding, dense
+from multimodal_pad.models.encoder import Encoders, dropout
 from multimodal_pad.models.initializing import drawn_at_once, forked
+from multimodal_pad.models.padded import PaddedPositions
+from multimodal_pad.models.stretches import put_together, take_apart
 
 
 @dataclass(frozen=True)
@@ -163,6 +166,12 @@ class MultimodalTransformer(nnx.Module):
     ``nnx.Dropout``, and takes one key from it at each call in training mode. Like all of Flax NNX it is made in that
     mode: ``model.eval()`` turns dropout off, and ``model.train()`` on.
 
+    The encoders of a kind share one program text and one stacked set of parameters, whatever the number of modalities:
+    ``crossmodal.layers.query.kernel`` is ``(M (M - 1), layers, d, d)``, over the pairs (target, source) in the order
+    of ``itertools.permutations(modalities, 2)``: all sources of the first target first. With one modality there are
+    none, and ``crossmodal`` is None. ``memory.layers.query.kernel`` is ``(M, layers, w, w)``, in the order of the
+    modalities.
+
     Args:
         config: every choice of the model.
         rngs: draws the parameters, and keys for dropout where there is any.
@@ -184,7 +193,7 @@ class MultimodalTransformer(nnx.Module):
         readout = width * len(names)
         with drawn_at_once(self, rngs) as rngs:
             shared = {"dtype": jnp.dtype(config.dtype), "precision": config.precision, "rngs": rngs}
-            encoder = partial(Encoder, num_heads=config.num_heads, dropout_rate=config.dropout_rate, **shared)
+            encoders = partial(Encoders, dropout_rate=config.dropout_rate, **shared)
             self.embed = nnx.Dict(
                 {
                     name: InputEmbedding(
@@ -197,13 +206,10 @@ class MultimodalTransformer(nnx.Module):
                     for name, modality in config.modalities.items()
                 }
             )
-            self.crossmodal = nnx.Dict(
-                {
-                    _pair(target, source): encoder(config.d_model, num_layers=config.crossmodal_layers)
-                    for target, source in permutations(names, 2)
-                }
-            )
-            self.memory = nnx.Dict({name: encoder(width, num_layers=layers) for name in names})
+            numbers = range(len(names))
+            pairs = tuple(permutations(numbers, 2))
+            self.crossmodal = encoders(pairs, config.d_model, config.crossmodal_layers) if pairs else None
+            self.memory = encoders(tuple((m, m) for m in numbers), width, layers)
             head = partial(dense, readout, precision=config.precision, rngs=rngs)
             self.head_expand = head(readout)
             self.head_contract = head(readout)
@@ -233,49 +239,47 @@ class MultimodalTransformer(nnx.Module):
         Args:
             batch: its features ``{m: (B, L_m, *F_m)}``, or ``(B, L_m)`` ints for token ids, and its lengths are read.
         """
-        names = tuple(self.config.modalities)
-        rate, implementation = self.config.dropout_rate, self.config.attention
+        names, rate = tuple(self.config.modalities), self.config.dropout_rate
         keys = _Keys(None if self.deterministic or not rate else self.rngs())
-        real = {name: jnp.asarray(mask) for name, mask in batch.masks.items()}
-        lengths = {name: jnp.asarray(batch.lengths[name]) for name in names}
-        embedded = {
-            name: dropout(self.embed[name](jnp.asarray(batch.features[name]), real[name]), rate, keys.next())
-            for name in names
-        }
-        readouts = []
-        for target in names:
-            crossed = [
-                self.crossmodal[_pair(target, source)](
-                    embedded[target],
-                    embedded[source],
-                    lengths=lengths[target],
-                    source_lengths=lengths[source],
-                    implementation=implementation,
-                    dropout_key=keys.next(),
-                )
-                for source in names
-                if source != target
+        masks = batch.masks
+        real = [jnp.asarray(masks[name]) for name in names]
+        positions = PaddedPositions(
+            real,
+            [jnp.asarray(batch.lengths[name]) for name in names],
+            num_heads=self.config.num_heads,
+            implementation=self.config.attention,
+            precision=self.config.precision,
+        )
+        embedded = put_together(
+            [
+                self.embed[name](jnp.asarray(batch.features[name]), mask).reshape(-1, self.config.d_model)
+                for name, mask in zip(names, real, strict=True)
             ]
-            memory = self.memory[target](
-                jnp.concatenate(crossed, axis=-1) if crossed else embedded[target],
-                lengths=lengths[target],
-                implementation=implementation,
-                dropout_key=keys.next(),
-            )
-            readouts.append(masked_mean(memory, real[target]))
-        readout = jnp.concatenate(readouts, axis=-1)
+        )
+        embedded = dropout(embedded, rate, keys.next())
+        crossed = self._crossed(embedded, positions, keys.next())
+        memories = self.memory(crossed, None, positions, dropout_key=keys.next())
+        # The scale and bias of the norm after the mean: the same, on one row per sample.
+        norm = self.memory.norm
+        readout = positions.means(memories) * norm.scale[...][None] + norm.bias[...][None]
+        readout = jnp.where(positions.present[..., None], readout, 0).reshape(len(readout), -1)
         hidden = dropout(jax.nn.relu(self.head_expand(readout)), rate, keys.next())
         return self.head_output(readout + self.head_contract(hidden))
 
-
-def masked_mean(x: jax.Array, mask: jax.Array) -> jax.Array:
-    """Mean of ``x (B, L, d)`` over real positions in float32, ``(B, d)``; 0 where there are none."""
-    total = jnp.where(mask[..., None], x, 0).sum(axis=1, dtype=jnp.float32)
-    return total / jnp.maximum(mask.sum(axis=1), 1)[:, None]
-
-
-def _pair(target: str, source: str) -> str:
-    return f"{target}_from_{source}"
+    def _crossed(self, embedded: jax.Array, positions: PaddedPositions, key: jax.Array | None) -> jax.Array:
+        """What the memories read, ``(sum of N_m, memory_width)``: all crossmodal results for a target side by side."""
+        if self.crossmodal is None:
+            return embedded
+        counts, others = positions.counts, len(positions.counts) - 1
+        targets = [part for part in take_apart(embedded, counts) for _ in range(others)]
+        encoded = self.crossmodal(put_together(targets), embedded, positions, dropout_key=key)
+        norm = self.crossmodal.norm
+        scale, bias = (x[...].reshape(len(counts), -1) for x in (norm.scale, norm.bias))
+        beside = []
+        for m, part in enumerate(take_apart(encoded, tuple(others * count for count in counts))):
+            x = jnp.swapaxes(part.reshape(others, counts[m], -1), 0, 1).reshape(counts[m], -1)
+            beside.append((x * scale[m][None] + bias[m][None]).astype(embedded.dtype))
+        return put_together(beside)
 
 
 class _Keys:

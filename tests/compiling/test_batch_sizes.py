@@ -103,7 +103,7 @@ def test_the_plan_can_be_kept(tmp_path):
 
 
 def test_bytes_are_foretold_within_a_tenth():
-    """The train step of the transformer itself, attention mapped over the samples."""
+    """The train step of the transformer itself, attention by tiles."""
     table = Synthetic(300).lengths.select(["audio"])
     config = TransformerConfig(
         {"audio": ModalityConfig(8, kernel_size=3)},
@@ -112,7 +112,7 @@ def test_bytes_are_foretold_within_a_tenth():
         num_heads=2,
         crossmodal_layers=1,
         memory_layers=1,
-        attention="mapped",
+        attention="tiled",
     )
     step = TrainStep(MultimodalTransformer(config, rngs=nnx.Rngs(0)), optax.adam(1e-3), cross_entropy)
     plan = plan_shapes(table, max_shapes=1, cost=config.cost, alignment=8)

@@ -187,7 +187,7 @@ def test_parts_without_time_are_named(run):
 # Checks.
 
 
-@pytest.mark.parametrize("implementation", ["xla", "mapped"])
+@pytest.mark.parametrize("implementation", ["xla", "tiled"])
 def test_attention_passes_its_checks(implementation):
     row = checks.check_attention(checks.Case(implementation, "float32", "float32"), "odd lengths")
     assert max(row["output_apart"], row["gradient_apart"]) < 1e-5

@@ -13,6 +13,7 @@ from flax import nnx
 from multimodal_pad import PaddedBatch, pad_samples
 from multimodal_pad.models import ModalityConfig, MultimodalTransformer, TransformerConfig
 from multimodal_pad.training import cross_entropy
+from tests.helpers.oracle_model import apart, together
 
 GOLDEN = Path(__file__).parents[1] / "models" / "golden" / "transformer.npz"
 CONFIG = TransformerConfig(
@@ -37,16 +38,18 @@ def golden_batch() -> PaddedBatch:
 
 
 def golden_parameters() -> Any:
-    """Parameters that don't depend on how the model is initialised."""
-    model = nnx.eval_shape(lambda: MultimodalTransformer(CONFIG, rngs=nnx.Rngs(0)))
-    leaves, structure = jax.tree.flatten(nnx.state(model, nnx.Param))
+    """Parameters that don't depend on how the model is initialised, drawn in the order of the oracle's paths."""
+    state = nnx.state(MultimodalTransformer(CONFIG, rngs=nnx.Rngs(0)), nnx.Param)
     rng = np.random.default_rng(8)
-    drawn = [rng.standard_normal(x.shape) / np.sqrt(x.shape[-2] if x.ndim > 1 else 4) for x in leaves]
-    return jax.tree.unflatten(structure, [x.astype(np.float32) for x in drawn])
+    drawn = {}
+    for path, x in apart(CONFIG, state).items():
+        normal = rng.standard_normal(x.shape) / np.sqrt(x.shape[-2] if x.ndim > 1 else 4)
+        drawn[path] = normal.astype(np.float32)
+    return together(CONFIG, drawn, state)
 
 
 def golden_results(attention: Any = None) -> dict[str, np.ndarray]:
-    """Outputs, loss and all gradients in one vector."""
+    """Outputs, loss and all gradients in one vector, in the order of the oracle's paths."""
     config = TransformerConfig(**{**vars(CONFIG), "attention": attention})
     graphdef = nnx.graphdef(nnx.eval_shape(lambda: MultimodalTransformer(config, rngs=nnx.Rngs(0))))
 
@@ -59,7 +62,7 @@ def golden_results(attention: Any = None) -> dict[str, np.ndarray]:
         return jax.value_and_grad(objective, has_aux=True)(parameters)
 
     (loss, outputs), gradients = run(golden_parameters(), golden_batch())
-    flat = np.concatenate([np.ravel(x) for x in jax.tree.leaves(gradients)])
+    flat = np.concatenate([np.ravel(x) for x in apart(CONFIG, gradients).values()])
     return {"outputs": np.asarray(outputs), "loss": np.asarray(loss), "gradients": flat}
 
 

@@ -67,7 +67,7 @@ def test_flops_grow_with_length_as_xla_says():
 
 @pytest.mark.parametrize(
     ("attention", "names", "lengths"),
-    [("mapped", ("text", "audio"), (60, 200)), ("xla", ("text", "audio"), (60, 200))],
+    [("tiled", ("text", "audio"), (60, 200)), ("xla", ("text", "audio"), (60, 200))],
 )
 def test_activation_bytes_are_those_that_xla_allots(attention, names, lengths):
     config = configure(attention, names)

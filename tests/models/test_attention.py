@@ -10,7 +10,7 @@ from multimodal_pad import PaddingError
 from multimodal_pad.models import masked_attention
 
 IMPLEMENTATIONS = [
-    "mapped",
+    "tiled",
     "xla",
     pytest.param("cudnn", marks=pytest.mark.gpu),
 ]
@@ -122,24 +122,24 @@ def test_gradients_of_the_second_order_equal_those_of_xla():
 
         return jax.grad(squared)(tuple(x.astype(jnp.float32) for x in inputs(implementation)))
 
-    for one, other in zip(curvature("mapped"), curvature("xla"), strict=True):
+    for one, other in zip(curvature("tiled"), curvature("xla"), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
 
 
 def test_the_gradient_is_the_slope():
-    q, k, v = (x.astype(jnp.float32) for x in inputs("mapped"))
+    q, k, v = (x.astype(jnp.float32) for x in inputs("tiled"))
     direction = jnp.asarray(np.random.default_rng(2).standard_normal(k.shape), jnp.float32)
-    (dk,) = gradients("mapped", (q, k, v))[1:2]
+    (dk,) = gradients("tiled", (q, k, v))[1:2]
 
     def at(step):
         weights = np.random.default_rng(1).standard_normal((B, T, H, D))
-        return float((np.asarray(attend("mapped", q, k + step * direction, v), np.float64) * weights).sum())
+        return float((np.asarray(attend("tiled", q, k + step * direction, v), np.float64) * weights).sum())
 
     slope = (at(1e-2) - at(-1e-2)) / 2e-2
     assert float((dk * direction).sum()) == pytest.approx(slope, rel=1e-2)
 
 
-@pytest.mark.parametrize("implementation", ["mapped", "xla"])
+@pytest.mark.parametrize("implementation", ["tiled", "xla"])
 def test_bfloat16(implementation):
     arrays = inputs(implementation)
     out = attend(implementation, *(x.astype(jnp.bfloat16) for x in arrays))
@@ -174,14 +174,14 @@ def precisions_of_products(implementation, precision):
     return set(found) - {"None"}
 
 
-@pytest.mark.parametrize("implementation", ["mapped", "xla"])
+@pytest.mark.parametrize("implementation", ["tiled", "xla"])
 def test_the_precision_reaches_every_product(implementation):
     assert precisions_of_products(implementation, None) == set()
     assert precisions_of_products(implementation, "highest") == {"HIGHEST"}
     assert precisions_of_products(implementation, "high") == {"HIGH"}
 
 
-@pytest.mark.parametrize("implementation", ["mapped", "xla"])
+@pytest.mark.parametrize("implementation", ["tiled", "xla"])
 def test_what_jax_is_told_is_respected(implementation):
     def total(q, k, v):
         return attend(implementation, q, k, v).sum()

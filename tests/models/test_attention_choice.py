@@ -14,8 +14,8 @@ HOPPER = AttentionDevice("cuda", (9, 0), 91002)
 @pytest.mark.parametrize(
     ("device", "dtype", "head_dim", "wanted"),
     [
-        (AttentionDevice("cpu"), "float32", 5, "mapped"),
-        (AttentionDevice("cpu"), "bfloat16", 64, "mapped"),
+        (AttentionDevice("cpu"), "float32", 5, "tiled"),
+        (AttentionDevice("cpu"), "bfloat16", 64, "tiled"),
         (HOPPER, "bfloat16", 64, "cudnn"),
         (HOPPER, "float16", 8, "cudnn"),
         (HOPPER, "bfloat16", 256, "cudnn"),

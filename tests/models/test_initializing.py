@@ -8,7 +8,8 @@ from scipy import stats
 
 from multimodal_pad.compiling import CompileLog
 from multimodal_pad.models import ModalityConfig, MultimodalTransformer, TransformerConfig, threefry
-from multimodal_pad.models.encoder import Encoder, LayerNorm
+from multimodal_pad.models.encoder import Encoders
+from multimodal_pad.models.normalising import LayerNorm
 
 CONFIG = TransformerConfig(
     {"text": ModalityConfig(vocabulary_size=500), "audio": ModalityConfig(feature_width=64, kernel_size=3)},
@@ -61,9 +62,9 @@ def test_no_two_parameters_are_the_same():
     drawn = [np.ravel(x) for path, x in parameters(make()).items() if path.endswith(("kernel", "embedding"))]
     values = np.concatenate(drawn)
     assert len(np.unique(values)) > 0.9 * len(values)
-    layers = np.asarray(make().memory["text"].layers.query.kernel[...])
-    assert layers.shape[0] == 3
-    assert len(np.unique(layers.round(6), axis=0)) == 3
+    kernels = np.asarray(make().memory.layers.query.kernel[...])
+    assert kernels.shape[:2] == (2, 3)
+    assert len(np.unique(kernels.reshape(6, -1).round(6), axis=0)) == 6
 
 
 def test_the_seed_decides_and_the_stream_goes_on():
@@ -88,10 +89,11 @@ def test_made_inside_jit_it_is_the_same():
 
 
 def test_parts_can_be_made_alone():
-    encoder = Encoder(8, 2, 3, dropout_rate=0.0, dtype=np.dtype("float32"), rngs=nnx.Rngs(0))
-    assert encoder.layers.expand.kernel.shape == (3, 8, 32)
-    assert encoder.norm.scale.shape == (8,)
-    assert all(isinstance(x, jax.Array) for x in jax.tree.leaves(nnx.state(encoder)))
+    pairs = (0, 1), (1, 0)
+    encoders = Encoders(pairs, 8, 3, dropout_rate=0.0, dtype=np.dtype("float32"), rngs=nnx.Rngs(0))
+    assert encoders.layers.expand.kernel.shape == (2, 3, 8, 32)
+    assert encoders.norm.scale.shape == (2, 8)
+    assert all(isinstance(x, jax.Array) for x in jax.tree.leaves(nnx.state(encoders)))
     assert float(LayerNorm(4, rngs=nnx.Rngs(0)).scale[...].sum()) == 4
 
 

@@ -11,9 +11,13 @@ from flax import nnx
 
 from multimodal_pad import PaddingError, pad_samples
 from multimodal_pad.models import ModalityConfig, MultimodalTransformer, TransformerConfig, select_implementation
-from multimodal_pad.models.encoder import Encoder, InputEmbedding, LayerNorm, sinusoidal_positions
+from multimodal_pad.models.embedding import InputEmbedding, sinusoidal_positions
+from multimodal_pad.models.encoder import Encoders
+from multimodal_pad.models.normalising import LayerNorm, standardised
+from multimodal_pad.models.padded import PaddedPositions
 from multimodal_pad.training import cross_entropy
 from tests.helpers.golden_case import GOLDEN, golden_results
+from tests.helpers.oracle_model import apart, together
 
 CONFIG = TransformerConfig(
     {"text": ModalityConfig(vocabulary_size=50), "audio": ModalityConfig(feature_width=5, kernel_size=3)},
@@ -26,6 +30,8 @@ CONFIG = TransformerConfig(
 )
 GRAPHDEF = nnx.graphdef(nnx.eval_shape(lambda: MultimodalTransformer(CONFIG, rngs=nnx.Rngs(0))))
 FAR = {"text": 19, "audio": 33}
+AUDIO = ("embed/audio/", "crossmodal/audio_from_text/", "memory/audio/")
+"""What only serves the modality audio, by the oracle's paths: in the model, slices of stacked parameters."""
 
 
 @cache
@@ -125,23 +131,15 @@ def test_a_missing_modality_contributes_and_gets_exactly_zero():
     assert np.isfinite(loss)
     assert all(np.isfinite(g).all() for g in by_parameters)
     assert (np.asarray(by_audio) == 0).all()
-    gradient = jax.tree.unflatten(jax.tree.structure(initial()), by_parameters)
-    for part in (gradient["embed"]["audio"], gradient["crossmodal"]["audio_from_text"], gradient["memory"]["audio"]):
-        assert all((np.asarray(g) == 0).all() for g in jax.tree.leaves(part))
+    gradient = apart(CONFIG, jax.tree.unflatten(jax.tree.structure(initial()), by_parameters))
+    of_audio = [path for path in gradient if path.startswith(AUDIO)]
+    assert len(of_audio) == 1 + 2 * 16
+    assert all((np.asarray(gradient[path]) == 0).all() for path in of_audio)
 
     # Nor does it matter what the parameters of the missing modality are.
-    moved = []
-
-    def move(path, leaf):
-        names = jax.tree_util.keystr(path)
-        if "['audio']" in names and ("embed" in names or "memory" in names):
-            moved.append(names)
-            return leaf + 7.0
-        return leaf
-
-    changed = jax.tree_util.tree_map_with_path(move, initial())
-    assert len(moved) > 10
-    np.testing.assert_array_equal(everything(changed, batch)[0], outputs)
+    parameters = apart(CONFIG, initial())
+    changed = {path: x + 7.0 if path.startswith(AUDIO) else x for path, x in parameters.items()}
+    np.testing.assert_array_equal(everything(together(CONFIG, changed, initial()), batch)[0], outputs)
 
 
 def test_a_sample_missing_everything_is_finite():
@@ -167,7 +165,8 @@ def test_any_number_of_modalities(count):
 
     def build_and_apply():
         model = MultimodalTransformer(config, rngs=nnx.Rngs(0))
-        assert len(model.crossmodal) == count * (count - 1)
+        pairs = 0 if model.crossmodal is None else len(model.crossmodal.layers.query.kernel[...])
+        assert pairs == count * (count - 1)
         return model(batch)
 
     outputs = nnx.eval_shape(build_and_apply)
@@ -271,9 +270,9 @@ def test_the_model_says_which_attention_runs():
 
 
 def test_results_are_those_of_before():
-    """Outputs, loss and gradients of the first version, to float32 rounding; ``mapped`` is what runs on CPU."""
+    """Outputs, loss and gradients of the first version, to float32 rounding; ``tiled`` is what runs on CPU."""
     wanted = np.load(GOLDEN)
-    for attention in ("mapped", "xla"):
+    for attention in ("tiled", "xla"):
         got = golden_results(attention)
         np.testing.assert_allclose(got["outputs"], wanted["outputs"], atol=1e-6 * np.abs(wanted["outputs"]).max())
         np.testing.assert_allclose(got["loss"], wanted["loss"], atol=1e-6)
@@ -285,30 +284,42 @@ def test_the_model_goes_through_nnx_jit():
     assert hash(GRAPHDEF) == hash(nnx.graphdef(MultimodalTransformer(CONFIG, rngs=nnx.Rngs(1))))
 
 
+def make_encoders(layers, pairs=((0, 0),), width=8):
+    return Encoders(pairs, width, layers, dropout_rate=0.0, dtype=jnp.dtype("float32"), rngs=nnx.Rngs(0))
+
+
+def make_positions(longest, *lengths, implementation=None):
+    lengths = [jnp.asarray(x) for x in lengths]
+    masks = [jnp.arange(n)[None] < x[:, None] for n, x in zip(longest, lengths, strict=True)]
+    return PaddedPositions(masks, lengths, num_heads=2, implementation=implementation)
+
+
 def program_size(layers):
-    encoder = Encoder(8, 2, layers, dropout_rate=0.0, dtype=jnp.dtype("float32"), rngs=nnx.Rngs(0))
-    x, lengths = jnp.ones((2, 5, 8)), jnp.array([5, 3])
-    graphdef, state = nnx.split(encoder)
+    positions = make_positions([5], [5, 3])
+    graphdef, state = nnx.split(make_encoders(layers))
 
     def loss(state):
-        return nnx.merge(graphdef, state)(x, lengths=lengths).sum()
+        return nnx.merge(graphdef, state)(jnp.ones((10, 8)), None, positions).sum()
 
     return len(jax.jit(jax.grad(loss)).lower(state).as_text().splitlines())
 
 
 def test_scanned_layers_are_layers_of_their_own_one_after_the_other():
-    encoder = Encoder(8, 2, 3, dropout_rate=0.0, dtype=jnp.dtype("float32"), rngs=nnx.Rngs(0))
-    x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 5, 8)), jnp.float32)
-    source, lengths, source_lengths = x[:, ::-1][:, :4], jnp.array([5, 3]), jnp.array([4, 0])
-    graphdef, stacked = nnx.split(encoder.layers)
-    kernels = np.asarray(encoder.layers.query.kernel[...])
-    assert len(np.unique(kernels.reshape(3, -1), axis=0)) == 3
-    wanted, flat_source = x.reshape(10, 8), source.reshape(8, 8)
+    encoders = make_encoders(3, pairs=((0, 1), (1, 0)))
+    positions = make_positions([5, 4], [5, 3], [4, 0])
+    rng = np.random.default_rng(0)
+    x, sources = (jnp.asarray(rng.standard_normal((18, 8)), jnp.float32) for _ in range(2))
+    kernels = np.asarray(encoders.layers.query.kernel[...])
+    assert kernels.shape == (2, 3, 8, 8)
+    assert len(np.unique(kernels.reshape(6, -1), axis=0)) == 6
+    wanted = x
     for i in range(3):
-        layer = nnx.merge(graphdef, jax.tree.map(lambda p, i=i: p[i], stacked))
-        wanted = layer(wanted, flat_source, lengths, source_lengths, None, None)
-    got = encoder(x, source, lengths=lengths, source_lengths=source_lengths)
-    np.testing.assert_allclose(got, encoder.norm(wanted).reshape(2, 5, 8), atol=1e-5)
+        one = make_encoders(1, pairs=((0, 1), (1, 0)))
+        nnx.update(one.layers, jax.tree.map(lambda p, i=i: p[:, i : i + 1], nnx.state(encoders.layers)))
+        graphdef, state = nnx.split(one.layers)
+        layer = nnx.merge(graphdef, jax.tree.map(lambda p: p[:, 0], state))
+        wanted = layer(wanted, standardised(sources), positions, None)
+    np.testing.assert_allclose(encoders(x, sources, positions), standardised(wanted), atol=1e-5)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("bfloat16", 0.02)])
@@ -332,15 +343,15 @@ def test_layer_norm_and_its_gradients_are_those_of_flax(dtype, tolerance):
 
 
 def test_no_score_is_kept_for_the_gradient_and_no_mask_of_it():
-    encoder = Encoder(8, 2, 3, dropout_rate=0.0, dtype=jnp.dtype("float32"), rngs=nnx.Rngs(0))
-    lengths = jnp.array([5, 3, 1, 4, 2, 5, 5])
+    encoders = make_encoders(3)
+    positions = make_positions([5], [5, 3, 1, 4, 2, 5, 5], implementation="tiled")
 
     def total(x):
-        return encoder(x, lengths=lengths, implementation="mapped").sum()
+        return encoders(x, None, positions).sum()
 
-    program = str(jax.make_jaxpr(jax.grad(total))(jnp.ones((7, 5, 8))))
-    assert "[2,5,5]" in program  # of one sample
-    assert "2,5,5]" not in program.replace("[2,5,5]", "")
+    program = str(jax.make_jaxpr(jax.grad(total))(jnp.ones((35, 8))))
+    assert "[2,32,32]" in program  # of one tile
+    assert "2,32,32]" not in program.replace("[2,32,32]", "")
 
 
 def test_the_program_does_not_grow_with_depth():

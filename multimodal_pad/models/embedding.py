@@ -1,0 +1,92 @@
+"""Input embedding: features or token ids to the width of the model, with positions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from multimodal_pad.models.attention import Precision
+from multimodal_pad.models.initializing import drawn_at_once, embedding_normal, lecun_normal, zeros
+
+
+def sinusoidal_positions(length: int, width: int) -> np.ndarray:
+    """``(length, width)`` float32: sine and cosine of the position (Vaswani et al. 2017, section 3.5).
+
+    The first half holds the sines, the second the cosines. Position 0 is a sample's first real
+    position, so that padding on the right never moves it.
+
+    >>> sinusoidal_positions(2, 4).round(3).tolist()
+    [[0.0, 0.0, 1.0, 1.0], [0.8410000205039978, 0.009999999776482582, 0.5400000214576721, 1.0]]
+    """
+    half = (width + 1) // 2
+    angles = np.arange(length)[:, None] / 10_000 ** (np.arange(half) / max(1, half))
+    table = np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
+    return table[:, :width].astype(np.float32)
+
+
+class InputEmbedding(nnx.Module):
+    """Features or token ids of one modality to width ``d_model``, with positions.
+
+    Features pass a convolution of odd ``kernel_size`` that keeps the length and sees zeros beyond a
+    sample's end, whatever the array holds there; token ids are looked up. The result is scaled by
+    sqrt(d_model) before positions are added, as in MulT.
+
+    Args:
+        feature_width: features per position, or None for token ids.
+        vocabulary_size: token ids run from 0 to vocabulary_size - 1; None for features.
+        precision: of the product with float32 features, see
+            :func:`~multimodal_pad.models.masked_attention`.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        *,
+        feature_width: int | None,
+        vocabulary_size: int | None,
+        kernel_size: int,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
+        precision: Precision | None = None,
+    ) -> None:
+        self.d_model = d_model
+        self.is_tokens = vocabulary_size is not None
+        with drawn_at_once(self, rngs) as rngs:
+            if vocabulary_size is not None:
+                self.project = nnx.Embed(
+                    vocabulary_size, d_model, dtype=dtype, embedding_init=embedding_normal, rngs=rngs
+                )
+            else:
+                # Neighbouring positions side by side: one matrix product instead of a convolution.
+                self.kernel_size = kernel_size
+                width = kernel_size * (feature_width or 0)
+                self.project = dense(width, d_model, use_bias=False, dtype=dtype, precision=precision, rngs=rngs)
+
+    def __call__(self, x: jax.Array, mask: jax.Array) -> jax.Array:
+        """``(B, L, F)`` or ``(B, L)`` and mask ``(B, L)`` to ``(B, L, d_model)``, 0 at padding."""
+        real = mask[..., None]
+        if self.is_tokens:
+            x = jnp.where(mask, x, 0)
+        else:
+            x = _neighbours(jnp.where(real, x.reshape(*mask.shape, -1), 0), self.kernel_size)
+        x = self.project(x) * np.sqrt(self.d_model).astype(np.float32)
+        x = x + sinusoidal_positions(x.shape[1], self.d_model).astype(x.dtype)[None]
+        return jnp.where(real, x, 0).astype(self.project.dtype)
+
+
+def dense(inputs: int, outputs: int, **options: Any) -> nnx.Linear:
+    """``nnx.Linear`` with our initializers."""
+    return nnx.Linear(inputs, outputs, kernel_init=lecun_normal, bias_init=zeros, **options)
+
+
+def _neighbours(x: jax.Array, kernel_size: int) -> jax.Array:
+    """``(B, L, F)`` to ``(B, L, kernel_size * F)``: each position with those around it, 0 outside."""
+    if kernel_size == 1:
+        return x
+    reach, length = kernel_size // 2, x.shape[1]
+    x = jnp.pad(x, ((0, 0), (reach, reach), (0, 0)))
+    return jnp.concatenate([x[:, i : i + length] for i in range(kernel_size)], axis=-1)
