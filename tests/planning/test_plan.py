@@ -22,7 +22,7 @@ def test_a_plan_survives_json(cost):
     again = ShapePlan.from_json(plan.to_json(), cost if cost is own_cost else None)
     assert str(again) == str(plan)
     assert again.to_json() == plan.to_json()
-    for name in ("shapes", "batch_sizes", "costs", "samples", "efficiencies", "bounds"):
+    for name in ("lengths", "batch_sizes", "costs", "samples", "efficiencies", "bounds"):
         np.testing.assert_array_equal(getattr(again, name), getattr(plan, name))
     assert again.cost == cost
     np.testing.assert_array_equal(Planned(again).round_up(TABLE.values), Planned(plan).round_up(TABLE.values))
