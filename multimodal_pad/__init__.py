@@ -9,6 +9,7 @@ from multimodal_pad.batching.ledger import PaddingStats
 from multimodal_pad.batching.streams import StreamBatcher
 from multimodal_pad.errors import PaddingError, PlanWarning
 from multimodal_pad.layouts.layout import Batch, BatchShape, BatchSpec
+from multimodal_pad.layouts.packed import PackedBatch, pack_samples, unpack
 from multimodal_pad.layouts.padded import PaddedBatch, pad_samples, unpad
 from multimodal_pad.lengths.cost import BatchBudget, TransformerCost, attention_area, position_count
 from multimodal_pad.lengths.table import LengthTable
@@ -33,6 +34,7 @@ __all__ = [
     "Fixed",
     "Ladder",
     "LengthTable",
+    "PackedBatch",
     "PaddedBatch",
     "PaddingError",
     "PaddingStats",
@@ -47,8 +49,10 @@ __all__ = [
     "TransformerCost",
     "attention_area",
     "make_schedule",
+    "pack_samples",
     "pad_samples",
     "plan_shapes",
     "position_count",
+    "unpack",
     "unpad",
 ]

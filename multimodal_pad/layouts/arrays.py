@@ -10,7 +10,17 @@ from typing import Any
 import numpy as np
 
 from multimodal_pad.errors import SampleError
-from multimodal_pad.lengths.samples import TARGETS, Sample, check_array, modality_array, target_array
+from multimodal_pad.lengths.samples import (
+    EMPTY,
+    TARGETS,
+    Sample,
+    check_array,
+    check_names,
+    check_same_modalities,
+    modality_array,
+    modality_names,
+    target_array,
+)
 
 _ALIGNMENT = 64  # bytes: what the CPU backend of JAX asks for to take a NumPy buffer without a copy
 
@@ -30,6 +40,50 @@ def aligned_empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 def array_lengths(arrays: list[np.ndarray]) -> np.ndarray:
     """``(N,)`` int64: how many positions each has."""
     return np.fromiter(map(len, arrays), np.int64, len(arrays))
+
+
+def lengths_of_batch(arrays: list[np.ndarray], count: int) -> np.ndarray:
+    """int32 ``(count,)``: how many positions each has, and 0 for the empty samples behind them."""
+    lengths = aligned_empty((count,), np.dtype(np.int32))
+    lengths[: len(arrays)] = array_lengths(arrays)
+    lengths[len(arrays) :] = 0
+    return lengths
+
+
+def numbers_of_batch(numbers: Sequence[int], count: int, *, with_ids: bool) -> tuple[np.ndarray, np.ndarray | None]:
+    """The sample mask of a batch of ``count``, and the numbers of its samples where they are asked for."""
+    sample_mask = aligned_empty((count,), np.dtype(bool))
+    sample_mask[:] = np.arange(count) < len(numbers)
+    if not with_ids:
+        return sample_mask, None
+    ids = aligned_empty((count,), np.dtype(np.int32))
+    ids[: len(numbers)] = numbers
+    ids[len(numbers) :] = EMPTY
+    return sample_mask, ids
+
+
+def taken_together(
+    samples: Sequence[Sample], batch_size: int | None, modalities: Sequence[str] | None, ids: Sequence[int] | None
+) -> tuple[dict[str, list[np.ndarray]], int, Sequence[int]]:
+    """What is laid out of some samples: the arrays of each modality, the batch size, and the samples' numbers.
+
+    Raises:
+        SampleError: no samples, more than the batch size, or samples that are not alike.
+    """
+    if not len(samples):
+        raise SampleError("got no samples; a batch needs at least one")
+    count = len(samples) if batch_size is None else batch_size
+    if count < len(samples):
+        raise SampleError(
+            f"got {len(samples)} samples for a batch of {count} rows; give a batch_size of "
+            "at least the number of samples, or fewer samples"
+        )
+    names = check_names(modality_names(samples[0]) if modalities is None else modalities)
+    numbers = range(len(samples)) if ids is None else ids
+    if modalities is None:
+        for sample, number in zip(samples, numbers, strict=True):
+            check_same_modalities(sample, names, number)
+    return {name: alike_arrays(samples, name, numbers) for name in names}, count, numbers
 
 
 def alike_arrays(samples: Sequence[Sample], name: str, ids: Sequence[int]) -> list[np.ndarray]:

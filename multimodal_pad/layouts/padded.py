@@ -11,16 +11,17 @@ import numpy as np
 from multimodal_pad.errors import PaddingError, SampleError
 from multimodal_pad.layouts.arrays import (
     aligned_empty,
-    alike_arrays,
-    array_lengths,
     as_dtype,
     check_all_finite,
+    lengths_of_batch,
+    numbers_of_batch,
     pad_values,
     stack_targets,
+    taken_together,
 )
 from multimodal_pad.layouts.layout import Batch, BatchShape, Layout, named_layout
 from multimodal_pad.lengths.cost import Cost
-from multimodal_pad.lengths.samples import EMPTY, TARGETS, Sample, check_names, check_same_modalities, modality_names
+from multimodal_pad.lengths.samples import TARGETS, Sample
 
 
 class PaddedBatch(NamedTuple):
@@ -96,19 +97,11 @@ class PaddedLayout(Layout):
         for name, column in arrays.items():
             if check_finite:
                 check_all_finite(column, name, numbers)
-            lengths[name] = aligned_empty((rows,), np.dtype(np.int32))
-            lengths[name][: len(column)] = array_lengths(column)
-            lengths[name][len(column) :] = 0
+            lengths[name] = lengths_of_batch(column, rows)
             _check_fits(lengths[name], name, padded, numbers)
             value = as_dtype(values[name], column[0].dtype, name)
             features[name] = _pad(column, rows, padded[name], value)
-        sample_mask = aligned_empty((rows,), np.dtype(bool))
-        sample_mask[:] = np.arange(rows) < len(samples)
-        ids = None
-        if with_ids:
-            ids = aligned_empty((rows,), np.dtype(np.int32))
-            ids[: len(samples)] = numbers
-            ids[len(samples) :] = EMPTY
+        sample_mask, ids = numbers_of_batch(numbers, rows, with_ids=with_ids)
         return PaddedBatch(features, lengths, stack_targets(samples, rows, numbers), sample_mask, ids)
 
     def take_apart(self, batch: Batch) -> list[dict[str, Any]]:
@@ -207,20 +200,7 @@ def pad_samples(
     >>> batch.features["text"].tolist(), batch.lengths["text"].tolist()
     ([[5, 6, 7], [8, 0, 0]], [3, 1])
     """
-    if not len(samples):
-        raise SampleError("got no samples; a batch needs at least one")
-    rows = len(samples) if batch_size is None else batch_size
-    if rows < len(samples):
-        raise SampleError(
-            f"got {len(samples)} samples for a batch of {rows} rows; give a batch_size of "
-            "at least the number of samples, or fewer samples"
-        )
-    names = check_names(modality_names(samples[0]) if modalities is None else modalities)
-    numbers = range(len(samples)) if ids is None else ids
-    if modalities is None:
-        for sample, number in zip(samples, numbers, strict=True):
-            check_same_modalities(sample, names, number)
-    arrays = {name: alike_arrays(samples, name, numbers) for name in names}
+    arrays, rows, numbers = taken_together(samples, batch_size, modalities, ids)
     if pad_to is None:
         pad_to = {name: max(1, *map(len, column)) for name, column in arrays.items()}
     shape = BatchShape.of(rows, pad_to, PADDED)
