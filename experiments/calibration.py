@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,10 @@ from experiments import compare_padding
 from experiments.compare_measure import make_step
 from experiments.output import write_results
 from experiments.provenance import where_measured
-from multimodal_pad import BatchSpec, Planned, plan_shapes
+from multimodal_pad import BatchShape, BatchSpec, Planned, plan_shapes
 from multimodal_pad.cli import exit_status
 from multimodal_pad.compiling import Calibration, StepTable, calibrate, typical_shapes
+from multimodal_pad.layouts.layout import batch_shapes
 from multimodal_pad.lengths.cost import Cost
 
 QUANTILES = (0.25, 0.5, 0.9, 0.99, 1.0)
@@ -60,7 +62,7 @@ def run(config: Config, progress: Progress) -> dict[str, Any]:
     example, seen = batcher.example(), typical_shapes(lengths, config.batch_size, QUANTILES)
     task = progress.add_task("calibrating", total=3)
 
-    def measured(shapes: Any, cost: Cost) -> Calibration:
+    def measured(shapes: Sequence[BatchShape], cost: Cost) -> Calibration:
         found = calibrate(table, BatchSpec(shapes, example), step.state, cost=cost, repeats=config.repeats)
         progress.advance(task)
         return found
@@ -69,7 +71,8 @@ def run(config: Config, progress: Progress) -> dict[str, Any]:
     two_rates = measured(seen, cost)
     seconds = time.perf_counter() - begun
     one_rate = measured(seen, cost.__call__)
-    timed = measured(plan, cost)
+    planned = batch_shapes(plan.batch_sizes, plan.lengths, plan.modalities, batcher.policy.layout)
+    timed = measured(planned, cost)
     rows = [
         {
             "lengths": dict(zip(plan.modalities, shape.tolist(), strict=True)),
