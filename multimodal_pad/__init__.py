@@ -13,6 +13,8 @@ from multimodal_pad.layouts.packed import PackedBatch, pack_samples, unpack
 from multimodal_pad.layouts.padded import PaddedBatch, pad_samples, unpad
 from multimodal_pad.lengths.cost import BatchBudget, TransformerCost, attention_area, position_count
 from multimodal_pad.lengths.table import LengthTable
+from multimodal_pad.planning.packed import Packed
+from multimodal_pad.planning.packing import PackingPlan, plan_packing
 from multimodal_pad.planning.plan import ShapePlan
 from multimodal_pad.planning.planned import Planned
 from multimodal_pad.planning.planner import plan_shapes
@@ -34,7 +36,9 @@ __all__ = [
     "Fixed",
     "Ladder",
     "LengthTable",
+    "Packed",
     "PackedBatch",
+    "PackingPlan",
     "PaddedBatch",
     "PaddingError",
     "PaddingStats",
@@ -51,6 +55,7 @@ __all__ = [
     "make_schedule",
     "pack_samples",
     "pad_samples",
+    "plan_packing",
     "plan_shapes",
     "position_count",
     "unpack",

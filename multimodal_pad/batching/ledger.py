@@ -59,12 +59,17 @@ class PaddingStats:
 
     def record(self, steps: Steps, lengths: LengthTable) -> None:
         """Add steps, whose samples have the lengths given, to the ledger."""
-        real = lengths.select(self.modalities).values[steps.ids[steps.ids != EMPTY]]
+        is_real = steps.ids != EMPTY
+        real = lengths.select(self.modalities).values[steps.ids[is_real]]
+        costs = np.asarray(self.cost(real), np.float64)
+        step_of = np.repeat(np.arange(len(steps)), steps.batch_sizes)[is_real]
+        sums = np.stack([np.bincount(step_of, column, len(steps)) for column in real.T], axis=1)
+        each = np.bincount(step_of, costs, len(steps))
         self.real += real.sum(axis=0)
         self.padded += self.layout.positions(steps.batch_sizes, steps.lengths).sum(axis=0)
         self.missing += (real == 0).sum(axis=0)
-        self.real_cost += float(self.cost(real).sum())
-        self.padded_cost += float(self.layout.price(steps.batch_sizes, steps.lengths, self.cost).sum())
+        self.real_cost += float(costs.sum())
+        self.padded_cost += float(self.layout.paid(steps.batch_sizes, steps.lengths, sums, each, self.cost).sum())
         self.samples += len(real)
         self.steps += len(steps)
         self.shapes.update(map(tuple, steps.lengths.tolist()))

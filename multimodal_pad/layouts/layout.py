@@ -188,6 +188,21 @@ class Layout(ABC):
     def price(self, batch_sizes: np.ndarray, lengths: np.ndarray, cost: Cost) -> np.ndarray:
         """What batches cost, ``(k,)`` float64, for sizes ``(k,)`` and the shapes' lengths ``(k, M)``."""
 
+    def paid(
+        self, batch_sizes: np.ndarray, lengths: np.ndarray, real: np.ndarray, costs: np.ndarray, cost: Cost
+    ) -> np.ndarray:
+        """What batches cost that hold these samples, ``(k,)`` float64; by default their price.
+
+        Args:
+            batch_sizes: of the shapes, ``(k,)``.
+            lengths: of the shapes, ``(k, M)``.
+            real: real positions of the batches, ``(k, M)``.
+            costs: of their samples, ``(k,)``.
+            cost: per sample.
+        """
+        del real, costs
+        return self.price(batch_sizes, lengths, cost)
+
     @abstractmethod
     def share(self, shape: BatchShape, count: int) -> BatchShape:
         """The shape of one of ``count`` equal shares of a batch.

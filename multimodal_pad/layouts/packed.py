@@ -161,6 +161,12 @@ class PackedLayout(Layout):
         """What samples of equal lengths cost that fill it; where a cost grows faster than lengths, others cost more."""
         return batch_sizes * np.asarray(cost(lengths / batch_sizes[:, None]), np.float64)
 
+    def paid(
+        self, batch_sizes: np.ndarray, lengths: np.ndarray, real: np.ndarray, costs: np.ndarray, cost: Cost
+    ) -> np.ndarray:
+        """The samples' own costs, and what samples of equal lengths cost in the positions that hold nothing."""
+        return costs + self.price(batch_sizes, lengths - real, cost)
+
     def share(self, shape: BatchShape, count: int) -> BatchShape:
         """A run of the samples, and as large a part of the capacities."""
         uneven = [f"{name!r} has {n} positions" for name, n in shape.lengths if n % count]

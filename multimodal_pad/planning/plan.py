@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -18,6 +19,8 @@ from multimodal_pad.output import write_file
 from multimodal_pad.planning.plan_file import FIELDS, read_fields, write_fields
 from multimodal_pad.scheduling.policy import Grouping
 from multimodal_pad.text_table import text_table
+
+Plan = TypeVar("Plan")
 
 
 class TailSaving(NamedTuple):
@@ -192,10 +195,7 @@ class ShapePlan:
         Raises:
             FileExistsError: the file is there and ``overwrite`` is not given.
         """
-        path = Path(path)
-        if path.exists() and not overwrite:
-            raise FileExistsError(f"{path} exists; name another file, or ask to overwrite it")
-        write_file(path, self.to_json().encode())
+        save_plan(path, self.to_json(), overwrite=overwrite)
 
     @classmethod
     def load(cls, path: str | Path, cost: Cost | None = None) -> ShapePlan:
@@ -204,10 +204,31 @@ class ShapePlan:
         Raises:
             PlanError: as :meth:`from_json`, with the file's name.
         """
-        try:
-            return cls.from_json(Path(path).read_bytes(), cost)
-        except PlanError as error:
-            raise PlanError(f"{path}: {error}") from None
+        return load_plan(path, lambda text: cls.from_json(text, cost))
+
+
+def save_plan(path: str | Path, text: str, *, overwrite: bool) -> None:
+    """Write a plan's JSON to a file, aside first.
+
+    Raises:
+        FileExistsError: the file is there and ``overwrite`` is not given.
+    """
+    path = Path(path)
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path} exists; name another file, or ask to overwrite it")
+    write_file(path, text.encode())
+
+
+def load_plan(path: str | Path, read: Callable[[bytes], Plan]) -> Plan:
+    """What ``read`` makes of a file.
+
+    Raises:
+        PlanError: as ``read``, with the file's name.
+    """
+    try:
+        return read(Path(path).read_bytes())
+    except PlanError as error:
+        raise PlanError(f"{path}: {error}") from None
 
 
 def place(shapes: np.ndarray, lengths: np.ndarray) -> np.ndarray:

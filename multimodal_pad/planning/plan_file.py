@@ -18,46 +18,55 @@ from multimodal_pad.scheduling.policy import Grouping
 
 FORMAT, VERSION = "multimodal_pad shape plan", 1
 
+Reader = Callable[[Any, dict[str, Any]], Any]
+"""Takes a field's value and the fields before it, and gives it as a plan has it."""
 
-def write_fields(fields: Mapping[str, Any], cost: Cost | None, cost_name: str) -> str:
+
+def write_fields(fields: Mapping[str, Any], cost: Cost | None, cost_name: str, kind: str = FORMAT) -> str:
     """JSON with a line per field; the cost as options where it is this package's, else by name alone."""
     described: dict[str, Any] = {"name": cost_name}
     if isinstance(cost, TransformerCost) and cost_name == "TransformerCost":
         described["options"] = {**asdict(cost), "modalities": list(cost.modalities)}
-    values = {"format": FORMAT, "version": VERSION, **fields, "cost": described}
+    values = {"format": kind, "version": VERSION, **fields, "cost": described}
     lines = [f" {json.dumps(name)}: {json.dumps(value, default=_plain)}" for name, value in values.items()]
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
-def read_fields(text: str | bytes) -> dict[str, Any]:
+def read_fields(text: str | bytes, readers: Mapping[str, Reader] | None = None, kind: str = FORMAT) -> dict[str, Any]:
     """The fields that :func:`write_fields` wrote, with ``cost`` (None where it is not ours) and ``cost_name``.
+
+    Args:
+        text: the JSON.
+        readers: what each field is read by, in this order; by default those of a shape plan.
+        kind: what the text must say it is.
 
     Raises:
         PlanError: not JSON, not a shape plan, another version, or a field that is missing or makes no
             sense; the field is named.
     """
+    readers, what = _READERS if readers is None else readers, kind.removeprefix("multimodal_pad ")
     try:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise PlanError(f"not a shape plan: the text is not JSON ({error})") from None
-    if not isinstance(values, dict) or values.get("format") != FORMAT:
-        raise PlanError(f"not a shape plan: the JSON lacks {{'format': {FORMAT!r}}}; write plans with ShapePlan.save")
+        raise PlanError(f"not a {what}: the text is not JSON ({error})") from None
+    if not isinstance(values, dict) or values.get("format") != kind:
+        raise PlanError(f"not a {what}: the JSON lacks {{'format': {kind!r}}}; write plans with their method save")
     if type(values.get("version")) is not int or values["version"] != VERSION:
         raise PlanError(
-            f"got a shape plan of version {values.get('version')!r}, and this multimodal_pad reads version {VERSION}; "
+            f"got a {what} of version {values.get('version')!r}, and this multimodal_pad reads version {VERSION}; "
             "plan the shapes again"
         )
-    missing = [name for name in (*_READERS, "cost") if name not in values]
+    missing = [name for name in (*readers, "cost") if name not in values]
     if missing:
-        raise PlanError(f"the shape plan lacks {missing}; plan the shapes again")
+        raise PlanError(f"the {what} lacks {missing}; plan the shapes again")
     fields: dict[str, Any] = {}
-    for name, read in {**_READERS, "cost": _cost}.items():
+    for name, read in {**readers, "cost": _cost}.items():
         try:
             fields[name] = read(values[name], fields)
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
             shown = str(values[name])
             raise PlanError(
-                f"the shape plan's {name!r} makes no sense: got {shown[:80]}{'...' * (len(shown) > 80)} ({error}); "
+                f"the {what}'s {name!r} makes no sense: got {shown[:80]}{'...' * (len(shown) > 80)} ({error}); "
                 "plan the shapes again"
             ) from None
     fields["cost_name"], fields["cost"] = fields["cost"]
@@ -137,6 +146,11 @@ def _positions(value: Any, fields: dict[str, Any]) -> dict[str, float]:
     return {name: _share(share) for name, share in value.items()}
 
 
+def _longest(value: Any, fields: dict[str, Any]) -> dict[str, int]:
+    lengths = _numbers([value[name] for name in fields["modalities"]], (int,))
+    return dict(zip(fields["modalities"], lengths.tolist(), strict=True))
+
+
 def _alignment(value: Any, fields: dict[str, Any]) -> dict[str, int]:
     steps = _numbers([value[name] for name in fields["modalities"]], (int,))
     if len(value) != len(steps) or steps.min() < 1 or (fields["shapes"] % steps).any():
@@ -201,7 +215,33 @@ def _plain(value: Any) -> Any:
     return value.name if isinstance(value, Grouping) else value.tolist()
 
 
-_READERS: dict[str, Callable[[Any, dict[str, Any]], Any]] = {
+def _whole(value: Any, _: Any) -> int:
+    return int(_numbers([value], (int,))[0])
+
+
+def _at_least_one(value: Any, fields: dict[str, Any]) -> int:
+    if _whole(value, fields) < 1:
+        raise ValueError("it must be at least 1")
+    return value
+
+
+PACKING_READERS: dict[str, Reader] = {
+    "modalities": _modalities,
+    "shapes": _shapes,
+    "batch_size": _at_least_one,
+    "shares": _at_least_one,
+    "batches": _per_shape,
+    "extra": _whole,
+    "efficiency": _share,
+    "position_efficiency": _positions,
+    "unrounded_efficiency": _positions,
+    "longest": _longest,
+    "alignment": _alignment,
+    "fingerprint": _text(),
+}
+"""The fields of a packing plan."""
+
+_READERS: dict[str, Reader] = {
     "modalities": _modalities,
     "shapes": _shapes,
     "batch_sizes": _batch_sizes,

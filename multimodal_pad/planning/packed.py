@@ -1,0 +1,89 @@
+"""The policy of a packing plan."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from multimodal_pad.layouts.packed import PACKED
+from multimodal_pad.lengths.cost import Cost, position_count
+from multimodal_pad.lengths.table import LengthTable
+from multimodal_pad.planning.packing import PackingPlan
+from multimodal_pad.scheduling.balanced import BalancedGrouping
+from multimodal_pad.scheduling.policy import Policy
+
+
+class Packed(Policy):
+    """Batches of exactly the plan's batch size, end to end in its capacities.
+
+    Any samples may meet in a batch: each epoch deals a random order so that the batches' sums of lengths are alike.
+
+    Args:
+        plan: the capacities, and the samples of a batch.
+
+    >>> from multimodal_pad import BucketBatcher, plan_packing
+    >>> samples = [{"text": np.arange(1 + i % 7)} for i in range(40)]
+    >>> plan = plan_packing(LengthTable.measure(samples), batch_size=8)
+    >>> batcher = BucketBatcher(samples, Packed(plan))
+    >>> [str(batch.shape) for batch in batcher.epoch(0)] == ["8 packed in (text 40)"] * 5
+    True
+    """
+
+    layout = PACKED
+    compile_all = True
+
+    def __init__(self, plan: PackingPlan) -> None:
+        self.plan, self.modalities, self.cost = plan, plan.modalities, plan.cost
+        self.grouping = BalancedGrouping(plan.shares)
+
+    @property
+    def fingerprint(self) -> str:
+        """That of the plan's shapes."""
+        return self.plan.shapes_fingerprint
+
+    def round_up(self, lengths: np.ndarray) -> np.ndarray:
+        """The smallest capacity that holds each row, be it a sample or the sums of a batch."""
+        lengths = np.asarray(lengths)
+        self.check_held(lengths, self.covers(lengths))
+        holds = (lengths[:, None] <= self.plan.lengths).all(axis=2)
+        return self.plan.lengths[holds.argmax(axis=1)]
+
+    def lengths(self) -> np.ndarray:
+        """The plan's capacities, smallest first."""
+        return self.plan.lengths
+
+    def truncate(self, lengths: np.ndarray) -> np.ndarray:
+        """Lengths that one share of the largest capacity holds."""
+        return np.minimum(lengths, self.plan.lengths[-1] // self.plan.shares)
+
+    def batch_sizes(self, padded: np.ndarray) -> np.ndarray:
+        """The plan's batch size at each of its capacities."""
+        return np.full(len(padded), self.plan.batch_size)
+
+    def efficiency(self, lengths: LengthTable, cost: Cost) -> float:
+        """Real cost / that of as many full batches as the samples take."""
+        real = float(cost(lengths.values).sum())
+        batches = np.array([-(-len(lengths) // self.plan.batch_size)])
+        paid = batches * PACKED.price(self.plan.batch_sizes[:1], self.plan.lengths[:1], cost)
+        return min(1.0, real / float(paid[0])) if paid[0] else 1.0
+
+    @property
+    def plan_options(self) -> dict[str, Any]:
+        """Those of the plan."""
+        plan = self.plan
+        options = {"alignment": plan.alignment, "shares": plan.shares, "cost": plan.cost or position_count}
+        return {**options, "max_shapes": len(plan), "batch_size": plan.batch_size}
+
+    def why_not(self, lengths: np.ndarray) -> str:
+        """Which modality is longer than its capacity."""
+        limits = self.truncate(lengths[None])[0]
+        column = int(np.argmax(lengths > limits))
+        part = "" if self.plan.shares == 1 else f" of one of {self.plan.shares} shares"
+        return (
+            f"{self.modalities[column]!r} has {lengths[column]} positions and the largest capacity{part} is "
+            f"{limits[column]}"
+        )
+
+    def __repr__(self) -> str:
+        return f"Packed({len(self.plan)} shapes, {self.plan.shapes_fingerprint[:12]})"

@@ -1,0 +1,352 @@
+"""A packing plan: how many positions of each modality hold a batch of exactly B samples, laid end to end."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from multimodal_pad.errors import LengthError, PaddingError
+from multimodal_pad.layouts.layout import Batch, BatchShape, BatchSpec, batch_shapes
+from multimodal_pad.layouts.packed import PACKED
+from multimodal_pad.lengths.cost import Cost, check_priced, cost_name, position_count
+from multimodal_pad.lengths.samples import check_whole
+from multimodal_pad.lengths.table import LengthTable
+from multimodal_pad.planning.plan import load_plan, save_plan
+from multimodal_pad.planning.plan_file import PACKING_READERS, read_fields, write_fields
+from multimodal_pad.planning.task import check_alignment
+from multimodal_pad.scheduling.balancing import deal_packs
+from multimodal_pad.scheduling.dealing import shuffled
+from multimodal_pad.text_table import text_table
+
+FORMAT = "multimodal_pad packing plan"
+
+MARGINS = (1.0, 1.0025, 1.005, 1.01, 1.02, 1.03, 1.05, 1.08, 1.12, 1.2, 1.35, 1.6, 2.0, 3.0)
+"""Capacities that are tried, in mean batches."""
+
+MOST_ABOVE = 0.15
+"""Of the packs, as they are dealt: a capacity that more of them exceed is not tried."""
+
+EPOCHS = 2  # that are dealt at each of them
+MOST_SAMPLES = 50_000  # of a longer table, that are looked at
+PAYS = 0.02  # of the cost: a second shape is a second program to compile
+
+
+@dataclass(frozen=True, eq=False)
+class PackingPlan:
+    """Capacities for batches of exactly B samples in the packed layout; made by :func:`plan_packing`.
+
+    Figures are means over the epochs that were dealt to find it.
+
+    Attributes:
+        modalities: names of the M columns.
+        lengths: int64 ``(k, M)``: the capacity of each modality at each shape, smallest first.
+        batch_size: samples of every batch.
+        shares: packs of a batch: into how many equal parts it can be shared out, over devices or hosts.
+        batches: float64 ``(k,)``: batches of an epoch at each shape.
+        extra: batches of an epoch, at most, beyond as many as the number of samples asks for.
+        efficiency: fill in cost: real cost / real cost and that of the positions that hold nothing.
+        position_efficiency: fill: real positions / capacity, of each modality and in ``"total"``.
+        unrounded_efficiency: what that would be without the alignment.
+        longest: positions of the longest sample of each modality.
+        alignment: of each modality; capacities are multiples of it times the shares.
+        fingerprint: of the length table that the plan was made for.
+        cost: the cost function; None where a plan was read from a file and the function is not ours.
+        cost_name: what the file calls it.
+
+    >>> rng = np.random.default_rng(0)
+    >>> table = LengthTable(("text", "audio"), rng.integers(1, 60, (480, 2)))
+    >>> plan = plan_packing(table, batch_size=16)
+    >>> len(plan), plan.position_efficiency["total"] > 0.97
+    (1, True)
+    """
+
+    modalities: tuple[str, ...]
+    lengths: np.ndarray
+    batch_size: int
+    shares: int
+    batches: np.ndarray
+    extra: int
+    efficiency: float
+    position_efficiency: dict[str, float]
+    unrounded_efficiency: dict[str, float]
+    longest: dict[str, int]
+    alignment: dict[str, int]
+    fingerprint: str
+    cost: Cost | None = field(default=None, repr=False)
+    cost_name: str = ""
+
+    @property
+    def batch_sizes(self) -> np.ndarray:
+        """Samples per batch of each shape, int64 ``(k,)``."""
+        return np.full(len(self.lengths), self.batch_size, np.int64)
+
+    @property
+    def batch_shapes(self) -> list[BatchShape]:
+        """What XLA compiles one program for each."""
+        return batch_shapes(self.batch_sizes, self.lengths, self.modalities, PACKED)
+
+    @property
+    def shapes_fingerprint(self) -> str:
+        """Of what the plan compiles and deals; :attr:`fingerprint` is that of the lengths."""
+        content = [self.modalities, self.lengths.tolist(), self.batch_size, self.shares]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+    def spec(self, example: Batch) -> BatchSpec:
+        """What a step is to be compiled for, with any packed batch as an example of what batches hold."""
+        return BatchSpec(self.batch_shapes, example, self.shapes_fingerprint)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __str__(self) -> str:
+        """What batches hold, how full they are, and what is left to gain."""
+        heading = [*self.modalities, "samples", "batches"]
+        rows = zip(self.lengths.tolist(), self.batches.tolist(), strict=True)
+        body = [[f"{n:,}" for n in row] + [str(self.batch_size), f"{count:,.0f}"] for row, count in rows]
+        parts = "" if self.shares == 1 else f", in {self.shares} shares"
+        extra = f"at most {self.extra} of an epoch beyond those that the samples ask for"
+        return "\n".join(
+            [
+                f"{len(self)} packed {'shape' if len(self) == 1 else 'shapes'}, batches of {self.batch_size}{parts}",
+                *text_table(heading, body),
+                f"fill: positions {_told(self.position_efficiency)}; cost {self.efficiency:.3f}",
+                f"before rounding to {_alignments(self.alignment)}: {_told(self.unrounded_efficiency)}",
+                f"left to gain: {1 - self.efficiency:.1%} of the cost",
+                *([f"extra batches: {extra}"] if self.extra else []),
+                *_tell_longest(self),
+            ]
+        )
+
+    def to_json(self) -> str:
+        """The plan as JSON, with a format version; :meth:`from_json` reads it."""
+        fields = {name: getattr(self, "lengths" if name == "shapes" else name) for name in PACKING_READERS}
+        return write_fields(fields, self.cost, self.cost_name, FORMAT)
+
+    @classmethod
+    def from_json(cls, text: str | bytes, cost: Cost | None = None) -> PackingPlan:
+        """The plan that :meth:`to_json` wrote.
+
+        Args:
+            text: the JSON.
+            cost: the cost function, where it is one of your own, which a file cannot hold.
+
+        Raises:
+            PlanError: not JSON, not a packing plan, of another version, or with a field that is missing or makes no
+                sense; the field is named.
+            PaddingError: a cost of other modalities than the plan's.
+        """
+        fields = read_fields(text, PACKING_READERS, FORMAT)
+        if cost is not None:
+            check_priced(cost, fields["modalities"])
+            fields["cost"], fields["cost_name"] = cost, cost_name(cost)
+        return cls(lengths=fields.pop("shapes"), **fields)
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Write :meth:`to_json` to a file, aside first, so that the file is there whole or not at all.
+
+        Raises:
+            FileExistsError: the file is there and ``overwrite`` is not given.
+        """
+        save_plan(path, self.to_json(), overwrite=overwrite)
+
+    @classmethod
+    def load(cls, path: str | Path, cost: Cost | None = None) -> PackingPlan:
+        """:meth:`from_json` of a file.
+
+        Raises:
+            PlanError: as :meth:`from_json`, with the file's name.
+        """
+        return load_plan(path, lambda text: cls.from_json(text, cost))
+
+
+class _Found(NamedTuple):
+    """Capacities ``(k, M)`` of one pack, before and after alignment, and what epochs dealt to them are."""
+
+    exact: np.ndarray
+    capacities: np.ndarray
+    batches: np.ndarray
+    extra: int
+    real_cost: float
+    paid: float
+
+
+def plan_packing(
+    lengths: LengthTable,
+    *,
+    batch_size: int = 32,
+    max_shapes: int = 1,
+    alignment: int | Mapping[str, int] = 8,
+    shares: int = 1,
+    cost: Cost = position_count,
+    seed: int = 0,
+    progress: Callable[[int], None] | None = None,
+) -> PackingPlan:
+    """Find how many positions of each modality hold a batch, and check it against epochs as they are dealt.
+
+    Batches are of exactly ``batch_size`` samples, dealt so that their sums of lengths are alike, which lets one
+    capacity serve all of them. Several capacities are tried, from just above the mean batch on; the one that an epoch
+    costs least with is taken, extra batches included. A sample that is longer than a mean batch makes batches longer
+    for all; with ``max_shapes=2`` a second, longer shape takes those, where that saves 2 % of the cost.
+
+    Args:
+        lengths: the length table.
+        batch_size: samples of every batch, but for the last of an epoch.
+        max_shapes: 1 or 2.
+        alignment: capacities are multiples of it, for all modalities or per modality.
+        shares: into how many equal parts batches are to be shared out, over devices or hosts; divides ``batch_size``.
+        cost: per sample, the unit of the choice; by default positions.
+        seed: of the epochs that are dealt.
+        progress: called with the number of capacities tried so far, of ``len(MARGINS)`` at most.
+
+    Raises:
+        PaddingError: an option out of range, shares that do not divide the batch size, or a cost of other modalities.
+        LengthError: an alignment that is no whole number, or of a modality that there is not.
+
+    >>> table = LengthTable(("text", "audio"), np.array([[3, 30], [4, 36], [20, 31], [4, 33]]))
+    >>> print(plan_packing(table, batch_size=2))
+    1 packed shape, batches of 2
+    text  audio  samples  batches
+      24     72        2        2
+    fill: positions text 0.646, audio 0.903, total 0.839; cost 0.839
+    before rounding to 8: text 0.775, audio 0.985, total 0.936
+    left to gain: 16.1% of the cost
+    the longest text of 20 positions is 1.3 times what a mean batch has
+    """
+    check_whole("batch_size", batch_size, 1)
+    check_whole("max_shapes", max_shapes, 1)
+    check_whole("shares", shares, 1)
+    check_whole("seed", seed, 0)
+    check_priced(cost, lengths.modalities)
+    if max_shapes > 2:
+        raise PaddingError(f"got max_shapes={max_shapes}; packed batches have 1 shape, or 2")
+    if batch_size % shares:
+        raise PaddingError(f"got batch_size={batch_size} for shares={shares}; give a batch size that {shares} divides")
+    steps = check_alignment(lengths.modalities, alignment)
+    task = _Task(lengths, batch_size // shares, np.array(list(steps.values())), cost, seed)
+    best = min(_single(task, progress), key=lambda found: found.paid)
+    if max_shapes == 2:
+        pairs = list(_double(task))
+        better = min(pairs, key=lambda found: found.paid, default=best)
+        best = better if better.paid < (1 - PAYS) * best.paid and len(better.capacities) == 2 else best
+    names = lengths.modalities
+    return PackingPlan(
+        modalities=names,
+        lengths=best.capacities * shares,
+        batch_size=batch_size,
+        shares=shares,
+        batches=best.batches * len(lengths) / task.count / shares,
+        extra=-(-best.extra // shares),
+        efficiency=best.real_cost / best.paid if best.paid else 1.0,
+        position_efficiency=_fill(names, task.real, best.batches @ best.capacities),
+        unrounded_efficiency=_fill(names, task.real, best.batches @ best.exact),
+        longest=dict(zip(names, task.longest.tolist(), strict=True)),
+        alignment=steps,
+        fingerprint=lengths.fingerprint,
+        cost=cost,
+        cost_name=cost_name(cost),
+    )
+
+
+class _Task:
+    """The lengths that are dealt, packs of ``size`` samples, and what they cost."""
+
+    def __init__(self, lengths: LengthTable, size: int, steps: np.ndarray, cost: Cost, seed: int) -> None:
+        if not len(lengths):
+            raise LengthError("got a length table without samples; there is nothing to plan for")
+        self.longest = np.maximum(lengths.longest(None), 1).astype(np.int64)
+        values, self.count = lengths.values, min(len(lengths), MOST_SAMPLES)
+        if self.count < len(lengths):
+            values = values[np.sort(np.random.default_rng(seed).permutation(len(lengths))[: self.count])]
+        self.values, self.size, self.steps, self.cost, self.seed = values.astype(np.int64), size, steps, cost, seed
+        self.mean = self.values.mean(axis=0) * min(size, self.count)
+        self.real, self.real_cost = self.values.sum(axis=0), float(cost(self.values).sum())
+        # Where many packs exceed a capacity as they are dealt, changing samples takes long, and makes extra ones.
+        self._loads = deal_packs(self.values, shuffled(self.count, seed, 0), size).loads
+
+    def above(self, capacity: np.ndarray) -> bool:
+        """Whether more packs are above a capacity than :data:`MOST_ABOVE`."""
+        return float((self._loads > self.aligned(capacity)).any(axis=1).mean()) > MOST_ABOVE
+
+    def aligned(self, exact: np.ndarray) -> np.ndarray:
+        """Rounded up, ``(k, M)``."""
+        return -(-exact // self.steps) * self.steps
+
+    def deal(self, exact: np.ndarray) -> _Found:
+        """What epochs are at capacities ``(k, M)``."""
+        capacities = self.aligned(exact)
+        batches, extra, paid = np.zeros(len(capacities)), 0, 0.0
+        for epoch in range(EPOCHS):
+            order = shuffled(self.count, self.seed, epoch)
+            packs = deal_packs(self.values, order, self.size, capacities=capacities)
+            number = (packs.loads[:, None] <= capacities).all(axis=2).argmax(axis=1)
+            batches += np.bincount(number, minlength=len(capacities)) / EPOCHS
+            extra = max(extra, packs.extra)
+            paid += self.real_cost + self.unused(capacities[number] - packs.loads)
+        return _Found(exact, capacities, batches, extra, self.real_cost, paid / EPOCHS)
+
+    def unused(self, empty: np.ndarray) -> float:
+        """What positions cost that hold nothing, ``(packs, M)``: those of equal samples."""
+        return float(self.size * np.asarray(self.cost(empty / self.size), np.float64).sum())
+
+
+def _single(task: _Task, progress: Callable[[int], None] | None) -> Iterator[_Found]:
+    """One shape: capacities from the mean batch on, until an epoch has no extra batch and costs more than before."""
+    last = np.inf
+    for number, margin in enumerate(MARGINS, start=1):
+        capacity = np.maximum(np.ceil(margin * task.mean).astype(np.int64), task.longest)
+        if margin < MARGINS[-1] and task.above(capacity):
+            continue
+        found = task.deal(capacity[None])
+        if progress is not None:
+            progress(number)
+        yield found
+        if not found.extra and found.paid >= last:
+            return
+        last = found.paid
+
+
+def _double(task: _Task) -> Iterator[_Found]:
+    """Two shapes: the first as if no sample were long, the second as long as the packs that it does not hold."""
+    for margin in MARGINS:
+        first = np.maximum(np.ceil(margin * task.mean).astype(np.int64), 1)
+        if (first >= task.longest).all():
+            return
+        if task.above(first):
+            continue
+        without_end = np.stack([first, np.maximum(first, task.values.sum(axis=0))])
+        packs = deal_packs(task.values, shuffled(task.count, task.seed, 0), task.size, capacities=without_end)
+        long = packs.loads[(packs.loads > task.aligned(first)).any(axis=1)]
+        if len(long):
+            second = np.ceil(1.02 * long.max(axis=0)).astype(np.int64)
+            yield task.deal(np.stack([first, np.maximum(np.maximum(first, second), task.longest)]))
+
+
+def _fill(names: tuple[str, ...], real: np.ndarray, held: np.ndarray) -> dict[str, float]:
+    each = dict(zip(names, np.minimum(real / np.maximum(held, 1), 1).tolist(), strict=True))
+    return {**each, "total": float(min(real.sum() / max(held.sum(), 1), 1))}
+
+
+def _told(shares: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {share:.3f}" for name, share in shares.items())
+
+
+def _alignments(alignment: Mapping[str, int]) -> str:
+    steps = set(alignment.values())
+    return str(steps.pop()) if len(steps) == 1 else ", ".join(f"{name} {n}" for name, n in alignment.items())
+
+
+def _tell_longest(plan: PackingPlan) -> Iterator[str]:
+    """Of the modalities whose longest sample is longer than a mean batch."""
+    for name, capacity in zip(plan.modalities, plan.lengths[0].tolist(), strict=True):
+        mean = capacity * plan.position_efficiency[name] / plan.shares
+        if plan.longest[name] > 1.05 * mean:
+            yield (
+                f"the longest {name} of {plan.longest[name]:,} positions is {plan.longest[name] / max(mean, 1):.1f} "
+                "times what a mean batch has"
+            )

@@ -1,0 +1,144 @@
+"""The grouping of the packed layout: batches of exactly B samples whose sums of lengths are alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from multimodal_pad.errors import PaddingError
+from multimodal_pad.lengths.cost import Cost
+from multimodal_pad.lengths.samples import EMPTY
+from multimodal_pad.lengths.table import LengthTable
+from multimodal_pad.scheduling.balancing import LEAST_SAMPLES, MOST_PACKS, deal_packs
+from multimodal_pad.scheduling.dealing import batch_sizes_at, shuffled
+from multimodal_pad.scheduling.policy import Deal, Grouping, Policy
+from multimodal_pad.scheduling.steps import Steps
+
+_PART = 1024  # steps that are given at once
+
+
+class BalancedDeal:
+    """An epoch of packed batches.
+
+    Args:
+        ids: sample numbers, in the random order of the epoch.
+        lengths: ``(n, M)``, theirs.
+        capacities: ``(k, M)`` of a batch, the smallest first.
+        size: samples of a batch.
+        shares: packs of a batch, each of as many samples and as large a part of the capacity.
+        window: packs that are balanced together.
+        seeds: of the order of the batches.
+
+    Attributes:
+        starts: int64 ``(parts + 1,)``: the number of the first step of each part, and of the steps.
+        extra: steps beyond as many as the number of samples asks for.
+    """
+
+    def __init__(
+        self,
+        ids: np.ndarray,
+        lengths: np.ndarray,
+        capacities: np.ndarray,
+        size: int,
+        *,
+        shares: int,
+        window: int,
+        seeds: tuple[int, ...],
+    ) -> None:
+        one, own = capacities // shares, size // shares
+        packs = deal_packs(lengths, np.arange(len(ids)), own, window=window, capacities=one)
+        whole = len(packs.loads) - packs.extra - (len(ids) % own > 0)  # those before the short one
+        place = np.arange(len(packs.loads))
+        place[:whole] = shuffled(whole, *seeds)
+        self._capacities, self._rows = capacities, size
+        steps = -(-len(place) // shares)
+        self.extra = steps - -(-len(ids) // size)
+        self._ids = np.full((steps * shares, own), EMPTY)
+        of = place[packs.of]
+        first = np.argsort(of, kind="stable")
+        counts = np.bincount(of, minlength=len(place))
+        self._ids[of[first], np.arange(len(of)) - np.repeat(np.cumsum(counts) - counts, counts)] = ids[first]
+        self._ids = self._ids.reshape(steps, size)
+        loads = np.zeros((steps * shares, lengths.shape[1]), np.int64)
+        loads[place] = packs.loads
+        holds = (loads[:, None] <= one).all(axis=2).reshape(steps, shares, len(one)).all(axis=1)
+        self._shape_of = holds.argmax(axis=1)
+        self.starts = np.append(np.arange(0, steps, _PART), steps)
+
+    def window(self, number: int) -> Steps:
+        """The steps of one part."""
+        start, stop = self.starts[number : number + 2].tolist()
+        starts = np.arange(stop - start + 1) * self._rows
+        return Steps(self._capacities[self._shape_of[start:stop]], starts, self._ids[start:stop].ravel())
+
+    @property
+    def used(self) -> tuple[np.ndarray, np.ndarray]:
+        """The batch sizes ``(k,)`` and capacities ``(k, M)`` that the epoch has."""
+        used = np.unique(self._shape_of)
+        return np.full(len(used), self._rows), self._capacities[used]
+
+
+@dataclass(frozen=True)
+class BalancedGrouping(Grouping):
+    """Deal samples of a random order to batches of alike sums of lengths, for the packed layout.
+
+    Attributes:
+        shares: into how many packs a batch is divided, one per device or host: each has as many samples of it.
+    """
+
+    shares: int = 1
+    name: str = "balanced"
+    draws_first: bool = True
+
+    def prepare(
+        self,
+        lengths: LengthTable,
+        policy: Policy,
+        *,
+        batch_size: int | None,
+        window: int,
+        seed: int,
+        cost: Cost,  # noqa: ARG002  lengths are balanced, whatever they cost
+        keep: np.ndarray | None,
+    ) -> Callable[[np.ndarray, int], Deal]:
+        """Find capacities and batch size.
+
+        Raises:
+            PaddingError: the policy has no end of shapes.
+        """
+        capacities = policy.lengths()
+        if capacities is None:
+            raise PaddingError(f"got grouping='balanced' for {policy!r}, which has no capacities; use Packed(plan)")
+        size = int(batch_sizes_at(policy, capacities, batch_size)[0])
+
+        def deal(order: np.ndarray, epoch: int) -> BalancedDeal:
+            ids = order if keep is None else keep[order]
+            return BalancedDeal(
+                ids,
+                lengths.values[ids],
+                capacities,
+                size,
+                shares=self.shares,
+                window=min(window, max(MOST_PACKS, LEAST_SAMPLES * self.shares // size)),
+                seeds=(seed, epoch),
+            )
+
+        return deal
+
+    def paid(
+        self,
+        lengths: LengthTable,  # noqa: ARG002
+        *,
+        batch_size: int = 1,  # noqa: ARG002
+        seed: int = 0,  # noqa: ARG002
+        epoch: int = 0,  # noqa: ARG002
+        keep: np.ndarray | None = None,  # noqa: ARG002
+    ) -> Iterator[Steps]:
+        """Nothing is rounded up sample by sample.
+
+        Raises:
+            PaddingError: always; capacities are planned by ``plan_packing``.
+        """
+        raise PaddingError("got grouping='balanced' for a plan of padded shapes; plan with plan_packing")

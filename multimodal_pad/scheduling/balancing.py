@@ -1,0 +1,194 @@
+"""Balanced batches for the packed layout: exactly B samples each, dealt so that their sums of lengths are alike.
+
+The samples of an epoch are ranked by size once, and their random order is dealt row by row of a grid: row r of it holds
+the samples of rank r P to (r + 1) P, where P is the number of packs, so that all windows of packs get alike samples.
+Within a window each sample, the largest first, goes to the pack that it leaves least full (Graham 1969, with the number
+of samples of a pack fixed). A pack above its capacity changes samples with others of its window; what still does not
+fit makes packs of its own, at the end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from multimodal_pad.lengths.samples import EMPTY
+
+MOST_PACKS = 64
+"""Packs of a window, where they are of 32 samples or more: more of them save little, and each takes as long to deal as
+there are. Smaller packs have windows of as many samples."""
+
+LEAST_SAMPLES = 2048  # of a window
+
+_CHANGES = 16  # swaps that a pack above its capacity may take before what is too much leaves it
+
+
+@dataclass(frozen=True)
+class Packs:
+    """The packs of an epoch.
+
+    Attributes:
+        of: int64 ``(n,)``: the pack of each sample, in the order in which they were given.
+        loads: int64 ``(packs, M)``: sums of lengths.
+        extra: packs beyond as many as the number of samples asks for; they come last.
+    """
+
+    of: np.ndarray
+    loads: np.ndarray
+    extra: int
+
+
+def deal_packs(
+    lengths: np.ndarray,
+    order: np.ndarray,
+    size: int,
+    *,
+    window: int = MOST_PACKS,
+    capacities: np.ndarray | None = None,
+) -> Packs:
+    """Deal samples to packs of exactly ``size``; what is left over after the last full one is a pack too.
+
+    Args:
+        lengths: ``(n, M)``, of the samples.
+        order: the random order of the epoch, a permutation of them.
+        size: samples of a pack.
+        window: packs of a window.
+        capacities: ``(k, M)`` of a pack, the smallest first: as many packs as can be keep the first, and none exceeds
+            the last. By default packs are as full as they come.
+
+    >>> lengths = np.array([[1], [9], [8], [2], [3], [7]])
+    >>> packs = deal_packs(lengths, np.arange(6), 2, capacities=np.array([[10]]))
+    >>> packs.loads.ravel().tolist(), packs.extra
+    ([10, 10, 10], 0)
+    """
+    count, total = len(lengths), -(-len(lengths) // size)
+    scale = np.maximum(lengths.mean(axis=0) * size if capacities is None else capacities[0], 1e-9)
+    shares = np.asarray(lengths / scale, np.float32)
+    grid = _grid(shares.max(axis=1), order, size, total)
+    edges = np.linspace(0, total, max(1, round(total / window)) + 1).round().astype(np.int64)
+    of = np.empty(count, np.int64)
+    widths = np.diff(edges)
+    for width in np.unique(widths).tolist():
+        firsts = edges[:-1][widths == width]
+        ids = grid[:, firsts[:, None] + np.arange(width)].swapaxes(0, 1).reshape(len(firsts), -1)
+        sizes = np.where(ids == EMPTY, -1, shares.max(axis=1)[ids])
+        ids = np.take_along_axis(ids, np.argsort(-sizes, axis=1, kind="stable"), axis=1)
+        bins = _balance(shares, ids, size, width)
+        real = ids != EMPTY
+        of[ids[real]] = (firsts[:, None] + bins)[real]
+    loads = np.stack([np.bincount(of, column, total) for column in lengths.T], axis=1).astype(np.int64)
+    extra = 0 if capacities is None else _keep_within(of, loads, lengths, capacities, edges, size)
+    if extra:
+        loads = np.stack([np.bincount(of, column, total + extra) for column in lengths.T], axis=1).astype(np.int64)
+    return Packs(of, loads, extra)
+
+
+def _grid(sizes: np.ndarray, order: np.ndarray, size: int, packs: int) -> np.ndarray:
+    """Sample numbers ``(size, packs)``, the largest in the first row; EMPTY in the last pack, where none are left."""
+    grid = np.full((size, packs), EMPTY)
+    holes = size * packs - len(order)
+    rows = np.full(size, packs) - (np.arange(size) >= size - holes)
+    row_of = np.repeat(np.arange(size, dtype=np.min_scalar_type(size)), rows)
+    rank = np.empty_like(row_of)
+    rank[np.argsort(-sizes, kind="stable")] = row_of
+    dealt = order[np.argsort(rank[order], kind="stable")]
+    grid[:, : packs - 1] = -2
+    if holes:
+        grid[: size - holes, packs - 1] = -2
+    else:
+        grid[:, packs - 1] = -2
+    grid[grid == -2] = dealt
+    return grid
+
+
+def _balance(shares: np.ndarray, ids: np.ndarray, size: int, width: int) -> np.ndarray:
+    """The pack ``(windows, n)`` of each sample of each window, within its window; ``ids`` are in the order dealt."""
+    windows = np.arange(len(ids))
+    holes = (ids == EMPTY).sum(axis=1)
+    room = np.full((len(ids), width), size)
+    room[:, -1] -= holes  # the last pack of all is the one that is short
+    loads = np.zeros((shares.shape[1], len(ids), width), np.float32)
+    loads[:, :, -1] = holes / size  # and is as full as it should be sooner
+    closed = np.where(room > 0, 0, np.inf).astype(np.float32)
+    bins = np.zeros(ids.shape, np.int64)
+    for i in range(ids.shape[1]):
+        real = ids[:, i] != EMPTY
+        share = np.where(real[:, None], shares[ids[:, i]], 0).T
+        full = closed + loads[0] + share[0][:, None]
+        for load, more in zip(loads[1:], share[1:], strict=True):
+            np.maximum(full, load + more[:, None], out=full, where=closed == 0)
+        best = full.argmin(axis=1)
+        bins[:, i] = best
+        loads[:, windows, best] += share
+        room[windows, best] -= real
+        closed[windows, best] = np.where(room[windows, best] > 0, 0, np.inf)
+    return bins
+
+
+def _keep_within(
+    of: np.ndarray, loads: np.ndarray, lengths: np.ndarray, capacities: np.ndarray, edges: np.ndarray, size: int
+) -> int:
+    """Change samples until no pack exceeds its capacity; gives the number of packs that this took. Works in place."""
+    over = np.flatnonzero((loads > capacities[0]).any(axis=1))
+    by_pack = np.argsort(of, kind="stable") if len(over) else of
+    firsts = np.searchsorted(of[by_pack], edges) if len(over) else edges
+    left: list[int] = []
+    for pack in over.tolist():
+        number = int(np.searchsorted(edges, pack, side="right")) - 1
+        inside = by_pack[firsts[number] : firsts[number + 1]]  # windows keep their samples
+        longest = lengths[inside[of[inside] == pack]].max(axis=0)
+        for capacity in capacities:
+            for _ in range(_CHANGES if _fits(longest, capacity) else 0):
+                if _fits(loads[pack], capacity) or not _change(of, loads, lengths, capacity, pack, inside):
+                    break
+            if _fits(loads[pack], capacity):
+                break
+        capacity = capacities[-1]
+        while not _fits(loads[pack], capacity):
+            mine = inside[of[inside] == pack]
+            excess = ((loads[pack] - capacity) / capacity).argmax()
+            leaves = int(mine[lengths[mine, excess].argmax()])
+            of[leaves], left = -1, [*left, leaves]
+            loads[pack] -= lengths[leaves]
+    return _first_fit(of, left, lengths, capacities[-1], size, len(loads))
+
+
+def _change(
+    of: np.ndarray, loads: np.ndarray, lengths: np.ndarray, capacity: np.ndarray, pack: int, inside: np.ndarray
+) -> bool:
+    """Swap a sample of a pack for one of another pack of the window, so that it exceeds its capacity least."""
+    packs = of[inside]
+    mine, others = inside[packs == pack], inside[(packs != pack) & (packs >= 0)]  # some are in no pack any more
+    if not len(others):
+        return False
+    gain = lengths[others][None] - lengths[mine][:, None]  # what the pack gets, and the other one loses
+    held = (loads[of[others]][None] - gain <= capacity).all(axis=2)
+    excess = (np.maximum(loads[pack] + gain - capacity, 0) / capacity).sum(axis=2)
+    excess[~held] = np.inf
+    a, b = np.unravel_index(int(excess.argmin()), excess.shape)
+    if excess[a, b] >= (np.maximum(loads[pack] - capacity, 0) / capacity).sum():
+        return False
+    one, other = mine[a], others[b]
+    loads[of[other]] -= gain[a, b]
+    loads[pack] += gain[a, b]
+    of[one], of[other] = of[other], of[one]
+    return True
+
+
+def _first_fit(
+    of: np.ndarray, left: list[int], lengths: np.ndarray, capacity: np.ndarray, size: int, packs: int
+) -> int:
+    """Packs of what is left, the largest first, each into the first that holds it; gives their number."""
+    made: list[tuple[np.ndarray, int]] = []
+    for sample in sorted(left, key=lambda i: -(lengths[i] / capacity).max()):
+        fits = (n for n, (load, count) in enumerate(made) if count < size and _fits(load + lengths[sample], capacity))
+        number = next(fits, len(made))
+        load, count = made[number] if number < len(made) else (np.zeros_like(lengths[sample]), 0)
+        made[number : number + 1] = [(load + lengths[sample], count + 1)]
+        of[sample] = packs + number
+    return len(made)
+
+
+def _fits(load: np.ndarray, capacity: np.ndarray) -> bool:
+    return bool((load <= capacity).all())
