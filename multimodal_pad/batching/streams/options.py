@@ -8,6 +8,7 @@ from typing import TypedDict
 
 from multimodal_pad.batching.streams.buffer import StreamBuffer, Taken
 from multimodal_pad.batching.streams.intake import Intake, Waiting
+from multimodal_pad.errors import PaddingError
 from multimodal_pad.layouts.arrays import alike_arrays
 from multimodal_pad.layouts.layout import BatchOfLayout, BatchShape
 from multimodal_pad.lengths.cost import Cost
@@ -48,7 +49,8 @@ class StreamOptions:
         with_ids: whether batches hold the numbers of their samples, as ``batch.ids``.
 
     Raises:
-        PaddingError: an option out of range, or a cost of other modalities than the policy's.
+        PaddingError: an option out of range, a cost of other modalities than the policy's, or a policy that must know
+            all lengths before the first batch, as a packed one must.
 
     >>> from multimodal_pad import Ladder
     >>> options = StreamOptions(Ladder({"text": [8, 16]}), batch_size=2)
@@ -68,6 +70,12 @@ class StreamOptions:
     with_ids: bool = False
 
     def __post_init__(self) -> None:
+        grouping = self.policy.grouping
+        if grouping is not None and grouping.needs_all:
+            raise PaddingError(
+                f"got {self.policy!r} for a stream, and its grouping {grouping.name!r} must know all lengths before "
+                "the first batch; use a BucketBatcher, or a plan of padded shapes"
+            )
         self.new_buffer()  # what is made of the options checks them
         self.new_intake()
 
