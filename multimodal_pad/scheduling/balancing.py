@@ -3,8 +3,8 @@
 The samples of an epoch are ranked by size once, and their random order is dealt row by row of a grid: row r of it holds
 the samples of rank r P to (r + 1) P, where P is the number of packs, so that all windows of packs get alike samples.
 Within a window each sample, the largest first, goes to the pack that it leaves least full (Graham 1969, with the number
-of samples of a pack fixed). A pack above its capacity changes samples with others of its window; what still does not
-fit makes packs of its own, at the end.
+of samples of a pack fixed). A pack above its capacity changes samples with those that have most room; what still does
+not fit makes packs of its own, at the end.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ there are. Smaller packs have windows of as many samples."""
 LEAST_SAMPLES = 2048  # of a window
 
 _CHANGES = 16  # swaps that a pack above its capacity may take before what is too much leaves it
+_LOOKED_AT = 64  # packs that it may swap with: those with most room
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def deal_packs(
         real = ids != EMPTY
         of[ids[real]] = (firsts[:, None] + bins)[real]
     loads = np.stack([np.bincount(of, column, total) for column in lengths.T], axis=1).astype(np.int64)
-    extra = 0 if capacities is None else _keep_within(of, loads, lengths, capacities, edges, size)
+    extra = 0 if capacities is None else _keep_within(of, loads, lengths, capacities, size)
     if extra:
         loads = np.stack([np.bincount(of, column, total + extra) for column in lengths.T], axis=1).astype(np.int64)
     return Packs(of, loads, extra)
@@ -126,53 +127,53 @@ def _balance(shares: np.ndarray, ids: np.ndarray, size: int, width: int) -> np.n
     return bins
 
 
-def _keep_within(
-    of: np.ndarray, loads: np.ndarray, lengths: np.ndarray, capacities: np.ndarray, edges: np.ndarray, size: int
-) -> int:
+def _keep_within(of: np.ndarray, loads: np.ndarray, lengths: np.ndarray, capacities: np.ndarray, size: int) -> int:
     """Change samples until no pack exceeds its capacity; gives the number of packs that this took. Works in place."""
     over = np.flatnonzero((loads > capacities[0]).any(axis=1))
-    by_pack = np.argsort(of, kind="stable") if len(over) else of
-    firsts = np.searchsorted(of[by_pack], edges) if len(over) else edges
+    if not len(over):
+        return 0
+    order, counts = np.argsort(of, kind="stable"), np.bincount(of, minlength=len(loads))
+    members = np.full((len(loads), size), EMPTY)
+    members[of[order], np.arange(len(of)) - np.repeat(np.cumsum(counts) - counts, counts)] = order
     left: list[int] = []
     for pack in over.tolist():
-        number = int(np.searchsorted(edges, pack, side="right")) - 1
-        inside = by_pack[firsts[number] : firsts[number + 1]]  # windows keep their samples
-        longest = lengths[inside[of[inside] == pack]].max(axis=0)
+        mine = members[pack][members[pack] != EMPTY]
         for capacity in capacities:
-            for _ in range(_CHANGES if _fits(longest, capacity) else 0):
-                if _fits(loads[pack], capacity) or not _change(of, loads, lengths, capacity, pack, inside):
+            possible = _fits(lengths[mine].max(axis=0), capacity)
+            emptiest = np.argsort((loads / capacity).max(axis=1))[:_LOOKED_AT] if possible else mine[:0]
+            emptiest = emptiest[emptiest != pack]
+            for _ in range(_CHANGES if len(emptiest) else 0):
+                if _fits(loads[pack], capacity) or not _change(members, loads, lengths, capacity, pack, emptiest):
                     break
             if _fits(loads[pack], capacity):
                 break
-        capacity = capacities[-1]
-        while not _fits(loads[pack], capacity):
-            mine = inside[of[inside] == pack]
-            excess = ((loads[pack] - capacity) / capacity).argmax()
-            leaves = int(mine[lengths[mine, excess].argmax()])
-            of[leaves], left = -1, [*left, leaves]
-            loads[pack] -= lengths[leaves]
+        while not _fits(loads[pack], capacities[-1]):
+            excess = ((loads[pack] - capacities[-1]) / capacities[-1]).argmax()
+            place = int(np.where(members[pack] == EMPTY, -1, lengths[members[pack], excess]).argmax())
+            left.append(int(members[pack, place]))
+            loads[pack] -= lengths[left[-1]]
+            members[pack, place] = EMPTY
+    packs, places = np.nonzero(members != EMPTY)
+    of[members[packs, places]] = packs
     return _first_fit(of, left, lengths, capacities[-1], size, len(loads))
 
 
 def _change(
-    of: np.ndarray, loads: np.ndarray, lengths: np.ndarray, capacity: np.ndarray, pack: int, inside: np.ndarray
+    members: np.ndarray, loads: np.ndarray, lengths: np.ndarray, capacity: np.ndarray, pack: int, others: np.ndarray
 ) -> bool:
-    """Swap a sample of a pack for one of another pack of the window, so that it exceeds its capacity least."""
-    packs = of[inside]
-    mine, others = inside[packs == pack], inside[(packs != pack) & (packs >= 0)]  # some are in no pack any more
-    if not len(others):
-        return False
-    gain = lengths[others][None] - lengths[mine][:, None]  # what the pack gets, and the other one loses
-    held = (loads[of[others]][None] - gain <= capacity).all(axis=2)
-    excess = (np.maximum(loads[pack] + gain - capacity, 0) / capacity).sum(axis=2)
-    excess[~held] = np.inf
+    """Swap a sample of a pack for one of other packs, so that it exceeds its capacity least; says whether one did."""
+    mine, theirs = members[pack], members[others].ravel()
+    gain = lengths[theirs][None] - lengths[mine][:, None]  # what the pack gets, and the other one loses
+    held = (np.repeat(loads[others], members.shape[1], axis=0)[None] - gain <= capacity).all(axis=2)
+    held &= (mine != EMPTY)[:, None] & (theirs != EMPTY)[None]
+    excess = np.where(held, (np.maximum(loads[pack] + gain - capacity, 0) / capacity).sum(axis=2), np.inf)
     a, b = np.unravel_index(int(excess.argmin()), excess.shape)
     if excess[a, b] >= (np.maximum(loads[pack] - capacity, 0) / capacity).sum():
         return False
-    one, other = mine[a], others[b]
-    loads[of[other]] -= gain[a, b]
+    other, place = others[b // members.shape[1]], b % members.shape[1]
+    loads[other] -= gain[a, b]
     loads[pack] += gain[a, b]
-    of[one], of[other] = of[other], of[one]
+    members[pack, a], members[other, place] = theirs[b], mine[a]
     return True
 
 
