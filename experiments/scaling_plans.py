@@ -29,7 +29,7 @@ from multimodal_pad import (
 from multimodal_pad.compiling import CompileLog, StepTable, warm_up
 from multimodal_pad.models import ModalityConfig
 from multimodal_pad.models.embedding import InputEmbedding
-from multimodal_pad.models.padded import masked_mean
+from multimodal_pad.models.padded import PaddedPositions
 from multimodal_pad.training import TrainStep, cross_entropy, make_optimizer
 
 
@@ -55,9 +55,11 @@ class Pooled(nnx.Module):
 
     def __call__(self, batch: PaddedBatch, **_options: Any) -> jax.Array:
         """Outputs ``(B, CLASSES)``."""
-        masks: Any = batch.masks
-        embedded = {name: embed(jnp.asarray(batch.features[name]), masks[name]) for name, embed in self.embed.items()}
-        pooled = [masked_mean(jax.nn.relu(x), masks[name]) for name, x in embedded.items()]
+        pooled = []
+        for name, embed in self.embed.items():
+            features = jnp.asarray(batch.features[name])
+            positions = PaddedPositions(jnp.asarray(batch.lengths[name]), features.shape[1])
+            pooled.append(positions.mean(jax.nn.relu(embed(features, positions))))
         return self.read_out(jnp.concatenate(pooled, axis=-1))
 
 

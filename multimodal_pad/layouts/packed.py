@@ -54,17 +54,17 @@ class PackedBatch(NamedTuple):
     @property
     def starts(self) -> dict[str, np.ndarray]:
         """``{m: (B,)}`` int32: the first position of each sample, in NumPy or inside of a jitted function."""
-        return {name: _starts(x) for name, x in self.lengths.items()}
+        return {name: starts_of(x) for name, x in self.lengths.items()}
 
     @property
     def segment_ids(self) -> dict[str, np.ndarray]:
         """``{m: (N_m,)}`` int32: the sample of each position, by its place in the batch; B at padding."""
-        return {name: _segments(x, len(self.features[name])) for name, x in self.lengths.items()}
+        return {name: segments_of(x, len(self.features[name])) for name, x in self.lengths.items()}
 
     @property
     def positions(self) -> dict[str, np.ndarray]:
         """``{m: (N_m,)}`` int32: the place of each position in its sample; 0 at padding."""
-        return {name: _positions(x, len(self.features[name])) for name, x in self.lengths.items()}
+        return {name: places_of(x, len(self.features[name])) for name, x in self.lengths.items()}
 
     @property
     def masks(self) -> dict[str, np.ndarray]:
@@ -126,7 +126,7 @@ class PackedLayout(Layout):
         """Cut the axes where samples begin and end."""
         features = {m: np.asarray(x) for m, x in batch.features.items()}
         lengths = {m: np.asarray(x) for m, x in batch.lengths.items()}
-        starts = {m: _starts(x) for m, x in lengths.items()}
+        starts = {m: starts_of(x) for m, x in lengths.items()}
         targets = None if batch.targets is None else np.asarray(batch.targets)
         samples = []
         for i in np.flatnonzero(np.asarray(batch.sample_mask)):
@@ -247,19 +247,21 @@ def unpack(batch: Batch) -> list[dict[str, Any]]:
     return PACKED.take_apart(batch)
 
 
-def _starts(lengths: np.ndarray) -> np.ndarray:
+def starts_of(lengths: Any) -> Any:
+    """``(B,)`` int32: the first position of each sample; like the others below, of NumPy or JAX arrays."""
     return lengths.cumsum(dtype=np.int32) - lengths
 
 
-def _segments(lengths: np.ndarray, count: int) -> np.ndarray:
-    """The sample of each of ``count`` positions: how many samples end before it."""
+def segments_of(lengths: Any, count: int) -> Any:
+    """``(N,)`` int32: the sample of each of ``count`` positions, by how many samples end before it; B at padding."""
     ends = lengths.cumsum(dtype=np.int32)
     return (np.arange(count, dtype=np.int32)[:, None] >= ends[None, :]).sum(axis=1, dtype=np.int32)
 
 
-def _positions(lengths: np.ndarray, count: int) -> np.ndarray:
-    segments = _segments(lengths, count)
-    places = np.arange(count, dtype=np.int32) - _starts(lengths)[segments.clip(0, len(lengths) - 1)]
+def places_of(lengths: Any, count: int) -> Any:
+    """``(N,)`` int32: the place of each of ``count`` positions in its sample; 0 at padding."""
+    segments = segments_of(lengths, count)
+    places = np.arange(count, dtype=np.int32) - starts_of(lengths)[segments.clip(0, len(lengths) - 1)]
     return places * (segments < len(lengths))
 
 

@@ -2,6 +2,7 @@
 
 from multimodal_pad.models.attention import masked_attention
 from multimodal_pad.models.attention_choice import AttentionChoice, AttentionDevice, select_implementation
+from multimodal_pad.models.segments import segment_attention, segment_mean
 from multimodal_pad.models.transformer import ModalityConfig, MultimodalTransformer, TransformerConfig
 
 __all__ = [
@@ -11,5 +12,7 @@ __all__ = [
     "MultimodalTransformer",
     "TransformerConfig",
     "masked_attention",
+    "segment_attention",
+    "segment_mean",
     "select_implementation",
 ]

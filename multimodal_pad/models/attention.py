@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from multimodal_pad.errors import PaddingError
-from multimodal_pad.models.attention_choice import Implementation, check_implementation, select_implementation
+from multimodal_pad.models.attention_choice import Implementation, choose_implementation
 from multimodal_pad.models.tiled import Attention, Heads, Place, tiled_attentions
 
 Precision = Literal["default", "high", "highest"]
@@ -60,10 +60,7 @@ def masked_attention(
     >>> out[0, :, 0, 0].tolist()
     [1.0, 0.0]
     """
-    if implementation is None:
-        implementation = select_implementation(query.dtype, query.shape[-1]).implementation
-    else:
-        check_implementation(implementation, query.dtype, query.shape[-1])
+    implementation = choose_implementation(implementation, query.dtype, query.shape[-1])
     check_precision(precision)
     query_lengths, key_lengths = query_lengths.astype(jnp.int32), key_lengths.astype(jnp.int32)
     query_real = _real(query, query_lengths)
@@ -74,15 +71,10 @@ def masked_attention(
     # A missing key sequence attends to one zero position, so that no softmax is over nothing.
     at_least_one = jnp.maximum(key_lengths, 1)
     if implementation == "tiled":
-        rows, _, count, width = query.shape
-        out = tiled_attentions(
-            (Attention(0, 1, Place(0), Place(1), Place(1, column=count * width)),),
-            Heads(count, width),
-            precision,
-            (_flat(query), jnp.concatenate([_flat(key), _flat(value)], axis=1)),
-            tuple(jnp.arange(rows, dtype=jnp.int32) * x.shape[1] for x in (query, key)),
-            (query_lengths, key_lengths),
-        ).reshape(query.shape)
+        starts = tuple(jnp.arange(len(x), dtype=jnp.int32) * x.shape[1] for x in (query, key))
+        flat_query, flat_key, flat_value = (x.reshape(-1, *x.shape[2:]) for x in (query, key, value))
+        lengths = query_lengths, key_lengths
+        out = tiled_attention(flat_query, flat_key, flat_value, starts, lengths, precision).reshape(query.shape)
     elif implementation == "cudnn":
         length = query.shape[1]
         query, key, value = (_lengthened(x, -x.shape[1] % _WHOLE) for x in (query, key, value))
@@ -102,6 +94,30 @@ def masked_attention(
     return jnp.where(query_real & (key_lengths > 0)[:, None, None, None], out, 0)
 
 
+def tiled_attention(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    starts: tuple[jax.Array, ...],
+    lengths: tuple[jax.Array, ...],
+    precision: Precision | None,
+) -> jax.Array:
+    """One attention of queries ``(N_t, H, D)`` to keys ``(N_s, H, D)``, finite, at padding too.
+
+    ``starts`` and ``lengths``, int32 ``(B,)`` of queries and of keys, say where each sample lies.
+    """
+    count, width = query.shape[1:]
+    rows = [x.reshape(len(x), -1) for x in (query, key, value)]
+    return tiled_attentions(
+        (Attention(0, 1, Place(0), Place(1), Place(1, column=count * width)),),
+        Heads(count, width),
+        precision,
+        (rows[0], jnp.concatenate(rows[1:], axis=1)),
+        starts,
+        lengths,
+    ).reshape(query.shape)
+
+
 def check_precision(precision: str | None) -> None:
     """Raise a PaddingError unless a precision is one of JAX's three, or left to JAX."""
     if precision is not None and precision not in get_args(Precision):
@@ -111,11 +127,6 @@ def check_precision(precision: str | None) -> None:
 def _default_precision(precision: Precision | None) -> AbstractContextManager[object]:
     """JAX's setting while something is traced; what JAX's function takes no precision for takes it from there."""
     return nullcontext() if precision is None else jax.default_matmul_precision(precision)
-
-
-def _flat(x: jax.Array) -> jax.Array:
-    """``x (B, L, H, D)`` as one row for each position."""
-    return x.reshape(x.shape[0] * x.shape[1], -1)
 
 
 def _lengthened(x: jax.Array, more: int) -> jax.Array:

@@ -61,14 +61,15 @@ class AttentionChoice(NamedTuple):
 
 
 def select_implementation(
-    dtype: jnp.dtype | str, head_dim: int, device: AttentionDevice | None = None
+    dtype: jnp.dtype | str, head_dim: int, device: AttentionDevice | None = None, *, packed: bool = False
 ) -> AttentionChoice:
     """The implementation of attention for a dtype and head width on a device.
 
     - ``tiled`` on CPU: tile after tile of real positions, so that the scores stay in the cache;
     - ``cudnn`` on an NVIDIA GPU, for bfloat16 and float16 and heads whose width is a multiple of 8, up to 128 (256 on
       Hopper), where compute capability is at least 8.0 and cuDNN has no known fault (9.10.0 and 9.10.1 have one;
-      compute capability 10.3 needs 9.11). Lengths of sequences and batches don't matter;
+      compute capability 10.3 needs 9.11). Lengths of sequences and batches don't matter, but samples must be padded:
+      it can't tell apart those of a packed batch;
     - ``xla`` elsewhere: scores in memory, in float32.
 
     The conditions are those of JAX 0.10 and 0.11 and of cuDNN's front end 1.x. All implementations compute the same, up
@@ -78,12 +79,15 @@ def select_implementation(
         dtype: of query, key and value.
         head_dim: width of a head.
         device: by default JAX's default device.
+        packed: whether the samples lie end to end, as in a packed batch.
 
     >>> device = AttentionDevice("cuda", (9, 0), 91100)
     >>> select_implementation("bfloat16", 64, device).implementation
     'cudnn'
     >>> select_implementation("bfloat16", 5, device)
     AttentionChoice(implementation='xla', reason='cuDNN takes heads whose width is a multiple of 8, and not 5')
+    >>> select_implementation("bfloat16", 64, device, packed=True)
+    AttentionChoice(implementation='xla', reason='cuDNN takes padded samples, and not packed ones')
     >>> select_implementation("float32", 64, AttentionDevice("cpu")).implementation
     'tiled'
     """
@@ -92,14 +96,18 @@ def select_implementation(
         return AttentionChoice("tiled", "on CPU")
     if device.platform != "cuda":
         return AttentionChoice("xla", f"on {device.platform}")
-    refused = cudnn_refuses(dtype, head_dim, device)
+    refused = cudnn_refuses(dtype, head_dim, device, packed=packed)
     return AttentionChoice("xla", refused) if refused else AttentionChoice("cudnn", "on an NVIDIA GPU")
 
 
-def cudnn_refuses(dtype: jnp.dtype | str, head_dim: int, device: AttentionDevice) -> str | None:
+def cudnn_refuses(
+    dtype: jnp.dtype | str, head_dim: int, device: AttentionDevice, *, packed: bool = False
+) -> str | None:
     """The condition of cuDNN's attention that is not met, or None. What is not known of the device is taken to do."""
     capability, version = device.compute_capability, device.cudnn_version
     widest = 256 if capability is None or capability[0] == 9 else 128
+    if packed:
+        return "cuDNN takes padded samples, and not packed ones"
     if jnp.dtype(dtype).name not in ("bfloat16", "float16"):
         return f"cuDNN takes bfloat16 and float16, and not {jnp.dtype(dtype).name}"
     if head_dim % 8:
@@ -117,19 +125,28 @@ def cudnn_refuses(dtype: jnp.dtype | str, head_dim: int, device: AttentionDevice
     return None
 
 
-def check_implementation(implementation: str, dtype: jnp.dtype, head_dim: int) -> None:
-    """Raise a PaddingError for an unknown implementation, or one that can't serve here.
+def choose_implementation(
+    implementation: Implementation | None, dtype: jnp.dtype, head_dim: int, *, packed: bool = False
+) -> Implementation:
+    """The implementation asked for, or by default the one by rule.
 
     From a machine without a GPU, ``cudnn`` can be lowered for one; then what a device decides is not checked.
+
+    Raises:
+        PaddingError: it is unknown, or can't serve here.
     """
+    if implementation is None:
+        return select_implementation(dtype, head_dim, packed=packed).implementation
     if implementation not in get_args(Implementation):
         raise PaddingError(f"got implementation={implementation!r}; choose one of {list(get_args(Implementation))}")
     if implementation != "cudnn":
-        return
+        return implementation
     device = AttentionDevice.default()
-    refused = cudnn_refuses(dtype, head_dim, device if device.platform == "cuda" else AttentionDevice("cuda"))
+    device = device if device.platform == "cuda" else AttentionDevice("cuda")
+    refused = cudnn_refuses(dtype, head_dim, device, packed=packed)
     if refused:
         raise PaddingError(f"got implementation='cudnn', and {refused}; leave the choice out, or choose 'xla'")
+    return implementation
 
 
 def _capability(text: str | None) -> tuple[int, int] | None:

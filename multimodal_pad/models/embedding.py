@@ -11,6 +11,7 @@ from flax import nnx
 
 from multimodal_pad.models.attention import Precision
 from multimodal_pad.models.initializing import drawn_at_once, embedding_normal, lecun_normal, zeros
+from multimodal_pad.models.positions import Positions
 
 
 def sinusoidal_positions(length: int, width: int) -> np.ndarray:
@@ -66,27 +67,15 @@ class InputEmbedding(nnx.Module):
                 width = kernel_size * (feature_width or 0)
                 self.project = dense(width, d_model, use_bias=False, dtype=dtype, precision=precision, rngs=rngs)
 
-    def __call__(self, x: jax.Array, mask: jax.Array) -> jax.Array:
-        """``(B, L, F)`` or ``(B, L)`` and mask ``(B, L)`` to ``(B, L, d_model)``, 0 at padding."""
-        real = mask[..., None]
-        if self.is_tokens:
-            x = jnp.where(mask, x, 0)
-        else:
-            x = _neighbours(jnp.where(real, x.reshape(*mask.shape, -1), 0), self.kernel_size)
-        x = self.project(x) * np.sqrt(self.d_model).astype(np.float32)
-        x = x + sinusoidal_positions(x.shape[1], self.d_model).astype(x.dtype)[None]
-        return jnp.where(real, x, 0).astype(self.project.dtype)
+    def __call__(self, x: jax.Array, positions: Positions) -> jax.Array:
+        """Features or token ids as the batch holds them to ``(N, d_model)``, 0 at padding."""
+        x = positions.rows(x)
+        x = self.project(x[:, 0] if self.is_tokens else positions.neighbours(x, self.kernel_size))
+        x = x * np.sqrt(self.d_model).astype(np.float32)
+        x = positions.plus_places(x, sinusoidal_positions(positions.longest, self.d_model).astype(x.dtype))
+        return jnp.where(positions.real, x, 0).astype(self.project.dtype)
 
 
 def dense(inputs: int, outputs: int, **options: Any) -> nnx.Linear:
     """``nnx.Linear`` with our initializers."""
     return nnx.Linear(inputs, outputs, kernel_init=lecun_normal, bias_init=zeros, **options)
-
-
-def _neighbours(x: jax.Array, kernel_size: int) -> jax.Array:
-    """``(B, L, F)`` to ``(B, L, kernel_size * F)``: each position with those around it, 0 outside."""
-    if kernel_size == 1:
-        return x
-    reach, length = kernel_size // 2, x.shape[1]
-    x = jnp.pad(x, ((0, 0), (reach, reach), (0, 0)))
-    return jnp.concatenate([x[:, i : i + length] for i in range(kernel_size)], axis=-1)

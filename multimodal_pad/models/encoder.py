@@ -14,7 +14,7 @@ from flax import nnx
 from multimodal_pad.models.attention import Precision
 from multimodal_pad.models.initializing import drawn_at_once, lecun_normal, stacked, zeros
 from multimodal_pad.models.normalising import LayerNorm, standardised
-from multimodal_pad.models.padded import PaddedPositions
+from multimodal_pad.models.positions import BatchPositions
 from multimodal_pad.models.stretches import Sizes, permuted, put_together, take_apart
 from multimodal_pad.models.tiled import Attention, Place
 
@@ -63,7 +63,7 @@ class EncoderLayers(nnx.Module):
             self.contract = dense(4 * width, width)
 
     def __call__(
-        self, x: jax.Array, sources: jax.Array | None, positions: PaddedPositions, dropout_key: jax.Array | None
+        self, x: jax.Array, sources: jax.Array | None, positions: BatchPositions, dropout_key: jax.Array | None
     ) -> jax.Array:
         """``x (N, d)``, the targets' positions of all encoders, attend to standardised sources, or to themselves."""
         keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
@@ -78,7 +78,7 @@ class EncoderLayers(nnx.Module):
         return x + dropout(hidden, self.dropout_rate, keys[1])
 
     def _attend(
-        self, normed: jax.Array, sources: jax.Array | None, positions: PaddedPositions, sizes: Sizes
+        self, normed: jax.Array, sources: jax.Array | None, positions: BatchPositions, sizes: Sizes
     ) -> jax.Array:
         """What the targets find in their sources, ``(N, d)``."""
         query, key_value = (self._weights(x, self.attention_norm) for x in (self.query, self.key_value))
@@ -189,7 +189,7 @@ class Encoders(nnx.Module):
         self,
         x: jax.Array,
         sources: jax.Array | None,
-        positions: PaddedPositions,
+        positions: BatchPositions,
         *,
         dropout_key: jax.Array | None = None,
     ) -> jax.Array:
@@ -198,7 +198,7 @@ class Encoders(nnx.Module):
         Args:
             x: ``(N, d)``: for each pair, one after the other, the positions of its target.
             sources: ``(sum of N_m, d)``: the positions of each modality; None = each attends to itself.
-            positions: the layout of the batch.
+            positions: of the batch.
             dropout_key: a PRNG key turns dropout on.
 
         Returns:

@@ -111,11 +111,11 @@ def _results(
             key_begin, highest, total, out = state
             key_rows, key_real = stage.keys(item, key_begin)
             key, value = stage.key_value(item, key_rows)
-            scores = jnp.where(key_real[None, None], _product(precision, "htd,hsd->hts", query, key), -jnp.inf)
+            scores = jnp.where(key_real[None, None], wide_product(precision, "htd,hsd->hts", query, key), -jnp.inf)
             higher = jnp.maximum(highest, scores.max(axis=-1, keepdims=True))
             weights, earlier = jnp.exp(scores - higher), jnp.exp(highest - higher)
             total = total * earlier + weights.sum(axis=-1, keepdims=True)
-            out = out * earlier + _product(precision, "hts,hsd->htd", weights.astype(value.dtype), value)
+            out = out * earlier + wide_product(precision, "hts,hsd->htd", weights.astype(value.dtype), value)
             return key_begin + stage.key_tile, higher, total, out
 
         shape = (count, stage.query_tile)
@@ -167,7 +167,7 @@ def _to_inputs(
     out, sums = results
     count, width, scale = heads.num_heads, heads.width, heads.width**-0.5
     inner = (gradient.astype(jnp.float32) * out.astype(jnp.float32)).reshape(-1, count, width).sum(axis=-1)
-    product = partial(_product, precision)
+    product = partial(wide_product, precision)
 
     def attend(item: _Item, begin: jax.Array, to_inputs: Arrays) -> Arrays:
         rows, real = stage.queries(item, begin)
@@ -341,7 +341,7 @@ def _formula(
 ) -> jax.Array:
     """What :func:`tiled_attentions` gives, as the formula stands: all queries of an attention against all keys."""
     out = jnp.zeros((len(inputs[attentions[0].query.array]), heads.num_heads * heads.width), inputs[0].dtype)
-    product = partial(_product, precision)
+    product = partial(wide_product, precision)
     for a in attentions:
         begin, end, key_begin, key_end = _places(a, starts, lengths)
         of_query = _sample_of(len(inputs[a.query.array]), begin, end)
@@ -365,5 +365,6 @@ def _sample_of(count: int, begins: jax.Array, ends: jax.Array) -> jax.Array:
     return jnp.where(inside.any(axis=1), inside.argmax(axis=1), -1)
 
 
-def _product(precision: str | None, spec: str, a: jax.Array, b: jax.Array) -> jax.Array:
+def wide_product(precision: str | None, spec: str, a: jax.Array, b: jax.Array) -> jax.Array:
+    """``einsum`` in float32, whatever the dtype of its arrays."""
     return jnp.einsum(spec, a, b, precision=precision, preferred_element_type=jnp.float32)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import permutations
@@ -13,7 +13,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from multimodal_pad.errors import PaddingError
-from multimodal_pad.layouts.padded import PaddedBatch
+from multimodal_pad.layouts.layout import Layout
+from multimodal_pad.layouts.packed import PACKED, PackedBatch
+from multimodal_pad.layouts.padded import PADDED, PaddedBatch
 from multimodal_pad.lengths.cost import TransformerCost
 from multimodal_pad.lengths.samples import check_names
 from multimodal_pad.models.attention import Precision, check_precision
@@ -21,7 +23,9 @@ from multimodal_pad.models.attention_choice import Implementation, select_implem
 from multimodal_pad.models.embedding import InputEmbedding, dense
 from multimodal_pad.models.encoder import Encoders, dropout
 from multimodal_pad.models.initializing import drawn_at_once, forked
+from multimodal_pad.models.packed import PackedPositions
 from multimodal_pad.models.padded import PaddedPositions
+from multimodal_pad.models.positions import BatchPositions, Positions
 from multimodal_pad.models.stretches import put_together, take_apart
 
 
@@ -228,32 +232,43 @@ class MultimodalTransformer(nnx.Module):
         parts = {"crossmodal": config.d_model, "memory": config.memory_width}
         for part, width in parts.items() if len(config.modalities) > 1 else [("memory", config.memory_width)]:
             head = width // config.num_heads
-            choice = select_implementation(config.dtype, head)
-            chosen = f"{choice.implementation} ({choice.reason})" if config.attention is None else config.attention
-            lines.append(f"{part} attention, {config.num_heads} heads of {head}: {chosen}")
+            lines.append(f"{part} attention, {config.num_heads} heads of {head}: {self._chosen(head)}")
         return "\n".join(lines)
 
-    def __call__(self, batch: PaddedBatch) -> jax.Array:
+    def _chosen(self, head: int) -> str:
+        """Which implementation runs for heads of a width, and why; for packed batches too where that is another."""
+        if self.config.attention is not None:
+            return self.config.attention + (" (padded batches only)" if self.config.attention == "cudnn" else "")
+        padded, packed = (select_implementation(self.config.dtype, head, packed=packed) for packed in (False, True))
+        text = f"{padded.implementation} ({padded.reason})"
+        if packed.implementation == padded.implementation:
+            return text
+        return f"{text}; for packed batches {packed.implementation} ({packed.reason})"
+
+    def __call__(self, batch: PaddedBatch | PackedBatch) -> jax.Array:
         """Outputs ``(B, num_outputs)`` float32.
 
         Args:
-            batch: its features ``{m: (B, L_m, *F_m)}``, or ``(B, L_m)`` ints for token ids, and its lengths are read.
+            batch: its features ``{m: (B, L_m, *F_m)}``, or packed ``{m: (N_m, *F_m)}``, or such ints without ``F_m``
+                for token ids, and its lengths are read.
+
+        Raises:
+            PaddingError: a batch of another layout, or an implementation of attention that can't serve here.
         """
         names, rate = tuple(self.config.modalities), self.config.dropout_rate
         keys = _Keys(None if self.deterministic or not rate else self.rngs())
-        masks = batch.masks
-        real = [jnp.asarray(masks[name]) for name in names]
-        positions = PaddedPositions(
-            real,
-            [jnp.asarray(batch.lengths[name]) for name in names],
+        kind, longest = _positions_in(batch.layout), dict(batch.shape.lengths)
+        modalities = [kind(jnp.asarray(batch.lengths[name]), longest[name]) for name in names]
+        positions = BatchPositions(
+            modalities,
             num_heads=self.config.num_heads,
             implementation=self.config.attention,
             precision=self.config.precision,
         )
         embedded = put_together(
             [
-                self.embed[name](jnp.asarray(batch.features[name]), mask).reshape(-1, self.config.d_model)
-                for name, mask in zip(names, real, strict=True)
+                self.embed[name](jnp.asarray(batch.features[name]), modality)
+                for name, modality in zip(names, modalities, strict=True)
             ]
         )
         embedded = dropout(embedded, rate, keys.next())
@@ -266,7 +281,7 @@ class MultimodalTransformer(nnx.Module):
         hidden = dropout(jax.nn.relu(self.head_expand(readout)), rate, keys.next())
         return self.head_output(readout + self.head_contract(hidden))
 
-    def _crossed(self, embedded: jax.Array, positions: PaddedPositions, key: jax.Array | None) -> jax.Array:
+    def _crossed(self, embedded: jax.Array, positions: BatchPositions, key: jax.Array | None) -> jax.Array:
         """What the memories read, ``(sum of N_m, memory_width)``: all crossmodal results for a target side by side."""
         if self.crossmodal is None:
             return embedded
@@ -280,6 +295,20 @@ class MultimodalTransformer(nnx.Module):
             x = jnp.swapaxes(part.reshape(others, counts[m], -1), 0, 1).reshape(counts[m], -1)
             beside.append((x * scale[m][None] + bias[m][None]).astype(embedded.dtype))
         return put_together(beside)
+
+
+_POSITIONS: Mapping[Layout, Callable[[jax.Array, int], Positions]] = {
+    PADDED: PaddedPositions,
+    PACKED: PackedPositions,
+}
+
+
+def _positions_in(layout: Layout) -> Callable[[jax.Array, int], Positions]:
+    """What makes the positions of a modality in a layout, of its lengths and of what the batch shape says."""
+    if layout not in _POSITIONS:
+        allowed = ", ".join(known.name for known in _POSITIONS)
+        raise PaddingError(f"got a {layout.name} batch; the model takes these layouts: {allowed}")
+    return _POSITIONS[layout]
 
 
 class _Keys:

@@ -15,6 +15,7 @@ from multimodal_pad.models.embedding import InputEmbedding, sinusoidal_positions
 from multimodal_pad.models.encoder import Encoders
 from multimodal_pad.models.normalising import LayerNorm, standardised
 from multimodal_pad.models.padded import PaddedPositions
+from multimodal_pad.models.positions import BatchPositions
 from multimodal_pad.training import cross_entropy
 from tests.helpers.golden_case import GOLDEN, golden_results
 from tests.helpers.oracle_model import apart, together
@@ -289,9 +290,8 @@ def make_encoders(layers, pairs=((0, 0),), width=8):
 
 
 def make_positions(longest, *lengths, implementation=None):
-    lengths = [jnp.asarray(x) for x in lengths]
-    masks = [jnp.arange(n)[None] < x[:, None] for n, x in zip(longest, lengths, strict=True)]
-    return PaddedPositions(masks, lengths, num_heads=2, implementation=implementation)
+    modalities = [PaddedPositions(jnp.asarray(x), n) for n, x in zip(longest, lengths, strict=True)]
+    return BatchPositions(modalities, num_heads=2, implementation=implementation)
 
 
 def program_size(layers):
@@ -367,7 +367,7 @@ def test_the_convolution_equals_one_over_zeros_beyond_the_end():
     mask = np.arange(9)[None, :] < np.array([[9], [6]])
     x[~mask] = np.nan
     kernel = np.asarray(embedding.project.kernel[...]).reshape(5, 3, 4)
-    got = np.asarray(embedding(jnp.asarray(x), jnp.asarray(mask)))
+    got = np.asarray(embedding(jnp.asarray(x), PaddedPositions(mask.sum(axis=1), 9))).reshape(2, 9, 4)
     for row, length in ((0, 9), (1, 6)):
         inside = np.pad(np.where(mask[row][:, None], x[row], 0), ((2, 2), (0, 0)))
         wanted = np.stack([np.einsum("kf,kfd->d", inside[t : t + 5], kernel) for t in range(9)])

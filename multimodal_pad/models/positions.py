@@ -1,0 +1,168 @@
+"""The positions of a batch as embeddings and encoders see them, whatever the layout."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from multimodal_pad.models.attention import Precision
+from multimodal_pad.models.attention_choice import Implementation, choose_implementation
+from multimodal_pad.models.stretches import put_together, take_apart
+from multimodal_pad.models.tiled import Attention, Heads, tiled_attentions
+
+
+class Positions(ABC):
+    """The positions of one modality, one after the other on one axis: all that a layout decides.
+
+    Args:
+        lengths: int ``(B,)``.
+        longest: what the batch shape says of the modality: its bucket length or its capacity. No sample is longer.
+
+    Attributes:
+        lengths: ``(B,)`` int32.
+        longest: as given.
+        count: N, positions on the axis.
+        real: bool ``(N, 1)``.
+    """
+
+    packed: ClassVar[bool]
+    """Whether samples share one sequence, which not every implementation of attention can tell apart."""
+
+    lengths: jax.Array
+    longest: int
+    count: int
+    real: jax.Array
+
+    @property
+    @abstractmethod
+    def starts(self) -> jax.Array:
+        """``(B,)`` int32: the first position of each sample."""
+
+    @abstractmethod
+    def of_sample(self, values: jax.Array) -> jax.Array:
+        """``(B,)`` to ``(N,)``: the value of each position's sample; at padding any."""
+
+    @abstractmethod
+    def neighbours(self, x: jax.Array, kernel_size: int) -> jax.Array:
+        """``(N, F)``, 0 at padding, to ``(N, kernel_size * F)``: each position with those around it, 0 outside of its
+        sample. At padding any.
+        """
+
+    @abstractmethod
+    def plus_places(self, x: jax.Array, table: np.ndarray) -> jax.Array:
+        """``x (N, d)`` plus the row of ``table (longest, d)`` for the place of each position in its sample."""
+
+    @abstractmethod
+    def mean(self, x: jax.Array) -> jax.Array:
+        """Mean of ``x (N, d)`` over each sample's positions in float32, ``(B, d)``; 0 where there are none."""
+
+    @abstractmethod
+    def attend(
+        self,
+        source: Positions,
+        query: jax.Array,
+        key: jax.Array,
+        value: jax.Array,
+        *,
+        implementation: Implementation,
+        precision: Precision | None,
+    ) -> jax.Array:
+        """What queries ``(N, H, D)`` find in keys and values ``(N_source, H, D)`` of a source in the same layout."""
+
+    def rows(self, x: jax.Array) -> jax.Array:
+        """Features as the batch holds them to ``(N, F)``, exactly 0 at padding, whatever stands there."""
+        return jnp.where(self.real, x.reshape(self.count, -1), 0)
+
+
+class BatchPositions:
+    """The positions of all modalities of a batch.
+
+    Encoders see one axis: the positions of each modality, of ``counts`` many, one modality after the other.
+
+    Args:
+        modalities: the positions of each.
+        num_heads: of attention.
+        implementation: of attention; by default the one that
+            :func:`~multimodal_pad.models.select_implementation` names.
+        precision: of the products of attention, see :func:`~multimodal_pad.models.masked_attention`.
+    """
+
+    def __init__(
+        self,
+        modalities: Sequence[Positions],
+        *,
+        num_heads: int,
+        implementation: Implementation | None = None,
+        precision: Precision | None = None,
+    ) -> None:
+        self._modalities = tuple(modalities)
+        self._num_heads = num_heads
+        self._implementation: Implementation | None = implementation
+        self._precision: Precision | None = precision
+        self.counts = tuple(modality.count for modality in self._modalities)
+
+    def attend(self, inputs: Sequence[jax.Array], attentions: tuple[Attention, ...], width: int) -> jax.Array:
+        """Do all attentions of a stage.
+
+        Args:
+            inputs: arrays ``(N, columns)``.
+            attentions: which columns of which positions read which; queries follow one another without a gap.
+            width: columns of a query, a key, a value and a result.
+
+        Returns:
+            ``(N, width)``. At padding of the target, and where the source is missing, it is finite and of no meaning.
+
+        Raises:
+            PaddingError: the implementation asked for can't serve here.
+        """
+        heads = Heads(self._num_heads, width // self._num_heads)
+        packed = self._modalities[0].packed
+        implementation = choose_implementation(self._implementation, inputs[0].dtype, heads.width, packed=packed)
+        if implementation == "tiled":
+            starts = tuple(modality.starts for modality in self._modalities)
+            lengths = tuple(modality.lengths for modality in self._modalities)
+            return tiled_attentions(attentions, heads, self._precision, tuple(inputs), starts, lengths)
+        pieces = _pieces(inputs, attentions, width)
+        results = []
+        for a in attentions:
+            query, key, value = (pieces[place].reshape(-1, *heads) for place in (a.query, a.key, a.value))
+            target, source = self._modalities[a.target], self._modalities[a.source]
+            out = target.attend(source, query, key, value, implementation=implementation, precision=self._precision)
+            results.append(out.reshape(-1, width))
+        return put_together(results)
+
+    @property
+    def present(self) -> jax.Array:
+        """Bool ``(B, M)``: which samples have which modality."""
+        return jnp.stack([modality.lengths for modality in self._modalities], axis=1) > 0
+
+    def sources_present(self, pairs: Sequence[tuple[int, int]]) -> list[jax.Array]:
+        """Bool ``(N_target, 1)`` of each pair: whether the sample of a position has the source; at padding any."""
+        return [
+            self._modalities[target].of_sample(self._modalities[source].lengths > 0)[:, None]
+            for target, source in pairs
+        ]
+
+    def means(self, x: jax.Array) -> jax.Array:
+        """Means of ``x (sum of N_m, d)`` over each sample's real positions, ``(B, M, d)`` float32; 0 where none is."""
+        parts = zip(self._modalities, take_apart(x, self.counts), strict=True)
+        return jnp.stack([modality.mean(part) for modality, part in parts], axis=1)
+
+
+def _pieces(
+    inputs: Sequence[jax.Array], attentions: tuple[Attention, ...], width: int
+) -> Mapping[tuple[int, int, int], jax.Array]:
+    """What attentions read ``(N_m, width)``, by place."""
+    pieces = {}
+    for array, x in enumerate(inputs):
+        starts = sorted({p.start for a in attentions for p in (a.query, a.key, a.value) if p.array == array})
+        sizes = tuple(np.diff([*starts, len(x)]).tolist())
+        for start, part in zip(starts, take_apart(x, sizes), strict=True):
+            columns = jnp.split(part, part.shape[1] // width, axis=1)
+            pieces |= {(array, start, width * i): column for i, column in enumerate(columns)}
+    return pieces
