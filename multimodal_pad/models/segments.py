@@ -56,7 +56,7 @@ def segment_attention(
     """
     implementation = choose_implementation(implementation, query.dtype, query.shape[-1], packed=True)
     check_precision(precision)
-    query_lengths, key_lengths = query_lengths.astype(jnp.int32), key_lengths.astype(jnp.int32)
+    query_lengths, key_lengths = (jnp.asarray(x, jnp.int32) for x in (query_lengths, key_lengths))
     of_query, of_key = segments_of(query_lengths, len(query)), segments_of(key_lengths, len(key))
     # By `where`, as in `masked_attention`: a multiplication would turn NaN * 0 into NaN.
     query_real, key_real = ((segments < len(query_lengths))[:, None, None] for segments in (of_query, of_key))
@@ -85,7 +85,7 @@ def segment_mean(x: jax.Array, lengths: jax.Array) -> jax.Array:
     >>> segment_mean(jnp.array([[1.0], [3.0], [5.0], [jnp.nan]]), jnp.array([2, 0, 1])).tolist()
     [[2.0], [0.0], [5.0]]
     """
-    lengths = lengths.astype(jnp.int32)
+    lengths = jnp.asarray(lengths, jnp.int32)
     segments = segments_of(lengths, len(x))
     # A product with a one-hot matrix was measured too: on CPU half as fast, and NaN of a sample would reach all others.
     x = jnp.where((segments < len(lengths))[:, None], x, 0).astype(jnp.float32)

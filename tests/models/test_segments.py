@@ -192,6 +192,16 @@ def test_unknown_options(options, message):
         attend(options, *arrays(), precision=None if options else "exact")
 
 
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_numpy_arrays_are_taken_as_they_are(implementation):
+    """A batch holds them until it is on a device."""
+    q, k, v = map(np.asarray, arrays())
+    got = segment_attention(q, k, v, query_lengths=QUERIES, key_lengths=KEYS, implementation=implementation)
+    np.testing.assert_array_equal(got, attend(implementation, *arrays()))
+    x = q.reshape(NT, -1)
+    np.testing.assert_array_equal(segment_mean(x, QUERIES), segment_mean(jnp.asarray(x), jnp.asarray(QUERIES)))
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_means_are_those_of_numpy(dtype):
     x = np.array(arrays(dtype)[0]).reshape(NT, -1)
