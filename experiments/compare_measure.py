@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -10,12 +11,14 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
+import jax
 import numpy as np
 from flax import nnx
 from scipy.optimize import nnls
 
 from multimodal_pad import BatchShape, BatchSpec, BucketBatcher, PaddingStats, Schedule, TransformerCost
-from multimodal_pad.compiling import CompileLog, StepTable, forbid_compiles, warm_up
+from multimodal_pad.compiling import CompileLog, StepTable, batch_struct, forbid_compiles, warm_up
+from multimodal_pad.layouts.layout import batch_shapes
 from multimodal_pad.models import MultimodalTransformer, TransformerConfig
 from multimodal_pad.training import TrainStep, cross_entropy, make_optimizer
 
@@ -128,7 +131,7 @@ def shapes_by_use(batcher: BucketBatcher, schedules: list[Schedule]) -> list[Bat
         for shape, rows in zip(steps.lengths, steps.batch_sizes.tolist(), strict=True):
             batch_shape = BatchShape.of(rows, dict(zip(names, shape.tolist(), strict=True)), batcher.policy.layout)
             used[batch_shape] += 1
-            costs[batch_shape] = rows * float(batcher.cost(shape[None])[0])
+            costs[batch_shape] = batch_shape.price(batcher.cost, names)
     largest = max(costs, key=lambda shape: costs[shape])
     return [largest, *(shape for shape, _ in used.most_common() if shape != largest)]
 
@@ -147,7 +150,7 @@ def summarise(
     ``preparing`` is what making the policy took, in seconds; it counts as time to train. ``reason`` says why a plan
     that chose its number of shapes has so many.
     """
-    stats = PaddingStats(batcher.policy.modalities, cost)
+    stats = PaddingStats(batcher.policy.modalities, cost, batcher.policy.layout)
     for schedule in schedules:
         stats.record(schedule.steps(), batcher.lengths)
     shapes = np.concatenate([schedule.lengths for schedule in schedules])
@@ -236,9 +239,11 @@ def _distinct_so_far(shapes: np.ndarray) -> list[int]:
 
 
 def _batch_bytes(batcher: BucketBatcher, shapes: np.ndarray, batch_sizes: np.ndarray) -> float:
-    """Mean bytes of a batch over all steps: the widths of one batch, the lengths and rows of each."""
-    batch = next(batcher.epoch(0))
-    positions = np.array([np.prod(batch.features[m].shape[:2]) for m in batcher.policy.modalities])
-    widths = np.array([batch.features[m].nbytes for m in batcher.policy.modalities]) / positions
-    per_row = (batch.nbytes - float(widths @ positions)) / len(batch.sample_mask)
-    return float((batch_sizes * (per_row + shapes @ widths)).mean())
+    """Mean bytes of a batch over all steps."""
+    policy, example = batcher.policy, batcher.example()
+    rows, steps = np.unique(np.column_stack([batch_sizes, shapes]), axis=0, return_counts=True)
+    each = [
+        sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(batch_struct(example, shape)))
+        for shape in batch_shapes(rows[:, 0], rows[:, 1:], policy.modalities, policy.layout)
+    ]
+    return float(np.average(each, weights=steps))

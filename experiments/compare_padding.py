@@ -1,4 +1,4 @@
-"""What does padding cost? Fixed, exact, bucketed and planned padding, side by side on the same samples.
+"""What does padding cost? Fixed, exact, bucketed and planned padding, and packing, side by side on the same samples.
 
 Every policy trains the same model from the same parameters on the same samples, with the same seed and
 batch size. A policy is measured for its share of --max-minutes; where that ends before its epochs do,
@@ -36,10 +36,12 @@ from multimodal_pad import (
     Fixed,
     Ladder,
     LengthTable,
+    Packed,
     PaddingError,
     Planned,
     Policy,
     pad_samples,
+    plan_packing,
     plan_shapes,
 )
 from multimodal_pad.cli import exit_status
@@ -68,7 +70,14 @@ class Config:
     source: str = "synthetic"
     data_dir: str | None = None
     modalities: tuple[str, ...] | None = None
-    policies: tuple[str, ...] = ("fixed", "exact", "powers_of_two/length", "planned_8/random", "planned_8/length")
+    policies: tuple[str, ...] = (
+        "fixed",
+        "exact",
+        "powers_of_two/length",
+        "planned_8/random",
+        "planned_8/length",
+        "packed",
+    )
     samples: int | None = None
     epochs: int = 10
     batch_size: int = 32
@@ -148,7 +157,7 @@ def make_batcher(
         policy,
         batch_size=config.batch_size,
         lengths=lengths,
-        grouping=grouping,
+        grouping=policy.grouping or grouping,
         seed=config.seed,
         cost=policy.cost or model_config.cost,  # a plan for a device has it in seconds
     )
@@ -160,6 +169,9 @@ def make_policy(
     """The policy that a name stands for; :func:`plan_for_device` makes ``planned_auto``."""
     if name in POLICIES:
         return POLICIES[name](lengths)
+    if name == "packed":
+        cost = model_config.cost
+        return Packed(plan_packing(lengths, batch_size=config.batch_size, cost=cost, seed=config.seed))
     plan = plan_shapes(
         lengths,
         max_shapes=int(name.removeprefix("planned_")),
@@ -243,14 +255,18 @@ def parse_policy(spec: str) -> tuple[str, str]:
 
     >>> parse_policy("exact"), parse_policy("powers_of_two/length")
     (('exact', 'random'), ('powers_of_two', 'length'))
+    >>> parse_policy("packed")
+    ('packed', 'balanced')
     """
+    if spec == "packed":
+        return spec, "balanced"
     name, _, grouping = spec.partition("/")
     known = name in POLICIES or re.fullmatch(r"planned_(auto|[1-9]\d*)", name)
     if known and (grouping or "random") in GROUPINGS:
         return name, grouping or "random"
     raise PaddingError(
         f"got the policy {spec!r}; choose one of {[*POLICIES, 'planned_8', 'planned_auto']} (8 or any other number), "
-        "with /random (the default) or /length behind it"
+        "with /random (the default) or /length behind it, or packed"
     )
 
 
@@ -271,8 +287,8 @@ def parse_arguments(arguments: list[str]) -> tuple[Config, Path]:
         "--policies",
         nargs="+",
         metavar="POLICY",
-        help=f"of {', '.join(POLICIES)}, planned_N (at most N shapes) and planned_auto (as many as pay); each with "
-        f"/random or /length behind it (default: {' '.join(default.policies)})",
+        help=f"of {', '.join(POLICIES)}, planned_N (at most N shapes) and planned_auto (as many as pay), each with "
+        f"/random or /length behind it; packed (default: {' '.join(default.policies)})",
     )
     parser.add_argument("--samples", type=int, metavar="N", help="2000 synthetic ones, or all of a corpus")
     parser.add_argument("--epochs", type=int, metavar="N", help=f"of the run to judge (default: {default.epochs})")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +20,7 @@ from multimodal_pad.lengths.cost import BatchBudget, Cost, TransformerCost, atte
 from multimodal_pad.lengths.files import read_lengths
 from multimodal_pad.lengths.table import LengthTable
 from multimodal_pad.planning.comparison import PolicyEfficiency, ladders_within, policy_efficiency
+from multimodal_pad.planning.packing import MARGINS, plan_packing
 from multimodal_pad.planning.plan import ShapePlan
 from multimodal_pad.planning.plan_plot import check_plots, plot_plan
 from multimodal_pad.planning.planned import Planned
@@ -32,16 +35,19 @@ HELP = """Choose the batch shapes for a table of lengths: jointly over all modal
 LENGTHS has a row per sample and a column per modality, in positions (tokens, frames), 0 where the modality is
 missing: a .csv whose first line names the columns, a .npz with an array per modality, a .npy (name its columns with
 --modalities), or a flat cache of multimodal-pad convert (its split train). Prints the plan, and how fixed padding,
-powers of two and quantiles do with as many shapes."""
+powers of two and quantiles do with as many shapes. With --packed, samples lie end to end instead, and the plan is one
+capacity for each modality."""
 
 EXAMPLES = """examples:
   multimodal-pad plan lengths.csv --max-shapes 8
   multimodal-pad plan lengths.csv --max-shapes 16 --align 8 --align audio=16 --out plan.json --plot plan.png
   multimodal-pad plan lengths.npy --modalities text audio --cost transformer --d-model 512 --layers 6
   multimodal-pad plan lengths.csv --max-shapes auto --epochs 10 --compile-seconds 9 --seconds-per-cost 2e-6
+  multimodal-pad plan lengths.csv --packed --batch-size 32 --out packing.json
 
 in Python:
-  policy = Planned(ShapePlan.load("plan.json"))"""
+  policy = Planned(ShapePlan.load("plan.json"))
+  policy = Packed(PackingPlan.load("packing.json"))"""
 
 
 def add_parser(commands: Any) -> None:
@@ -56,7 +62,7 @@ def add_parser(commands: Any) -> None:
     plan.set_defaults(run=_plan)
     plan.add_argument("lengths", metavar="LENGTHS", type=Path, help="a .csv, .npy or .npz file, or a flat cache")
     plan.add_argument(
-        "--max-shapes", type=_shape_count, default=8, metavar="N", help="compile budget, or auto (default: 8)"
+        "--max-shapes", type=_shape_count, metavar="N", help="compile budget, or auto (default: 8; with --packed 1)"
     )
     plan.add_argument("--modalities", nargs="+", metavar="NAME", help="columns to plan for (default: all)")
     plan.add_argument(
@@ -67,9 +73,12 @@ def add_parser(commands: Any) -> None:
         metavar="[NAME=]N",
         help="padded lengths are multiples of N; may be repeated: --align 8 --align audio=16",
     )
-    plan.add_argument("--grouping", choices=["length", "random"], default="length", help="of the batches to come")
+    plan.add_argument("--grouping", choices=["length", "random"], help="of the batches to come (default: length)")
     plan.add_argument("--seed", type=int, default=0, metavar="N", help="of the search (default: 0)")
-    plan.add_argument("--effort", type=float, default=1, metavar="X", help="search X times as long (default: 1)")
+    plan.add_argument("--effort", type=float, metavar="X", help="search X times as long (default: 1)")
+    packed = plan.add_argument_group("packed batches")
+    packed.add_argument("--packed", action="store_true", help="lay samples end to end, in one shape or two")
+    packed.add_argument("--shares", type=int, metavar="N", help="parts of a batch, one per device or host (default: 1)")
     cost = plan.add_argument_group("cost")
     cost.add_argument(
         "--cost",
@@ -79,7 +88,7 @@ def add_parser(commands: Any) -> None:
     )
     cost.add_argument("--d-model", type=int, metavar="N", help="of the transformer (default: 40)")
     cost.add_argument("--layers", type=int, metavar="N", help="of each of its encoders (default: 4)")
-    cost.add_argument("--batch-overhead", type=float, default=0, metavar="X", help="cost of a batch beside its rows")
+    cost.add_argument("--batch-overhead", type=float, metavar="X", help="cost of a batch beside its rows")
     rows = plan.add_argument_group("rows per batch")
     rows.add_argument("--batch-size", type=int, metavar="N", help="of every shape (default: 32)")
     rows.add_argument("--batch-positions", type=float, metavar="N", help="instead: as many rows as hold N positions,")
@@ -118,28 +127,30 @@ def _plan(options: argparse.Namespace) -> None:
     _check_options(options)
     lengths = _read(options.lengths, options.modalities)
     cost = _cost(options, lengths.modalities)
-    batch_size = _batch_size(options)
     everywhere = {name: step for align, step in options.align if not align for name in lengths.modalities}
     alignment = everywhere | {name: step for name, step in options.align if name}
-    progress = Console(stderr=True)
-    with Progress(console=progress, transient=True, disable=not progress.is_terminal) as bar:
-        task = bar.add_task("planning", total=MOST_SHAPES if options.max_shapes == "auto" else options.max_shapes)
+    if options.packed:
+        _plan_packed(options, lengths, cost, alignment, console)
+        return
+    batch_size, overhead = _batch_size(options), options.batch_overhead or 0.0
+    most, grouping = 8 if options.max_shapes is None else options.max_shapes, options.grouping or "length"
+    with _bar(MOST_SHAPES if most == "auto" else most) as done:
         plan = plan_shapes(
             lengths,
-            max_shapes=options.max_shapes,
+            max_shapes=most,
             cost=cost,
             alignment=alignment,
-            grouping=options.grouping,
+            grouping=grouping,
             batch_size=batch_size,
-            batch_overhead=options.batch_overhead,
+            batch_overhead=overhead,
             run_time=_run_time(options),
             seed=options.seed,
-            effort=options.effort,
-            progress=lambda found: bar.update(task, completed=found),
+            effort=1 if options.effort is None else options.effort,
+            progress=done,
         )
-    batches: Any = {"grouping": options.grouping, "batch_size": batch_size if isinstance(batch_size, int) else 1}
+    batches: Any = {"grouping": grouping, "batch_size": batch_size if isinstance(batch_size, int) else 1}
     policies = {"planned": Planned(plan), **ladders_within(lengths, len(plan), alignment=plan.alignment, **batches)}
-    price = _price(cost, batch_size, options.batch_overhead)
+    price = _price(cost, batch_size, overhead)
     rows = {name: policy_efficiency(policy, lengths, cost, price=price, **batches) for name, policy in policies.items()}
     if options.plot is not None:
         plot_plan(plan, lengths, options.plot, {name: row for name, row in rows.items() if name != "planned"})
@@ -147,6 +158,39 @@ def _plan(options: argparse.Namespace) -> None:
         plan.save(options.out, overwrite=options.overwrite)
     console.print(str(plan), markup=False, highlight=False, soft_wrap=True)
     console.print(_comparison(plan, rows))
+    _tell_written(options, console)
+
+
+def _plan_packed(
+    options: argparse.Namespace, lengths: LengthTable, cost: Cost, alignment: dict[str, int], console: Console
+) -> None:
+    with _bar(len(MARGINS)) as done:
+        plan = plan_packing(
+            lengths,
+            batch_size=32 if options.batch_size is None else options.batch_size,
+            max_shapes=1 if options.max_shapes is None else options.max_shapes,
+            alignment=alignment or 8,
+            shares=1 if options.shares is None else options.shares,
+            cost=cost,
+            seed=options.seed,
+            progress=done,
+        )
+    if options.out is not None:
+        plan.save(options.out, overwrite=options.overwrite)
+    console.print(str(plan), markup=False, highlight=False, soft_wrap=True)
+    _tell_written(options, console)
+
+
+@contextmanager
+def _bar(total: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar on a terminal; what is given is called with how much is done."""
+    progress = Console(stderr=True)
+    with Progress(console=progress, transient=True, disable=not progress.is_terminal) as bar:
+        task = bar.add_task("planning", total=total)
+        yield lambda found: bar.update(task, completed=found)
+
+
+def _tell_written(options: argparse.Namespace, console: Console) -> None:
     for path in (options.out, options.plot):
         if path is not None:
             console.print(f"Written: {path}", markup=False, highlight=False, soft_wrap=True)
@@ -163,6 +207,15 @@ def _read(path: Path, modalities: list[str] | None) -> LengthTable:
 
 def _check_options(options: argparse.Namespace) -> None:
     """Raise where an option would be ignored or a file could not be written, before any work is done."""
+    padded = ("grouping", "effort", "batch_overhead", "batch_positions", "plot")
+    if options.packed:
+        given = [f"--{name.replace('_', '-')}" for name in padded if getattr(options, name) is not None]
+        if given:
+            raise PaddingError(f"got {', '.join(given)} with --packed; they are for padded batches")
+        if options.max_shapes == "auto":
+            raise PaddingError("got --max-shapes auto with --packed; packed batches have 1 shape, or 2")
+    elif options.shares is not None:
+        raise PaddingError("--shares is for --packed")
     auto = (options.epochs, options.compile_seconds, options.seconds_per_cost)
     if options.max_shapes == "auto" and None in auto:
         raise PaddingError("--max-shapes auto needs --epochs, --compile-seconds and --seconds-per-cost")

@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from multimodal_pad import ShapePlan, plan_shapes
+from multimodal_pad import PackingPlan, ShapePlan, plan_shapes
 from multimodal_pad.cli import main
 from multimodal_pad.lengths.cost import TransformerCost
 from multimodal_pad.sources import Synthetic
@@ -169,3 +169,28 @@ def test_json_on_disk_is_plain(lengths_csv, tmp_path):
     out = tmp_path / "plan.json"
     assert main(["plan", str(lengths_csv), "--out", str(out)]) == 0
     assert json.loads(out.read_text())["format"] == "multimodal_pad shape plan"
+
+
+def test_packed_plans(tmp_path, capsys):
+    lengths = tmp_path / "lengths.csv"
+    rows = [f"{1 + i % 7},{3 * (i % 11)}" for i in range(80)]
+    lengths.write_text("\n".join(["text,audio", *rows]))
+    out = tmp_path / "packing.json"
+    assert main(["plan", str(lengths), "--packed", "--batch-size", "8", "--shares", "2", "--out", str(out)]) == 0
+    plan = PackingPlan.load(out)
+    assert (plan.batch_size, plan.shares, len(plan)) == (8, 2, 1)
+    assert str(plan) in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--packed", "--grouping", "random"], "got --grouping with --packed; they are for padded batches"),
+        (["--packed", "--max-shapes", "auto"], "packed batches have 1 shape, or 2"),
+        (["--shares", "2"], "--shares is for --packed"),
+    ],
+)
+def test_options_of_the_other_layout_are_refused(tmp_path, capsys, options, message):
+    (tmp_path / "lengths.csv").write_text("text\n3\n5\n")
+    assert main(["plan", str(tmp_path / "lengths.csv"), *options]) == 1
+    assert message in capsys.readouterr().err
