@@ -192,5 +192,5 @@ def test_packed_plans(tmp_path, capsys):
 )
 def test_options_of_the_other_layout_are_refused(tmp_path, capsys, options, message):
     (tmp_path / "lengths.csv").write_text("text\n3\n5\n")
-    assert main(["plan", str(tmp_path / "lengths.csv"), *options]) == 1
+    assert main(["plan", str(tmp_path / "lengths.csv"), *options]) == 2
     assert message in capsys.readouterr().err
