@@ -87,9 +87,11 @@ def segment_mean(x: jax.Array, lengths: jax.Array) -> jax.Array:
     """
     lengths = jnp.asarray(lengths, jnp.int32)
     segments = segments_of(lengths, len(x))
-    # A product with a one-hot matrix was measured too: on CPU half as fast, and NaN of a sample would reach all others.
-    x = jnp.where((segments < len(lengths))[:, None], x, 0).astype(jnp.float32)
-    total = jax.ops.segment_sum(x, segments, num_segments=len(lengths), indices_are_sorted=True)
+    # The segment id of padding, B, is beyond the sums, and so dropped. A product with a one-hot matrix was measured
+    # too: on CPU it takes up to three times as long, and NaN of a sample would reach all others.
+    total = jax.ops.segment_sum(
+        x.astype(jnp.float32), segments, num_segments=len(lengths), indices_are_sorted=True, mode="drop"
+    )
     return total / jnp.maximum(lengths, 1)[:, None]
 
 

@@ -34,9 +34,9 @@ class ModalityConfig:
     """What one modality feeds the model: exactly one of the two sizes, and a kernel.
 
     Attributes:
-        feature_width: features per position, for arrays ``(B, L, F)``; for features of more
+        feature_width: features per position, for arrays ``(B, L, F)`` or packed ``(N, F)``; for features of more
             axes their product.
-        vocabulary_size: number of token ids, for arrays ``(B, L)`` of ints.
+        vocabulary_size: number of token ids, for arrays ``(B, L)`` or packed ``(N,)`` of ints.
         kernel_size: positions that the input convolution sees; odd. Features only.
 
     Raises:
@@ -77,7 +77,8 @@ class TransformerConfig:
         dtype: compute dtype, ``"float32"`` or ``"bfloat16"``; parameters, softmax statistics and
             the head stay in float32.
         attention: an implementation by name; by default the one that
-            :func:`~multimodal_pad.models.select_implementation` names; ``print(model)`` tells which.
+            :func:`~multimodal_pad.models.select_implementation` names; ``print(model)`` tells which. ``"cudnn"``
+            takes no packed batches.
         precision: of the products of float32 matrices: ``"default"``, ``"high"`` or ``"highest"``, as in
             :class:`jax.lax.Precision`; by default what JAX's ``jax_default_matmul_precision`` says. It matters where
             the device multiplies float32 in less by default: in TF32 on an NVIDIA GPU, in bfloat16 on a TPU.
@@ -160,8 +161,9 @@ class MultimodalTransformer(nnx.Module):
     head maps them to the outputs.
 
     Unlike MulT, no mask is causal, padding is masked everywhere, and the readout is a masked mean.
-    Outputs and gradients of a sample depend neither on how far it was padded, nor on what stands in
-    the padding, nor on other rows: in float32 to 1e-5, in bfloat16 to 5e-3. (On an NVIDIA GPU float32 needs
+    It takes padded and packed batches with the same parameters. Outputs and gradients of a sample depend neither on
+    the layout, nor on how far it was padded, nor on what stands in the padding, nor on other samples (in a packed
+    batch: as long as those are finite): in float32 to 1e-5, in bfloat16 to 5e-3. (On an NVIDIA GPU float32 needs
     ``precision="highest"`` for that, since JAX multiplies in TF32 there: 3e-3.) A missing modality contributes
     exactly zero and gets exactly zero gradient. Differentiate it in reverse mode (``jax.grad``, of any order);
     ``jax.jvp`` is not defined.
@@ -180,12 +182,14 @@ class MultimodalTransformer(nnx.Module):
         config: every choice of the model.
         rngs: draws the parameters, and keys for dropout where there is any.
 
-    >>> from multimodal_pad import pad_samples
+    >>> from multimodal_pad import pack_samples, pad_samples
     >>> config = TransformerConfig({"text": ModalityConfig(vocabulary_size=9)}, num_outputs=3, d_model=8)
     >>> model = MultimodalTransformer(config, rngs=nnx.Rngs(0))
     >>> model.eval()
-    >>> model(pad_samples([{"text": [1, 2]}], pad_to={"text": 3})).shape
-    (1, 3)
+    >>> padded = model(pad_samples([{"text": [1, 2]}, {"text": [3]}], pad_to={"text": 3}))
+    >>> packed = model(pack_samples([{"text": [1, 2]}, {"text": [3]}], capacity={"text": 4}))
+    >>> padded.shape, bool(jnp.allclose(padded, packed, atol=1e-5))
+    ((2, 3), True)
     """
 
     def __init__(self, config: TransformerConfig, *, rngs: nnx.Rngs) -> None:
