@@ -136,14 +136,15 @@ def _keep_within(of: np.ndarray, loads: np.ndarray, lengths: np.ndarray, capacit
     members = np.full((len(loads), size), EMPTY)
     members[of[order], np.arange(len(of)) - np.repeat(np.cumsum(counts) - counts, counts)] = order
     left: list[int] = []
-    for pack in over.tolist():
-        mine = members[pack][members[pack] != EMPTY]
+    emptiest = over[:0]
+    for number, pack in enumerate(over.tolist()):
+        if number % _LOOKED_AT == 0:  # to look for each is slow where there are many
+            fullness = (loads / capacities[0]).max(axis=1)
+            emptiest = np.argpartition(fullness, min(_LOOKED_AT, len(loads) - 1))[:_LOOKED_AT]
+        mine, others = members[pack][members[pack] != EMPTY], emptiest[emptiest != pack]
         for capacity in capacities:
-            possible = _fits(lengths[mine].max(axis=0), capacity)
-            emptiest = np.argsort((loads / capacity).max(axis=1))[:_LOOKED_AT] if possible else mine[:0]
-            emptiest = emptiest[emptiest != pack]
-            for _ in range(_CHANGES if len(emptiest) else 0):
-                if _fits(loads[pack], capacity) or not _change(members, loads, lengths, capacity, pack, emptiest):
+            for _ in range(_CHANGES if len(others) and _fits(lengths[mine].max(axis=0), capacity) else 0):
+                if _fits(loads[pack], capacity) or not _change(members, loads, lengths, capacity, pack, others):
                     break
             if _fits(loads[pack], capacity):
                 break
