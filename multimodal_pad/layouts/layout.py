@@ -130,6 +130,8 @@ class Layout(ABC):
 
     Attributes:
         name: what files and options call it.
+        splits: whether equal runs of all arrays of a batch are the batches of its shares, so that several devices of
+            one process can take them.
 
     >>> shape = BatchShape.of(4, {"text": 8})
     >>> shape.layout.name, shape.layout.positions(np.array([4]), np.array([[8]])).tolist()
@@ -139,6 +141,7 @@ class Layout(ABC):
     """
 
     name: str
+    splits: bool = True
 
     @abstractmethod
     def lay_out(

@@ -96,6 +96,7 @@ class PackedLayout(Layout):
     """
 
     name: str = "packed"
+    splits: bool = False  # where a share's samples end on the axis, no array says
 
     def lay_out(
         self,

@@ -69,10 +69,15 @@ class DataMesh:
         """This process's shard of the batches; ``name`` is what errors call them.
 
         Raises:
-            TrainingError: the devices don't divide the rows of a batch, or the batcher is a shard already, of
-                another number of processes.
+            TrainingError: the devices don't divide the rows of a batch, the batcher is a shard already, of another
+                number of processes, or its layout is for one device per process.
         """
         index, count = jax.process_index(), jax.process_count()
+        if self.mesh.size > count and not batcher.policy.layout.splits:
+            raise TrainingError(
+                f"{name}: got {batcher.policy.layout.name} batches for {self.mesh.size // count} devices of a process; "
+                "start a process for each device, or give fewer devices (devices=jax.devices()[:1])"
+            )
         try:
             batcher.check_shares(self.mesh.size)
         except PaddingError as error:

@@ -17,7 +17,7 @@ from tests.helpers.training import MeanModel, make_batcher, make_samples
 
 TWO_DEVICES = """
 import jax, optax, numpy as np
-from multimodal_pad import BucketBatcher, Fixed
+from multimodal_pad import BucketBatcher, Fixed, LengthTable, Packed, plan_packing
 from multimodal_pad.errors import TrainingError
 from multimodal_pad.training import DataMesh, fit
 from tests.helpers.pair import train
@@ -37,6 +37,13 @@ except TrainingError as error:
     assert "batcher: got batches of 5 rows for 2 shards; give a number of rows that 2 divides" in str(error)
 else:
     raise SystemExit("five rows went onto two devices")
+packed = Packed(plan_packing(LengthTable.measure(make_samples()), batch_size=4, shares=2))
+try:
+    DataMesh().share(BucketBatcher(make_samples(), packed))
+except TrainingError as error:
+    assert "batcher: got packed batches for 2 devices of a process; start a process for each device" in str(error)
+else:
+    raise SystemExit("a packed batch was cut in two")
 fit(MeanModel(), BucketBatcher(make_samples(37), Fixed({{"audio": 12}}), batch_size=6), epochs=1, loss=naive)
 batcher = BucketBatcher(make_samples(), Fixed({{"audio": 12}}), batch_size=5)
 fit(MeanModel(), batcher, epochs=1, devices=jax.devices()[1:], progress=False)
