@@ -23,7 +23,7 @@ INSTALLED = $(VENV)/installed-$(VERSION)-$(BUILD)
 
 .PHONY: help compare evidence test check format docs clean
 help:
-	@echo 'make compare [ARGS="--source meld --data-dir DIR"]  what padding costs: fixed, exact, bucketed, planned'
+	@echo 'make compare [ARGS="--source meld --data-dir DIR"]  what padding costs: fixed, exact, bucketed, planned, packed'
 	@echo 'make evidence [ARGS="--quick --data-dir DIR"]       every claim and every rival, measured: one page to read'
 	@echo 'make test    [ARGS="-k padding"]                    the tests'
 	@echo 'make check                                          format, lint, types, doctests'
