@@ -140,3 +140,11 @@ def test_what_contradicts_the_plan_names_both():
         BucketBatcher(make_samples(TABLE), policy, batch_size=16)
     with pytest.raises(PaddingError, match="for a stream, and its grouping 'balanced' must know all lengths"):
         StreamBatcher(make_samples(TABLE), policy)
+
+
+def test_grain_gives_the_same_batches():
+    grain = pytest.importorskip("multimodal_pad.grain", exc_type=ImportError)
+    batcher = make_batcher()
+    found = list(grain.BatchMapDataset(make_batcher(), epochs=2).to_iter_dataset())
+    wanted = [batch for epoch in range(2) for batch in batcher.epoch(epoch)]
+    assert_same(found, wanted)
