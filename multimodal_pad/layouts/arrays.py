@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -23,6 +23,22 @@ from multimodal_pad.lengths.samples import (
 )
 
 _ALIGNMENT = 64  # bytes: what the CPU backend of JAX asks for to take a NumPy buffer without a copy
+
+
+class LayingOut(TypedDict):
+    """Options of laying samples out.
+
+    Attributes:
+        numbers: of the samples, for errors.
+        pad_value: what stands where no sample is, for all modalities or per modality.
+        check_finite: look for NaN and inf in float features.
+        with_ids: whether the batch holds the numbers too.
+    """
+
+    numbers: Sequence[int]
+    pad_value: float | Mapping[str, float]
+    check_finite: bool
+    with_ids: bool
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
@@ -60,6 +76,29 @@ def numbers_of_batch(numbers: Sequence[int], count: int, *, with_ids: bool) -> t
     ids[: len(numbers)] = numbers
     ids[len(numbers) :] = EMPTY
     return sample_mask, ids
+
+
+def laid_out(
+    arrays: Mapping[str, list[np.ndarray]],
+    samples: Sequence[Sample],
+    count: int,
+    place: Callable[[str, list[np.ndarray], np.ndarray, Any], np.ndarray],
+    options: LayingOut,
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], np.ndarray | None, np.ndarray, np.ndarray | None]:
+    """The fields of a batch of ``count``: features, lengths, targets, sample mask and ids.
+
+    Features are what ``place(name, arrays, lengths, value)`` makes of a modality's arrays, where ``value`` is that of
+    the padding in their dtype.
+    """
+    numbers, values = options["numbers"], pad_values(options["pad_value"], tuple(arrays))
+    features, lengths = {}, {}
+    for name, column in arrays.items():
+        if options["check_finite"]:
+            check_all_finite(column, name, numbers)
+        lengths[name] = lengths_of_batch(column, count)
+        features[name] = place(name, column, lengths[name], as_dtype(values[name], column[0].dtype, name))
+    sample_mask, ids = numbers_of_batch(numbers, count, with_ids=options["with_ids"])
+    return features, lengths, stack_targets(samples, count, numbers), sample_mask, ids
 
 
 def taken_together(

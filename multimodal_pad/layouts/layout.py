@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar, Unpack
 
 import numpy as np
 
 from multimodal_pad.errors import PaddingError
+from multimodal_pad.layouts.arrays import LayingOut
 from multimodal_pad.lengths.cost import Cost
 from multimodal_pad.lengths.samples import Sample
 
@@ -149,11 +150,7 @@ class Layout(ABC):
         arrays: Mapping[str, list[np.ndarray]],
         samples: Sequence[Sample],
         shape: BatchShape,
-        *,
-        pad_value: float | Mapping[str, float] = 0,
-        check_finite: bool = False,
-        numbers: Sequence[int],
-        with_ids: bool = False,
+        **options: Unpack[LayingOut],
     ) -> Batch:
         """The batch of some samples, in fresh, 64-byte-aligned buffers that share nothing with the samples.
 
@@ -161,10 +158,7 @@ class Layout(ABC):
             arrays: of each modality one per sample, alike in feature shape and dtype.
             samples: the same samples, read for their targets.
             shape: of the batch; empty samples fill it up.
-            pad_value: what stands where no sample is, for all modalities or per modality.
-            check_finite: look for NaN and inf in float features.
-            numbers: of the samples, for errors.
-            with_ids: whether the batch holds them too.
+            options: see :class:`~multimodal_pad.layouts.arrays.LayingOut`.
 
         Raises:
             SampleError: samples that the shape does not hold, NaN or inf, a pad value that the dtype can't hold, or

@@ -4,22 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 
 from multimodal_pad.errors import PaddingError, SampleError
-from multimodal_pad.layouts.arrays import (
-    aligned_empty,
-    array_lengths,
-    as_dtype,
-    check_all_finite,
-    lengths_of_batch,
-    numbers_of_batch,
-    pad_values,
-    stack_targets,
-    taken_together,
-)
+from multimodal_pad.layouts.arrays import LayingOut, aligned_empty, array_lengths, laid_out, taken_together
 from multimodal_pad.layouts.layout import Batch, BatchShape, Layout, named_layout
 from multimodal_pad.lengths.cost import Cost
 from multimodal_pad.lengths.samples import TARGETS, Sample
@@ -103,25 +93,16 @@ class PackedLayout(Layout):
         arrays: Mapping[str, list[np.ndarray]],
         samples: Sequence[Sample],
         shape: BatchShape,
-        *,
-        pad_value: float | Mapping[str, float] = 0,
-        check_finite: bool = False,
-        numbers: Sequence[int],
-        with_ids: bool = False,
+        **options: Unpack[LayingOut],
     ) -> PackedBatch:
         """Copy the samples end to end."""
-        capacities, count = dict(shape.lengths), shape.batch_size
-        values = pad_values(pad_value, tuple(arrays))
-        features, lengths = {}, {}
-        for name, column in arrays.items():
-            if check_finite:
-                check_all_finite(column, name, numbers)
-            lengths[name] = lengths_of_batch(column, count)
-            _check_fits(lengths[name], name, capacities, numbers)
-            value = as_dtype(values[name], column[0].dtype, name)
-            features[name] = _pack(column, capacities[name], value)
-        sample_mask, ids = numbers_of_batch(numbers, count, with_ids=with_ids)
-        return PackedBatch(features, lengths, stack_targets(samples, count, numbers), sample_mask, ids)
+        capacities, numbers = dict(shape.lengths), options["numbers"]
+
+        def place(name: str, column: list[np.ndarray], lengths: np.ndarray, value: Any) -> np.ndarray:
+            _check_fits(lengths, name, capacities, numbers)
+            return _pack(column, capacities[name], value)
+
+        return PackedBatch(*laid_out(arrays, samples, shape.batch_size, place, options))
 
     def take_apart(self, batch: Batch) -> list[dict[str, Any]]:
         """Cut the axes where samples begin and end."""
