@@ -81,17 +81,17 @@ def assert_alike(config, batch, *, tolerance):
         assert np.linalg.norm(np.ravel(gradient[path] - x)) <= tolerance * norm, path
 
 
-@pytest.mark.parametrize(("count", "layers"), [(1, 1), (1, 3), (2, 1), (2, 3), (3, 1), (3, 3)])
+@pytest.mark.parametrize(("count", "layers"), [(1, 3), (2, 3), (3, 1)])
 def test_outputs_and_all_gradients_are_the_oracles(count, layers):
     assert_alike(make_config(count, layers), make_batch(count), tolerance=1e-6)
 
 
 def test_the_other_implementation_of_attention():
-    assert_alike(make_config(3, 1, attention="xla"), make_batch(3), tolerance=1e-6)
+    assert_alike(make_config(2, 1, attention="xla"), make_batch(2), tolerance=1e-6)
 
 
 def test_bfloat16():
-    assert_alike(make_config(3, 1, dtype="bfloat16"), make_batch(3), tolerance=0.05)
+    assert_alike(make_config(2, 1, dtype="bfloat16"), make_batch(2), tolerance=0.05)
 
 
 def test_another_order_of_encoders_would_be_seen():
