@@ -78,7 +78,7 @@ def add_parser(commands: Any) -> None:
     plan.add_argument("--effort", type=float, metavar="X", help="search X times as long (default: 1)")
     packed = plan.add_argument_group("packed batches")
     packed.add_argument("--packed", action="store_true", help="lay samples end to end, in one shape or two")
-    packed.add_argument("--shares", type=int, metavar="N", help="parts of a batch, one per device or host (default: 1)")
+    packed.add_argument("--shares", type=int, metavar="N", help="parts of a batch, one per process (default: 1)")
     cost = plan.add_argument_group("cost")
     cost.add_argument(
         "--cost",

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from multimodal_pad.layouts.packed import PACKED
-from multimodal_pad.lengths.cost import Cost, position_count
+from multimodal_pad.lengths.cost import Cost
 from multimodal_pad.lengths.table import LengthTable
 from multimodal_pad.planning.packing import PackingPlan
 from multimodal_pad.scheduling.balanced import BalancedGrouping
@@ -43,7 +41,7 @@ class Packed(Policy):
         return self.plan.shapes_fingerprint
 
     def round_up(self, lengths: np.ndarray) -> np.ndarray:
-        """The smallest capacity that holds each row, be it a sample or the sums of a batch."""
+        """The smallest capacity that holds each sample."""
         lengths = np.asarray(lengths)
         self.check_held(lengths, self.covers(lengths))
         holds = (lengths[:, None] <= self.plan.lengths).all(axis=2)
@@ -62,18 +60,12 @@ class Packed(Policy):
         return np.full(len(padded), self.plan.batch_size)
 
     def efficiency(self, lengths: LengthTable, cost: Cost) -> float:
-        """Real cost / that of as many full batches as the samples take."""
-        real = float(cost(lengths.values).sum())
-        batches = np.array([-(-len(lengths) // self.plan.batch_size)])
-        paid = batches * PACKED.price(self.plan.batch_sizes[:1], self.plan.lengths[:1], cost)
-        return min(1.0, real / float(paid[0])) if paid[0] else 1.0
-
-    @property
-    def plan_options(self) -> dict[str, Any]:
-        """Those of the plan."""
-        plan = self.plan
-        options = {"alignment": plan.alignment, "shares": plan.shares, "cost": plan.cost or position_count}
-        return {**options, "max_shapes": len(plan), "batch_size": plan.batch_size}
+        """Real cost / that and what is empty of as many batches, of the smallest capacity, as the samples take."""
+        real, size = float(cost(lengths.values).sum()), self.plan.batch_size
+        batches = -(-len(lengths) // size)
+        empty = np.maximum(batches * self.plan.lengths[:1] - lengths.values.sum(axis=0), 0)
+        paid = real + float(PACKED.price(np.array([batches * size]), empty, cost)[0])
+        return real / paid if paid else 1.0
 
     def why_not(self, lengths: np.ndarray) -> str:
         """Which modality is longer than its capacity."""

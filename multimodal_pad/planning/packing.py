@@ -31,7 +31,7 @@ MARGINS = (1.0, 1.0025, 1.005, 1.01, 1.02, 1.03, 1.05, 1.08, 1.12, 1.2, 1.35, 1.
 
 MOST_ABOVE = 0.15
 """Of the packs, as they are dealt: a capacity that more of them exceed is not tried, nor one that more than
-:data:`MOST_CHANGED` of an epoch do, so that an epoch of millions of samples begins within seconds."""
+:data:`MOST_CHANGED` of an epoch do, or a long epoch would begin with minutes of changes."""
 
 MOST_CHANGED = 500
 
@@ -50,7 +50,7 @@ class PackingPlan:
         modalities: names of the M columns.
         lengths: int64 ``(k, M)``: the capacity of each modality at each shape, smallest first.
         batch_size: samples of every batch.
-        shares: packs of a batch: into how many equal parts it can be shared out, over devices or hosts.
+        shares: packs of a batch: into how many equal parts it can be shared out, over processes.
         batches: float64 ``(k,)``: batches of an epoch at each shape.
         extra: batches of an epoch, at most, beyond as many as the number of samples asks for.
         efficiency: fill in cost: real cost / real cost and that of the positions that hold nothing.
@@ -193,7 +193,7 @@ def plan_packing(
     """Find how many positions of each modality hold a batch, and check it against epochs as they are dealt.
 
     Batches are of exactly ``batch_size`` samples, dealt so that their sums of lengths are alike, which lets one
-    capacity serve all of them. Several capacities are tried, from just above the mean batch on; the one that an epoch
+    capacity serve all of them. Several capacities are tried, from the mean batch on; the one that an epoch
     costs least with is taken, extra batches included. A sample that is longer than a mean batch makes batches longer
     for all; with ``max_shapes=2`` a second, longer shape takes those, where that saves 2 % of the cost.
 
@@ -202,7 +202,7 @@ def plan_packing(
         batch_size: samples of every batch, but for the last of an epoch.
         max_shapes: 1 or 2.
         alignment: capacities are multiples of it, for all modalities or per modality.
-        shares: into how many equal parts batches are to be shared out, over devices or hosts; divides ``batch_size``.
+        shares: into how many equal parts batches are to be shared out, over processes; divides ``batch_size``.
         cost: per sample, the unit of the choice; by default positions.
         seed: of the epochs that are dealt.
         progress: called with the number of capacities tried so far, of ``len(MARGINS)`` at most.
@@ -234,9 +234,8 @@ def plan_packing(
     task = _Task(lengths, batch_size // shares, np.array(list(steps.values())), cost, seed)
     best = min(_single(task, progress), key=lambda found: found.paid)
     if max_shapes == 2:
-        pairs = list(_double(task))
-        better = min(pairs, key=lambda found: found.paid, default=best)
-        best = better if better.paid < (1 - PAYS) * best.paid and len(better.capacities) == 2 else best
+        better = min(_double(task), key=lambda found: found.paid, default=best)
+        best = better if better.paid < (1 - PAYS) * best.paid else best
     names = lengths.modalities
     return PackingPlan(
         modalities=names,
@@ -244,7 +243,7 @@ def plan_packing(
         batch_size=batch_size,
         shares=shares,
         batches=best.batches * len(lengths) / task.count / shares,
-        extra=-(-best.extra // shares),
+        extra=int(np.ceil(best.extra * len(lengths) / task.count / shares)),
         efficiency=best.real_cost / best.paid if best.paid else 1.0,
         position_efficiency=_fill(names, task.real, best.batches @ best.capacities),
         unrounded_efficiency=_fill(names, task.real, best.batches @ best.exact),

@@ -11,7 +11,7 @@ from multimodal_pad.errors import PaddingError
 from multimodal_pad.lengths.cost import Cost
 from multimodal_pad.lengths.samples import EMPTY
 from multimodal_pad.lengths.table import LengthTable
-from multimodal_pad.scheduling.balancing import LEAST_SAMPLES, MOST_PACKS, deal_packs
+from multimodal_pad.scheduling.balancing import LEAST_SAMPLES, MOST_PACKS, deal_packs, members_of
 from multimodal_pad.scheduling.dealing import batch_sizes_at, shuffled
 from multimodal_pad.scheduling.policy import Deal, Grouping, Policy
 from multimodal_pad.scheduling.steps import Steps
@@ -33,7 +33,6 @@ class BalancedDeal:
 
     Attributes:
         starts: int64 ``(parts + 1,)``: the number of the first step of each part, and of the steps.
-        extra: steps beyond as many as the number of samples asks for.
     """
 
     def __init__(
@@ -54,13 +53,8 @@ class BalancedDeal:
         place[:whole] = shuffled(whole, *seeds)
         self._capacities, self._rows = capacities, size
         steps = -(-len(place) // shares)
-        self.extra = steps - -(-len(ids) // size)
-        self._ids = np.full((steps * shares, own), EMPTY)
-        of = place[packs.of]
-        first = np.argsort(of, kind="stable")
-        counts = np.bincount(of, minlength=len(place))
-        self._ids[of[first], np.arange(len(of)) - np.repeat(np.cumsum(counts) - counts, counts)] = ids[first]
-        self._ids = self._ids.reshape(steps, size)
+        members = members_of(place[packs.of], steps * shares, own)
+        self._ids = np.where(members == EMPTY, EMPTY, ids[members]).reshape(steps, size)
         loads = np.zeros((steps * shares, lengths.shape[1]), np.int64)
         loads[place] = packs.loads
         holds = (loads[:, None] <= one).all(axis=2).reshape(steps, shares, len(one)).all(axis=1)
@@ -85,7 +79,7 @@ class BalancedGrouping(Grouping):
     """Deal samples of a random order to batches of alike sums of lengths, for the packed layout.
 
     Attributes:
-        shares: into how many packs a batch is divided, one per device or host: each has as many samples of it.
+        shares: into how many packs a batch is divided, one per process: each has as many samples of it.
     """
 
     shares: int = 1

@@ -85,21 +85,26 @@ def deal_packs(
     return Packs(of, loads, extra)
 
 
+def members_of(of: np.ndarray, packs: int, size: int) -> np.ndarray:
+    """Which samples each pack has, int64 ``(packs, size)``, from the pack of each sample; EMPTY behind them.
+
+    >>> members_of(np.array([1, 0, 1]), 2, 2).tolist()
+    [[1, -1], [0, 2]]
+    """
+    order, counts = np.argsort(of, kind="stable"), np.bincount(of, minlength=packs)
+    members = np.full((packs, size), EMPTY)
+    members[of[order], np.arange(len(of)) - np.repeat(np.cumsum(counts) - counts, counts)] = order
+    return members
+
+
 def _grid(sizes: np.ndarray, order: np.ndarray, size: int, packs: int) -> np.ndarray:
     """Sample numbers ``(size, packs)``, the largest in the first row; EMPTY in the last pack, where none are left."""
+    held = np.ones((size, packs), bool)
+    held[size - (size * packs - len(order)) :, -1] = False
+    rank = np.empty(len(order), np.min_scalar_type(size))
+    rank[np.argsort(-sizes, kind="stable")] = np.repeat(np.arange(size), held.sum(axis=1))
     grid = np.full((size, packs), EMPTY)
-    holes = size * packs - len(order)
-    rows = np.full(size, packs) - (np.arange(size) >= size - holes)
-    row_of = np.repeat(np.arange(size, dtype=np.min_scalar_type(size)), rows)
-    rank = np.empty_like(row_of)
-    rank[np.argsort(-sizes, kind="stable")] = row_of
-    dealt = order[np.argsort(rank[order], kind="stable")]
-    grid[:, : packs - 1] = -2
-    if holes:
-        grid[: size - holes, packs - 1] = -2
-    else:
-        grid[:, packs - 1] = -2
-    grid[grid == -2] = dealt
+    grid[held] = order[np.argsort(rank[order], kind="stable")]
     return grid
 
 
@@ -132,9 +137,7 @@ def _keep_within(of: np.ndarray, loads: np.ndarray, lengths: np.ndarray, capacit
     over = np.flatnonzero((loads > capacities[0]).any(axis=1))
     if not len(over):
         return 0
-    order, counts = np.argsort(of, kind="stable"), np.bincount(of, minlength=len(loads))
-    members = np.full((len(loads), size), EMPTY)
-    members[of[order], np.arange(len(of)) - np.repeat(np.cumsum(counts) - counts, counts)] = order
+    members = members_of(of, len(loads), size)
     left: list[int] = []
     emptiest = over[:0]
     for number, pack in enumerate(over.tolist()):

@@ -22,6 +22,13 @@ def test_one_shape_nearly_full():
     assert plan.unrounded_efficiency == plan.position_efficiency
 
 
+def test_the_policy_keeps_of_other_lengths_what_its_batches_would():
+    plan = plan_packing(TABLE, batch_size=32, alignment=1)
+    assert Packed(plan).efficiency(TABLE, plan.cost) == pytest.approx(plan.efficiency, abs=1e-3)
+    halves = LengthTable(TABLE.modalities, TABLE.values // 2)
+    assert Packed(plan).efficiency(halves, plan.cost) == pytest.approx(plan.efficiency / 2, abs=0.02)
+
+
 def test_rounding_is_told_apart_from_what_is_dealt():
     plan = plan_packing(TABLE, batch_size=32, alignment={"text": 64})
     assert plan.lengths[0, 0] % 64 == 0
