@@ -14,7 +14,8 @@ from multimodal_pad.layouts.padded import PaddedBatch, pad_samples, unpad
 from multimodal_pad.lengths.cost import BatchBudget, TransformerCost, attention_area, position_count
 from multimodal_pad.lengths.table import LengthTable
 from multimodal_pad.planning.packed import Packed
-from multimodal_pad.planning.packing import PackingPlan, plan_packing
+from multimodal_pad.planning.packing import plan_packing
+from multimodal_pad.planning.packing_plan import PackingPlan
 from multimodal_pad.planning.plan import ShapePlan
 from multimodal_pad.planning.planned import Planned
 from multimodal_pad.planning.planner import plan_shapes

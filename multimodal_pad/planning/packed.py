@@ -7,7 +7,7 @@ import numpy as np
 from multimodal_pad.layouts.packed import PACKED
 from multimodal_pad.lengths.cost import Cost
 from multimodal_pad.lengths.table import LengthTable
-from multimodal_pad.planning.packing import PackingPlan
+from multimodal_pad.planning.packing_plan import PackingPlan
 from multimodal_pad.scheduling.balanced import BalancedGrouping
 from multimodal_pad.scheduling.policy import Policy
 

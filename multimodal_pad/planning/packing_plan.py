@@ -1,0 +1,169 @@
+"""A packing plan: how many positions of each modality hold a batch of exactly B samples, laid end to end."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from multimodal_pad.layouts.layout import Batch, BatchShape, BatchSpec, batch_shapes
+from multimodal_pad.layouts.packed import PACKED
+from multimodal_pad.lengths.cost import Cost, check_priced, cost_name
+from multimodal_pad.planning.plan import load_plan, save_plan
+from multimodal_pad.planning.plan_file import PACKING_READERS, read_fields, write_fields
+from multimodal_pad.text_table import text_table
+
+FORMAT = "multimodal_pad packing plan"
+
+
+@dataclass(frozen=True, eq=False)
+class PackingPlan:
+    """Capacities for batches of exactly B samples in the packed layout; made by :func:`plan_packing`.
+
+    Figures are means over the epochs that were dealt to find it.
+
+    Attributes:
+        modalities: names of the M columns.
+        lengths: int64 ``(k, M)``: the capacity of each modality at each shape, smallest first.
+        batch_size: samples of every batch.
+        shares: packs of a batch: into how many equal parts it can be shared out, over processes.
+        batches: float64 ``(k,)``: batches of an epoch at each shape.
+        extra: batches of an epoch, at most, beyond as many as the number of samples asks for.
+        efficiency: fill in cost: real cost / real cost and that of the positions that hold nothing.
+        position_efficiency: fill: real positions / capacity, of each modality and in ``"total"``.
+        unrounded_efficiency: what that would be without the alignment.
+        longest: positions of the longest sample of each modality.
+        alignment: of each modality; capacities are multiples of it times the shares.
+        fingerprint: of the length table that the plan was made for.
+        cost: the cost function; None where a plan was read from a file and the function is not ours.
+        cost_name: what the file calls it.
+
+    >>> from multimodal_pad import LengthTable, plan_packing
+    >>> rng = np.random.default_rng(0)
+    >>> table = LengthTable(("text", "audio"), rng.integers(1, 60, (480, 2)))
+    >>> plan = plan_packing(table, batch_size=16)
+    >>> len(plan), plan.position_efficiency["total"] > 0.97
+    (1, True)
+    """
+
+    modalities: tuple[str, ...]
+    lengths: np.ndarray
+    batch_size: int
+    shares: int
+    batches: np.ndarray
+    extra: int
+    efficiency: float
+    position_efficiency: dict[str, float]
+    unrounded_efficiency: dict[str, float]
+    longest: dict[str, int]
+    alignment: dict[str, int]
+    fingerprint: str
+    cost: Cost | None = field(default=None, repr=False)
+    cost_name: str = ""
+
+    @property
+    def batch_sizes(self) -> np.ndarray:
+        """Samples per batch of each shape, int64 ``(k,)``."""
+        return np.full(len(self.lengths), self.batch_size, np.int64)
+
+    @property
+    def batch_shapes(self) -> list[BatchShape]:
+        """What XLA compiles one program for each."""
+        return batch_shapes(self.batch_sizes, self.lengths, self.modalities, PACKED)
+
+    @property
+    def shapes_fingerprint(self) -> str:
+        """Of what the plan compiles and deals; :attr:`fingerprint` is that of the lengths."""
+        content = [self.modalities, self.lengths.tolist(), self.batch_size, self.shares]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+    def spec(self, example: Batch) -> BatchSpec:
+        """What a step is to be compiled for, with any packed batch as an example of what batches hold."""
+        return BatchSpec(self.batch_shapes, example, self.shapes_fingerprint)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __str__(self) -> str:
+        """What batches hold, how full they are, and what is left to gain."""
+        heading = [*self.modalities, "samples", "batches"]
+        rows = zip(self.lengths.tolist(), self.batches.tolist(), strict=True)
+        body = [[f"{n:,}" for n in row] + [str(self.batch_size), f"{count:,.0f}"] for row, count in rows]
+        parts = "" if self.shares == 1 else f", in {self.shares} shares"
+        extra = f"at most {self.extra} of an epoch beyond those that the samples ask for"
+        return "\n".join(
+            [
+                f"{len(self)} packed {'shape' if len(self) == 1 else 'shapes'}, batches of {self.batch_size}{parts}",
+                *text_table(heading, body),
+                f"fill: positions {_told(self.position_efficiency)}; cost {self.efficiency:.3f}",
+                f"before rounding to {_alignments(self.alignment)}: {_told(self.unrounded_efficiency)}",
+                f"left to gain: {1 - self.efficiency:.1%} of the cost",
+                *([f"extra batches: {extra}"] if self.extra else []),
+                *_tell_longest(self),
+            ]
+        )
+
+    def to_json(self) -> str:
+        """The plan as JSON, with a format version; :meth:`from_json` reads it."""
+        fields = {name: getattr(self, "lengths" if name == "shapes" else name) for name in PACKING_READERS}
+        return write_fields(fields, self.cost, self.cost_name, FORMAT)
+
+    @classmethod
+    def from_json(cls, text: str | bytes, cost: Cost | None = None) -> PackingPlan:
+        """The plan that :meth:`to_json` wrote.
+
+        Args:
+            text: the JSON.
+            cost: the cost function, where it is one of your own, which a file cannot hold.
+
+        Raises:
+            PlanError: not JSON, not a packing plan, of another version, or with a field that is missing or makes no
+                sense; the field is named.
+            PaddingError: a cost of other modalities than the plan's.
+        """
+        fields = read_fields(text, PACKING_READERS, FORMAT)
+        if cost is not None:
+            check_priced(cost, fields["modalities"])
+            fields["cost"], fields["cost_name"] = cost, cost_name(cost)
+        return cls(lengths=fields.pop("shapes"), **fields)
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Write :meth:`to_json` to a file, aside first, so that the file is there whole or not at all.
+
+        Raises:
+            FileExistsError: the file is there and ``overwrite`` is not given.
+        """
+        save_plan(path, self.to_json(), overwrite=overwrite)
+
+    @classmethod
+    def load(cls, path: str | Path, cost: Cost | None = None) -> PackingPlan:
+        """:meth:`from_json` of a file.
+
+        Raises:
+            PlanError: as :meth:`from_json`, with the file's name.
+        """
+        return load_plan(path, lambda text: cls.from_json(text, cost))
+
+
+def _told(shares: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {share:.3f}" for name, share in shares.items())
+
+
+def _alignments(alignment: Mapping[str, int]) -> str:
+    steps = set(alignment.values())
+    return str(steps.pop()) if len(steps) == 1 else ", ".join(f"{name} {n}" for name, n in alignment.items())
+
+
+def _tell_longest(plan: PackingPlan) -> Iterator[str]:
+    """Of the modalities whose longest sample is longer than a mean batch."""
+    for name, capacity in zip(plan.modalities, plan.lengths[0].tolist(), strict=True):
+        mean = capacity * plan.position_efficiency[name] / plan.shares
+        if plan.longest[name] > 1.05 * mean:
+            yield (
+                f"the longest {name} of {plan.longest[name]:,} positions is {plan.longest[name] / max(mean, 1):.1f} "
+                "times what a mean batch has"
+            )
