@@ -23,7 +23,7 @@ MOST_ABOVE = 0.15
 """Of the packs, as they are dealt: a capacity that more of them exceed is not tried, nor one that more than
 :data:`MOST_CHANGED` of an epoch do, or a long epoch would begin with minutes of changes."""
 
-MOST_CHANGED = 500
+MOST_CHANGED = 200
 
 EPOCHS = 2  # that are dealt at each of them
 MOST_SAMPLES = 50_000  # of a longer table, that are looked at

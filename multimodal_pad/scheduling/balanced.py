@@ -11,7 +11,7 @@ from multimodal_pad.errors import PaddingError
 from multimodal_pad.lengths.cost import Cost
 from multimodal_pad.lengths.samples import EMPTY
 from multimodal_pad.lengths.table import LengthTable
-from multimodal_pad.scheduling.balancing import LEAST_SAMPLES, MOST_PACKS, deal_packs, members_of
+from multimodal_pad.scheduling.balancing import LEAST_SAMPLES, MOST_PACKS, deal_packs
 from multimodal_pad.scheduling.dealing import batch_sizes_at, shuffled
 from multimodal_pad.scheduling.policy import Deal, Grouping, Policy
 from multimodal_pad.scheduling.steps import Steps
@@ -49,14 +49,15 @@ class BalancedDeal:
         one, own = capacities // shares, size // shares
         packs = deal_packs(lengths, np.arange(len(ids)), own, window=window, capacities=one)
         whole = len(packs.loads) - packs.extra - (len(ids) % own > 0)  # those before the short one
-        place = np.arange(len(packs.loads))
-        place[:whole] = shuffled(whole, *seeds)
+        order = np.arange(len(packs.loads))
+        order[:whole] = shuffled(whole, *seeds)
         self._capacities, self._rows = capacities, size
-        steps = -(-len(place) // shares)
-        members = members_of(place[packs.of], steps * shares, own)
+        steps = -(-len(order) // shares)
+        members = np.full((steps * shares, own), EMPTY)
+        members[: len(order)] = packs.members[order]
         self._ids = np.where(members == EMPTY, EMPTY, ids[members]).reshape(steps, size)
         loads = np.zeros((steps * shares, lengths.shape[1]), np.int64)
-        loads[place] = packs.loads
+        loads[: len(order)] = packs.loads[order]
         holds = (loads[:, None] <= one).all(axis=2).reshape(steps, shares, len(one)).all(axis=1)
         self._shape_of = holds.argmax(axis=1)
         self.starts = np.append(np.arange(0, steps, _PART), steps)

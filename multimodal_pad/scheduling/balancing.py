@@ -9,6 +9,8 @@ not fit makes packs of its own, at the end.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +23,8 @@ there are. Smaller packs have windows of as many samples."""
 
 LEAST_SAMPLES = 2048  # of a window
 
+_TOGETHER = 2**14  # packs that are dealt to at once: their loads stay in the cache
+_THREADS = 2
 _CHANGES = 16  # swaps that a pack above its capacity may take before what is too much leaves it
 _LOOKED_AT = 64  # packs that it may swap with: those with most room
 
@@ -30,12 +34,13 @@ class Packs:
     """The packs of an epoch.
 
     Attributes:
-        of: int64 ``(n,)``: the pack of each sample, in the order in which they were given.
+        members: int64 ``(packs, size)``: the samples of each, by their place in the lengths; EMPTY where there are
+            fewer.
         loads: int64 ``(packs, M)``: sums of lengths.
         extra: packs beyond as many as the number of samples asks for; they come last.
     """
 
-    of: np.ndarray
+    members: np.ndarray
     loads: np.ndarray
     extra: int
 
@@ -63,81 +68,100 @@ def deal_packs(
     >>> packs.loads.ravel().tolist(), packs.extra
     ([10, 10, 10], 0)
     """
-    count, total = len(lengths), -(-len(lengths) // size)
+    total = -(-len(lengths) // size)
     scale = np.maximum(lengths.mean(axis=0) * size if capacities is None else capacities[0], 1e-9)
-    shares = np.asarray(lengths / scale, np.float32)
-    grid = _grid(shares.max(axis=1), order, size, total)
-    edges = np.linspace(0, total, max(1, round(total / window)) + 1).round().astype(np.int64)
-    of = np.empty(count, np.int64)
-    widths = np.diff(edges)
-    for width in np.unique(widths).tolist():
-        firsts = edges[:-1][widths == width]
-        ids = grid[:, firsts[:, None] + np.arange(width)].swapaxes(0, 1).reshape(len(firsts), -1)
-        sizes = np.where(ids == EMPTY, -1, shares.max(axis=1)[ids])
-        ids = np.take_along_axis(ids, np.argsort(-sizes, axis=1, kind="stable"), axis=1)
-        bins = _balance(shares, ids, size, width)
-        real = ids != EMPTY
-        of[ids[real]] = (firsts[:, None] + bins)[real]
-    loads = np.stack([np.bincount(of, column, total) for column in lengths.T], axis=1).astype(np.int64)
-    extra = 0 if capacities is None else _keep_within(of, loads, lengths, capacities, size)
-    if extra:
-        loads = np.stack([np.bincount(of, column, total + extra) for column in lengths.T], axis=1).astype(np.int64)
-    return Packs(of, loads, extra)
+    shares = [np.asarray(column / one, np.float32) for column, one in zip(lengths.T, scale, strict=True)]
+    keys = _descending(np.maximum.reduce(shares))
+    grid = _grid(keys, order, size, total)
+    members = np.full((total, size), EMPTY)
+
+    def balance(packs: np.ndarray) -> None:
+        ids = grid[packs].reshape(len(packs), -1)
+        largest_first = np.argsort(np.where(ids == EMPTY, _LEAST, keys[ids]), axis=1, kind="stable")
+        members[packs] = _balance(shares, np.take_along_axis(ids, largest_first, axis=1), size)
+
+    windows = _windows(total, window, max(1, _TOGETHER // window), short=total * size > len(lengths))
+    with ThreadPoolExecutor(_THREADS) as threads:  # NumPy lets go of Python's lock
+        list(threads.map(balance, windows))
+    loads = _loads(lengths, members)
+    if capacities is None:
+        return Packs(members, loads, 0)
+    more = _keep_within(members, loads, lengths, capacities)
+    return Packs(np.concatenate([members, more]), np.concatenate([loads, _loads(lengths, more)]), len(more))
 
 
-def members_of(of: np.ndarray, packs: int, size: int) -> np.ndarray:
-    """Which samples each pack has, int64 ``(packs, size)``, from the pack of each sample; EMPTY behind them.
-
-    >>> members_of(np.array([1, 0, 1]), 2, 2).tolist()
-    [[1, -1], [0, 2]]
-    """
-    order, counts = np.argsort(of, kind="stable"), np.bincount(of, minlength=packs)
-    members = np.full((packs, size), EMPTY)
-    members[of[order], np.arange(len(of)) - np.repeat(np.cumsum(counts) - counts, counts)] = order
-    return members
+_LEAST = np.iinfo(np.uint16).max
 
 
-def _grid(sizes: np.ndarray, order: np.ndarray, size: int, packs: int) -> np.ndarray:
-    """Sample numbers ``(size, packs)``, the largest in the first row; EMPTY in the last pack, where none are left."""
+def _descending(sizes: np.ndarray) -> np.ndarray:
+    """Sort keys of numbers from 0 on, the largest first, uint16, which NumPy sorts by radix: 7 bits of precision."""
+    return _LEAST - 1 - (sizes.view(np.uint32) >> 16).astype(np.uint16)
+
+
+def _grid(keys: np.ndarray, order: np.ndarray, size: int, packs: int) -> np.ndarray:
+    """Sample numbers ``(packs, size)``, the largest first; EMPTY in the last pack, where none are left."""
     held = np.ones((size, packs), bool)
     held[size - (size * packs - len(order)) :, -1] = False
     rank = np.empty(len(order), np.min_scalar_type(size))
-    rank[np.argsort(-sizes, kind="stable")] = np.repeat(np.arange(size), held.sum(axis=1))
+    rank[np.argsort(keys, kind="stable")] = np.repeat(np.arange(size, dtype=rank.dtype), held.sum(axis=1))
     grid = np.full((size, packs), EMPTY)
     grid[held] = order[np.argsort(rank[order], kind="stable")]
-    return grid
+    return grid.T
 
 
-def _balance(shares: np.ndarray, ids: np.ndarray, size: int, width: int) -> np.ndarray:
-    """The pack ``(windows, n)`` of each sample of each window, within its window; ``ids`` are in the order dealt."""
-    windows = np.arange(len(ids))
-    holes = (ids == EMPTY).sum(axis=1)
-    room = np.full((len(ids), width), size)
-    room[:, -1] -= holes  # the last pack of all is the one that is short
-    loads = np.zeros((shares.shape[1], len(ids), width), np.float32)
-    loads[:, :, -1] = holes / size  # and is as full as it should be sooner
-    closed = np.where(room > 0, 0, np.inf).astype(np.float32)
-    bins = np.zeros(ids.shape, np.int64)
-    for i in range(ids.shape[1]):
-        real = ids[:, i] != EMPTY
-        share = np.where(real[:, None], shares[ids[:, i]], 0).T
-        full = closed + loads[0] + share[0][:, None]
-        for load, more in zip(loads[1:], share[1:], strict=True):
-            np.maximum(full, load + more[:, None], out=full, where=closed == 0)
+def _windows(total: int, window: int, together: int, *, short: bool) -> Iterator[np.ndarray]:
+    """Packs ``(windows, width)`` of windows as equal as can be, many at once; the last one alone if it is short."""
+    edges = np.linspace(0, total, max(1, round(total / window)) + 1).round().astype(np.int64)
+    firsts, widths = edges[:-1], np.diff(edges)
+    alone = len(firsts) - short
+    for width in np.unique(widths[:alone]).tolist():
+        alike = firsts[:alone][widths[:alone] == width]
+        for i in range(0, len(alike), together):
+            yield alike[i : i + together, None] + np.arange(width)
+    if short:
+        yield firsts[-1:, None] + np.arange(widths[-1])
+
+
+def _balance(shares: Sequence[np.ndarray], ids: np.ndarray, size: int) -> np.ndarray:
+    """The members ``(windows, width, size)`` of packs from samples ``(windows, n)``, the largest first."""
+    windows, width = np.arange(len(ids)), ids.shape[1] // size
+    holes = int((ids[0] == EMPTY).sum())  # of the last pack of all, whose window is alone
+    ids = ids[:, : ids.shape[1] - holes]
+    members = np.full((len(windows), width, size), EMPTY)
+    loads = np.zeros((len(shares), len(windows), width), np.float32)
+    taken = np.zeros((len(windows), width), np.int64)
+    taken[:, -1] = holes
+    loads[:, :, -1] = holes / size  # as full as it should be sooner
+    loads[0][taken == size] = np.inf
+    full, more = np.empty_like(loads[0]), np.empty_like(loads[0])
+    for some in ids.T:
+        each = [share[some] for share in shares]
+        np.add(loads[0], each[0][:, None], out=full)
+        for load, share in zip(loads[1:], each[1:], strict=True):
+            np.maximum(full, np.add(load, share[:, None], out=more), out=full)
         best = full.argmin(axis=1)
-        bins[:, i] = best
-        loads[:, windows, best] += share
-        room[windows, best] -= real
-        closed[windows, best] = np.where(room[windows, best] > 0, 0, np.inf)
-    return bins
+        members[windows, best, taken[windows, best]] = some
+        taken[windows, best] += 1
+        for load, share in zip(loads, each, strict=True):
+            load[windows, best] += share
+        closed = taken[windows, best] == size
+        loads[0, windows[closed], best[closed]] = np.inf
+    if holes:
+        members[0, -1] = np.roll(members[0, -1], -holes)
+    return members
 
 
-def _keep_within(of: np.ndarray, loads: np.ndarray, lengths: np.ndarray, capacities: np.ndarray, size: int) -> int:
-    """Change samples until no pack exceeds its capacity; gives the number of packs that this took. Works in place."""
+def _loads(lengths: np.ndarray, members: np.ndarray) -> np.ndarray:
+    """Sums of lengths ``(packs, M)``."""
+    loads = np.stack([column[members].sum(axis=1) for column in lengths.T], axis=1)
+    short = (members == EMPTY).any(axis=1)
+    loads[short] = np.where(members[short, :, None] == EMPTY, 0, lengths[members[short]]).sum(axis=1)
+    return loads
+
+
+def _keep_within(members: np.ndarray, loads: np.ndarray, lengths: np.ndarray, capacities: np.ndarray) -> np.ndarray:
+    """Change samples, in place, until no pack exceeds its capacity; gives the packs that this took, as members."""
     over = np.flatnonzero((loads > capacities[0]).any(axis=1))
-    if not len(over):
-        return 0
-    members = members_of(of, len(loads), size)
     left: list[int] = []
     emptiest = over[:0]
     for number, pack in enumerate(over.tolist()):
@@ -157,9 +181,7 @@ def _keep_within(of: np.ndarray, loads: np.ndarray, lengths: np.ndarray, capacit
             left.append(int(members[pack, place]))
             loads[pack] -= lengths[left[-1]]
             members[pack, place] = EMPTY
-    packs, places = np.nonzero(members != EMPTY)
-    of[members[packs, places]] = packs
-    return _first_fit(of, left, lengths, capacities[-1], size, len(loads))
+    return _first_fit(left, lengths, capacities[-1], members.shape[1])
 
 
 def _change(
@@ -167,32 +189,35 @@ def _change(
 ) -> bool:
     """Swap a sample of a pack for one of other packs, so that it exceeds its capacity least; says whether one did."""
     mine, theirs = members[pack], members[others].ravel()
-    gain = lengths[theirs][None] - lengths[mine][:, None]  # what the pack gets, and the other one loses
-    held = (np.repeat(loads[others], members.shape[1], axis=0)[None] - gain <= capacity).all(axis=2)
-    held &= (mine != EMPTY)[:, None] & (theirs != EMPTY)[None]
-    excess = np.where(held, (np.maximum(loads[pack] + gain - capacity, 0) / capacity).sum(axis=2), np.inf)
+    room = np.repeat(capacity - loads[others], members.shape[1], axis=0)
+    held = (mine != EMPTY)[:, None] & (theirs != EMPTY)[None]
+    excess = np.zeros(held.shape)
+    for column, limit, load, free in zip(lengths.T, capacity, loads[pack], room.T, strict=True):
+        gain = column[theirs][None] - column[mine][:, None]  # what the pack gets, and the other one loses
+        held &= gain >= -free
+        excess += np.maximum(gain + (load - limit), 0) / limit
+    excess[~held] = np.inf
     a, b = np.unravel_index(int(excess.argmin()), excess.shape)
     if excess[a, b] >= (np.maximum(loads[pack] - capacity, 0) / capacity).sum():
         return False
     other, place = others[b // members.shape[1]], b % members.shape[1]
-    loads[other] -= gain[a, b]
-    loads[pack] += gain[a, b]
+    gain = lengths[theirs[b]] - lengths[mine[a]]
+    loads[other] -= gain
+    loads[pack] += gain
     members[pack, a], members[other, place] = theirs[b], mine[a]
     return True
 
 
-def _first_fit(
-    of: np.ndarray, left: list[int], lengths: np.ndarray, capacity: np.ndarray, size: int, packs: int
-) -> int:
-    """Packs of what is left, the largest first, each into the first that holds it; gives their number."""
-    made: list[tuple[np.ndarray, int]] = []
+def _first_fit(left: list[int], lengths: np.ndarray, capacity: np.ndarray, size: int) -> np.ndarray:
+    """Packs of what is left, the largest first, each into the first that holds it: members ``(packs, size)``."""
+    made: list[list[int]] = []
     for sample in sorted(left, key=lambda i: -(lengths[i] / capacity).max()):
-        fits = (n for n, (load, count) in enumerate(made) if count < size and _fits(load + lengths[sample], capacity))
-        number = next(fits, len(made))
-        load, count = made[number] if number < len(made) else (np.zeros_like(lengths[sample]), 0)
-        made[number : number + 1] = [(load + lengths[sample], count + 1)]
-        of[sample] = packs + number
-    return len(made)
+        together = (some for some in made if len(some) < size and _fits(lengths[[*some, sample]].sum(axis=0), capacity))
+        some = next(together, None)
+        if some is None:
+            made.append(some := [])
+        some.append(sample)
+    return np.array([some + [EMPTY] * (size - len(some)) for some in made], np.int64).reshape(-1, size)
 
 
 def _fits(load: np.ndarray, capacity: np.ndarray) -> bool:
