@@ -105,7 +105,7 @@ def test_nan_is_found_and_named():
 def test_a_share_is_a_part_of_samples_and_capacity():
     shape = BatchShape.of(8, {"text": 64, "audio": 96}, "packed")
     assert str(PACKED.share(shape, 4)) == "2 packed in (audio 24, text 16)"
-    with pytest.raises(PaddingError, match="got a batch of 8 samples to share out over 3; plan with shares=3"):
+    with pytest.raises(PaddingError, match="got a batch of 8 samples to share out over 3; plan with plan_packing"):
         PACKED.share(shape, 3)
     with pytest.raises(PaddingError, match="got 'text' has 60 positions"):
         PACKED.share(BatchShape.of(8, {"text": 60}, "packed"), 8)

@@ -148,7 +148,7 @@ def test_the_death_of_one_process_ends_the_other(pair):
 
 
 def test_a_shard_that_is_not_this_processes_is_refused():
-    with pytest.raises(TrainingError, match=r"got shard 1 of 2 in process 0 of 1; give the whole batcher"):
+    with pytest.raises(TrainingError, match=r"got shard 1 of 2 with devices=1, in process 0 of 1 with 1 devices; give"):
         DataMesh(jax.devices()[:1]).share(make_batcher(make_samples()).shard(1, 2))
 
 
