@@ -33,6 +33,22 @@ def policies(draw: st.DrawFn, table: LengthTable, batch_size: int = 32, grouping
     )
 
 
+@st.composite
+def uneven_lengths(draw: st.DrawFn) -> np.ndarray:
+    """``(n, M)`` of 1 to 300 samples and 1 to 4 modalities: equal, heavy-tailed, mostly missing or ordinary."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    count, columns = draw(st.integers(1, 300)), draw(st.integers(1, 4))
+    kind = draw(st.sampled_from(["equal", "uniform", "heavy", "missing"]))
+    if kind == "equal":
+        return np.full((count, columns), draw(st.integers(0, 9)))
+    if kind == "heavy":
+        return np.exp(1.5 * rng.standard_normal((count, columns))).astype(int)
+    lengths = rng.integers(0, 60, (count, columns))
+    if kind == "missing":
+        lengths[rng.random(lengths.shape) < 0.7] = 0
+    return lengths
+
+
 def make_samples(table: LengthTable, seed: int = 0) -> list[dict[str, Any]]:
     """Samples with the lengths of the table; each sample's number is in its targets."""
     rng = np.random.default_rng(seed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -39,13 +39,16 @@ class Assembly:
         self._options = {"pad_value": pad_value, "check_finite": check_finite, "with_ids": with_ids}
         self._alike = AlikeSamples()
 
-    def make(self, ids: list[int], shape: BatchShape, *, empty: bool = False) -> BatchOfLayout:
+    def make(
+        self, ids: list[int], shape: BatchShape, *, empty: bool = False, share_sizes: Sequence[int] | None = None
+    ) -> BatchOfLayout:
         """The batch of these samples.
 
         Args:
             ids: sample numbers, at least one.
             shape: of the batch, which empty samples fill up.
             empty: whether all of them are; the sample only says what arrays there are.
+            share_sizes: how many of them each share of the batch has; None where it is not shared out.
 
         Raises:
             SampleError: a sample that does not fit the others, or is not as long as the length table says.
@@ -61,7 +64,7 @@ class Assembly:
             elif self._limits is not None:
                 limits = self._limits.values[ids, column].tolist()
                 arrays[name] = [array[:limit] for array, limit in zip(found, limits, strict=True)]
-        batch = shape.layout.lay_out(arrays, samples, shape, numbers=ids, **self._options)
+        batch = shape.layout.lay_out(arrays, samples, shape, numbers=ids, share_sizes=share_sizes, **self._options)
         if empty:
             batch.sample_mask[:] = False
             if batch.targets is not None:

@@ -18,11 +18,7 @@ from multimodal_pad.layouts.layout import BatchOfLayout, BatchShape, BatchSpec, 
 from multimodal_pad.lengths.cost import Cost
 from multimodal_pad.lengths.samples import EMPTY, Source, check_whole
 from multimodal_pad.lengths.table import LengthTable
-from multimodal_pad.scheduling.checks import (
-    LongSamples,
-    choose_batch_size,
-    choose_cost,
-)
+from multimodal_pad.scheduling.checks import LongSamples, choose_batch_size, choose_cost
 from multimodal_pad.scheduling.dealing import policy_shapes, sorted_shapes
 from multimodal_pad.scheduling.groupings import choose_grouping
 from multimodal_pad.scheduling.policy import Grouping, Policy
@@ -118,7 +114,7 @@ class BucketBatcher:
         self._covered = cover(table.select(policy.modalities), policy, long_samples)
         self.lengths = self._covered.table
         self.long_samples: LongSamples = long_samples
-        self.shard_index, self.shard_count = 0, 1
+        self.shard_index, self.shard_count, self.devices = 0, 1, 1
         self._assembly = Assembly(source, self._covered, pad_value, check_finite, with_ids=with_ids)
         self._schedules: Schedules | None = None
         self._made: dict[int, Schedule] = {}
@@ -152,16 +148,16 @@ class BucketBatcher:
                 self._made = {**newest, epoch: self._schedules.epoch(epoch)}
             return self._made[epoch]
 
-    def shard(self, index: int, count: int) -> BucketBatcher:
+    def shard(self, index: int, count: int, *, devices: int = 1) -> BucketBatcher:
         """The same run for one of ``count`` hosts: its share of the rows of every batch.
 
         All shards have the same shapes in the same order and as many steps, and shard ``index`` has run number
         ``index`` of as many equal runs of a batch's rows. So the rows of all shards together, in order, are the batch
         that one host would have, whatever the count. :meth:`schedule`, :meth:`forecast` and :meth:`batch_shapes` go on
-        to speak of whole batches.
+        to speak of whole batches. With several ``devices`` of the host, an equal run of all arrays is what each takes.
 
         Raises:
-            PaddingError: an index that is not below the count, a count that does not divide the rows of every batch,
+            PaddingError: an index that is not below the count, a number of devices that does not divide every batch,
                 or a batcher that is a shard already.
 
         >>> from multimodal_pad import Fixed
@@ -172,22 +168,24 @@ class BucketBatcher:
         """
         check_whole("shard_count", count, 1)
         check_whole("shard_index", index, 0)
-        if self.shard_count > 1:
+        check_whole("devices", devices, 1)
+        if self.shard_count * self.devices > 1:
             raise PaddingError(
-                f"got shard {self.shard_index} of {self.shard_count}, which is not shared out again; take the shard of "
-                "the whole batcher"
+                f"got shard {self.shard_index} of {self.shard_count} with devices={self.devices}, which is not shared "
+                "out again; take the shard of the whole batcher"
             )
         if index >= count:
             raise PaddingError(f"got shard_index={index} of shard_count={count}; the index goes from 0 to {count - 1}")
-        self.check_shares(count)
+        self.check_shares(count * devices)
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
-        other.shard_index, other.shard_count = index, count
+        other.shard_index, other.shard_count, other.devices = index, count, devices
         other._stats, other._counted = other._new_stats(), self._position.step
         return other
 
     def check_shares(self, count: int) -> None:
         """Raise a PaddingError unless every batch can be shared out evenly over so many."""
+        self.grouping.check_shares(count)
         for shape in self._known_shapes():
             self.policy.layout.share(shape, count)
 
@@ -313,13 +311,17 @@ class BucketBatcher:
     def example(self) -> BatchOfLayout:
         """A batch of one sample: what a step is warmed up with, for its feature widths, dtypes and targets.
 
+        Of a shard it is one of all shards, for all devices, as the shapes are.
+
         Raises:
             PaddingError: every sample was dropped.
         """
         if not self._covered.keep.any():
             self.schedule(0)  # says so
         index = int(np.argmax(self._covered.keep))
-        return self._assembly.make([index], self._shape(1, np.maximum(self.lengths.values[index], 1)))
+        count, shape = self.shard_count * self.devices, self._shape(1, np.maximum(self.lengths.values[index], 1))
+        sizes = [1] + [0] * (count - 1) if count > 1 else None
+        return self._assembly.make([index], self.policy.layout.joined(shape, count), share_sizes=sizes)
 
     def epoch(self, epoch: int) -> Iterator[BatchOfLayout]:
         """The batches of an epoch, in the order of its schedule; after :meth:`restore`, those that are left of it.
@@ -356,11 +358,12 @@ class BucketBatcher:
         """This shard's rows of one step."""
         rows = step.shard(self.shard_index, self.shard_count).ids
         real = rows[rows != EMPTY].tolist()
-        shape = self._shape(len(step.ids), step.lengths[0])
-        if self.shard_count > 1:
+        shape, sizes = self._shape(len(step.ids), step.lengths[0]), None
+        if self.shard_count * self.devices > 1:
             shape = self.policy.layout.share(shape, self.shard_count)
+            sizes = (rows.reshape(self.devices, -1) != EMPTY).sum(axis=1).tolist()
         # Where all of this shard's rows only fill up, a sample of another shard says what arrays they are.
-        return self._assembly.make(real or step.ids[:1].tolist(), shape, empty=not real)
+        return self._assembly.make(real or step.ids[:1].tolist(), shape, empty=not real, share_sizes=sizes)
 
     def _shape(self, batch_size: int, lengths: np.ndarray) -> BatchShape:
         names = self.policy.modalities

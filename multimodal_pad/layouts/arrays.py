@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 
@@ -33,12 +33,15 @@ class LayingOut(TypedDict):
         pad_value: what stands where no sample is, for all modalities or per modality.
         check_finite: look for NaN and inf in float features.
         with_ids: whether the batch holds the numbers too.
+        share_sizes: how many of the samples each share of the batch has, one share after the other; by default, and
+            where it is None, the batch is not shared out.
     """
 
     numbers: Sequence[int]
     pad_value: float | Mapping[str, float]
     check_finite: bool
     with_ids: bool
+    share_sizes: NotRequired[Sequence[int] | None]
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:

@@ -131,8 +131,6 @@ class Layout(ABC):
 
     Attributes:
         name: what files and options call it.
-        splits: whether equal runs of all arrays of a batch are the batches of its shares, so that several devices of
-            one process can take them.
 
     >>> shape = BatchShape.of(4, {"text": 8})
     >>> shape.layout.name, shape.layout.positions(np.array([4]), np.array([[8]])).tolist()
@@ -142,7 +140,6 @@ class Layout(ABC):
     """
 
     name: str
-    splits: bool = True
 
     @abstractmethod
     def lay_out(
@@ -158,7 +155,8 @@ class Layout(ABC):
             arrays: of each modality one per sample, alike in feature shape and dtype.
             samples: the same samples, read for their targets.
             shape: of the batch; empty samples fill it up.
-            options: see :class:`~multimodal_pad.layouts.arrays.LayingOut`.
+            options: see :class:`~multimodal_pad.layouts.arrays.LayingOut`. With ``share_sizes``, equal runs of all
+                arrays are batches of the shares.
 
         Raises:
             SampleError: samples that the shape does not hold, NaN or inf, a pad value that the dtype can't hold, or
@@ -172,6 +170,10 @@ class Layout(ABC):
     @abstractmethod
     def struct(self, example: Batch, shape: BatchShape, like: Callable[..., Any]) -> Any:
         """A batch at another shape, whose arrays are ``like(array, *front)``: as the array, with these first axes."""
+
+    def check_alone(self, batch: BatchOfLayout) -> None:
+        """Raise a PaddingError where a batch is laid out for several devices, and so is no input of one model."""
+        del batch  # a run of rows is what each device takes, and one takes all of them as well
 
     @abstractmethod
     def full_lengths(self, shape: BatchShape) -> dict[str, np.ndarray]:
@@ -207,6 +209,10 @@ class Layout(ABC):
         Raises:
             PaddingError: the batch can't be shared out so.
         """
+
+    def joined(self, shape: BatchShape, count: int) -> BatchShape:
+        """The shape of a batch of which this is one of ``count`` equal shares."""
+        return shape._replace(batch_size=count * shape.batch_size)
 
     @abstractmethod
     def describe(self, shape: BatchShape) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 
 from multimodal_pad.errors import PaddingError, SampleError
 from multimodal_pad.layouts.arrays import LayingOut, aligned_empty, array_lengths, laid_out, taken_together
-from multimodal_pad.layouts.layout import Batch, BatchShape, Layout, named_layout
+from multimodal_pad.layouts.layout import Batch, BatchOfLayout, BatchShape, Layout, named_layout
 from multimodal_pad.lengths.cost import Cost
 from multimodal_pad.lengths.samples import TARGETS, Sample
 
@@ -27,6 +28,10 @@ class PackedBatch(NamedTuple):
         sample_mask: ``(B,)`` bool; False = an empty sample that only fills up the batch.
         ids: int32 ``(B,)``: the numbers of the samples, -1 where one only fills up; None where they were not
             asked for.
+        share_sizes: int32 ``(S,)``: the real samples of each of S shares, one per device, of a batch that is shared
+            out: share s has the samples from ``s B / S`` and the positions from ``s N_m / S``, and padding of its own.
+            So equal runs of all arrays are packed batches themselves, one on each device under ``jax.shard_map``.
+            None where the batch is not shared out.
 
     >>> batch = pack_samples([{"text": [5, 6, 7]}, {"text": [8]}], capacity={"text": 6})
     >>> batch.features["text"].tolist(), batch.lengths["text"].tolist(), batch.starts["text"].tolist()
@@ -40,26 +45,32 @@ class PackedBatch(NamedTuple):
     targets: np.ndarray | None
     sample_mask: np.ndarray
     ids: np.ndarray | None = None
+    share_sizes: np.ndarray | None = None
+
+    @property
+    def shares(self) -> int:
+        """S, into how many shares it is laid out: 1 unless it is for several devices. Known when it is traced."""
+        return 1 if self.share_sizes is None else len(self.share_sizes)
 
     @property
     def starts(self) -> dict[str, np.ndarray]:
         """``{m: (B,)}`` int32: the first position of each sample, in NumPy or inside of a jitted function."""
-        return {name: starts_of(x) for name, x in self.lengths.items()}
+        return {name: starts_of(x, len(self.features[name]), self.shares) for name, x in self.lengths.items()}
 
     @property
     def segment_ids(self) -> dict[str, np.ndarray]:
         """``{m: (N_m,)}`` int32: the sample of each position, by its place in the batch; B at padding."""
-        return {name: segments_of(x, len(self.features[name])) for name, x in self.lengths.items()}
+        return {name: segments_of(x, len(self.features[name]), self.shares) for name, x in self.lengths.items()}
 
     @property
     def positions(self) -> dict[str, np.ndarray]:
         """``{m: (N_m,)}`` int32: the place of each position in its sample; 0 at padding."""
-        return {name: places_of(x, len(self.features[name])) for name, x in self.lengths.items()}
+        return {name: places_of(x, len(self.features[name]), self.shares) for name, x in self.lengths.items()}
 
     @property
     def masks(self) -> dict[str, np.ndarray]:
         """``{m: (N_m,)}`` bool, True = real: made of the lengths, in NumPy or inside of a jitted function."""
-        return {name: np.arange(len(x), dtype=np.int32) < self.lengths[name].sum() for name, x in self.features.items()}
+        return {name: real_of(x, len(self.features[name]), self.shares) for name, x in self.lengths.items()}
 
     @property
     def layout(self) -> Layout:
@@ -74,7 +85,7 @@ class PackedBatch(NamedTuple):
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays of the batch, which is what goes to the device."""
-        arrays = [*self.features.values(), *self.lengths.values(), self.targets, self.sample_mask, self.ids]
+        arrays = [*self.features.values(), *self.lengths.values(), *self[2:]]
         return sum(x.nbytes for x in arrays if x is not None)
 
 
@@ -86,7 +97,6 @@ class PackedLayout(Layout):
     """
 
     name: str = "packed"
-    splits: bool = False  # where a share's samples end on the axis, no array says
 
     def lay_out(
         self,
@@ -95,20 +105,25 @@ class PackedLayout(Layout):
         shape: BatchShape,
         **options: Unpack[LayingOut],
     ) -> PackedBatch:
-        """Copy the samples end to end."""
-        capacities, numbers = dict(shape.lengths), options["numbers"]
+        """Copy the samples end to end, those of each share from its first position on."""
+        sizes = options.get("share_sizes")
+        one = self.share(shape, 1 if sizes is None else len(sizes))
+        runs = _runs((len(samples),) if sizes is None else sizes)
+        capacities, numbers = dict(one.lengths), options["numbers"]
 
         def place(name: str, column: list[np.ndarray], lengths: np.ndarray, value: Any) -> np.ndarray:
-            _check_fits(lengths, name, capacities, numbers)
-            return _pack(column, capacities[name], value)
+            for run in runs:
+                _check_fits(lengths[run], name, capacities, numbers[run])
+            return _pack([column[run] for run in runs], capacities[name], value, column[0])
 
-        return PackedBatch(*laid_out(arrays, samples, shape.batch_size, place, options))
+        batch = PackedBatch(*laid_out(arrays, samples, shape.batch_size, place, options))
+        return batch if sizes is None else _shared_out(batch, runs, one.batch_size)
 
-    def take_apart(self, batch: Batch) -> list[dict[str, Any]]:
+    def take_apart(self, batch: BatchOfLayout) -> list[dict[str, Any]]:
         """Cut the axes where samples begin and end."""
         features = {m: np.asarray(x) for m, x in batch.features.items()}
         lengths = {m: np.asarray(x) for m, x in batch.lengths.items()}
-        starts = {m: starts_of(x) for m, x in lengths.items()}
+        starts = {m: np.asarray(x) for m, x in batch.starts.items()}
         targets = None if batch.targets is None else np.asarray(batch.targets)
         samples = []
         for i in np.flatnonzero(np.asarray(batch.sample_mask)):
@@ -118,8 +133,8 @@ class PackedLayout(Layout):
             samples.append(sample)
         return samples
 
-    def struct(self, example: Batch, shape: BatchShape, like: Callable[..., Any]) -> PackedBatch:
-        """Arrays of ``(capacity, ...)`` and ``(B, ...)``; the example is packed, too."""
+    def struct(self, example: BatchOfLayout, shape: BatchShape, like: Callable[..., Any]) -> PackedBatch:
+        """Arrays of ``(capacity, ...)`` and ``(B, ...)``; the example is packed, too, and in as many shares."""
         count, capacities = shape.batch_size, dict(shape.lengths)
         return PackedBatch(
             {m: like(x, capacities[m]) for m, x in example.features.items()},
@@ -127,7 +142,16 @@ class PackedLayout(Layout):
             None if example.targets is None else like(example.targets, count),
             like(example.sample_mask, count),
             None if example.ids is None else like(example.ids, count),
+            None if example.share_sizes is None else like(example.share_sizes),
         )
+
+    def check_alone(self, batch: BatchOfLayout) -> None:
+        """One share is one device's."""
+        if batch.shares > 1:
+            raise PaddingError(
+                f"got a packed batch in {batch.shares} shares, one for each of as many devices; run the model under "
+                "jax.shard_map over them, as fit does, or take batches that are not shared out (shard(..., devices=1))"
+            )
 
     def full_lengths(self, shape: BatchShape) -> dict[str, np.ndarray]:
         """As even as can be."""
@@ -155,11 +179,15 @@ class PackedLayout(Layout):
         if shape.batch_size % count or uneven:
             what = f"a batch of {shape.batch_size} samples" if shape.batch_size % count else uneven[0]
             raise PaddingError(
-                f"got {what} to share out over {count}; plan with shares={count} (or a multiple), and a batch size "
-                f"that {count} divides"
+                f"got {what} to share out over {count}; plan with plan_packing(..., shares={count}) or a multiple, and "
+                f"a batch size that {count} divides"
             )
         shares = tuple((name, n // count) for name, n in shape.lengths)
         return shape._replace(batch_size=shape.batch_size // count, lengths=shares)
+
+    def joined(self, shape: BatchShape, count: int) -> BatchShape:
+        """Samples and capacities, so many times."""
+        return super().joined(shape, count)._replace(lengths=tuple((name, count * n) for name, n in shape.lengths))
 
     def describe(self, shape: BatchShape) -> str:
         """Samples in (capacities)."""
@@ -229,31 +257,74 @@ def unpack(batch: Batch) -> list[dict[str, Any]]:
     return PACKED.take_apart(batch)
 
 
-def starts_of(lengths: Any) -> Any:
-    """``(B,)`` int32: the first position of each sample; like the others below, of NumPy or JAX arrays."""
-    return lengths.cumsum(dtype=np.int32) - lengths
+def starts_of(lengths: Any, count: int = 0, shares: int = 1) -> Any:
+    """``(B,)`` int32: the first position of each sample; like the others below, of NumPy or JAX arrays.
+
+    ``count`` positions lie in as many equal shares; where there is one, they make no difference.
+    """
+    own = lengths.reshape(shares, -1)
+    firsts = np.arange(shares, dtype=np.int32) * (count // shares)
+    return (own.cumsum(axis=1, dtype=np.int32) - own + firsts[:, None]).reshape(-1)
 
 
-def segments_of(lengths: Any, count: int) -> Any:
+def segments_of(lengths: Any, count: int, shares: int = 1) -> Any:
     """``(N,)`` int32: the sample of each of ``count`` positions, by how many samples end before it; B at padding."""
-    ends = lengths.cumsum(dtype=np.int32)
-    return (np.arange(count, dtype=np.int32)[:, None] >= ends[None, :]).sum(axis=1, dtype=np.int32)
+    total, own = len(lengths), len(lengths) // shares
+    ends = lengths.reshape(shares, own).cumsum(axis=1, dtype=np.int32)
+    places = np.arange(count // shares, dtype=np.int32)
+    ended = (places[None, :, None] >= ends[:, None, :]).sum(axis=2, dtype=np.int32)
+    if shares > 1:
+        firsts = np.arange(shares, dtype=np.int32)[:, None] * own
+        ended = ended + firsts + (total - own - firsts) * (ended == own)
+    return ended.reshape(-1)
 
 
-def places_of(lengths: Any, count: int) -> Any:
+def places_of(lengths: Any, count: int, shares: int = 1) -> Any:
     """``(N,)`` int32: the place of each of ``count`` positions in its sample; 0 at padding."""
-    segments = segments_of(lengths, count)
-    places = np.arange(count, dtype=np.int32) - starts_of(lengths)[segments.clip(0, len(lengths) - 1)]
+    segments = segments_of(lengths, count, shares)
+    starts = starts_of(lengths, count, shares)
+    places = np.arange(count, dtype=np.int32) - starts[segments.clip(0, len(lengths) - 1)]
     return places * (segments < len(lengths))
 
 
-def _pack(arrays: list[np.ndarray], capacity: int, value: Any) -> np.ndarray:
-    """One call that writes every byte once: the samples, and the padding behind them."""
-    first = arrays[0]
-    out = aligned_empty((capacity, *first.shape[1:]), first.dtype)
-    padding = np.full((capacity - int(array_lengths(arrays).sum()), *first.shape[1:]), value, first.dtype)
-    np.concatenate([*arrays, padding], out=out, casting="no")
+def real_of(lengths: Any, count: int, shares: int = 1) -> Any:
+    """``(N,)`` bool: which of ``count`` positions are of a sample."""
+    filled = lengths.reshape(shares, -1).sum(axis=1)
+    return (np.arange(count // shares, dtype=np.int32)[None] < filled[:, None]).reshape(-1)
+
+
+def _runs(sizes: Sequence[int]) -> list[slice]:
+    """So many samples each, one run after the other."""
+    ends = np.cumsum(sizes).tolist()
+    return [slice(end - size, end) for end, size in zip(ends, sizes, strict=True)]
+
+
+def _pack(shares: list[list[np.ndarray]], capacity: int, value: Any, first: np.ndarray) -> np.ndarray:
+    """One call that writes every byte once: the samples of each share, and the padding behind them."""
+    out = aligned_empty((len(shares) * capacity, *first.shape[1:]), first.dtype)
+    empty = [capacity - int(array_lengths(arrays).sum()) for arrays in shares]
+    padding = np.full((max(empty), *first.shape[1:]), value, first.dtype)
+    pieces = [piece for arrays, n in zip(shares, empty, strict=True) for piece in (*arrays, padding[:n])]
+    np.concatenate(pieces, out=out, casting="no")
     return out
+
+
+def _shared_out(batch: PackedBatch, runs: list[slice], size: int) -> PackedBatch:
+    """The batch with ``size`` samples in each share: those of a run, and as many empty ones as it lacks."""
+    behind = iter(range(runs[-1].stop, len(batch.sample_mask)))  # the empty samples
+    rows: list[int] = []
+    for number, run in enumerate(runs, start=1):
+        rows += range(run.start, run.stop)
+        rows += islice(behind, number * size - len(rows))
+
+    def in_shares(x: np.ndarray | None) -> Any:
+        return x if x is None else np.take(x, rows, axis=0, out=aligned_empty(x.shape, x.dtype))
+
+    sizes = aligned_empty((len(runs),), np.dtype(np.int32))
+    sizes[:] = [run.stop - run.start for run in runs]
+    lengths = {name: in_shares(x) for name, x in batch.lengths.items()}
+    targets, sample_mask, ids = (in_shares(x) for x in (batch.targets, batch.sample_mask, batch.ids))
+    return PackedBatch(batch.features, lengths, targets, sample_mask, ids, sizes)
 
 
 def _check_fits(lengths: np.ndarray, name: str, capacities: Mapping[str, int], numbers: Sequence[int]) -> None:

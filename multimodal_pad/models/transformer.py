@@ -257,8 +257,10 @@ class MultimodalTransformer(nnx.Module):
                 for token ids, and its lengths are read.
 
         Raises:
-            PaddingError: a batch of another layout, or an implementation of attention that can't serve here.
+            PaddingError: a batch of another layout, or for several devices, or an implementation of attention that
+                can't serve here.
         """
+        batch.layout.check_alone(batch)
         names, rate = tuple(self.config.modalities), self.config.dropout_rate
         keys = _Keys(None if self.deterministic or not rate else self.rngs())
         kind, longest = _positions_in(batch.layout), dict(batch.shape.lengths)

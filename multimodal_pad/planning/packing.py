@@ -64,7 +64,8 @@ def plan_packing(
         batch_size: samples of every batch, but for the last of an epoch.
         max_shapes: 1 or 2.
         alignment: capacities are multiples of it, for all modalities or per modality.
-        shares: into how many equal parts batches are to be shared out, over processes; divides ``batch_size``.
+        shares: into how many equal parts batches are to be shared out, over the devices of all processes; divides
+            ``batch_size``.
         cost: per sample, the unit of the choice; by default positions.
         seed: of the epochs that are dealt.
         progress: called with the number of capacities tried so far, of ``len(MARGINS)`` at most.

@@ -30,7 +30,7 @@ class PackingPlan:
         modalities: names of the M columns.
         lengths: int64 ``(k, M)``: the capacity of each modality at each shape, smallest first.
         batch_size: samples of every batch.
-        shares: packs of a batch: into how many equal parts it can be shared out, over processes.
+        shares: packs of a batch: into how many equal parts it can be shared out, over the devices of all processes.
         batches: float64 ``(k,)``: batches of an epoch at each shape.
         extra: batches of an epoch, at most, beyond as many as the number of samples asks for.
         efficiency: fill in cost: real cost / real cost and that of the positions that hold nothing.

@@ -80,7 +80,7 @@ class BalancedGrouping(Grouping):
     """Deal samples of a random order to batches of alike sums of lengths, for the packed layout.
 
     Attributes:
-        shares: into how many packs a batch is divided, one per process: each has as many samples of it.
+        shares: into how many packs a batch is divided, one per device: each has as many samples of it.
     """
 
     shares: int = 1
@@ -122,6 +122,14 @@ class BalancedGrouping(Grouping):
             )
 
         return deal
+
+    def check_shares(self, count: int) -> None:
+        """Raise a PaddingError unless each device gets as many of the packs, which are dealt to hold their part."""
+        if self.shares % count:
+            raise PaddingError(
+                f"got packed batches in {self.shares} shares to share out over {count}; plan with plan_packing(..., "
+                f"shares={count}) or a multiple"
+            )
 
     def paid(
         self,

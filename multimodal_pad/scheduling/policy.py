@@ -106,6 +106,10 @@ class Grouping(ABC):
         Each step pays, for every sample in it, what the shape costs that holds its lengths. ``keep`` is bool ``(N,)``.
         """
 
+    def check_shares(self, count: int) -> None:
+        """Raise a PaddingError where batches are not dealt so that they can be shared out over so many devices."""
+        del count  # where any run of a batch's rows is a batch, there is nothing to heed
+
     def __str__(self) -> str:
         return self.name
 

@@ -17,7 +17,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from multimodal_pad.batching.batcher import BucketBatcher
 from multimodal_pad.compiling import CompilerOptions, StepTable, forbid_compiles, use_compilation_cache, warm_up_all
+from multimodal_pad.compiling.table import batch_struct
 from multimodal_pad.errors import TrainingError
+from multimodal_pad.layouts.layout import Batch, BatchShape
 from multimodal_pad.training.evaluation import evaluate
 from multimodal_pad.training.loss import Loss, cross_entropy
 from multimodal_pad.training.mesh import DataMesh
@@ -208,7 +210,7 @@ def fit(
                 {
                     "the initial parameters or the optimizer": arrays,
                     "the batcher": _identity(batcher),
-                    "the samples": [str((x.shape[2:], x.dtype)) for x in jax.tree.leaves(batcher.example())],
+                    "the samples": [str((x.shape, x.dtype)) for x in jax.tree.leaves(_kind_of_batches(batcher))],
                     "the settings": {**settings, "epochs": epochs, "patience": patience, "save_every": save_every},
                     "the checkpoints": checkpoints is not None,
                 }
@@ -279,6 +281,12 @@ def _saved(state: TrainState, best: dict[str, Arrays] | None) -> dict[str, Any]:
 def _identity(batcher: BucketBatcher) -> dict[str, Any]:
     """What a batcher is of, wherever it stands."""
     return {name: value for name, value in batcher.state().items() if name not in ("epoch", "step")}
+
+
+def _kind_of_batches(batcher: BucketBatcher) -> Batch:
+    """Feature shapes, dtypes and targets of a batcher's batches, at the smallest batch shape of their layout."""
+    modalities = batcher.policy.modalities
+    return batch_struct(batcher.example(), BatchShape.of(1, dict.fromkeys(modalities, 1), batcher.policy.layout))
 
 
 @contextmanager

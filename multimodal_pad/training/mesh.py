@@ -68,28 +68,25 @@ class DataMesh:
     def share(self, batcher: BucketBatcher, name: str = "batcher") -> BucketBatcher:
         """This process's shard of the batches; ``name`` is what errors call them.
 
+        With several devices it is another batcher than the one given, which stays where it stands.
+
         Raises:
-            TrainingError: the devices don't divide the rows of a batch, the batcher is a shard already, of another
-                number of processes, or its layout is for one device per process.
+            TrainingError: the devices can't share a batch evenly, or the batcher is a shard already, and of another
+                number of processes or devices.
         """
-        index, count = jax.process_index(), jax.process_count()
-        if self.mesh.size > count and not batcher.policy.layout.splits:
+        wanted = jax.process_index(), jax.process_count(), len(self.mesh.local_devices)
+        given = batcher.shard_index, batcher.shard_count, batcher.devices
+        if given == wanted:
+            return batcher
+        if given != (0, 1, 1):
             raise TrainingError(
-                f"{name}: got {batcher.policy.layout.name} batches for {self.mesh.size // count} devices of a process; "
-                "start a process for each device, or give fewer devices (devices=jax.devices()[:1])"
+                f"{name}: got shard {given[0]} of {given[1]} with devices={given[2]}, in process {wanted[0]} of "
+                f"{wanted[1]} with {wanted[2]} devices; give the whole batcher, each process takes its own shard of it"
             )
         try:
-            batcher.check_shares(self.mesh.size)
+            return batcher.shard(wanted[0], wanted[1], devices=wanted[2])
         except PaddingError as error:
             raise TrainingError(f"{name}: {error}, or fewer devices (devices=jax.devices()[:1])") from None
-        if batcher.shard_count == 1 < count:
-            return batcher.shard(index, count)
-        if (batcher.shard_index, batcher.shard_count) != (index, count):
-            raise TrainingError(
-                f"{name}: got shard {batcher.shard_index} of {batcher.shard_count} in process {index} of {count}; give "
-                "the whole batcher, each process takes its own shard of it"
-            )
-        return batcher
 
     def check_agreed(self, facts: Mapping[str, Any]) -> None:
         """Raise a TrainingError in all processes that names the facts (JSON values or bytes) that are not the same."""

@@ -200,7 +200,12 @@ class TrainStep:
         return Evaluated(outputs, targets, mask, loss)
 
     def _share(self, batch: Batch) -> tuple[jax.Array, jax.Array]:
-        """The real samples on all devices, and the share of them that this device has."""
+        """The real samples on all devices, and the share of them that this device has.
+
+        Raises:
+            PaddingError: the batch is laid out for more devices than there are.
+        """
+        batch.layout.check_alone(batch)
         here = jnp.sum(batch.sample_mask)
         samples = self._sum(here)
         return samples, here / jnp.maximum(samples, 1)

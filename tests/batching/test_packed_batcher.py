@@ -1,5 +1,6 @@
 """Packed batches from any source: exactly B samples, each once, in one shape; resumed, shared out and counted."""
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -19,7 +20,7 @@ from multimodal_pad import (
 from multimodal_pad.errors import UncoveredLengthError
 from multimodal_pad.lengths.samples import EMPTY
 from tests.helpers.batches import assert_same, assert_same_samples
-from tests.strategies import length_tables, make_samples
+from tests.strategies import length_tables, make_samples, uneven_lengths
 
 RNG = np.random.default_rng(0)
 TABLE = LengthTable(("text", "audio"), np.stack([RNG.integers(0, 12, 103), RNG.integers(0, 90, 103)], axis=1))
@@ -30,45 +31,70 @@ def make_batcher(table=TABLE, batch_size=8, shares=1, **options):
     return BucketBatcher(make_samples(table), policy, lengths=table, **options)
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.data(), length_tables(), st.sampled_from([1, 2, 3]), st.integers(1, 5), st.integers(0, 3))
-def test_each_sample_once_and_no_batch_above_its_capacity(data, table, shares, own, seed):
-    batcher = make_batcher(table, batch_size=own * shares, shares=shares, seed=seed)
+@pytest.mark.parametrize("shares", [1, 2, 3, 7])
+@settings(max_examples=50)
+@given(uneven_lengths(), st.integers(1, 9), st.sampled_from([1, 3, 1024]), st.integers(1, 2), st.integers(0, 9))
+def test_whatever_the_lengths_batches_are_full_and_within_their_capacity(shares, lengths, own, window, shapes, seed):
+    table = LengthTable(tuple("abcd"[: lengths.shape[1]]), lengths)
+    plan = plan_packing(table, batch_size=own * shares, shares=shares, max_shapes=shapes, alignment=2)
     for epoch in range(2):
-        schedule, found = batcher.schedule(epoch), []
-        for number, batch in enumerate(batcher.epoch(epoch)):
-            assert batch.shape in batcher.policy.plan.batch_shapes
-            assert number < len(schedule)
-            found += unpack(batch)
-        assert number == len(schedule) - 1
-        found.sort(key=lambda sample: int(sample["targets"]))
-        assert_same_samples(found, make_samples(table))
-    index = data.draw(st.integers(0, shares - 1))
-    assert sum(1 for _ in batcher.shard(index, shares).epoch(0)) == len(batcher.schedule(0))
+        schedule = make_schedule(table, Packed(plan), window=window, seed=seed, epoch=epoch)
+        packs = schedule.ids.reshape(-1, own)
+        real = packs != EMPTY
+        assert sorted(packs[real].tolist()) == list(range(len(table)))
+        assert {*map(tuple, schedule.lengths.tolist())} <= {*map(tuple, plan.lengths.tolist())}
+        held = np.where(real[..., None], lengths[packs], 0).sum(axis=1)
+        assert (held <= np.repeat(schedule.lengths // shares, shares, axis=0)).all()
+        sizes = real.sum(axis=1)
+        sizes = sizes[sizes > 0]
+        if len(sizes) == -(-len(table) // own):  # there is no extra pack, and then all but the last are full
+            assert (sizes < own).sum() <= 1
+        assert len(schedule) == -(-len(sizes) // shares)
+
+
+@settings(max_examples=60)
+@given(length_tables(), st.sampled_from([1, 2, 3]), st.integers(1, 5), st.integers(0, 3), st.booleans())
+def test_each_sample_once_as_it_was(table, shares, own, seed, apart):
+    batcher = make_batcher(table, batch_size=own * shares, shares=shares, seed=seed)
+    batcher = batcher.shard(0, 1, devices=shares) if apart else batcher
+    for epoch in range(2):
+        batches = list(batcher.epoch(epoch))
+        assert {batch.shape for batch in batches} <= set(batcher.policy.plan.batch_shapes)
+        assert len(batches) == len(batcher.schedule(epoch))
+        found = [sample for batch in batches for sample in unpack(batch)]
+        assert_same_samples(sorted(found, key=lambda sample: int(sample["targets"])), make_samples(table))
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 6])
-def test_shards_are_parts_of_the_batches_of_one_host(count):
+def test_shards_are_runs_of_the_arrays_of_one_host_with_as_many_devices(count):
     batcher = make_batcher(batch_size=12, shares=6, with_ids=True)
-    shards = [batcher.shard(index, count) for index in range(count)]
-    for whole, *parts in zip(batcher.epoch(1), *(shard.epoch(1) for shard in shards), strict=True):
-        ids = np.concatenate([part.ids for part in parts])
-        assert ids[ids != EMPTY].tolist() == whole.ids[whole.ids != EMPTY].tolist()
-        assert {part.shape for part in parts} == {batcher.policy.layout.share(whole.shape, count)}
-    with pytest.raises(PaddingError, match="share out over 5; plan with shares=5"):
-        batcher.shard(0, 5)
+    shards = [batcher.shard(index, count, devices=6 // count) for index in range(count)]
+    hosts = batcher.epoch(1), batcher.shard(0, 1, devices=6).epoch(1), *(shard.epoch(1) for shard in shards)
+    for alone, whole, *parts in zip(*hosts, strict=True):
+        assert_same_samples(unpack(whole), unpack(alone))
+        assert (alone.shares, whole.shares, whole.shape) == (1, 6, alone.shape)
+        for one, *others in zip(jax.tree.leaves(whole), *map(jax.tree.leaves, parts), strict=True):
+            np.testing.assert_array_equal(np.concatenate(others), one)
+            assert all(other.dtype == one.dtype and other.ctypes.data % 64 == 0 for other in others)
+    assert parts[-1].share_sizes.tolist()[-1] == 0, "in the last batch there was nothing left for the last device"
 
 
-def test_a_run_goes_on_at_every_step():
-    wanted = list(make_batcher().epoch(1))
-    for step in range(len(wanted) + 1):
-        first = make_batcher()
-        for _, _ in zip(range(step), first.epoch(1), strict=False):
-            pass
-        other = make_batcher()
-        state = {**first.state(), "epoch": 1, "step": step}
-        assert other.restore(state) == (1, step)
-        assert_same(list(other.epoch(1)), wanted[step:])
+def test_what_a_step_is_compiled_for_is_the_batch_of_all_shards():
+    batcher = make_batcher(batch_size=12, shares=6)
+    for count, devices in ((1, 6), (3, 2), (6, 1)):
+        example = batcher.shard(count - 1, count, devices=devices).example()
+        assert (example.shares, example.sample_mask.tolist()) == (6, [True] + [False] * 5)
+    assert make_batcher().example().share_sizes is None
+
+
+@pytest.mark.parametrize(("shares", "count", "devices"), [(6, 5, 1), (6, 2, 2), (1, 2, 1), (2, 1, 4)])
+def test_a_plan_of_other_shares_is_refused(shares, count, devices):
+    """Even where its capacities could be cut into so many: nobody has dealt samples so that they hold."""
+    batcher = make_batcher(batch_size=24, shares=shares)
+    total = count * devices
+    message = rf"in {shares} shares to share out over {total}; plan with plan_packing.*shares={total}\) or a multiple"
+    with pytest.raises(PaddingError, match=message):
+        batcher.shard(0, count, devices=devices)
 
 
 def test_a_run_of_another_plan_is_refused():

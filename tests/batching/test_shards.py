@@ -98,5 +98,5 @@ def test_a_shard_is_not_shared_out_again():
     batcher = BucketBatcher(
         make_samples(LengthTable(("text",), np.ones((5, 1), int))), Fixed({"text": 1}), batch_size=4
     )
-    with pytest.raises(PaddingError, match="got shard 1 of 2, which is not shared out again"):
+    with pytest.raises(PaddingError, match="got shard 1 of 2 with devices=1, which is not shared out again"):
         batcher.shard(1, 2).shard(0, 2)

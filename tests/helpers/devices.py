@@ -10,8 +10,8 @@ import jax
 
 def cpu_environment(devices: int = 1) -> dict[str, str]:
     """Environment of a process whose JAX has so many CPU devices and nothing else."""
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
-    return environment | ({"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"} if devices > 1 else {})
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
+    return {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""A training that is to be killed: ``python -m tests.helpers.killed FOLDER``; the next call goes on with it."""
+"""A training that is to be killed: ``python -m tests.helpers.killed FOLDER LAYOUT``; the next call goes on with it."""
 
 import sys
 import time
@@ -21,13 +21,13 @@ class Slow(list):
         return super().__getitem__(index)
 
 
-def train(folder: Path | None, samples=None):
+def train(folder: Path | None, layout="padded", samples=None):
     """What every run has to come to: the kernel, and the losses of each epoch."""
     samples = make_samples(41) if samples is None else samples
-    options = {"evaluate_on": make_batcher(make_samples(23, seed=1)), "optimizer": make_optimizer(0.01)}
+    options = {"evaluate_on": make_batcher(make_samples(23, seed=1), layout), "optimizer": make_optimizer(0.01)}
     if folder is not None:
         options |= {"checkpoints": Checkpoints(folder), "save_every": STEPS_BETWEEN}
-    batcher = make_batcher(samples)
+    batcher = make_batcher(samples, layout)
     result = fit(MeanModel(), batcher, epochs=25, **options, strict=True, progress=False)
     losses = [[record.train_loss, *record.evaluation.values()] for record in result.history]
     return {"kernel": np.asarray(result.model.head.kernel[...]), "losses": np.array(losses), "best": result.best_epoch}
@@ -36,4 +36,4 @@ def train(folder: Path | None, samples=None):
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
     print("training", flush=True)
-    np.savez(folder / "result.npz", **train(folder / "checkpoints", Slow(make_samples(41))))
+    np.savez(folder / "result.npz", **train(folder / "checkpoints", sys.argv[2], Slow(make_samples(41))))

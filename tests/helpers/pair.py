@@ -44,36 +44,51 @@ def one_shape(source, lengths=None):
     return BucketBatcher(source, Fixed({"audio": 12}), batch_size=6, lengths=lengths)
 
 
+def one_of_each():
+    """The first device of each process."""
+    return list({device.process_index: device for device in reversed(jax.devices())}.values())
+
+
 def refusal(batcher, kind=TrainingError, model=None, **options):
     """What a run over the batcher ends with."""
     try:
-        fit(model or MeanModel(), batcher, **{"epochs": 1, "progress": False, **options})
+        fit(model or MeanModel(), batcher, **{"epochs": 1, "progress": False, "devices": one_of_each(), **options})
     except kind as error:
         return " ".join([str(error), *getattr(error, "__notes__", [])])
     raise SystemExit("nothing was raised")
 
 
-def train(epochs=3, **options):
-    """What one process and two are to come to alike; in the last batch of 37 samples, one of them has no real row."""
-    options |= {"evaluate_on": make_batcher(make_samples(23, seed=1)), "optimizer": make_optimizer(0.1)}
-    samples = make_batcher(make_samples(37))
+def train(layout="padded", epochs=3, **options):
+    """What one device and several are to come to alike; in the last batch of 37 samples, the first has the only row."""
+    how = {"layout": layout, "batch_size": 12 if layout == "packed" else 6, "shares": 4}
+    options |= {"evaluate_on": make_batcher(make_samples(23, seed=1), **how), "optimizer": make_optimizer(0.1)}
+    samples = make_batcher(make_samples(37), **how)
     result = fit(MeanModel(), samples, epochs=epochs, **options, strict=True, progress=False)
     losses = [[record.train_loss, *record.evaluation.values()] for record in result.history]
     return {"kernel": np.asarray(result.model.head.kernel[...]), "losses": np.array(losses)}
 
 
+def train_in_two_goes(layout, folder, devices):
+    """:func:`train`, from checkpoints after two epochs on."""
+    with Checkpoints(folder) as checkpoints:
+        train(layout, 2, checkpoints=checkpoints, save_every=2, devices=devices)
+    with Checkpoints(folder) as checkpoints:
+        return train(layout, checkpoints=checkpoints, devices=devices)
+
+
 def main(port: str, index: int, folder: Path) -> None:
     seconds = {"heartbeat_timeout_seconds": 10, "shutdown_timeout_seconds": 10}
     jax.distributed.initialize(f"localhost:{port}", 2, index, **seconds)
-    with Checkpoints(folder / "checkpoints") as checkpoints:
-        train(2, checkpoints=checkpoints, save_every=5)
-    with Checkpoints(folder / "checkpoints") as checkpoints:
-        np.savez(folder / f"{index}.npz", **train(checkpoints=checkpoints))
+    assert jax.device_count() == 4
+    for layout, devices in (("padded", one_of_each()), ("packed", jax.devices())):
+        np.savez(folder / f"{layout}-{index}.npz", **train_in_two_goes(layout, folder / layout, devices))
     batcher = one_shape(make_samples(41))
     print("model:", refusal(batcher, model=MeanModel(2 + index)), flush=True)
     print("epochs:", refusal(batcher, epochs=1 + index), flush=True)
     print("data:", refusal(one_shape(make_samples(41 + 6 * index))), flush=True)
-    mesh = DataMesh()
+    wider = [{**sample, "audio": np.repeat(sample["audio"], 1 + index, axis=1)} for sample in make_samples(41)]
+    print("samples:", refusal(make_batcher(wider, "packed", shares=2)), flush=True)
+    mesh = DataMesh(one_of_each())
     for what, other in (("shapes", 13), ("steps", 12)):
         batches = BucketBatcher(make_samples(41 + 6 * index), Fixed({"audio": other if index else 12}), batch_size=6)
         try:

@@ -5,7 +5,20 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from multimodal_pad import BucketBatcher, Ladder
+from multimodal_pad import BucketBatcher, Ladder, LengthTable, Packed, plan_packing
+from multimodal_pad.layouts.packed import PACKED
+from multimodal_pad.models import segment_mean
+
+LAYOUTS = ["padded", "packed"]
+
+
+def mean_of(batch):
+    """``(B, 3)``, in either layout."""
+    audio, lengths = batch.features["audio"], batch.lengths["audio"]
+    if batch.layout == PACKED:
+        return segment_mean(jnp.asarray(audio), lengths)
+    real = batch.masks["audio"][..., None]
+    return jnp.where(real, audio, 0).sum(axis=1) / jnp.maximum(real.sum(axis=1), 1)
 
 
 class MeanModel(nnx.Module):
@@ -15,9 +28,7 @@ class MeanModel(nnx.Module):
         self.head = nnx.Linear(3, outputs, rngs=rngs or nnx.Rngs(0))
 
     def __call__(self, batch):
-        real = batch.masks["audio"][..., None]
-        mean = jnp.where(real, batch.features["audio"], 0).sum(axis=1) / jnp.maximum(real.sum(axis=1), 1)
-        return self.head(mean)
+        return self.head(mean_of(batch))
 
 
 class DeepModel(nnx.Module):
@@ -31,9 +42,7 @@ class DeepModel(nnx.Module):
         self.head = nnx.Linear(8, 2, rngs=rngs)
 
     def __call__(self, batch):
-        real = batch.masks["audio"][..., None]
-        x = jnp.where(real, batch.features["audio"], 0).sum(axis=1) / jnp.maximum(real.sum(axis=1), 1)
-        x = jax.nn.relu(self.encoder(x))
+        x = jax.nn.relu(self.encoder(mean_of(batch)))
         x = x if self.norm is None else self.norm(x, mask=jnp.asarray(batch.sample_mask)[:, None])
         x = x if self.dropout is None else self.dropout(x)
         return self.head(x)
@@ -49,6 +58,10 @@ def make_samples(count=40, seed=0):
     return samples
 
 
-def make_batcher(samples=None, **options):
+def make_batcher(samples=None, layout="padded", batch_size=6, shares=1, **options):
     samples = make_samples() if samples is None else samples
-    return BucketBatcher(samples, Ladder({"audio": [4, 8, 12]}), batch_size=6, **options)
+    if layout == "packed":
+        options["lengths"] = options.get("lengths") or LengthTable.measure(samples)
+        policy = Packed(plan_packing(options["lengths"], batch_size=batch_size, shares=shares))
+        return BucketBatcher(samples, policy, **options)
+    return BucketBatcher(samples, Ladder({"audio": [4, 8, 12]}), batch_size=batch_size, **options)

@@ -33,11 +33,10 @@ def test_pack_then_unpack_is_the_identity(data, table):
 
 
 @given(length_tables(), st.integers(0, 3))
-def test_what_follows_from_the_lengths_follows_in_numpy_and_under_jit(table, empty):
+def test_what_follows_from_the_lengths(table, empty):
     samples = make_samples(table)
     capacity = {name: max(1, total) + 2 for name, total in zip(table.modalities, table.values.sum(axis=0), strict=True)}
     batch = pack_samples(samples, capacity=capacity, batch_size=len(samples) + empty)
-    traced = jax.jit(lambda b: (b.starts, b.segment_ids, b.positions, b.masks))(batch)
     for name, column in zip(table.modalities, table.values.T.tolist(), strict=True):
         column, behind = column + [0] * empty, capacity[name] - sum(column)
         wanted = (
@@ -46,12 +45,71 @@ def test_what_follows_from_the_lengths_follows_in_numpy_and_under_jit(table, emp
             np.array([place for n in column for place in range(n)] + [0] * behind),
             np.array([True] * sum(column) + [False] * behind),
         )
-        for host, device, values in zip(
-            (batch.starts, batch.segment_ids, batch.positions, batch.masks), traced, wanted, strict=True
-        ):
-            np.testing.assert_array_equal(host[name], values)
-            np.testing.assert_array_equal(device[name], values)
-            assert host[name].dtype == device[name].dtype
+        for found, values in zip((batch.starts, batch.segment_ids, batch.positions, batch.masks), wanted, strict=True):
+            np.testing.assert_array_equal(found[name], values)
+
+
+@given(length_tables(max_samples=12), st.sampled_from([1, 2, 3]), st.integers(0, 3), st.randoms(use_true_random=False))
+def test_shares_are_packed_batches_one_after_the_other(table, shares, more, random):
+    """Equal runs of all arrays are those of each share packed by itself, and what follows from the lengths does too."""
+    samples = make_samples(table)
+    ends = sorted(random.randint(0, len(samples)) for _ in range(shares - 1))
+    parts = [samples[a:b] for a, b in zip([0, *ends], [*ends, len(samples)], strict=True)]
+    own = max(map(len, parts)) + more
+    room = {m: more + max(1, *(sum(len(sample[m]) for sample in part) for part in parts)) for m in table.modalities}
+    shape = PACKED.joined(BatchShape.of(own, room, PACKED), shares)
+    arrays = {m: [sample[m] for sample in samples] for m in table.modalities}
+    sizes = [len(part) for part in parts]
+    options = {"numbers": range(len(samples)), "pad_value": 7, "check_finite": False, "with_ids": True}
+    batch = PACKED.lay_out(arrays, samples, shape, **options, share_sizes=sizes)
+    assert (batch.shape, batch.shares, batch.share_sizes.tolist()) == (shape, shares, sizes)
+    assert_same_samples(unpack(batch), samples)
+    for s, part in enumerate(parts):
+        if not part:
+            assert not batch.sample_mask[s * own : (s + 1) * own].any()
+            continue
+        alone = pack_samples(part, capacity=room, batch_size=own, pad_value=7)
+        for field in ("targets", "sample_mask"):
+            np.testing.assert_array_equal(getattr(batch, field)[s * own : (s + 1) * own], getattr(alone, field))
+        for m, n in room.items():
+            here, rows = slice(s * n, (s + 1) * n), slice(s * own, (s + 1) * own)
+            ids, lone = batch.segment_ids[m][here], alone.segment_ids[m]
+            for got, wanted in (
+                (batch.features[m][here], alone.features[m]),
+                (batch.lengths[m][rows], alone.lengths[m]),
+                (batch.starts[m][rows], alone.starts[m] + s * n),
+                (batch.positions[m][here], alone.positions[m]),
+                (batch.masks[m][here], alone.masks[m]),
+                (ids, np.where(lone == own, shares * own, lone + s * own)),
+            ):
+                np.testing.assert_array_equal(got, wanted)
+
+
+@pytest.mark.parametrize("sizes", [None, [3], [1, 2], [0, 1, 2]])
+def test_what_follows_from_the_lengths_follows_under_jit(sizes):
+    def derived(batch):
+        return batch.starts, batch.segment_ids, batch.positions, batch.masks
+
+    count = 1 if sizes is None else len(sizes)
+    shape = PACKED.joined(BatchShape.of(4, {"text": 5, "audio": 9}, PACKED), count)
+    options = {"numbers": range(3), "pad_value": 0, "check_finite": False, "with_ids": False, "share_sizes": sizes}
+    batch = PACKED.lay_out({m: [sample[m] for sample in SAMPLES] for m in ("text", "audio")}, SAMPLES, shape, **options)
+    for traced, found in zip(*map(jax.tree.leaves, (jax.jit(derived)(batch), derived(batch))), strict=True):
+        np.testing.assert_array_equal(traced, found)
+        assert traced.dtype == found.dtype
+    alone = dict(PACKED.share(shape, count).lengths)
+    assert [batch.masks["text"].sum(), batch.masks["audio"].sum()] == [4, 7]
+    assert batch.shares == count
+    assert all(len(x) == count * alone[name] for name, x in batch.segment_ids.items())
+
+
+def test_a_share_that_does_not_fit_is_named_by_its_samples():
+    options = {"numbers": [4, 9, 2], "pad_value": 0, "check_finite": False, "with_ids": False, "share_sizes": [1, 2]}
+    arrays = {"text": [np.arange(3), np.arange(2), np.arange(5)]}
+    shape = BatchShape.of(4, {"text": 12}, PACKED)
+    message = r"'text': 7 positions of 2 samples do not fit a capacity of 6 \(the longest, sample 2, has 5\)"
+    with pytest.raises(SampleError, match=message):
+        PACKED.lay_out(arrays, [{}] * 3, shape, **options)
 
 
 def test_buffers_are_aligned_contiguous_and_fresh():
@@ -105,7 +163,7 @@ def test_nan_is_found_and_named():
 def test_a_share_is_a_part_of_samples_and_capacity():
     shape = BatchShape.of(8, {"text": 64, "audio": 96}, "packed")
     assert str(PACKED.share(shape, 4)) == "2 packed in (audio 24, text 16)"
-    with pytest.raises(PaddingError, match="got a batch of 8 samples to share out over 3; plan with shares=3"):
+    with pytest.raises(PaddingError, match="got a batch of 8 samples to share out over 3; plan with plan_packing"):
         PACKED.share(shape, 3)
     with pytest.raises(PaddingError, match="got 'text' has 60 positions"):
         PACKED.share(BatchShape.of(8, {"text": 60}, "packed"), 8)

@@ -1,7 +1,7 @@
 """Padding changes nothing: alone, padded far, among other rows, with garbage in the padding."""
 
 import re
-from functools import cache, partial
+from functools import cache
 
 import jax
 import jax.numpy as jnp
@@ -11,11 +11,6 @@ from flax import nnx
 
 from multimodal_pad import PaddingError, pad_samples
 from multimodal_pad.models import ModalityConfig, MultimodalTransformer, TransformerConfig, select_implementation
-from multimodal_pad.models.embedding import InputEmbedding, sinusoidal_positions
-from multimodal_pad.models.encoder import Encoders
-from multimodal_pad.models.normalising import LayerNorm, standardised
-from multimodal_pad.models.padded import PaddedPositions
-from multimodal_pad.models.positions import BatchPositions
 from multimodal_pad.training import cross_entropy
 from tests.helpers.golden_case import GOLDEN, golden_results
 from tests.helpers.oracle_model import apart, together
@@ -283,105 +278,6 @@ def test_results_are_those_of_before():
 
 def test_the_model_goes_through_nnx_jit():
     assert hash(GRAPHDEF) == hash(nnx.graphdef(MultimodalTransformer(CONFIG, rngs=nnx.Rngs(1))))
-
-
-def make_encoders(layers, pairs=((0, 0),), width=8):
-    return Encoders(pairs, width, layers, dropout_rate=0.0, dtype=jnp.dtype("float32"), rngs=nnx.Rngs(0))
-
-
-def make_positions(longest, *lengths, implementation=None):
-    modalities = [PaddedPositions(jnp.asarray(x), n) for n, x in zip(longest, lengths, strict=True)]
-    return BatchPositions(modalities, num_heads=2, implementation=implementation)
-
-
-def program_size(layers):
-    positions = make_positions([5], [5, 3])
-    graphdef, state = nnx.split(make_encoders(layers))
-
-    def loss(state):
-        return nnx.merge(graphdef, state)(jnp.ones((10, 8)), None, positions).sum()
-
-    return len(jax.jit(jax.grad(loss)).lower(state).as_text().splitlines())
-
-
-def test_scanned_layers_are_layers_of_their_own_one_after_the_other():
-    encoders = make_encoders(3, pairs=((0, 1), (1, 0)))
-    positions = make_positions([5, 4], [5, 3], [4, 0])
-    rng = np.random.default_rng(0)
-    x, sources = (jnp.asarray(rng.standard_normal((18, 8)), jnp.float32) for _ in range(2))
-    kernels = np.asarray(encoders.layers.query.kernel[...])
-    assert kernels.shape == (2, 3, 8, 8)
-    assert len(np.unique(kernels.reshape(6, -1), axis=0)) == 6
-    wanted = x
-    for i in range(3):
-        one = make_encoders(1, pairs=((0, 1), (1, 0)))
-        nnx.update(one.layers, jax.tree.map(lambda p, i=i: p[:, i : i + 1], nnx.state(encoders.layers)))
-        graphdef, state = nnx.split(one.layers)
-        layer = nnx.merge(graphdef, jax.tree.map(lambda p: p[:, 0], state))
-        wanted = layer(wanted, standardised(sources), positions, None)
-    np.testing.assert_allclose(encoders(x, sources, positions), standardised(wanted), atol=1e-5)
-
-
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("bfloat16", 0.02)])
-def test_layer_norm_and_its_gradients_are_those_of_flax(dtype, tolerance):
-    rng = np.random.default_rng(0)
-    x, weights = (jnp.asarray(3 + rng.standard_normal((5, 6)), dtype) for _ in range(2))
-
-    def total(kind, x, scale, bias):
-        norm = kind(6, rngs=nnx.Rngs(0))
-        norm.scale[...], norm.bias[...] = scale, bias
-        return (norm(x).astype(jnp.float32) * weights.astype(jnp.float32)).sum()
-
-    parts = x, jnp.asarray(rng.standard_normal(6), jnp.float32), jnp.asarray(rng.standard_normal(6), jnp.float32)
-    got, wanted = (
-        jax.value_and_grad(partial(total, kind), argnums=(0, 1, 2))(*parts)
-        for kind in (LayerNorm, partial(nnx.LayerNorm, dtype=jnp.dtype(dtype)))
-    )
-    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
-        assert a.dtype == b.dtype
-        np.testing.assert_allclose(np.float32(a), np.float32(b), rtol=tolerance, atol=tolerance)
-
-
-def test_no_score_is_kept_for_the_gradient_and_no_mask_of_it():
-    encoders = make_encoders(3)
-    positions = make_positions([5], [5, 3, 1, 4, 2, 5, 5], implementation="tiled")
-
-    def total(x):
-        return encoders(x, None, positions).sum()
-
-    program = str(jax.make_jaxpr(jax.grad(total))(jnp.ones((35, 8))))
-    assert "[2,32,32]" in program  # of one tile
-    assert "2,32,32]" not in program.replace("[2,32,32]", "")
-
-
-def test_the_program_does_not_grow_with_depth():
-    assert program_size(4) == program_size(12)
-
-
-def test_the_convolution_equals_one_over_zeros_beyond_the_end():
-    rng = np.random.default_rng(0)
-    embedding = InputEmbedding(
-        4, feature_width=3, vocabulary_size=None, kernel_size=5, dtype=jnp.dtype("float32"), rngs=nnx.Rngs(1)
-    )
-    x = rng.standard_normal((2, 9, 3)).astype(np.float32)
-    mask = np.arange(9)[None, :] < np.array([[9], [6]])
-    x[~mask] = np.nan
-    kernel = np.asarray(embedding.project.kernel[...]).reshape(5, 3, 4)
-    got = np.asarray(embedding(jnp.asarray(x), PaddedPositions(mask.sum(axis=1), 9))).reshape(2, 9, 4)
-    for row, length in ((0, 9), (1, 6)):
-        inside = np.pad(np.where(mask[row][:, None], x[row], 0), ((2, 2), (0, 0)))
-        wanted = np.stack([np.einsum("kf,kfd->d", inside[t : t + 5], kernel) for t in range(9)])
-        wanted = 2 * wanted + sinusoidal_positions(9, 4)
-        np.testing.assert_allclose(got[row, :length], wanted[:length], atol=1e-5)
-        assert (got[row, length:] == 0).all()
-
-
-@pytest.mark.parametrize("width", [4, 5])
-def test_positions_tell_places_apart(width):
-    table = sinusoidal_positions(40, width)
-    assert table.shape == (40, width)
-    assert len(np.unique(table.round(6), axis=0)) == 40
-    np.testing.assert_array_equal(sinusoidal_positions(12, width), table[:12])
 
 
 @pytest.mark.parametrize(

@@ -7,27 +7,19 @@ from hypothesis import strategies as st
 
 from multimodal_pad.lengths.samples import EMPTY
 from multimodal_pad.scheduling.balancing import deal_packs
+from tests.strategies import uneven_lengths
 
 
 @st.composite
-def tables(draw):
-    """Lengths of equal, heavy-tailed, missing and ordinary samples, and how many share a pack."""
-    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    count, columns = draw(st.integers(1, 300)), draw(st.integers(1, 4))
-    kind = draw(st.sampled_from(["equal", "uniform", "heavy", "missing"]))
-    if kind == "equal":
-        lengths = np.full((count, columns), draw(st.integers(0, 9)))
-    elif kind == "heavy":
-        lengths = np.exp(1.5 * rng.standard_normal((count, columns))).astype(int)
-    else:
-        lengths = rng.integers(0, 60, (count, columns))
-    if kind == "missing":
-        lengths[rng.random(lengths.shape) < 0.7] = 0
-    return lengths, rng.permutation(count), draw(st.integers(1, 40)), draw(st.integers(1, 9))
+def drawn_tables(draw):
+    """Lengths, an order of them, and how many share a pack, and a window."""
+    lengths = draw(uneven_lengths())
+    order = np.random.default_rng(draw(st.integers(0, 99))).permutation(len(lengths))
+    return lengths, order, draw(st.integers(1, 40)), draw(st.integers(1, 9))
 
 
 @settings(max_examples=200, deadline=None)
-@given(tables(), st.floats(1, 2))
+@given(drawn_tables(), st.floats(1, 2))
 def test_every_sample_once_exactly_so_many_and_none_above(drawn, margin):
     lengths, order, size, window = drawn
     mean = lengths.mean(axis=0) * min(size, len(lengths))

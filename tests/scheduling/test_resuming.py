@@ -6,7 +6,18 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from multimodal_pad import BucketBatcher, Exact, Fixed, Ladder, LengthTable, PaddingError, Planned, plan_shapes
+from multimodal_pad import (
+    BucketBatcher,
+    Exact,
+    Fixed,
+    Ladder,
+    LengthTable,
+    Packed,
+    PaddingError,
+    Planned,
+    plan_packing,
+    plan_shapes,
+)
 from multimodal_pad.scheduling.resuming import VERSION
 from tests.helpers.batches import assert_same, flat
 from tests.strategies import make_samples
@@ -15,6 +26,14 @@ RNG = np.random.default_rng(3)
 TABLE = LengthTable(("text", "audio"), RNG.integers(0, 17, (37, 2)))
 SAMPLES = make_samples(TABLE)
 LADDER = Ladder.powers_of_two(TABLE, 4)
+
+
+PACKED = Packed(plan_packing(TABLE, batch_size=8, shares=4))
+RUNS = {
+    "length": {"grouping": "length"},
+    "random": {"grouping": "random"},
+    "packed": {"policy": PACKED, "batch_size": 8},
+}
 
 
 def make_batcher(policy=LADDER, samples=SAMPLES, **options):
@@ -26,28 +45,29 @@ def remaining(batcher, epochs):
 
 
 @pytest.mark.parametrize("prefetch", [0, 2])
-@pytest.mark.parametrize("grouping", ["length", "random"])
-def test_resumed_at_every_step_what_is_left_is_the_same(grouping, prefetch):
-    whole = remaining(make_batcher(grouping=grouping), 2)
-    states = [make_batcher(grouping=grouping).state()]
-    batcher = make_batcher(grouping=grouping, prefetch=prefetch)
+@pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
+def test_resumed_at_every_step_what_is_left_is_the_same(run, prefetch):
+    whole = remaining(make_batcher(**run), 2)
+    states = [make_batcher(**run).state()]
+    batcher = make_batcher(**run, prefetch=prefetch)
     for epoch in range(2):
         for _ in batcher.epoch(epoch):
             states.append(json.loads(json.dumps(batcher.state())))
     assert len(states) == len(whole) + 1
     for done, state in enumerate(states):
-        resumed = make_batcher(grouping=grouping, prefetch=2 - prefetch)
+        resumed = make_batcher(**run, prefetch=2 - prefetch)
         position = resumed.restore(state)
         assert position == (state["epoch"], state["step"])
         assert_same(remaining(resumed, 2), whole[done:])
 
 
-def test_the_number_of_shards_may_change_on_the_way():
-    """Three steps on one shard, three on two, and the rest on four."""
-    whole = list(make_batcher().epoch(0))
-    state, done = make_batcher().state(), 0
-    for count, steps in ((1, 3), (2, 3), (4, len(whole))):
-        shards = [make_batcher(prefetch=0).shard(index, count) for index in range(count)]
+@pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
+def test_the_number_of_shards_may_change_on_the_way(run):
+    """A step on one shard for four devices, two steps on two for two each, and the rest on four."""
+    whole = list(make_batcher(**run).shard(0, 1, devices=4).epoch(0))
+    state, done = make_batcher(**run).state(), 0
+    for count, steps in ((1, 1), (2, 2), (4, len(whole))):
+        shards = [make_batcher(**run, prefetch=0).shard(index, count, devices=4 // count) for index in range(count)]
         for shard in shards:
             shard.restore(state)
         for parts in islice(zip(*(shard.epoch(0) for shard in shards), strict=True), steps):

@@ -13,15 +13,15 @@ from multimodal_pad.errors import TrainingError
 from multimodal_pad.training import DataMesh, fit
 from tests.helpers.devices import cpu_environment
 from tests.helpers.pair import train
-from tests.helpers.training import MeanModel, make_batcher, make_samples
+from tests.helpers.training import LAYOUTS, MeanModel, make_batcher, make_samples
 
 TWO_DEVICES = """
 import jax, optax, numpy as np
-from multimodal_pad import BucketBatcher, Fixed, LengthTable, Packed, plan_packing
+from multimodal_pad import BucketBatcher, Fixed
 from multimodal_pad.errors import TrainingError
 from multimodal_pad.training import DataMesh, fit
 from tests.helpers.pair import train
-from tests.helpers.training import MeanModel, make_samples
+from tests.helpers.training import LAYOUTS, MeanModel, make_samples
 
 def naive(outputs, targets, sample_mask):
     # Not a number where no row is real, as on the second device at the last of 37 samples.
@@ -30,20 +30,14 @@ def naive(outputs, targets, sample_mask):
 
 
 assert jax.device_count() == 2
-np.savez("{path}", **train())
+for layout in LAYOUTS:
+    np.savez("{folder}/" + layout + ".npz", **train(layout))
 try:
     DataMesh().share(BucketBatcher(make_samples(), Fixed({{"audio": 12}}), batch_size=5))
 except TrainingError as error:
     assert "batcher: got batches of 5 rows for 2 shards; give a number of rows that 2 divides" in str(error)
 else:
     raise SystemExit("five rows went onto two devices")
-packed = Packed(plan_packing(LengthTable.measure(make_samples()), batch_size=4, shares=2))
-try:
-    DataMesh().share(BucketBatcher(make_samples(), packed))
-except TrainingError as error:
-    assert "batcher: got packed batches for 2 devices of a process; start a process for each device" in str(error)
-else:
-    raise SystemExit("a packed batch was cut in two")
 fit(MeanModel(), BucketBatcher(make_samples(37), Fixed({{"audio": 12}}), batch_size=6), epochs=1, loss=naive)
 batcher = BucketBatcher(make_samples(), Fixed({{"audio": 12}}), batch_size=5)
 fit(MeanModel(), batcher, epochs=1, devices=jax.devices()[1:], progress=False)
@@ -63,23 +57,28 @@ def assert_trained_alike(one, other):
 def one_cpu(tmp_path_factory):
     """What one CPU comes to: in this process, or where its default device is another, in one of its own."""
     if jax.default_backend() == "cpu":
-        return train()
-    path = tmp_path_factory.mktemp("one") / "one.npz"
-    code = "import sys, numpy as np; from tests.helpers.pair import train; np.savez(sys.argv[1], **train())"
-    subprocess.run([sys.executable, "-c", code, str(path)], check=True, env=cpu_environment())
-    return np.load(path)
+        return {layout: train(layout) for layout in LAYOUTS}
+    folder = tmp_path_factory.mktemp("one")
+    code = "import sys, numpy as np; from tests.helpers.pair import train; np.savez(sys.argv[1], **train(sys.argv[2]))"
+    for layout in LAYOUTS:
+        command = [sys.executable, "-c", code, str(folder / f"{layout}.npz"), layout]
+        subprocess.run(command, check=True, env=cpu_environment())
+    return {layout: np.load(folder / f"{layout}.npz") for layout in LAYOUTS}
 
 
 def test_two_devices_train_as_one(tmp_path, one_cpu):
-    command = [sys.executable, "-W", "error", "-c", TWO_DEVICES.format(path=tmp_path / "two.npz")]
+    command = [sys.executable, "-W", "error", "-c", TWO_DEVICES.format(folder=tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=cpu_environment(devices=2))
     assert done.returncode == 0, done.stderr
-    assert_trained_alike(one_cpu, np.load(tmp_path / "two.npz"))
+    for layout in LAYOUTS:
+        assert_trained_alike(one_cpu[layout], np.load(tmp_path / f"{layout}.npz"))
 
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory):
-    """Two processes on this machine: what each printed and saved, and how long the survivor outlived the other."""
+    """Two processes on this machine, with two devices each: what each printed, where it saved what it came to, and how
+    long the survivor outlived the other.
+    """
     folder = tmp_path_factory.mktemp("pair")
     with socket.socket() as free:
         free.bind(("localhost", 0))
@@ -89,7 +88,8 @@ def pair(tmp_path_factory):
         for index in range(2):
             command = [sys.executable, "-m", "tests.helpers.pair", str(port), str(index), str(folder)]
             with (folder / f"{index}.out").open("w") as out:
-                processes.append(subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=cpu_environment()))
+                environment = cpu_environment(devices=2)
+                processes.append(subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=environment))
         processes[1].wait(200)
         died = time.monotonic()
         processes[0].wait(2 * ENDS_WITHIN)
@@ -98,16 +98,18 @@ def pair(tmp_path_factory):
         for process in processes:
             process.kill()
     said = [(folder / f"{index}.out").read_text() for index in range(2)]
-    return said, [np.load(folder / f"{index}.npz") for index in range(2)], outlived
+    return said, folder, outlived
 
 
 def lines(said, what):
     return [next((line for line in text.splitlines() if line.startswith(what)), text) for text in said]
 
 
-def test_two_processes_train_as_one(pair, one_cpu):
-    for saved in pair[1]:
-        assert_trained_alike(one_cpu, saved)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_two_processes_train_as_one(pair, layout, one_cpu):
+    """Padded batches on a device of each, packed ones on all four."""
+    for index in range(2):
+        assert_trained_alike(one_cpu[layout], np.load(pair[1] / f"{layout}-{index}.npz"))
 
 
 @pytest.mark.parametrize(
@@ -116,6 +118,7 @@ def test_two_processes_train_as_one(pair, one_cpu):
         ("model", "the initial parameters or the optimizer"),
         ("epochs", "the settings"),
         ("data", "the batcher"),
+        ("samples", "the samples"),
     ],
 )
 def test_processes_that_are_given_different_things_are_told(pair, what, named):
@@ -148,7 +151,7 @@ def test_the_death_of_one_process_ends_the_other(pair):
 
 
 def test_a_shard_that_is_not_this_processes_is_refused():
-    with pytest.raises(TrainingError, match=r"got shard 1 of 2 in process 0 of 1; give the whole batcher"):
+    with pytest.raises(TrainingError, match=r"got shard 1 of 2 with devices=1, in process 0 of 1 with 1 devices; give"):
         DataMesh(jax.devices()[:1]).share(make_batcher(make_samples()).shard(1, 2))
 
 

@@ -1,41 +1,21 @@
 """Training on packed batches: one program for an epoch, and one for its evaluation; resumed as any other run."""
 
-import numpy as np
 import pytest
-from flax import nnx
 
-from multimodal_pad import BucketBatcher, LengthTable, Packed, plan_packing
+from multimodal_pad import BucketBatcher, Packed, plan_packing
 from multimodal_pad.compiling import CompileLog
-from multimodal_pad.models import ModalityConfig, MultimodalTransformer, TransformerConfig
 from multimodal_pad.training import fit, make_optimizer
 from multimodal_pad.training.checkpoint import Checkpoints
-
-RNG = np.random.default_rng(0)
-LENGTHS = np.stack([RNG.integers(0, 9, 60), RNG.integers(0, 20, 60)], axis=1)
-SAMPLES = [
-    {
-        "text": RNG.integers(1, 5, text).astype(np.int32) + 5 * (i % 2),
-        "audio": RNG.standard_normal((audio, 3)).astype(np.float32),
-        "targets": np.int32(i % 2),
-    }
-    for i, (text, audio) in enumerate(LENGTHS.tolist())
-]
-MODALITIES = {"text": ModalityConfig(vocabulary_size=11), "audio": ModalityConfig(feature_width=3, kernel_size=3)}
-
-
-def make_model():
-    config = TransformerConfig(MODALITIES, 2, d_model=8, num_heads=2, crossmodal_layers=1, memory_layers=1)
-    return MultimodalTransformer(config, rngs=nnx.Rngs(0))
+from tests.helpers.packed import SAMPLES, TABLE, make_model
 
 
 def make_batcher():
-    table = LengthTable(("text", "audio"), LENGTHS)
-    return BucketBatcher(SAMPLES, Packed(plan_packing(table, batch_size=8)))
+    return BucketBatcher(SAMPLES, Packed(plan_packing(TABLE, batch_size=8)))
 
 
 def train(epochs, **options):
     return fit(
-        make_model(),
+        make_model(dropout_rate=0.1),
         make_batcher(),
         epochs=epochs,
         optimizer=make_optimizer(0.02),

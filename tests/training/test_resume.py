@@ -18,7 +18,7 @@ from multimodal_pad.errors import TrainingError
 from multimodal_pad.training import fit, make_optimizer
 from multimodal_pad.training.checkpoint import Checkpoints
 from tests.helpers import killed
-from tests.helpers.training import DeepModel, MeanModel, make_batcher, make_samples
+from tests.helpers.training import LAYOUTS, DeepModel, MeanModel, make_batcher, make_samples
 
 
 class Interrupted(list):
@@ -36,7 +36,7 @@ class Interrupted(list):
 
 @pytest.fixture(scope="module")
 def uninterrupted():
-    return killed.train(None)
+    return {layout: killed.train(None, layout) for layout in LAYOUTS}
 
 
 def assert_same(one, other):
@@ -53,7 +53,7 @@ def test_interrupted_anywhere_it_goes_on(at, tmp_path, uninterrupted):
     with pytest.raises(KeyboardInterrupt), Checkpoints(tmp_path) as checkpoints:
         fit(MeanModel(), batcher, **options, checkpoints=checkpoints, save_every=2)
     assert any(checkpoints.directory.iterdir())
-    assert_same(killed.train(tmp_path), uninterrupted)
+    assert_same(killed.train(tmp_path), uninterrupted["padded"])
 
 
 def test_dropout_and_statistics_go_on_where_they_were(tmp_path):
@@ -130,10 +130,10 @@ def test_when_to_save_is_checked(options, tmp_path):
         fit(MeanModel(), make_batcher(), epochs=1, **options, **given, progress=False)
 
 
-def kill_while_it_trains(folder, kills, seed):
+def kill_while_it_trains(folder, layout, kills, seed):
     """Start the training, kill it at a random moment, and start it again, until it has been killed often enough."""
     rng = np.random.default_rng(seed)
-    command = [sys.executable, "-m", "tests.helpers.killed", str(folder)]
+    command = [sys.executable, "-m", "tests.helpers.killed", str(folder), layout]
     steps = []
     for number in range(kills + 1):
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -164,23 +164,25 @@ def saved_steps(folder):
     return [int(path.name) for path in checkpoints.iterdir() if path.name.isdigit()] if checkpoints.is_dir() else []
 
 
-def check_kills(tmp_path, kills, uninterrupted):
+def check_kills(tmp_path, layout, kills, uninterrupted):
     seed = os.getpid()  # another one each time; shown where the test fails
     print(f"seed {seed}")
-    steps = kill_while_it_trains(tmp_path, kills, seed)
+    steps = kill_while_it_trains(tmp_path, layout, kills, seed)
     assert steps == sorted(set(steps))
     assert len(steps) == kills
     with np.load(tmp_path / "result.npz") as result:
-        assert_same(result, uninterrupted)
+        assert_same(result, uninterrupted[layout])
 
 
-def test_killed_twice_it_comes_to_the_same(tmp_path, uninterrupted):
-    check_kills(tmp_path, 2, uninterrupted)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_killed_twice_it_comes_to_the_same(tmp_path, layout, uninterrupted):
+    check_kills(tmp_path, layout, 2, uninterrupted)
 
 
 @pytest.mark.slow
-def test_killed_twenty_times_it_comes_to_the_same(tmp_path, uninterrupted):
-    check_kills(tmp_path, 20, uninterrupted)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_killed_twenty_times_it_comes_to_the_same(tmp_path, layout, uninterrupted):
+    check_kills(tmp_path, layout, 20, uninterrupted)
 
 
 def test_a_batcher_that_stands_in_the_middle_is_refused():
