@@ -12,6 +12,7 @@ import numpy as np
 from multimodal_pad.errors import PaddingError, SampleError
 from multimodal_pad.layouts.arrays import LayingOut, aligned_empty, array_lengths, laid_out, taken_together
 from multimodal_pad.layouts.layout import Batch, BatchOfLayout, BatchShape, Layout, named_layout
+from multimodal_pad.layouts.tile_pairs import Room, listed_pairs, room_of, tiles_of
 from multimodal_pad.lengths.cost import Cost
 from multimodal_pad.lengths.samples import TARGETS, Sample
 
@@ -32,6 +33,9 @@ class PackedBatch(NamedTuple):
             out: share s has the samples from ``s B / S`` and the positions from ``s N_m / S``, and padding of its own.
             So equal runs of all arrays are packed batches themselves, one on each device under ``jax.shard_map``.
             None where the batch is not shared out.
+        tile_pairs: ``{(target, source): (S * P, 2)}`` int32: for attention on a GPU or TPU, which tiles of 64 positions
+            of the target's axis share samples with which of the source's; P is part of the batch shape. In each
+            share ascending, and unused ones, with -1, at its end. None where the plan has none.
 
     >>> batch = pack_samples([{"text": [5, 6, 7]}, {"text": [8]}], capacity={"text": 6})
     >>> batch.features["text"].tolist(), batch.lengths["text"].tolist(), batch.starts["text"].tolist()
@@ -46,6 +50,7 @@ class PackedBatch(NamedTuple):
     sample_mask: np.ndarray
     ids: np.ndarray | None = None
     share_sizes: np.ndarray | None = None
+    tile_pairs: dict[tuple[str, str], np.ndarray] | None = None
 
     @property
     def shares(self) -> int:
@@ -74,18 +79,21 @@ class PackedBatch(NamedTuple):
 
     @property
     def layout(self) -> Layout:
-        """The packed one."""
-        return PACKED
+        """The packed one, with the room that it has for pairs of tiles."""
+        if self.tile_pairs is None:
+            return PACKED
+        tiles = {name: tiles_of(len(x), self.shares) for name, x in self.features.items()}
+        return PackedLayout(room=room_of(self.tile_pairs, tiles, self.shares))
 
     @property
     def shape(self) -> BatchShape:
         """The batch shape, with the modalities in the order of their names."""
-        return BatchShape.of(self.sample_mask.shape[0], {m: len(x) for m, x in self.features.items()}, PACKED)
+        return BatchShape.of(self.sample_mask.shape[0], {m: len(x) for m, x in self.features.items()}, self.layout)
 
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays of the batch, which is what goes to the device."""
-        arrays = [*self.features.values(), *self.lengths.values(), *self[2:]]
+        arrays = [*self.features.values(), *self.lengths.values(), *self[2:-1], *(self.tile_pairs or {}).values()]
         return sum(x.nbytes for x in arrays if x is not None)
 
 
@@ -94,9 +102,13 @@ class PackedLayout(Layout):
     """All samples of a batch end to end, on one axis per modality that holds its capacity of positions.
 
     The lengths of its batch shapes are capacities.
+
+    Attributes:
+        room: which pairs of tiles its batches list, and how many: see :data:`~multimodal_pad.layouts.tile_pairs.Room`.
     """
 
     name: str = "packed"
+    room: Room = ()
 
     def lay_out(
         self,
@@ -117,7 +129,11 @@ class PackedLayout(Layout):
             return _pack([column[run] for run in runs], capacities[name], value, column[0])
 
         batch = PackedBatch(*laid_out(arrays, samples, shape.batch_size, place, options))
-        return batch if sizes is None else _shared_out(batch, runs, one.batch_size)
+        batch = batch if sizes is None else _shared_out(batch, runs, one.batch_size)
+        if not self.room:
+            return batch
+        tiles = {name: tiles_of(n) for name, n in capacities.items()}
+        return batch._replace(tile_pairs=listed_pairs(batch.lengths, tiles, self.room, batch.shares))
 
     def take_apart(self, batch: BatchOfLayout) -> list[dict[str, Any]]:
         """Cut the axes where samples begin and end."""
@@ -143,7 +159,17 @@ class PackedLayout(Layout):
             like(example.sample_mask, count),
             None if example.ids is None else like(example.ids, count),
             None if example.share_sizes is None else like(example.share_sizes),
+            None if example.tile_pairs is None else self._listed(example, capacities, like),
         )
+
+    def _listed(
+        self, example: BatchOfLayout, capacities: Mapping[str, int], like: Callable[..., Any]
+    ) -> dict[tuple[str, str], Any]:
+        """Lists of pairs at other capacities."""
+        shares, tiles = example.shares, {m: tiles_of(n, example.shares) for m, n in capacities.items()}
+        return {
+            (t, s): like(example.tile_pairs[t, s], shares * (tiles[t] + tiles[s] + more)) for t, s, more in self.room
+        }
 
     def check_alone(self, batch: BatchOfLayout) -> None:
         """One share is one device's."""
@@ -207,6 +233,7 @@ def pack_samples(
     check_finite: bool = False,
     ids: Sequence[int] | None = None,
     with_ids: bool = False,
+    layout: PackedLayout = PACKED,
 ) -> PackedBatch:
     """Lay samples end to end on one axis per modality, and say how long each is.
 
@@ -221,12 +248,14 @@ def pack_samples(
         check_finite: look for NaN and inf in float features (reads every value once more).
         ids: the numbers of the samples, which errors give; by default their places in ``samples``.
         with_ids: whether the batch holds the numbers too.
+        layout: that of a :class:`~multimodal_pad.Packed` policy, whose plan may have pairs of tiles listed.
 
     Returns:
         A batch in freshly allocated, 64-byte-aligned buffers, which share nothing with ``samples``.
 
     Raises:
-        SampleError: as :func:`~multimodal_pad.pad_samples`; for more positions than the capacity too.
+        SampleError: as :func:`~multimodal_pad.pad_samples`; for more positions than the capacity, and for more pairs
+            of tiles than the layout has room for, too.
 
     >>> batch = pack_samples([{"text": [5, 6, 7], "audio": [0.5]}, {"text": [8], "audio": []}], batch_size=3)
     >>> batch.features["text"].tolist(), batch.lengths["audio"].tolist(), batch.sample_mask.tolist()
@@ -235,8 +264,8 @@ def pack_samples(
     arrays, count, numbers = taken_together(samples, batch_size, modalities, ids)
     if capacity is None:
         capacity = {name: max(1, sum(map(len, column))) for name, column in arrays.items()}
-    shape = BatchShape.of(count, capacity, PACKED)
-    return PACKED.lay_out(
+    shape = BatchShape.of(count, capacity, layout)
+    return layout.lay_out(
         arrays, samples, shape, pad_value=pad_value, check_finite=check_finite, numbers=numbers, with_ids=with_ids
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ import numpy as np
 
 from multimodal_pad.models.attention import Precision
 from multimodal_pad.models.attention_choice import Implementation, choose_implementation
+from multimodal_pad.models.paired import Paired, paired_attentions
 from multimodal_pad.models.stretches import put_together, take_apart
 from multimodal_pad.models.tiled import Attention, Heads, tiled_attentions
 
@@ -74,6 +75,11 @@ class Positions(ABC):
     ) -> jax.Array:
         """What queries ``(N, H, D)`` find in keys and values ``(N_source, H, D)`` of a source in the same layout."""
 
+    @property
+    def samples(self) -> jax.Array:
+        """``(N,)`` int32: the sample of each position, by its place in the batch; -1 at padding."""
+        return jnp.where(self.real[:, 0], self.of_sample(jnp.arange(len(self.lengths))), -1)
+
     def rows(self, x: jax.Array) -> jax.Array:
         """Features as the batch holds them to ``(N, F)``, exactly 0 at padding, whatever stands there."""
         return jnp.where(self.real, x.reshape(self.count, -1), 0)
@@ -90,6 +96,7 @@ class BatchPositions:
         implementation: of attention; by default the one that
             :func:`~multimodal_pad.models.select_implementation` names.
         precision: of the products of attention, see :func:`~multimodal_pad.models.masked_attention`.
+        tile_pairs: of a packed batch that lists them ``(P, 2)``, by numbers of target and source.
     """
 
     def __init__(
@@ -99,11 +106,13 @@ class BatchPositions:
         num_heads: int,
         implementation: Implementation | None = None,
         precision: Precision | None = None,
+        tile_pairs: Mapping[tuple[int, int], jax.Array] | None = None,
     ) -> None:
         self._modalities = tuple(modalities)
         self._num_heads = num_heads
         self._implementation: Implementation | None = implementation
         self._precision: Precision | None = precision
+        self._tile_pairs = tile_pairs
         self.counts = tuple(modality.count for modality in self._modalities)
 
     def attend(self, inputs: Sequence[jax.Array], attentions: tuple[Attention, ...], width: int) -> jax.Array:
@@ -128,13 +137,19 @@ class BatchPositions:
             lengths = tuple(modality.lengths for modality in self._modalities)
             return tiled_attentions(attentions, heads, self._precision, tuple(inputs), starts, lengths)
         pieces = _pieces(inputs, attentions, width)
-        results = []
-        for a in attentions:
-            query, key, value = (pieces[place].reshape(-1, *heads) for place in (a.query, a.key, a.value))
-            target, source = self._modalities[a.target], self._modalities[a.source]
-            out = target.attend(source, query, key, value, implementation=implementation, precision=self._precision)
-            results.append(out.reshape(-1, width))
-        return put_together(results)
+        read = [[pieces[place].reshape(-1, *heads) for place in (a.query, a.key, a.value)] for a in attentions]
+        if self._tile_pairs is not None and implementation == "xla":
+            of = [modality.samples for modality in self._modalities]
+            paired = [
+                Paired(query, key, value, of[a.target], of[a.source], self._tile_pairs[a.target, a.source])
+                for a, (query, key, value) in zip(attentions, read, strict=True)
+            ]
+            results = paired_attentions(paired, self._precision)
+        else:
+            how: Any = {"implementation": implementation, "precision": self._precision}
+            places = [(self._modalities[a.target], self._modalities[a.source]) for a in attentions]
+            results = [target.attend(source, *x, **how) for (target, source), x in zip(places, read, strict=True)]
+        return put_together([out.reshape(-1, width) for out in results])
 
     @property
     def present(self) -> jax.Array:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from multimodal_pad.layouts.packed import segments_of, starts_of
 from multimodal_pad.models.attention import Precision, check_precision, tiled_attention
 from multimodal_pad.models.attention_choice import Implementation, choose_implementation
+from multimodal_pad.models.paired import Paired, paired_attentions
 from multimodal_pad.models.tiled import wide_product
 
 BLOCK = 256
@@ -21,6 +22,7 @@ def segment_attention(
     *,
     query_lengths: jax.Array,
     key_lengths: jax.Array,
+    tile_pairs: jax.Array | None = None,
     implementation: Implementation | None = None,
     precision: Precision | None = None,
 ) -> jax.Array:
@@ -37,6 +39,8 @@ def segment_attention(
         value: ``(N_s, H, D)``.
         query_lengths: ``(B,)`` int: positions of each sample in ``query``; their sum is at most N_t.
         key_lengths: ``(B,)`` int: positions of each sample in ``key``, at most N_s together; 0 = missing.
+        tile_pairs: ``(P, 2)`` int, ``batch.tile_pairs[target, source]``: what ``xla`` goes over, instead of all queries
+            and keys. ``tiled`` finds its way without.
         implementation: ``"tiled"`` or ``"xla"``; by default the one that :func:`select_implementation` names for packed
             batches on JAX's default device.
         precision: of the products of float32 matrices; by default what ``jax_default_matmul_precision`` says. On an
@@ -65,6 +69,8 @@ def segment_attention(
     if implementation == "tiled":
         starts = starts_of(query_lengths), starts_of(key_lengths)
         out = tiled_attention(query, key, value, starts, (query_lengths, key_lengths), precision)
+    elif tile_pairs is not None:
+        out = paired_attentions([Paired(query, key, value, of_query, of_key, tile_pairs)], precision)[0]
     else:
         out = _by_blocks(query, key, value, of_query, of_key, precision)
     return jnp.where(query_real & of_segment(key_lengths > 0, of_query)[:, None, None], out, 0)

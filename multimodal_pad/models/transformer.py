@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import permutations
@@ -270,6 +270,7 @@ class MultimodalTransformer(nnx.Module):
             num_heads=self.config.num_heads,
             implementation=self.config.attention,
             precision=self.config.precision,
+            tile_pairs=_pairs_of(batch, names),
         )
         embedded = put_together(
             [
@@ -303,18 +304,24 @@ class MultimodalTransformer(nnx.Module):
         return put_together(beside)
 
 
-_POSITIONS: Mapping[Layout, Callable[[jax.Array, int], Positions]] = {
-    PADDED: PaddedPositions,
-    PACKED: PackedPositions,
+_POSITIONS: Mapping[str, Callable[[jax.Array, int], Positions]] = {
+    PADDED.name: PaddedPositions,
+    PACKED.name: PackedPositions,
 }
 
 
 def _positions_in(layout: Layout) -> Callable[[jax.Array, int], Positions]:
     """What makes the positions of a modality in a layout, of its lengths and of what the batch shape says."""
-    if layout not in _POSITIONS:
-        allowed = ", ".join(known.name for known in _POSITIONS)
-        raise PaddingError(f"got a {layout.name} batch; the model takes these layouts: {allowed}")
-    return _POSITIONS[layout]
+    if layout.name not in _POSITIONS:
+        raise PaddingError(f"got a {layout.name} batch; the model takes these layouts: {', '.join(_POSITIONS)}")
+    return _POSITIONS[layout.name]
+
+
+def _pairs_of(batch: PaddedBatch | PackedBatch, names: Sequence[str]) -> dict[tuple[int, int], jax.Array] | None:
+    """The pairs of tiles that a batch lists, by the numbers of its modalities."""
+    if not isinstance(batch, PackedBatch) or batch.tile_pairs is None:
+        return None
+    return {(names.index(t), names.index(s)): jnp.asarray(x) for (t, s), x in batch.tile_pairs.items()}
 
 
 class _Keys:

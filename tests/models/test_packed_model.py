@@ -9,8 +9,7 @@ import optax
 import pytest
 from flax import nnx
 
-from multimodal_pad import PaddingError, pack_samples, pad_samples
-from multimodal_pad.layouts.layout import BatchShape
+from multimodal_pad import PackedBatch, PaddingError, pack_samples, pad_samples, unpack
 from multimodal_pad.models import ModalityConfig, MultimodalTransformer, TransformerConfig
 from multimodal_pad.models import transformer as transformer_module
 from multimodal_pad.models.attention_choice import AttentionDevice
@@ -19,6 +18,7 @@ from multimodal_pad.models.packed import PackedPositions
 from multimodal_pad.models.padded import PaddedPositions
 from multimodal_pad.training import TrainStep, cross_entropy
 from tests.helpers.oracle_model import apart
+from tests.helpers.packed import with_pairs
 
 MODALITIES = {
     "text": ModalityConfig(vocabulary_size=50),
@@ -26,15 +26,18 @@ MODALITIES = {
     "visual": ModalityConfig(feature_width=4),
     "pose": ModalityConfig(feature_width=2, kernel_size=5),
 }
-CAPACITY = {"text": 45, "audio": 70, "visual": 40, "pose": 30}
+CAPACITY = {"text": 45, "audio": 140, "visual": 40, "pose": 30}
 ROWS = {"text": 19, "audio": 33, "visual": 20, "pose": 15}
 BATCH = 6
-IMPLEMENTATIONS = ["tiled", "xla"]
+IMPLEMENTATIONS = ["tiled", "xla", "paired"]
+"""``paired`` is ``xla`` over the pairs of tiles that the batch lists."""
 
 
 @cache
 def make_model(count=2, **options):
     """The structure, and parameters that no option decides; biases are random too."""
+    paired = options.get("attention") == "paired"
+    options |= {"attention": "xla"} if paired else {}
     config = TransformerConfig(
         dict(list(MODALITIES.items())[:count]),
         num_outputs=3,
@@ -57,7 +60,16 @@ def make_model(count=2, **options):
         gradient, outputs = jax.grad(objective, argnums=(0, 1), has_aux=True)(parameters, floats)
         return outputs, *gradient
 
-    return config, parameters, everything
+    def given(parameters, batch):
+        """As the batch is, or with the pairs of tiles listed."""
+        if not paired or not isinstance(batch, PackedBatch):
+            return everything(parameters, batch)
+        samples = unpack(batch)
+        layout = with_pairs(samples, {name: CAPACITY[name] for name in batch.features})
+        pairs = pack(samples, layout=layout).tile_pairs
+        return everything(parameters, batch._replace(tile_pairs=pairs))
+
+    return config, parameters, given
 
 
 def make_samples(count, seed=0, lengths=None):
@@ -295,6 +307,6 @@ def test_cudnn_never_runs_on_packed_batches():
 
 def test_a_batch_of_an_unknown_layout(monkeypatch):
     batch = pack(make_samples(2))
-    monkeypatch.setattr(transformer_module, "_POSITIONS", {BatchShape.of(1, {"a": 1}).layout: PaddedPositions})
+    monkeypatch.setattr(transformer_module, "_POSITIONS", {"padded": PaddedPositions})
     with pytest.raises(PaddingError, match="got a packed batch; the model takes these layouts: padded"):
         nnx.eval_shape(lambda: make_wide()(batch))

@@ -11,8 +11,10 @@ from multimodal_pad import PaddingError
 from multimodal_pad.models import masked_attention, segment_attention, segment_mean, select_implementation
 from multimodal_pad.models.attention_choice import AttentionDevice
 from multimodal_pad.models.segments import BLOCK
+from tests.helpers.packed import tile_pairs
 
-IMPLEMENTATIONS = ["tiled", "xla"]
+IMPLEMENTATIONS = ["tiled", "xla", "paired"]
+"""``paired`` is ``xla`` over the pairs of tiles that the host lists."""
 H, D = 2, 4
 QUERIES = np.array([7, 0, 1, 33, 5, 12])
 KEYS = np.array([9, 4, 0, 20, 1, 40])
@@ -29,8 +31,10 @@ def arrays(dtype=jnp.float32, seed=0):
     return tuple(jnp.asarray(rng.standard_normal((n, H, D)), dtype) for n in (NT, NS, NS))
 
 
-def attend(implementation, q, k, v, **options):
-    lengths = {"query_lengths": jnp.asarray(QUERIES), "key_lengths": jnp.asarray(KEYS)}
+def attend(implementation, q, k, v, queries=QUERIES, keys=KEYS, **options):
+    if implementation == "paired":
+        implementation, options["tile_pairs"] = "xla", tile_pairs(queries, keys, NT, NS)
+    lengths = {"query_lengths": jnp.asarray(queries), "key_lengths": jnp.asarray(keys)}
     return segment_attention(q, k, v, **lengths, implementation=implementation, **options)
 
 
@@ -129,8 +133,7 @@ def test_other_samples_change_nothing_exactly(implementation):
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_neighbours_that_are_not_masked_would_be_seen(implementation):
     """The tests above can fail: as one sample of all positions, the outputs move."""
-    whole = {"query_lengths": jnp.asarray([QUERIES.sum()]), "key_lengths": jnp.asarray([KEYS.sum()])}
-    got = segment_attention(*arrays(), **whole, implementation=implementation)
+    got = attend(implementation, *arrays(), queries=QUERIES.sum(keepdims=True), keys=KEYS.sum(keepdims=True))
     assert np.abs(got - reference(*arrays())).max() > 0.1
 
 
@@ -151,6 +154,13 @@ def test_segments_in_bfloat16(implementation):
     got = attend(implementation, *arrays(jnp.bfloat16))
     assert got.dtype == jnp.bfloat16
     np.testing.assert_allclose(np.asarray(got, np.float32), reference(*arrays()), atol=5e-2)
+
+
+def test_a_pair_that_is_not_listed_would_be_missed():
+    listed = tile_pairs(QUERIES, KEYS, NT, NS)
+    listed = np.where(np.arange(len(listed))[:, None] == 0, [0, -1], listed)
+    got = segment_attention(*arrays(), query_lengths=QUERIES, key_lengths=KEYS, tile_pairs=listed, implementation="xla")
+    assert np.abs(got - reference(*arrays())).max() > 0.1
 
 
 def test_scores_of_all_queries_are_never_in_memory_at_once():
@@ -196,7 +206,10 @@ def test_unknown_options(options, message):
 def test_numpy_arrays_are_taken_as_they_are(implementation):
     """A batch holds them until it is on a device."""
     q, k, v = map(np.asarray, arrays())
-    got = segment_attention(q, k, v, query_lengths=QUERIES, key_lengths=KEYS, implementation=implementation)
+    plain = {"query_lengths": QUERIES, "key_lengths": KEYS}
+    if implementation == "paired":
+        plain["tile_pairs"] = tile_pairs(QUERIES, KEYS, NT, NS)
+    got = segment_attention(q, k, v, **plain, implementation="xla" if implementation == "paired" else implementation)
     np.testing.assert_array_equal(got, attend(implementation, *arrays()))
     x = q.reshape(NT, -1)
     np.testing.assert_array_equal(segment_mean(x, QUERIES), segment_mean(jnp.asarray(x), jnp.asarray(QUERIES)))
