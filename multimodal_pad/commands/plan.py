@@ -89,9 +89,9 @@ def add_parser(commands: Any) -> None:
     cost.add_argument("--d-model", type=int, metavar="N", help="of the transformer (default: 40)")
     cost.add_argument("--layers", type=int, metavar="N", help="of each of its encoders (default: 4)")
     cost.add_argument("--batch-overhead", type=float, metavar="X", help="cost of a batch beside its rows")
-    rows = plan.add_argument_group("rows per batch")
+    rows = plan.add_argument_group("samples per batch")
     rows.add_argument("--batch-size", type=int, metavar="N", help="of every shape (default: 32)")
-    rows.add_argument("--batch-positions", type=float, metavar="N", help="instead: as many rows as hold N positions,")
+    rows.add_argument("--batch-positions", type=float, metavar="N", help="instead: as many as N positions hold,")
     rows.add_argument("--batch-multiple", type=int, metavar="N", help="in multiples of N (default: 8),")
     rows.add_argument("--batch-largest", type=int, metavar="N", help="and at most N")
     auto = plan.add_argument_group("for --max-shapes auto")
@@ -167,7 +167,7 @@ def _plan_packed(
     with _bar(len(MARGINS)) as done:
         plan = plan_packing(
             lengths,
-            batch_size=32 if options.batch_size is None else options.batch_size,
+            batch_size=_batch_size(options),
             max_shapes=1 if options.max_shapes is None else options.max_shapes,
             alignment=alignment or 8,
             shares=1 if options.shares is None else options.shares,
@@ -207,7 +207,7 @@ def _read(path: Path, modalities: list[str] | None) -> LengthTable:
 
 def _check_options(options: argparse.Namespace) -> None:
     """Raise where an option would be ignored or a file could not be written, before any work is done."""
-    padded = ("grouping", "effort", "batch_overhead", "batch_positions", "plot")
+    padded = ("grouping", "effort", "batch_overhead", "plot")
     if options.packed:
         given = [f"--{name.replace('_', '-')}" for name in padded if getattr(options, name) is not None]
         if given:

@@ -182,9 +182,22 @@ def test_packed_plans(tmp_path, capsys):
     assert str(plan) in capsys.readouterr().out
 
 
+def test_packed_plans_to_a_budget(lengths_csv, tmp_path):
+    out = tmp_path / "packing.json"
+    arguments = ["plan", str(lengths_csv), "--packed", "--batch-positions", "3000", "--out", str(out)]
+    assert main(arguments) == 0
+    plan = PackingPlan.load(out)
+    assert plan.lengths.sum() <= 3000
+    assert plan.batch_size % 8 == 0
+    assert main([*arguments, "--batch-multiple", "4", "--batch-largest", "14", "--overwrite"]) == 0
+    assert PackingPlan.load(out).batch_size == 12
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (["--packed", "--batch-positions", "2"], "batches of 8, the smallest, need capacities of text 8"),
+        (["--packed", "--max-shapes", "3"], "got max_shapes=3; packed batches have 1 shape, or 2"),
         (["--packed", "--grouping", "random"], "got --grouping with --packed; they are for padded batches"),
         (["--packed", "--max-shapes", "auto"], "packed batches have 1 shape, or 2"),
         (["--shares", "2"], "--shares is for --packed"),
