@@ -133,6 +133,8 @@ class Layout(ABC):
         name: what files and options call it.
         splits: whether equal runs of all arrays of a batch are the batches of its shares, so that several devices of
             one process can take them.
+        end_to_end: whether samples share one axis per modality, so that a shape's lengths are capacities: they hold the
+            sums of the samples' lengths, and not each.
 
     >>> shape = BatchShape.of(4, {"text": 8})
     >>> shape.layout.name, shape.layout.positions(np.array([4]), np.array([[8]])).tolist()
@@ -143,6 +145,7 @@ class Layout(ABC):
 
     name: str
     splits: bool = True
+    end_to_end: bool = False
 
     @abstractmethod
     def lay_out(

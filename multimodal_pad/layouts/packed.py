@@ -87,6 +87,7 @@ class PackedLayout(Layout):
 
     name: str = "packed"
     splits: bool = False  # where a share's samples end on the axis, no array says
+    end_to_end: bool = True
 
     def lay_out(
         self,

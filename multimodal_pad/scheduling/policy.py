@@ -48,7 +48,6 @@ class Grouping(ABC):
         name: what files and options call it.
         draws_first: whether a batch is drawn before its shape is known. Then any samples may meet in a batch, and all
             batches have one size.
-        needs_all: whether it must know the lengths of all samples before the first batch, and so serves no stream.
 
     >>> from multimodal_pad import Ladder, make_schedule
     >>> from multimodal_pad.scheduling.groupings import LENGTH, RANDOM
@@ -61,7 +60,6 @@ class Grouping(ABC):
 
     name: str
     draws_first: bool
-    needs_all: bool = False
 
     @abstractmethod
     def prepare(
