@@ -24,7 +24,6 @@ from multimodal_pad.sources import Synthetic
 from tests.helpers.streams import longest_wait, plain, steps
 from tests.strategies import length_tables, policies
 
-
 sizes = st.tuples(st.integers(1, 6), st.integers(0, 20)).map(lambda drawn: (drawn[0], sum(drawn)))
 
 
