@@ -10,7 +10,7 @@ from multimodal_pad.planning.packing_plot import plot_packing
 figure = pytest.importorskip("matplotlib.figure")
 
 RNG = np.random.default_rng(0)
-HEAVY = np.append(RNG.integers(1, 20, 158), [400, 380])
+HEAVY = np.append(RNG.integers(1, 20, 638), [400, 380])
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def drawn(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("columns", "max_shapes"), [([HEAVY], 2), ([HEAVY, RNG.integers(0, 90, 160)], 1), ([HEAVY % 7] * 4, 1)]
+    ("columns", "max_shapes"), [([HEAVY], 2), ([HEAVY, RNG.integers(0, 90, 640)], 1), ([HEAVY % 7] * 4, 1)]
 )
 def test_every_full_batch_is_counted_below_the_capacity(tmp_path, drawn, columns, max_shapes):
     names = ("text", "audio$", "visual", "touch")[: len(columns)]
