@@ -131,6 +131,8 @@ class Layout(ABC):
 
     Attributes:
         name: what files and options call it.
+        end_to_end: whether samples share one axis per modality, so that a shape's lengths are capacities: they hold the
+            sums of the samples' lengths, and not each.
 
     >>> shape = BatchShape.of(4, {"text": 8})
     >>> shape.layout.name, shape.layout.positions(np.array([4]), np.array([[8]])).tolist()
@@ -140,6 +142,7 @@ class Layout(ABC):
     """
 
     name: str
+    end_to_end: bool = False
 
     @abstractmethod
     def lay_out(

@@ -109,6 +109,7 @@ class PackedLayout(Layout):
 
     name: str = "packed"
     room: Room = ()
+    end_to_end: bool = True
 
     def lay_out(
         self,

@@ -10,8 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from multimodal_pad.layouts.packed import PACKED
 from multimodal_pad.lengths.cost import Cost
 from multimodal_pad.lengths.table import LengthTable
+from multimodal_pad.planning.packing_plan import PackingPlan
 from multimodal_pad.planning.task import distinct_rows
 from multimodal_pad.scheduling.groupings import as_grouping
 from multimodal_pad.scheduling.policies import Fixed, Ladder
@@ -66,6 +68,20 @@ def policy_efficiency(
     return PolicyEfficiency(
         len(padded), float(cost(values).sum() / padded_cost), tuple(positions.tolist()), padded_cost
     )
+
+
+def packing_efficiency(plan: PackingPlan, lengths: LengthTable, cost: Cost) -> PolicyEfficiency:
+    """What a packing plan leaves real of the lengths that it was made for, in the epochs that were dealt to find it.
+
+    >>> from multimodal_pad import plan_packing, position_count
+    >>> table = LengthTable(("text",), np.array([[3], [4], [9]]))
+    >>> packing_efficiency(plan_packing(table, batch_size=3), table, position_count)
+    PolicyEfficiency(shapes=1, cost=1.0, positions=(1.0,), padded_cost=16.0)
+    """
+    real = float(cost(lengths.select(plan.modalities).values).sum())
+    empty = float(plan.batches @ PACKED.price(plan.batch_sizes, plan.lengths, cost))  # as all batches are
+    positions = tuple(plan.position_efficiency[name] for name in plan.modalities)
+    return PolicyEfficiency(len(plan), plan.efficiency, positions, real / plan.efficiency if real else empty)
 
 
 def ladders_within(

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from multimodal_pad.layouts.packed import PACKED
-from multimodal_pad.lengths.cost import Cost
+from multimodal_pad.lengths.cost import Cost, position_count
 from multimodal_pad.lengths.table import LengthTable
+from multimodal_pad.planning.packing import plan_packing
 from multimodal_pad.planning.packing_plan import PackingPlan
 from multimodal_pad.scheduling.balanced import BalancedGrouping
 from multimodal_pad.scheduling.policy import Policy
@@ -34,6 +38,7 @@ class Packed(Policy):
     def __init__(self, plan: PackingPlan) -> None:
         self.plan, self.modalities, self.cost = plan, plan.modalities, plan.cost
         self.grouping = BalancedGrouping(plan.shares)
+        self.promised = plan.position_efficiency["total"] if plan.cost is None else plan.efficiency
 
     @property
     def fingerprint(self) -> str:
@@ -60,12 +65,32 @@ class Packed(Policy):
         return np.full(len(padded), self.plan.batch_size)
 
     def efficiency(self, lengths: LengthTable, cost: Cost) -> float:
-        """Real cost / that and what is empty of as many batches, of the smallest capacity, as the samples take."""
+        """Real cost / that and what is empty of as many batches, of the smallest capacity, as the samples take.
+
+        As many as their number asks for, or more where their positions do.
+        """
         real, size = float(cost(lengths.values).sum()), self.plan.batch_size
-        batches = -(-len(lengths) // size)
-        empty = np.maximum(batches * self.plan.lengths[:1] - lengths.values.sum(axis=0), 0)
+        positions, capacity = lengths.values.sum(axis=0), self.plan.lengths[0]
+        batches = max(-(-len(lengths) // size), int((-(-positions // capacity)).max()))
+        empty = np.maximum(batches * capacity - positions, 0)[None]
         paid = real + float(PACKED.price(np.array([batches * size]), empty, cost)[0])
         return real / paid if paid else 1.0
+
+    @property
+    def plan_options(self) -> dict[str, Any]:
+        """Those of the plan."""
+        plan = self.plan
+        return {
+            "batch_size": plan.batch_size,
+            "max_shapes": len(plan),
+            "alignment": plan.alignment,
+            "shares": plan.shares,
+            "cost": plan.cost or position_count,
+        }
+
+    def plan_anew(self, lengths: LengthTable, options: Mapping[str, Any]) -> Packed:
+        """Of a packing plan."""
+        return Packed(plan_packing(lengths, **options))
 
     def why_not(self, lengths: np.ndarray) -> str:
         """Which modality is longer than its capacity."""

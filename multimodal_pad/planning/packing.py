@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property, partial
 from typing import NamedTuple
 
 import numpy as np
 
 from multimodal_pad.errors import LengthError, PaddingError
-from multimodal_pad.lengths.cost import Cost, check_priced, cost_name, position_count
+from multimodal_pad.lengths.cost import BatchBudget, Cost, check_priced, cost_name, position_count
 from multimodal_pad.lengths.samples import check_whole
 from multimodal_pad.lengths.table import LengthTable
+from multimodal_pad.planning.packing_budget import largest_within, sizes_to_try
 from multimodal_pad.planning.packing_plan import PackingPlan
 from multimodal_pad.planning.task import check_alignment
 from multimodal_pad.scheduling.balancing import deal_packs
@@ -28,6 +30,7 @@ MOST_CHANGED = 200
 EPOCHS = 2  # that are dealt at each of them
 MOST_SAMPLES = 50_000  # of a longer table, that are looked at
 PAYS = 0.02  # of the cost: a second shape is a second program to compile
+ROOM = 1.02  # of a second shape, for the longest pack of one epoch: those of other epochs may be longer
 
 
 class _Found(NamedTuple):
@@ -44,7 +47,7 @@ class _Found(NamedTuple):
 def plan_packing(
     lengths: LengthTable,
     *,
-    batch_size: int = 32,
+    batch_size: int | BatchBudget = 32,
     max_shapes: int = 1,
     alignment: int | Mapping[str, int] = 8,
     shares: int = 1,
@@ -61,17 +64,21 @@ def plan_packing(
 
     Args:
         lengths: the length table.
-        batch_size: samples of every batch, but for the last of an epoch.
+        batch_size: samples of every batch, but for the last of an epoch. Or a
+            :class:`~multimodal_pad.lengths.cost.BatchBudget`: as many samples as have capacities within its limit, so
+            that the next larger batch size would exceed it. Capacities are measured as equal samples that fill them.
         max_shapes: 1 or 2.
         alignment: capacities are multiples of it, for all modalities or per modality.
         shares: into how many equal parts batches are to be shared out, over the devices of all processes; divides
             ``batch_size``.
         cost: per sample, the unit of the choice; by default positions.
         seed: of the epochs that are dealt.
-        progress: called with the number of capacities tried so far, of ``len(MARGINS)`` at most.
+        progress: called with the number of capacities tried so far, of ``len(MARGINS)`` at most; to a budget anew for
+            each batch size that is tried.
 
     Raises:
         PaddingError: an option out of range, shares that do not divide the batch size, or a cost of other modalities.
+        PlanError: not even the smallest batch fits the batch budget.
         LengthError: an alignment that is no whole number, or of a modality that there is not.
 
     >>> table = LengthTable(("text", "audio"), np.array([[3, 30], [4, 36], [20, 31], [4, 33]]))
@@ -84,13 +91,20 @@ def plan_packing(
     left to gain: 16.1% of the cost
     the longest text of 20 positions is 1.3 times what a mean batch has
     """
-    check_whole("batch_size", batch_size, 1)
     check_whole("max_shapes", max_shapes, 1)
     check_whole("shares", shares, 1)
     check_whole("seed", seed, 0)
     check_priced(cost, lengths.modalities)
     if max_shapes > 2:
-        raise PaddingError(f"got max_shapes={max_shapes}; packed batches have 1 shape, or 2")
+        raise PaddingError(f"got max_shapes={max_shapes}; packed batches have 1 shape, or 2 where samples are long")
+    if isinstance(batch_size, BatchBudget):
+        budget, options = batch_size, {"max_shapes": max_shapes, "alignment": alignment, "shares": shares, "cost": cost}
+        plan = partial(plan_packing, lengths, seed=seed, progress=progress, **options)
+        task = _Task(lengths, 1, np.array(list(check_alignment(lengths.modalities, alignment).values())), cost, seed)
+        sizes = sizes_to_try(budget, shares, task.count)
+        least = task.least(sizes // shares) * shares
+        return largest_within(budget, sizes, least, lengths.modalities, lambda size: plan(batch_size=size))
+    check_whole("batch_size", batch_size, 1)
     if batch_size % shares:
         raise PaddingError(f"got batch_size={batch_size} for shares={shares}; give a batch size that {shares} divides")
     steps = check_alignment(lengths.modalities, alignment)
@@ -131,18 +145,26 @@ class _Task:
         self.values, self.size, self.steps, self.cost, self.seed = values.astype(np.int64), size, steps, cost, seed
         self.mean = self.values.mean(axis=0) * min(size, self.count)
         self.real, self.real_cost = self.values.sum(axis=0), float(cost(self.values).sum())
-        # Where many packs exceed a capacity as they are dealt, changing samples takes long, and makes extra ones.
         self._packs = len(lengths) / size
-        self._loads = deal_packs(self.values, shuffled(self.count, seed, 0), size).loads
+
+    @cached_property
+    def _loads(self) -> np.ndarray:
+        """Of the packs of an epoch, as they are dealt, whatever the capacity."""
+        return deal_packs(self.values, shuffled(self.count, self.seed, 0), self.size).loads
 
     def above(self, capacity: np.ndarray) -> bool:
-        """Whether more packs are above a capacity than may be."""
+        """Whether so many packs are above a capacity that changing samples takes long, and makes extra packs."""
         share = float((self._loads > self.aligned(capacity)).any(axis=1).mean())
         return share > min(MOST_ABOVE, max(MOST_CHANGED / self._packs, 1 / len(self._loads)))
 
     def aligned(self, exact: np.ndarray) -> np.ndarray:
         """Rounded up, ``(k, M)``."""
         return -(-exact // self.steps) * self.steps
+
+    def least(self, sizes: np.ndarray) -> np.ndarray:
+        """What capacities of packs of ``sizes (k,)`` samples are at least, ``(k, M)``."""
+        means = self.values.mean(axis=0) * np.minimum(sizes, self.count)[:, None]
+        return self.aligned(np.maximum(np.ceil(MARGINS[0] * means).astype(np.int64), self.longest))
 
     def deal(self, exact: np.ndarray) -> _Found:
         """What epochs are at capacities ``(k, M)``."""
@@ -190,7 +212,7 @@ def _double(task: _Task) -> Iterator[_Found]:
         packs = deal_packs(task.values, shuffled(task.count, task.seed, 0), task.size, capacities=without_end)
         long = packs.loads[(packs.loads > task.aligned(first)).any(axis=1)]
         if len(long):
-            second = np.ceil(1.02 * long.max(axis=0)).astype(np.int64)
+            second = np.ceil(ROOM * long.max(axis=0)).astype(np.int64)
             yield task.deal(np.stack([first, np.maximum(np.maximum(first, second), task.longest)]))
 
 

@@ -2,34 +2,19 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
-from importlib.util import find_spec
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from multimodal_pad.errors import PaddingError
 from multimodal_pad.lengths.table import LengthTable
-from multimodal_pad.output import write_file
 from multimodal_pad.planning.comparison import PolicyEfficiency
+from multimodal_pad.planning.picture import BOUND, FAINT, INK, OTHERS, PLAN, picture
 from multimodal_pad.planning.plan import ShapePlan
 
 SHOWN_SAMPLES = 20_000
-INK, FAINT, PLAN, BOUND, OTHERS = "#1d2733", "#b9c2cc", "#4269d0", "#efb118", ("#ff725c", "#3ca951", "#9c6b4e")
-
-
-def check_plots(path: str | Path) -> None:
-    """Raise a PaddingError where matplotlib is not installed or doesn't draw this kind of file."""
-    if find_spec("matplotlib") is None:
-        raise PaddingError("plots need matplotlib: pip install 'multimodal-pad[plot]'")
-    from matplotlib.backend_bases import FigureCanvasBase
-
-    kinds = FigureCanvasBase.get_supported_filetypes()
-    if Path(path).suffix.lower()[1:] not in kinds:
-        raise PaddingError(f"{path}: a plot's name must end in one of {', '.join(f'.{kind}' for kind in kinds)}")
 
 
 def plot_plan(
@@ -46,26 +31,16 @@ def plot_plan(
     Raises:
         PaddingError: matplotlib is not installed, or doesn't draw this kind of file.
     """
-    check_plots(path)
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
     values = lengths.select(plan.modalities).values
     chosen = np.random.default_rng(0).permutation(len(values))[:SHOWN_SAMPLES]
     pairs = list(combinations(range(len(plan.modalities)), 2))[:3]
-    with rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": FAINT}):
-        panels = max(1, len(pairs)) + 1
-        figure = Figure(figsize=(3.6 * panels, 3.5), layout="constrained")
-        axes = figure.subplots(1, panels, squeeze=False)[0]
+    with picture(path, max(1, len(pairs)) + 1) as axes:
         if pairs:
             for panel, (across, up) in zip(axes, pairs, strict=False):
                 _draw_pair(panel, plan, values[chosen], across, up)
         else:
             _draw_one(axes[0], plan, values[:, 0])
         _draw_curve(axes[-1], plan, others or {})
-        picture = io.BytesIO()
-        figure.savefig(picture, format=Path(path).suffix[1:].lower(), dpi=150)
-    write_file(Path(path), picture.getvalue())
 
 
 def _draw_pair(axes: Any, plan: ShapePlan, values: np.ndarray, across: int, up: int) -> None:

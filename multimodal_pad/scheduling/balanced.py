@@ -86,7 +86,6 @@ class BalancedGrouping(Grouping):
     shares: int = 1
     name: str = "balanced"
     draws_first: bool = True
-    needs_all: bool = True
 
     def prepare(
         self,

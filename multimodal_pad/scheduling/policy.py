@@ -48,7 +48,6 @@ class Grouping(ABC):
         name: what files and options call it.
         draws_first: whether a batch is drawn before its shape is known. Then any samples may meet in a batch, and all
             batches have one size.
-        needs_all: whether it must know the lengths of all samples before the first batch, and so serves no stream.
 
     >>> from multimodal_pad import Ladder, make_schedule
     >>> from multimodal_pad.scheduling.groupings import LENGTH, RANDOM
@@ -61,7 +60,6 @@ class Grouping(ABC):
 
     name: str
     draws_first: bool
-    needs_all: bool = False
 
     @abstractmethod
     def prepare(
@@ -128,7 +126,9 @@ class Policy(ABC):
         grouping: the grouping that its shapes were chosen for; None where any will do.
         cost: per sample, the unit that its shapes were chosen in; None where there is none.
         compile_all: whether all of its shapes are compiled ahead, those that no epoch uses too.
-        promised: real / padded cost that its shapes were made for, with length grouping; None where it knows none.
+        plan: the plan that it is the policy of; None where it is of none.
+        promised: real / padded cost that its shapes were made for, with length grouping or its own; None where it knows
+            none.
 
     >>> class Halves(Policy):
     ...     modalities = ("text",)
@@ -148,6 +148,7 @@ class Policy(ABC):
     grouping: Grouping | None = None
     cost: Cost | None = None
     compile_all: bool = False
+    plan: Any = None
     promised: float | None = None
 
     @abstractmethod
@@ -215,8 +216,16 @@ class Policy(ABC):
 
     @property
     def plan_options(self) -> Mapping[str, Any]:
-        """The options of ``plan_shapes`` that its shapes were chosen with, as far as it knows them."""
+        """The options that its plan was made with, as far as it knows them; none where it is no plan."""
         return {}
+
+    def plan_anew(self, lengths: LengthTable, options: Mapping[str, Any]) -> Policy | None:
+        """A policy of its kind, whose ``plan`` is made for other lengths with :attr:`plan_options` that may differ.
+
+        None where that is a plan of padded shapes.
+        """
+        del lengths, options
+        return None
 
     def why_not(self, lengths: np.ndarray) -> str:
         """What keeps a row of lengths ``(M,)``, which is not covered, out of every bucket."""

@@ -11,7 +11,6 @@ from multimodal_pad import (
     LengthTable,
     Packed,
     PaddingError,
-    StreamBatcher,
     TransformerCost,
     make_schedule,
     plan_packing,
@@ -164,8 +163,6 @@ def test_what_contradicts_the_plan_names_both():
         BucketBatcher(make_samples(TABLE), policy, grouping="length")
     with pytest.raises(PaddingError, match=r"got batch_size=16 for Packed.*batches of 8"):
         BucketBatcher(make_samples(TABLE), policy, batch_size=16)
-    with pytest.raises(PaddingError, match="for a stream, and its grouping 'balanced' must know all lengths"):
-        StreamBatcher(make_samples(TABLE), policy)
 
 
 def test_grain_gives_the_same_batches():

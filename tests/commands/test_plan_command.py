@@ -175,16 +175,36 @@ def test_packed_plans(tmp_path, capsys):
     lengths = tmp_path / "lengths.csv"
     rows = [f"{1 + i % 7},{3 * (i % 11)}" for i in range(80)]
     lengths.write_text("\n".join(["text,audio", *rows]))
-    out = tmp_path / "packing.json"
-    assert main(["plan", str(lengths), "--packed", "--batch-size", "8", "--shares", "2", "--out", str(out)]) == 0
+    out, plot = tmp_path / "packing.json", tmp_path / "packing.png"
+    arguments = ["plan", str(lengths), "--packed", "--batch-size", "8", "--shares", "2"]
+    assert main([*arguments, "--out", str(out), "--plot", str(plot)]) == 0
     plan = PackingPlan.load(out)
     assert (plan.batch_size, plan.shares, len(plan)) == (8, 2, 1)
-    assert str(plan) in capsys.readouterr().out
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    printed = capsys.readouterr().out
+    assert str(plan) in printed
+    assert f"│ packed        │      1 │ {plan.efficiency:.3f}" in printed
+    for policy in ("planned", "fixed", "powers of two", "quantiles"):
+        assert f"│ {policy}" in printed
+    assert printed.count("Written: ") == 2
+
+
+def test_packed_plans_to_a_budget(lengths_csv, tmp_path):
+    out = tmp_path / "packing.json"
+    arguments = ["plan", str(lengths_csv), "--packed", "--batch-positions", "3000", "--out", str(out)]
+    assert main(arguments) == 0
+    plan = PackingPlan.load(out)
+    assert plan.lengths.sum() <= 3000
+    assert plan.batch_size % 8 == 0
+    assert main([*arguments, "--batch-multiple", "4", "--batch-largest", "14", "--overwrite"]) == 0
+    assert PackingPlan.load(out).batch_size == 12
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (["--packed", "--batch-positions", "2"], "batches of 8, the smallest, need capacities of text 8"),
+        (["--packed", "--max-shapes", "3"], "got max_shapes=3; packed batches have 1 shape, or 2"),
         (["--packed", "--grouping", "random"], "got --grouping with --packed; they are for padded batches"),
         (["--packed", "--max-shapes", "auto"], "packed batches have 1 shape, or 2"),
         (["--shares", "2"], "--shares is for --packed"),

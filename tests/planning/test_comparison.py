@@ -1,8 +1,9 @@
+import numpy as np
 import pytest
 
-from multimodal_pad import plan_shapes
+from multimodal_pad import LengthTable, Packed, attention_area, make_schedule, plan_packing, plan_shapes
 from multimodal_pad.lengths.cost import position_count
-from multimodal_pad.planning.comparison import ladders_within, policy_efficiency
+from multimodal_pad.planning.comparison import ladders_within, packing_efficiency, policy_efficiency
 from multimodal_pad.sources import Synthetic
 
 TABLE = Synthetic(300).lengths
@@ -33,3 +34,15 @@ def test_a_plan_beats_the_ladders_with_as_many_shapes():
     assert plan.efficiency > 1.2 * max(
         policy_efficiency(policy, TABLE, position_count).cost for policy in ladders_within(TABLE, 8).values()
     )
+
+
+def test_a_packing_plan_is_compared_by_what_its_batches_hold():
+    plan = plan_packing(TABLE, batch_size=8, cost=attention_area)
+    row = packing_efficiency(plan, TABLE, attention_area)
+    held = len(make_schedule(TABLE, Packed(plan))) * plan.lengths[0]
+    assert row.shapes == 1
+    assert row.positions == pytest.approx(tuple(TABLE.values.sum(axis=0) / held), rel=0.02)
+    assert row.cost * row.padded_cost == pytest.approx(attention_area(TABLE.values).sum())
+    nothing = LengthTable(("text",), np.zeros((16, 1), int))
+    row = packing_efficiency(plan_packing(nothing, batch_size=8, alignment=8), nothing, position_count)
+    assert row == (1, 0, (0,), 16), "2 batches of capacity 8"

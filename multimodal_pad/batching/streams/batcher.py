@@ -1,4 +1,4 @@
-"""An iterable of unknown length -> a stream of padded batches, with no length table."""
+"""An iterable of unknown length -> a stream of batches, with no length table."""
 
 from __future__ import annotations
 
@@ -42,16 +42,19 @@ class StreamBatcher:
     """Batches of a small set of shapes from any iterable of samples, which is read once and never measured first.
 
     Samples wait in a bounded buffer until enough of like shape are there (see
-    :class:`~multimodal_pad.batching.streams.buffer.StreamBuffer`), so each comes exactly once, at a shape that the
-    policy lists; at the end of the stream short batches are filled up with empty rows. Each ``for`` loop is one pass
-    over the iterable, in another random order. Samples are numbered from 0 in each pass, and errors give these numbers.
+    :class:`~multimodal_pad.batching.streams.length_buffer.LengthBuffer`), or until as many of any shapes as a packed
+    batch has (:class:`~multimodal_pad.batching.streams.balanced_buffer.BalancedBuffer`), so each comes exactly once, at
+    a shape that the policy lists; at the end of the stream short batches are filled up with empty rows. Each ``for``
+    loop is one pass over the iterable, in another random order. Samples are numbered from 0 in each pass, and errors
+    give these numbers.
 
     At most ``buffer + 2`` samples are held at a time, and ``prefetch + 1`` batches that are made of others. Samples are
     held as they come, so an iterable must not go on writing to an array that it has given.
 
     Args:
         samples: gives ``{modality: (length, *feature_shape), "targets": ...}``. Read in a background thread.
-        policy: rounds lengths up to buckets; its modalities are the ones that are padded.
+        policy: rounds lengths up to buckets, or has capacities; its modalities are the ones that batches hold. The
+            shares of a packing plan play no part, as a stream is not shared out.
         prefetch: batches made ahead.
         timeout: seconds that the iterable may take for one sample; None for as long as it takes.
         recent: samples whose lengths are remembered, to tell when a plan has gone stale.

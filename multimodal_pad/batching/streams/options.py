@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 from typing import TypedDict
 
+from multimodal_pad.batching.streams.balanced_buffer import BalancedBuffer
 from multimodal_pad.batching.streams.buffer import StreamBuffer, Taken
 from multimodal_pad.batching.streams.intake import Intake, Waiting
-from multimodal_pad.errors import PaddingError
+from multimodal_pad.batching.streams.length_buffer import LengthBuffer
 from multimodal_pad.layouts.arrays import alike_arrays
 from multimodal_pad.layouts.layout import BatchOfLayout, BatchShape
 from multimodal_pad.lengths.cost import Cost
@@ -49,8 +50,7 @@ class StreamOptions:
         with_ids: whether batches hold the numbers of their samples, as ``batch.ids``.
 
     Raises:
-        PaddingError: an option out of range, a cost of other modalities than the policy's, or a policy that must know
-            all lengths before the first batch, as a packed one must.
+        PaddingError: an option out of range, or a cost of other modalities than the policy's.
 
     >>> from multimodal_pad import Ladder
     >>> options = StreamOptions(Ladder({"text": [8, 16]}), batch_size=2)
@@ -70,12 +70,6 @@ class StreamOptions:
     with_ids: bool = False
 
     def __post_init__(self) -> None:
-        grouping = self.policy.grouping
-        if grouping is not None and grouping.needs_all:
-            raise PaddingError(
-                f"got {self.policy!r} for a stream, and its grouping {grouping.name!r} must know all lengths before "
-                "the first batch; use a BucketBatcher, or a plan of padded shapes"
-            )
         self.new_buffer()  # what is made of the options checks them
         self.new_intake()
 
@@ -85,13 +79,14 @@ class StreamOptions:
         return choose_cost(self.policy, self.cost)
 
     def new_buffer(self, epoch: int = 0, batch: int = 0) -> StreamBuffer[Waiting]:
-        """An empty buffer.
+        """An empty buffer: of samples of like shape, or for batches whose samples lie end to end.
 
         Args:
             epoch: number of the pass over the samples, which changes the order.
             batch: number of the next batch.
         """
-        return StreamBuffer(
+        kind = BalancedBuffer if self.policy.layout.end_to_end else LengthBuffer
+        return kind(
             self.policy,
             self.buffer,
             batch_size=self.batch_size,

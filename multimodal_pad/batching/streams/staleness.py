@@ -11,8 +11,10 @@ from multimodal_pad.batching.streams.longest import with_longest
 from multimodal_pad.errors import PaddingError
 from multimodal_pad.lengths.cost import BatchBudget, Cost
 from multimodal_pad.lengths.table import LengthTable
+from multimodal_pad.planning.packing_plan import PackingPlan
 from multimodal_pad.planning.plan import ShapePlan
-from multimodal_pad.planning.plan_fit import WORSE, plan_efficiency
+from multimodal_pad.planning.plan_fit import WORSE
+from multimodal_pad.planning.planned import Planned
 from multimodal_pad.planning.planner import plan_shapes
 from multimodal_pad.scheduling.policy import Policy
 
@@ -60,7 +62,8 @@ class PlanReport(Service):
         efficiency: real cost / padded cost of the others, every batch full; 1 where there are none.
         promised: the efficiency that the plan in use has on the lengths it was made for; None where there is none.
         new_efficiency: of ``new_plan`` on all of these samples.
-        new_plan: of as many shapes as the plan in use, with the same alignment.
+        new_plan: of the same kind as the plan in use, of as many shapes, with the same alignment; a ``ShapePlan`` where
+            the policy is no plan.
 
     >>> from multimodal_pad import Ladder, StreamBatcher
     >>> batcher = StreamBatcher([{"text": np.arange(n)} for n in (4, 9, 4, 9)], Ladder({"text": [8, 16]}), batch_size=2)
@@ -71,7 +74,7 @@ class PlanReport(Service):
     """
 
     new_efficiency: float
-    new_plan: ShapePlan
+    new_plan: ShapePlan | PackingPlan
 
     def __str__(self) -> str:
         return (
@@ -127,9 +130,10 @@ class RecentLengths:
             "batch_size": batch_size,
         }
         table = LengthTable(self._policy.modalities, values)
-        plan = plan_shapes(with_longest(table, longest), **options)
+        longer = with_longest(table, longest)
+        new = self._policy.plan_anew(longer, options) or Planned(plan_shapes(longer, **options))
         service = self._look(values)
-        return PlanReport(**vars(service), new_efficiency=plan_efficiency(plan, table), new_plan=plan)
+        return PlanReport(**vars(service), new_efficiency=new.efficiency(table, self._cost), new_plan=new.plan)
 
     def _look(self, values: np.ndarray) -> Service:
         policy = self._policy

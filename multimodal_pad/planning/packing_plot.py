@@ -1,0 +1,79 @@
+"""A packing plan as a picture: how near the batches of an epoch come to its capacities, and what they leave empty."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from multimodal_pad.lengths.samples import EMPTY
+from multimodal_pad.lengths.table import LengthTable
+from multimodal_pad.planning.packed import Packed
+from multimodal_pad.planning.packing_plan import PackingPlan
+from multimodal_pad.planning.picture import BOUND, FAINT, INK, PLAN, picture
+from multimodal_pad.scheduling.schedule import make_schedule
+
+
+def plot_packing(plan: PackingPlan, lengths: LengthTable, path: str | Path, *, seed: int = 0) -> None:
+    """Draw an epoch of a packing plan; the file is there whole or not at all.
+
+    A panel for each modality has the sums of lengths of the epoch's full batches, their mean and the capacities. The
+    last one has what of the capacity is empty, for rounding or for another reason.
+
+    Args:
+        plan: the plan.
+        lengths: the length table that it was made for.
+        path: the picture; its ending (``.png``, ``.svg``, ``.pdf``) decides the format.
+        seed: of the epoch.
+
+    Raises:
+        PaddingError: matplotlib is not installed, or doesn't draw this kind of file.
+        UncoveredLengthError: a sample is longer than the largest capacity.
+    """
+    lengths = lengths.select(plan.modalities)
+    schedule = make_schedule(lengths, Packed(plan), seed=seed)
+    ids = schedule.ids.reshape(len(schedule), plan.batch_size)
+    full = (ids != EMPTY).all(axis=1)
+    sums = lengths.values[ids[full]].sum(axis=1, dtype=np.int64)
+    with picture(path, len(plan.modalities) + 1) as axes:
+        for column, panel in enumerate(axes[:-1]):
+            _draw_sums(panel, plan, column, sums[:, column])
+        axes[0].set_ylabel(f"batches of an epoch ({int(full.sum()):,} full ones of {len(ids):,})")
+        axes[0].legend(frameon=False, fontsize=8, loc="best")
+        _draw_empty(axes[-1], plan)
+
+
+def _draw_sums(axes: Any, plan: PackingPlan, column: int, sums: np.ndarray) -> None:
+    """How many batches have each sum of lengths, and what holds them."""
+    name, capacities = plan.modalities[column], np.unique(plan.lengths[:, column])
+    low = int(min(sums.min(initial=capacities[0]), capacities[0] - 1))
+    span = int(capacities[-1]) - low
+    axes.hist(sums, bins=np.linspace(low, capacities[-1], min(60, span) + 1), color=PLAN)
+    if len(sums):
+        axes.axvline(sums.mean(), color=INK, linewidth=1, linestyle="--", label=f"mean ({sums.mean():,.0f})")
+    for number, capacity in enumerate(capacities.tolist()):
+        held = ", ".join(f"{n:,}" for n in capacities.tolist())
+        axes.axvline(capacity, color=BOUND, linewidth=2, label=None if number else f"capacity ({held})")
+    axes.set_xlim(low - 0.04 * span, capacities[-1] + 0.04 * span)
+    axes.set_xlabel(f"{name}, positions of a batch", parse_math=False)
+    fill = f"{name}: {plan.position_efficiency[name]:.1%} full"
+    axes.set_title(fill, fontsize=9, loc="left", color=INK, parse_math=False)
+    axes.margins(y=0.15)
+
+
+def _draw_empty(axes: Any, plan: PackingPlan) -> None:
+    """What of the capacities holds nothing, because they are rounded up, and for any other reason."""
+    names = [*plan.modalities, "total"]
+    fill = 100 * np.array([plan.position_efficiency[name] for name in names])
+    rounding = np.maximum(100 * np.array([plan.unrounded_efficiency[name] for name in names]) - fill, 0)
+    rest, places = 100 - fill - rounding, np.arange(len(names))
+    axes.barh(places, rest, color=FAINT, label="uneven batches")
+    axes.barh(places, rounding, left=rest, color=BOUND, label="rounding")
+    for place, empty in zip(places, 100 - fill, strict=True):
+        axes.text(empty, place, f" {empty:.1f}", va="center", color=INK)
+    axes.set_yticks(places, names, parse_math=False)
+    axes.invert_yaxis()
+    axes.set(xlim=(0, max(1.25 * (100 - fill).max(), 1)), xlabel="empty share of the capacity, %")
+    axes.set_title("what is empty", fontsize=9, loc="left", color=INK)
+    axes.legend(frameon=False, fontsize=8, loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0)
