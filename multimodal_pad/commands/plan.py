@@ -86,7 +86,8 @@ def add_parser(commands: Any) -> None:
     plan.add_argument("--effort", type=float, metavar="X", help="search X times as long (default: 1)")
     packed = plan.add_argument_group("packed batches")
     packed.add_argument("--packed", action="store_true", help="lay samples end to end, in one shape or two")
-    packed.add_argument("--shares", type=int, metavar="N", help="parts of a batch, one per process (default: 1)")
+    packed.add_argument("--tile-pairs", action="store_true", help="list what attention compares, for a GPU or TPU")
+    packed.add_argument("--shares", type=int, metavar="N", help="parts of a batch, one per device (default: 1)")
     cost = plan.add_argument_group("cost")
     cost.add_argument(
         "--cost",
@@ -180,6 +181,7 @@ def _plan_packed(
             max_shapes=1 if options.max_shapes is None else options.max_shapes,
             alignment=alignment or 8,
             shares=1 if options.shares is None else options.shares,
+            tile_pairs=options.tile_pairs,
             cost=cost,
             seed=options.seed,
             progress=done,
@@ -231,8 +233,8 @@ def _check_options(options: argparse.Namespace) -> None:
             raise PaddingError(f"got {', '.join(given)} with --packed; they are for padded batches")
         if options.max_shapes == "auto":
             raise PaddingError("got --max-shapes auto with --packed; packed batches have 1 shape, or 2")
-    elif options.shares is not None:
-        raise PaddingError("--shares is for --packed")
+    elif options.shares is not None or options.tile_pairs:
+        raise PaddingError(f"--{'tile-pairs' if options.tile_pairs else 'shares'} is for --packed")
     auto = (options.epochs, options.compile_seconds, options.seconds_per_cost)
     if options.max_shapes == "auto" and None in auto:
         raise PaddingError("--max-shapes auto needs --epochs, --compile-seconds and --seconds-per-cost")

@@ -17,7 +17,7 @@ from multimodal_pad.compiling.options import default_threads
 from multimodal_pad.compiling.step_times import StepTime
 from multimodal_pad.compiling.table import StepTable, program_digest
 from multimodal_pad.errors import CalibrationWarning
-from multimodal_pad.layouts.layout import BatchShape
+from multimodal_pad.layouts.layout import BatchShape, layout_named
 from multimodal_pad.output import write_file
 
 FORMAT, VERSION = "multimodal_pad calibration", 1
@@ -96,6 +96,7 @@ class CalibrationFile:
                 "compile_seconds": time.compile_seconds,
             }
             for time in times
+            if time.shape.layout == layout_named(time.shape.layout.name)  # the file knows it by its name alone
         ]
         try:
             write_file(self.path, json.dumps({"identity": self._identity, "times": listed}, indent=1).encode())

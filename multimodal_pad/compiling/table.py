@@ -175,7 +175,7 @@ class StepTable:
         if not alike:
             first = self.planned[0]
             if first.layout != shape.layout:
-                return f"the {len(self.planned)} planned ones are {first.layout.name} and not {shape.layout.name}"
+                return f"the {len(self.planned)} planned ones are {first.layout} and not {shape.layout}"
             return f"the {len(self.planned)} planned ones have the modalities {[m for m, _ in first.lengths]}"
         nearest = min(alike, key=lambda other: _distance(other, shape))
         differences = [
@@ -271,7 +271,7 @@ def batch_struct(example: Batch, shape: BatchShape) -> Batch:
         )
     if shape.layout != example.layout:
         raise PaddingError(
-            f"got a {example.layout.name} batch and a {shape.layout.name} shape, {shape}; give both the same layout"
+            f"got a {example.layout} batch and a {shape.layout} shape, {shape}; give both the same layout"
         )
 
     def at(x: Any, *front: int) -> Any:

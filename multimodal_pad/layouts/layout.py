@@ -144,6 +144,9 @@ class Layout(ABC):
     name: str
     end_to_end: bool = False
 
+    def __str__(self) -> str:
+        return self.name
+
     @abstractmethod
     def lay_out(
         self,

@@ -111,6 +111,11 @@ class PackedLayout(Layout):
     room: Room = ()
     end_to_end: bool = True
 
+    def __str__(self) -> str:
+        """The name, and the room of its lists."""
+        listed = ", ".join(f"{target} to {source} {more:+}" for target, source, more in self.room)
+        return f"{self.name} (pairs of tiles: {listed})" if listed else self.name
+
     def lay_out(
         self,
         arrays: Mapping[str, list[np.ndarray]],

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from multimodal_pad.layouts.packed import PACKED
 from multimodal_pad.lengths.cost import Cost, position_count
 from multimodal_pad.lengths.table import LengthTable
 from multimodal_pad.planning.packing import plan_packing
@@ -32,11 +31,11 @@ class Packed(Policy):
     True
     """
 
-    layout = PACKED
     compile_all = True
 
     def __init__(self, plan: PackingPlan) -> None:
         self.plan, self.modalities, self.cost = plan, plan.modalities, plan.cost
+        self.layout = plan.layout
         self.grouping = BalancedGrouping(plan.shares)
         self.promised = plan.position_efficiency["total"] if plan.cost is None else plan.efficiency
 
@@ -73,7 +72,7 @@ class Packed(Policy):
         positions, capacity = lengths.values.sum(axis=0), self.plan.lengths[0]
         batches = max(-(-len(lengths) // size), int((-(-positions // capacity)).max()))
         empty = np.maximum(batches * capacity - positions, 0)[None]
-        paid = real + float(PACKED.price(np.array([batches * size]), empty, cost)[0])
+        paid = real + float(self.layout.price(np.array([batches * size]), empty, cost)[0])
         return real / paid if paid else 1.0
 
     @property

@@ -13,6 +13,7 @@ from multimodal_pad.lengths.cost import BatchBudget, Cost, check_priced, cost_na
 from multimodal_pad.lengths.samples import check_whole
 from multimodal_pad.lengths.table import LengthTable
 from multimodal_pad.planning.packing_budget import largest_within, sizes_to_try
+from multimodal_pad.planning.packing_pairs import pairs_room
 from multimodal_pad.planning.packing_plan import PackingPlan
 from multimodal_pad.planning.task import check_alignment
 from multimodal_pad.scheduling.balancing import deal_packs
@@ -51,6 +52,7 @@ def plan_packing(
     max_shapes: int = 1,
     alignment: int | Mapping[str, int] = 8,
     shares: int = 1,
+    tile_pairs: bool = False,
     cost: Cost = position_count,
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
@@ -71,6 +73,9 @@ def plan_packing(
         alignment: capacities are multiples of it, for all modalities or per modality.
         shares: into how many equal parts batches are to be shared out, over the devices of all processes; divides
             ``batch_size``.
+        tile_pairs: whether batches list which tiles of 64 positions attention has to compare, so that a GPU or TPU
+            compares no others; on CPU it makes no difference. The lists are as long as the dealt epochs ask for, and a
+            tenth more.
         cost: per sample, the unit of the choice; by default positions.
         seed: of the epochs that are dealt.
         progress: called with the number of capacities tried so far, of ``len(MARGINS)`` at most; to a budget anew for
@@ -99,7 +104,7 @@ def plan_packing(
         raise PaddingError(f"got max_shapes={max_shapes}; packed batches have 1 shape, or 2 where samples are long")
     if isinstance(batch_size, BatchBudget):
         budget, options = batch_size, {"max_shapes": max_shapes, "alignment": alignment, "shares": shares, "cost": cost}
-        plan = partial(plan_packing, lengths, seed=seed, progress=progress, **options)
+        plan = partial(plan_packing, lengths, tile_pairs=tile_pairs, seed=seed, progress=progress, **options)
         task = _Task(lengths, 1, np.array(list(check_alignment(lengths.modalities, alignment).values())), cost, seed)
         sizes = sizes_to_try(budget, shares, task.count)
         least = task.least(sizes // shares) * shares
@@ -113,7 +118,9 @@ def plan_packing(
     if max_shapes == 2:
         better = min(_double(task), key=lambda found: found.paid, default=best)
         best = better if better.paid < (1 - PAYS) * best.paid else best
-    names = lengths.modalities
+    names, room = lengths.modalities, ()
+    if tile_pairs:
+        room = pairs_room(names, task.values, task.size, best.capacities, epochs=EPOCHS, seed=seed)
     return PackingPlan(
         modalities=names,
         lengths=best.capacities * shares,
@@ -126,6 +133,7 @@ def plan_packing(
         unrounded_efficiency=_fill(names, task.real, best.batches @ best.exact),
         longest=dict(zip(names, task.longest.tolist(), strict=True)),
         alignment=steps,
+        room=room,
         fingerprint=lengths.fingerprint,
         cost=cost,
         cost_name=cost_name(cost),

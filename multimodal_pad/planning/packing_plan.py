@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from multimodal_pad.layouts.layout import Batch, BatchShape, BatchSpec, batch_shapes
-from multimodal_pad.layouts.packed import PACKED
+from multimodal_pad.layouts.packed import PackedLayout
+from multimodal_pad.layouts.tile_pairs import TILE, Room, tiles_of
 from multimodal_pad.lengths.cost import Cost, check_priced, cost_name
 from multimodal_pad.planning.plan import load_plan, save_plan
 from multimodal_pad.planning.plan_file import PACKING_READERS, read_fields, write_fields
@@ -38,6 +39,8 @@ class PackingPlan:
         unrounded_efficiency: what that would be without the alignment.
         longest: positions of the longest sample of each modality.
         alignment: of each modality; capacities are multiples of it times the shares.
+        room: for the pairs of tiles that batches list, per attention; see
+            :data:`~multimodal_pad.layouts.tile_pairs.Room`. Empty where they list none.
         fingerprint: of the length table that the plan was made for.
         cost: the cost function; None where a plan was read from a file and the function is not ours.
         cost_name: what the file calls it.
@@ -61,6 +64,7 @@ class PackingPlan:
     unrounded_efficiency: dict[str, float]
     longest: dict[str, int]
     alignment: dict[str, int]
+    room: Room
     fingerprint: str
     cost: Cost | None = field(default=None, repr=False)
     cost_name: str = ""
@@ -73,12 +77,17 @@ class PackingPlan:
     @property
     def batch_shapes(self) -> list[BatchShape]:
         """What XLA compiles one program for each."""
-        return batch_shapes(self.batch_sizes, self.lengths, self.modalities, PACKED)
+        return batch_shapes(self.batch_sizes, self.lengths, self.modalities, self.layout)
+
+    @property
+    def layout(self) -> PackedLayout:
+        """How its batches lie, with the pairs of tiles that they list."""
+        return PackedLayout(room=self.room)
 
     @property
     def shapes_fingerprint(self) -> str:
         """Of what the plan compiles and deals; :attr:`fingerprint` is that of the lengths."""
-        content = [self.modalities, self.lengths.tolist(), self.batch_size, self.shares]
+        content = [self.modalities, self.lengths.tolist(), self.batch_size, self.shares, self.room]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     def spec(self, example: Batch) -> BatchSpec:
@@ -104,6 +113,7 @@ class PackingPlan:
                 f"left to gain: {1 - self.efficiency:.1%} of the cost",
                 *([f"extra batches: {extra}"] if self.extra else []),
                 *_tell_longest(self),
+                *_tell_pairs(self),
             ]
         )
 
@@ -167,3 +177,12 @@ def _tell_longest(plan: PackingPlan) -> Iterator[str]:
                 f"the longest {name} of {plan.longest[name]:,} positions is {plan.longest[name] / max(mean, 1):.1f} "
                 "times what a mean batch has"
             )
+
+
+def _tell_pairs(plan: PackingPlan) -> Iterator[str]:
+    """How much of all pairs of tiles attention looks at, in the first shape."""
+    if plan.room:
+        lengths = plan.lengths[0].tolist()
+        tiles = {m: tiles_of(n, plan.shares) for m, n in zip(plan.modalities, lengths, strict=True)}
+        listed, all_pairs = sum(tiles[t] + tiles[s] + more for t, s, more in plan.room), sum(tiles.values()) ** 2
+        yield f"attention: {listed:,} of {all_pairs:,} pairs of tiles of {TILE} positions"

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from multimodal_pad.errors import PaddingError, PlanError
+from multimodal_pad.layouts.tile_pairs import Room
 from multimodal_pad.lengths.cost import PLAIN_COSTS, Cost, TransformerCost
 from multimodal_pad.lengths.samples import check_names
 from multimodal_pad.lengths.table import LONGEST
@@ -225,6 +226,16 @@ def _at_least_one(value: Any, fields: dict[str, Any]) -> int:
     return value
 
 
+def _room(value: Any, fields: dict[str, Any]) -> Room:
+    names = fields["modalities"]
+    entries = tuple((target, source, more) for target, source, more in value)
+    if entries and [(t, s) for t, s, _ in entries] != sorted((t, s) for t in names for s in names):
+        raise ValueError("it must hold [target, source, room] for every two modalities, in order, or nothing")
+    if any(type(more) is not int for *_, more in entries):
+        raise ValueError("room must be a whole number")
+    return entries
+
+
 PACKING_READERS: dict[str, Reader] = {
     "modalities": _modalities,
     "shapes": _shapes,
@@ -237,6 +248,7 @@ PACKING_READERS: dict[str, Reader] = {
     "unrounded_efficiency": _positions,
     "longest": _longest,
     "alignment": _alignment,
+    "room": _room,
     "fingerprint": _text(),
 }
 """The fields of a packing plan."""

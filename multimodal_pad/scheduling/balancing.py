@@ -26,7 +26,7 @@ LEAST_SAMPLES = 2048  # of a window
 _TOGETHER = 2**14  # packs that are dealt to at once: their loads stay in the cache
 _THREADS = 2
 _CHANGES = 16  # swaps that a pack above its capacity may take before what is too much leaves it
-_LOOKED_AT = 64  # packs that it may swap with: those with most room
+_LOOKED_AT = 128  # packs that it may swap with: those with most room
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ def _keep_within(members: np.ndarray, loads: np.ndarray, lengths: np.ndarray, ca
     emptiest = over[:0]
     for number, pack in enumerate(over.tolist()):
         if number % _LOOKED_AT == 0:  # to look for each is slow where there are many
-            fullness = (loads / capacities[0]).max(axis=1)
+            fullness = (loads / capacities[0]).max(axis=1) + _short(members)
             emptiest = np.argpartition(fullness, min(_LOOKED_AT, len(loads) - 1))[:_LOOKED_AT]
         mine, others = members[pack][members[pack] != EMPTY], emptiest[emptiest != pack]
         for capacity in capacities:
@@ -189,7 +189,8 @@ def _change(
 ) -> bool:
     """Swap a sample of a pack for one of other packs, so that it exceeds its capacity least; says whether one did."""
     mine, theirs = members[pack], members[others].ravel()
-    room = np.repeat(capacity - loads[others], members.shape[1], axis=0)
+    room = capacity * (1 - _short(members[others])[:, None]) - loads[others]
+    room = np.repeat(room, members.shape[1], axis=0)
     held = (mine != EMPTY)[:, None] & (theirs != EMPTY)[None]
     excess = np.zeros(held.shape)
     for column, limit, load, free in zip(lengths.T, capacity, loads[pack], room.T, strict=True):
@@ -206,6 +207,11 @@ def _change(
     loads[pack] += gain
     members[pack, a], members[other, place] = theirs[b], mine[a]
     return True
+
+
+def _short(members: np.ndarray) -> np.ndarray:
+    """The part of packs that is no sample's: room for none, or the short pack would get the longest samples."""
+    return (members == EMPTY).mean(axis=1)
 
 
 def _first_fit(left: list[int], lengths: np.ndarray, capacity: np.ndarray, size: int) -> np.ndarray:
