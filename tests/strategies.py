@@ -21,6 +21,20 @@ def length_tables(draw: st.DrawFn, max_samples: int = 40, max_length: int = 30) 
 
 
 @st.composite
+def uneven_tables(draw: st.DrawFn, max_samples: int = 40) -> LengthTable:
+    """Tables with heavy tails, of equal lengths, or with most of them missing."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    names = tuple(WIDTHS)[: draw(st.integers(1, len(WIDTHS)))]
+    size = (draw(st.integers(1, max_samples)), len(names))
+    kind = draw(st.sampled_from(["heavy", "equal", "missing"]))
+    if kind == "heavy":
+        return LengthTable(names, np.exp(1.5 * rng.standard_normal(size)).astype(int))
+    if kind == "equal":
+        return LengthTable(names, np.full(size, draw(st.integers(0, 9))))
+    return LengthTable(names, rng.integers(0, 30, size) * (rng.random(size) < 0.3))
+
+
+@st.composite
 def policies(draw: st.DrawFn, table: LengthTable, batch_size: int = 32, grouping: str = "random") -> Policy:
     """A policy of each family that covers the table; plans are made for such batches."""
     multiples = st.integers(1, 12).map(lambda n: Ladder.multiples_of(table, n))

@@ -66,6 +66,26 @@ def check_priced(cost: Cost, modalities: Sequence[str]) -> None:
         )
 
 
+def costs_of(cost: Cost, lengths: np.ndarray, modalities: Sequence[str]) -> np.ndarray:
+    """What a cost gives for lengths ``(n, M)``: float64 ``(n,)``, checked.
+
+    Raises:
+        PaddingError: another shape, or a number that is not finite or below 0; the first such row is named.
+
+    >>> costs_of(position_count, np.array([[3, 40], [9, 0]]), ("text", "audio")).tolist()
+    [43.0, 9.0]
+    """
+    costs = np.asarray(cost(lengths), np.float64)
+    if costs.shape != (len(lengths),):
+        raise PaddingError(f"the cost of {len(lengths)} rows has shape {costs.shape}; it must be one number per row")
+    fine = (costs >= 0) & (costs < np.inf)
+    if not fine.all():
+        bad = int(np.argmin(fine))
+        row = ", ".join(f"{m} {n}" for m, n in zip(modalities, np.asarray(lengths)[bad].tolist(), strict=True))
+        raise PaddingError(f"the cost of ({row}) is {costs[bad]}; it must be a finite number, >= 0")
+    return costs
+
+
 PLAIN_COSTS: dict[str, Cost] = {"position_count": position_count, "attention_area": attention_area}
 """The costs of this package that are functions, by what files call them."""
 

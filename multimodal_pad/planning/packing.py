@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from multimodal_pad.errors import LengthError, PaddingError
-from multimodal_pad.lengths.cost import BatchBudget, Cost, check_priced, cost_name, position_count
+from multimodal_pad.lengths.cost import BatchBudget, Cost, check_priced, cost_name, costs_of, position_count
 from multimodal_pad.lengths.samples import check_whole
 from multimodal_pad.lengths.table import LengthTable
 from multimodal_pad.planning.packing_budget import largest_within, sizes_to_try
@@ -68,7 +68,8 @@ def plan_packing(
         lengths: the length table.
         batch_size: samples of every batch, but for the last of an epoch. Or a
             :class:`~multimodal_pad.lengths.cost.BatchBudget`: as many samples as have capacities within its limit, so
-            that the next larger batch size would exceed it. Capacities are measured as equal samples that fill them.
+            that the next larger batch size would exceed it. Capacities are those of a whole batch, with all of its
+            shares, and are measured as equal samples that fill them.
         max_shapes: 1 or 2.
         alignment: capacities are multiples of it, for all modalities or per modality.
         shares: into how many equal parts batches are to be shared out, over the devices of all processes; divides
@@ -82,7 +83,8 @@ def plan_packing(
             each batch size that is tried.
 
     Raises:
-        PaddingError: an option out of range, shares that do not divide the batch size, or a cost of other modalities.
+        PaddingError: an option out of range, shares that do not divide the batch size, a cost of other modalities, or
+            one that is not a finite number, 0 or more.
         PlanError: not even the smallest batch fits the batch budget.
         LengthError: an alignment that is no whole number, or of a modality that there is not.
 
@@ -101,7 +103,9 @@ def plan_packing(
     check_whole("seed", seed, 0)
     check_priced(cost, lengths.modalities)
     if max_shapes > 2:
-        raise PaddingError(f"got max_shapes={max_shapes}; packed batches have 1 shape, or 2 where samples are long")
+        raise PaddingError(
+            f"got max_shapes={max_shapes}; packed batches have 1 shape, or 2 where long samples have one; give 1 or 2"
+        )
     if isinstance(batch_size, BatchBudget):
         budget, options = batch_size, {"max_shapes": max_shapes, "alignment": alignment, "shares": shares, "cost": cost}
         plan = partial(plan_packing, lengths, tile_pairs=tile_pairs, seed=seed, progress=progress, **options)
@@ -152,7 +156,8 @@ class _Task:
             values = values[np.sort(np.random.default_rng(seed).permutation(len(lengths))[: self.count])]
         self.values, self.size, self.steps, self.cost, self.seed = values.astype(np.int64), size, steps, cost, seed
         self.mean = self.values.mean(axis=0) * min(size, self.count)
-        self.real, self.real_cost = self.values.sum(axis=0), float(cost(self.values).sum())
+        self.real = self.values.sum(axis=0)
+        self.real_cost = float(costs_of(cost, self.values, lengths.modalities).sum())
         self._packs = len(lengths) / size
 
     @cached_property

@@ -10,7 +10,7 @@ import numpy as np
 
 from multimodal_pad.errors import LengthError, PaddingError, PlanError
 from multimodal_pad.layouts.layout import BatchShape
-from multimodal_pad.lengths.cost import BatchBudget, Cost, check_priced
+from multimodal_pad.lengths.cost import BatchBudget, Cost, check_priced, costs_of
 from multimodal_pad.lengths.samples import EMPTY, check_whole
 from multimodal_pad.lengths.table import LengthTable
 from multimodal_pad.planning.plan import place
@@ -210,13 +210,7 @@ class PlanningTask:
 
     def _cost(self, rows: np.ndarray) -> np.ndarray:
         """The user's cost of each row, checked."""
-        costs = np.asarray(self.cost(self.restore(rows)), np.float64)
-        if costs.shape != (len(rows),):
-            raise PaddingError(f"the cost of {len(rows)} rows has shape {costs.shape}; it must be one number per row")
-        if not (costs.min() >= 0 and costs.max() < np.inf):
-            bad = int(np.argmin((costs >= 0) & (costs < np.inf)))
-            raise PaddingError(f"the cost of {self._tell(rows[bad])} is {costs[bad]}; it must be a finite number, >= 0")
-        return costs
+        return costs_of(self.cost, self.restore(rows), self.given)
 
     def _sorted(self, shapes: np.ndarray) -> np.ndarray:
         """Cheapest first, then by length."""

@@ -82,7 +82,11 @@ def test_the_progress_is_told():
     ("options", "kind", "message"),
     [
         ({"batch_size": 0}, PaddingError, "batch_size"),
-        ({"max_shapes": 3}, PaddingError, "got max_shapes=3; packed batches have 1 shape, or 2"),
+        ({"max_shapes": 3}, PaddingError, "got max_shapes=3; packed batches have 1 shape, or 2 where .*; give 1 or 2"),
+        ({"max_shapes": "auto"}, PaddingError, "got max_shapes='auto'; it must be a whole number"),
+        ({"cost": lambda n: -n.sum(axis=1)}, PaddingError, r"the cost of \(text \d+, audio \d+\) is -\d+\.0; it must"),
+        ({"cost": lambda n: n.sum() * np.nan}, PaddingError, r"the cost of 640 rows has shape \(\); it must be one"),
+        ({"cost": lambda n: n[:, 0] * np.nan}, PaddingError, "is nan; it must be a finite number"),
         ({"shares": 5}, PaddingError, "got batch_size=32 for shares=5; give a batch size that 5 divides"),
         ({"alignment": {"video": 8}}, LengthError, "got an alignment for"),
         ({"alignment": 0}, LengthError, "alignment"),

@@ -18,7 +18,7 @@ from multimodal_pad import (
     position_count,
 )
 from multimodal_pad.errors import PlanError
-from tests.strategies import length_tables, make_samples
+from tests.strategies import length_tables, make_samples, uneven_tables
 
 RNG = np.random.default_rng(1)
 TABLE = LengthTable(("text", "audio"), np.stack([RNG.integers(1, 30, 400), RNG.integers(1, 200, 400)], axis=1))
@@ -31,7 +31,7 @@ def measured(plan, measure=position_count):
 
 @settings(max_examples=60, deadline=None)
 @given(
-    length_tables(max_samples=40),
+    st.one_of(length_tables(), uneven_tables()),
     st.sampled_from([position_count, attention_area]),
     st.integers(1, 3),
     st.sampled_from([1, 2, 3]),

@@ -2,15 +2,19 @@
 
 import pytest
 
-from multimodal_pad import BucketBatcher, Packed, plan_packing
-from multimodal_pad.compiling import CompileLog
-from multimodal_pad.training import fit, make_optimizer
+from multimodal_pad import BucketBatcher, Packed, StreamBatcher, plan_packing
+from multimodal_pad.compiling import CompileLog, forbid_compiles, warm_up
+from multimodal_pad.training import TrainStep, cross_entropy, fit, make_optimizer
 from multimodal_pad.training.checkpoint import Checkpoints
 from tests.helpers.packed import SAMPLES, TABLE, make_model
 
 
+def make_policy():
+    return Packed(plan_packing(TABLE, batch_size=8))
+
+
 def make_batcher():
-    return BucketBatcher(SAMPLES, Packed(plan_packing(TABLE, batch_size=8)))
+    return BucketBatcher(SAMPLES, make_policy())
 
 
 def train(epochs, **options):
@@ -33,6 +37,19 @@ def test_one_program_to_train_and_one_to_evaluate():
     losses = [record.train_loss for record in result.history]
     assert losses[-1] < losses[0]
     assert result.history[-1].evaluation["accuracy"] > 0.8
+
+
+def test_a_stream_trains_in_the_program_that_it_was_warmed_up_for():
+    batcher = StreamBatcher(SAMPLES, make_policy(), buffer=24)
+    step = TrainStep(make_model(), make_optimizer(0.02), cross_entropy)
+    table, state, losses = warm_up(step.train_step, batcher, step.state, progress=False), step.state, []
+    assert len(table) == 1
+    with forbid_compiles():
+        for _ in range(3):
+            for batch in batcher:
+                state, metrics = table(state, batch)
+                losses.append(metrics.loss)
+    assert np.mean(losses[-8:]) < np.mean(losses[:8])
 
 
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(tmp_path):

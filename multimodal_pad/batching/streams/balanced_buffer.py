@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import compress
 from typing import Any, TypeVar
 
 import numpy as np
@@ -74,7 +75,7 @@ class BalancedBuffer(StreamBuffer[T]):
         taken = [self._samples[place] for place in drawn.tolist()]
         ordinals, stays = self._ordinals[drawn].tolist(), np.ones(len(self._samples), bool)
         stays[drawn] = False
-        self._samples = [self._samples[place] for place in np.flatnonzero(stays).tolist()]
+        self._samples = list(compress(self._samples, stays.tolist()))
         self._ordinals, self._lengths = self._ordinals[stays], self._lengths[stays]
         return Taken(tuple(padded.tolist()), self._size, ordinals, taken)
 

@@ -13,7 +13,7 @@ from multimodal_pad.batching.streams.buffer import URGENT
 from multimodal_pad.errors import UncoveredLengthError
 from multimodal_pad.sources import Synthetic
 from tests.helpers.streams import longest_wait, plain, steps
-from tests.strategies import length_tables
+from tests.strategies import length_tables, uneven_tables
 
 RNG = np.random.default_rng(1)
 HEAVY = LengthTable(("text",), RNG.permutation(np.append(RNG.integers(1, 20, 638), [400, 380]))[:, None])
@@ -26,7 +26,8 @@ def shuffled(table, seed=0):
 @st.composite
 def streams(draw, max_samples=80):
     """A table, a packing plan for it of one shape or two, and how many samples wait."""
-    table, size = draw(length_tables(max_samples=max_samples)), draw(st.integers(1, 6))
+    table = draw(st.one_of(length_tables(max_samples), uneven_tables(max_samples)))
+    size = draw(st.integers(1, 6))
     plan = plan_packing(
         table, batch_size=size, alignment=draw(st.sampled_from([1, 8])), max_shapes=draw(st.integers(1, 2))
     )
