@@ -1,16 +1,18 @@
 """Training on packed batches: one program for an epoch, and one for its evaluation; resumed as any other run."""
 
+import optax
 import pytest
 
-from multimodal_pad import BucketBatcher, Packed, plan_packing
+from multimodal_pad import BucketBatcher, Packed, PaddingError, plan_packing
 from multimodal_pad.compiling import CompileLog
-from multimodal_pad.training import fit, make_optimizer
+from multimodal_pad.training import TrainStep, cross_entropy, fit, make_optimizer
 from multimodal_pad.training.checkpoint import Checkpoints
 from tests.helpers.packed import SAMPLES, TABLE, make_model
+from tests.helpers.training import MeanModel
 
 
-def make_batcher():
-    return BucketBatcher(SAMPLES, Packed(plan_packing(TABLE, batch_size=8)))
+def make_batcher(**options):
+    return BucketBatcher(SAMPLES, Packed(plan_packing(TABLE, batch_size=8, **options)))
 
 
 def train(epochs, **options):
@@ -33,6 +35,15 @@ def test_one_program_to_train_and_one_to_evaluate():
     losses = [record.train_loss for record in result.history]
     assert losses[-1] < losses[0]
     assert result.history[-1].evaluation["accuracy"] > 0.8
+
+
+def test_a_batch_for_several_devices_is_no_batch_for_one():
+    """Also of a model that doesn't look: it would take padding for samples, and samples for others."""
+    batcher = make_batcher(shares=2).shard(0, 1, devices=2)
+    step = TrainStep(MeanModel(), optax.sgd(0.1), cross_entropy)
+    for function in (step.train_step, step.eval_step):
+        with pytest.raises(PaddingError, match="got a packed batch in 2 shares, one for each of as many devices; run"):
+            function(step.state, next(batcher.epoch(0)))
 
 
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(tmp_path):
