@@ -181,6 +181,9 @@ class Layout(ABC):
         """Raise a PaddingError where a batch is laid out for several devices, and so is no input of one model."""
         del batch  # a run of rows is what each device takes, and one takes all of them as well
 
+    def check_streamed(self) -> None:  # noqa: B027  most layouts take any samples that their shapes hold
+        """Raise a PaddingError where batches of samples that were not planned for may not be laid out."""
+
     @abstractmethod
     def full_lengths(self, shape: BatchShape) -> dict[str, np.ndarray]:
         """Lengths ``{m: (B,)}`` int32 with which every position of a batch is real."""

@@ -185,6 +185,14 @@ class PackedLayout(Layout):
                 "jax.shard_map over them, as fit does, or take batches that are not shared out (shard(..., devices=1))"
             )
 
+    def check_streamed(self) -> None:
+        """Lists have room for the pairs of the batches that were planned, and of no others."""
+        if self.room:
+            raise PaddingError(
+                "got a packing plan with tile_pairs=True for a stream, whose batches may have more pairs than it has "
+                "room for; plan without, and attention goes over all queries and keys"
+            )
+
     def full_lengths(self, shape: BatchShape) -> dict[str, np.ndarray]:
         """As even as can be."""
         count = shape.batch_size

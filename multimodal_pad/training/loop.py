@@ -138,7 +138,8 @@ def fit(
         checkpoints: where the run is saved after each epoch; where it holds a run already, that is what goes on.
         save_every: save after so many steps too.
         devices: share the rows of each batch, in all processes; by default all of them. In several processes
-            give each the same batcher: it takes its own shard.
+            give each the same batcher: it takes its own shard. With several devices the batchers that are given stay
+            where they stand. Packed batches need a plan whose ``shares`` the devices divide.
         progress: show a bar.
 
     Raises:

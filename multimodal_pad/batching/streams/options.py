@@ -85,6 +85,7 @@ class StreamOptions:
             epoch: number of the pass over the samples, which changes the order.
             batch: number of the next batch.
         """
+        self.policy.layout.check_streamed()
         kind = BalancedBuffer if self.policy.layout.end_to_end else LengthBuffer
         return kind(
             self.policy,
