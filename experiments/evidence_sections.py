@@ -58,12 +58,15 @@ def claims_answer(results: Results) -> list[str]:
 
 
 def training_answer(results: Results) -> list[str]:
-    """The plan of 8 shapes against each of the others."""
-    ratios = training.ratios(results["training"])
-    rates = [f"{spread(values)} times those of {name}" for name, values in ratios]
+    """Packed batches and the plan of 8 shapes against each of the others."""
+    told = []
+    for ours, others in training.ratios(results["training"]).items():
+        rates = "; ".join(f"{spread(values)} times those of {name}" for name, values in others)
+        told.append(f"Samples per second of {ours}, once compiled: {rates}.")
     ranked = sorted(results["training"]["rows"], key=lambda row: row["seconds"]["3"])
     return [
-        *([f"Samples per second of 8 planned shapes, once compiled: {'; '.join(rates)}."] if rates else []),
+        *told,
+        *training.costs(results["training"]),
         "Seconds for 3 epochs, compiling included, from the fewest: "
         + ", ".join(
             f"{row['name']} ({row['batches'].split('/')[1]}) {training.seconds_text(row, '3')}" for row in ranked
