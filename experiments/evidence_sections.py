@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments import benchmark_peers, meld_quality, scaling, seed_claims
+from experiments import benchmark_peers, meld_quality, packing, scaling, seed_claims
 from experiments.evidence_page import Section
 from experiments.peers import training
 from experiments.provenance import where_measured
@@ -80,6 +80,11 @@ def training_text(results: Results) -> str:
     return "\n\n".join(training_answer(results))
 
 
+def packing_text(results: Results) -> str:
+    """:func:`packing_answer` for a page of the documentation."""
+    return "\n\n".join(packing_answer(results))
+
+
 def kernel_answer(results: Results) -> list[str]:
     """The batcher against a plain copy."""
     rows = results["kernel"]["rows"]
@@ -105,6 +110,25 @@ def shapes_answer(results: Results) -> list[str]:
             f"({any_number['policy']}) keeps {_real(any_number):.3f} with {any_number['shapes']:,} shapes."
         )
     return told
+
+
+def packing_answer(results: Results) -> list[str]:
+    """Fill of one shape in multiples of 8, and of other packers in the same capacities."""
+    told = []
+    for row in results["rows"]:
+        if row["lengths"] == results["corpus"] and row["max_shapes"] == 1 and row["alignment"] == 8:
+            told.append(f"batches of {row['batch_size']} {row['fill']['total']:.3f} ({row['bound']['total']:.3f})")
+    ours, *others = [row for row in results["peers"]["rows"] if len(row["modalities"]) > 1]
+    sentences = [f"Fill of one capacity in multiples of 8, and its bound, {results['corpus']}: {'; '.join(told)}."]
+    if others:
+        best = max(others, key=lambda row: row["fill"]["total"])
+        low, _, high = best["samples_per_batch"]
+        sentences.append(
+            f"In the same capacities of {len(ours['modalities'])} modalities {ours['packer']} fills "
+            f"{ours['fill']['total']:.3f} with the same number of samples in every batch but the last, and "
+            f"{best['packer']}, {best['fill']['total']:.3f} with {low} to {high}."
+        )
+    return sentences
 
 
 def _real(row: Results) -> float:
@@ -139,6 +163,7 @@ _PARTS: dict[str, tuple[str, Callable[[Results], list[str]], Callable[[Results],
     ),
     "training": ("Why not just PyTorch?", training_answer, benchmark_peers.tables),
     "shapes": ("Why not just powers of two, or one sort key?", shapes_answer, benchmark_peers.tables),
+    "packing": ("How full are packed batches?", packing_answer, packing.tables),
     "kernel": ("How fast are samples padded?", kernel_answer, benchmark_peers.tables),
     "scaling": ("What grows how?", scaling_answer, scaling.tables),
     "quality": ("Does padding change what a model learns?", quality_answer, _quality_tables),

@@ -199,17 +199,16 @@ def _rounding(alignment: int) -> str:
     return "unrounded" if alignment == 1 else f"to {alignment}"
 
 
+def tables(results: dict[str, Any]) -> list[Table]:
+    """How full batches are, and whose."""
+    return [fill_table(results), packing.table(results["peers"], results["corpus"])]
+
+
 def markdown(results: dict[str, Any]) -> str:
     """Both tables, and where they come from."""
     from experiments.provenance import where_measured
 
-    return "\n\n".join(
-        [
-            fill_table(results).markdown(),
-            packing.table(results["peers"], results["corpus"]).markdown(),
-            where_measured(results),
-        ]
-    )
+    return "\n\n".join([*(table.markdown() for table in tables(results)), where_measured(results)])
 
 
 def main(arguments: list[str]) -> int:

@@ -19,7 +19,7 @@ TOLERANCE = 1e-4
 
 SMALL_PAGES = "small_pages"
 
-UNPADDED = ("nested", "sample")
+UNPADDED = ("nested", "flex", "sample")
 """PyTorch's layouts without padding."""
 
 
@@ -41,10 +41,10 @@ class Contender(NamedTuple):
     Attributes:
         name: for the table.
         batches: policy and grouping of :mod:`experiments.compare_padding`, which say who is in which batch.
-        library: ``"jax"`` or ``"torch"``, and after a dot what is different: ``compile``, or ``small_pages``. Each
-            of them has a process of its own.
+        library: ``"jax"`` or ``"torch"``, and after a dot what is different: ``compile``, ``flex`` or ``small_pages``.
+            Each of them has a process of its own.
         layout: how PyTorch lays a batch out: padded to the policy's lengths or to the batch's own ``"maxima"``, or
-            without padding, with attention of ``"nested"`` tensors or of each ``"sample"`` by itself.
+            without padding, with attention of ``"nested"`` tensors, ``"flex"``, or of each ``"sample"`` by itself.
         compiled: the most shapes to compile (the others are foretold), or None for all.
     """
 
@@ -67,6 +67,7 @@ CONTENDERS = {
     "torch_length": Contender("PyTorch eager, own maxima", "planned_8/length", "torch", "maxima"),
     "torch_nested": Contender("PyTorch eager, nested jagged tensors", "exact/random", "torch", "nested"),
     "torch_sample": Contender("PyTorch eager, attention by sample", "exact/random", "torch", "sample"),
+    "torch_flex": Contender("PyTorch, FlexAttention", "exact/random", "torch.flex", "flex"),
     "torch_compile": Contender(
         "torch.compile(dynamic=True), own maxima", "planned_8/length", "torch.compile", "maxima"
     ),
@@ -77,7 +78,7 @@ CONTENDERS = {
 }
 """Who can be compared, by the names that the command takes."""
 
-MAIN = ("fixed", "planned_8", "packed", "torch_random", "torch_length", "torch_nested", "torch_sample")
+MAIN = ("fixed", "planned_8", "packed", "torch_random", "torch_length", "torch_nested", "torch_sample", "torch_flex")
 """What ``--contenders main`` stands for: enough to compare this project's best with PyTorch's, in minutes."""
 
 
@@ -89,7 +90,7 @@ class Config:
         corpus: samples and model.
         rounds: how often each contender has its turn.
         turn_seconds: how long a turn is.
-        patience: seconds that ``torch.compile`` may take before it is given up.
+        patience: seconds that ``torch.compile`` and FlexAttention may take before they are given up.
         contenders: who is compared.
     """
 

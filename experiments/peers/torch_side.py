@@ -1,4 +1,4 @@
-"""PyTorch's side of the training benchmark: the same batches, padded by ``pad_sequence``, executed eagerly."""
+"""PyTorch's side of the training benchmark: the same batches, padded or end to end, executed eagerly."""
 
 from __future__ import annotations
 
@@ -30,7 +30,13 @@ from multimodal_pad.models import TransformerConfig
 
 
 def prepare(library: str, config: Config, parameters: dict[str, Any]) -> tuple[dict[str, Any], Callable[..., Any]]:
-    """PyTorch's side: the same batches, padded by ``pad_sequence``."""
+    """PyTorch's side: the same batches, padded by ``pad_sequence`` or end to end.
+
+    Raises:
+        RuntimeError: the library does not train on this device.
+    """
+    if library == "torch.flex" and twin.platform() == "cpu":
+        raise RuntimeError("FlexAttention has no backward pass on CPU")
     corpus = config.corpus
     samples, lengths, model_config, _ = compare_padding.load(corpus, Progress(disable=True))
     prepared = [
@@ -83,7 +89,7 @@ def _eager_steps(
 
     order = np.random.default_rng(corpus.seed).permutation(len(schedule)).tolist()
     begun, compiling = time.perf_counter(), 0.0
-    if called is not model:
+    if contender.library in ("torch.compile", "torch.flex"):
         for place in order[:6]:  # the first calls compile
             run(place)
         compiling = time.perf_counter() - begun
@@ -114,7 +120,7 @@ def _eager_steps(
 def lay_out(layout: str, samples: list[Any], names: tuple[str, ...], padded: dict[str, int]) -> Any:
     """A batch in the layout of a contender; ``padded`` are the policy's lengths."""
     if layout in UNPADDED:
-        return twin.lay_end_to_end(samples, names, nested=layout == "nested")
+        return twin.lay_end_to_end(samples, names, layout)
     return twin.pad(samples, names, padded if layout == "policy" else None)
 
 

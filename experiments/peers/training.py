@@ -49,7 +49,7 @@ def compare(config: Config, progress: Progress) -> dict[str, Any]:
         given: dict[str, Any] = {}
         for library in libraries:
             options: dict[str, Any] = {"environment": environment_of(library)}
-            if library == "torch.compile":
+            if library in ("torch.compile", "torch.flex"):
                 options["patience"] = config.patience
             try:
                 worker = stack.enter_context(start(library, _prepare, library, config, given, **options))
@@ -220,7 +220,7 @@ def ratios(results: dict[str, Any]) -> dict[str, list[tuple[str, np.ndarray]]]:
     """Samples per second of packed batches, and of 8 planned shapes, over others', round by round."""
     small = "planned_8_small", "torch_length_small"
     pairs = [
-        *(("packed", other) for other in ("planned_8", "fixed", *_UNPLANNED, "torch_nested", "torch_sample")),
+        *(("packed", other) for other in ("planned_8", "fixed", *_UNPLANNED, *_UNPADDED)),
         *(("planned_8", other) for other in ("fixed", "exact", *_UNPLANNED, small[0])),
         small,
     ]
@@ -236,6 +236,7 @@ def ratios(results: dict[str, Any]) -> dict[str, list[tuple[str, np.ndarray]]]:
 
 
 _UNPLANNED = ("torch_random", "torch_length")
+_UNPADDED = ("torch_nested", "torch_sample", "torch_flex")
 
 
 def costs(results: dict[str, Any]) -> list[str]:

@@ -2,8 +2,8 @@
 
 It is written as one would write it for PyTorch: ``conv1d``, ``layer_norm``, ``scaled_dot_product_attention`` with a
 Boolean mask of the keys, and the fused AdamW; without padding, products of all positions at once, and attention of
-nested tensors or sample by sample. On a GPU batches are pinned and copied asynchronously, and a step waits
-for nothing: its loss stays on the device.
+nested tensors, FlexAttention with a mask of samples, or attention sample by sample. On a GPU batches are pinned and
+copied asynchronously, and a step waits for nothing: its loss stays on the device.
 """
 
 from __future__ import annotations
@@ -197,11 +197,11 @@ def pad(samples: Samples, names: tuple[str, ...], lengths: Mapping[str, int] | N
     return features, positions, _targets(samples)
 
 
-def lay_end_to_end(samples: Samples, names: tuple[str, ...], *, nested: bool) -> Any:
-    """The samples one after the other, without padding; attention by nested tensors, or sample by sample."""
+def lay_end_to_end(samples: Samples, names: tuple[str, ...], attention: str) -> Any:
+    """The samples one after the other, without padding; see :class:`EndToEnd` for the ways to attend."""
     features = {name: torch.cat([torch.from_numpy(sample[name]) for sample in samples]) for name in names}
     lengths = {name: tuple(len(sample[name]) for sample in samples) for name in names}
-    return features, {name: EndToEnd.of(lengths[name], nested=nested) for name in names}, _targets(samples)
+    return features, {name: EndToEnd.of(lengths[name], attention) for name in names}, _targets(samples)
 
 
 def _targets(samples: Samples) -> Any:

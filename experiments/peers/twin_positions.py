@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from importlib import import_module
 from typing import Any, NamedTuple
 
 torch: Any = import_module("torch")
+flex: Any = import_module("torch.nn.attention.flex_attention")
 functional = torch.nn.functional
+
+LEAST_FLEX_WIDTH = 16
+"""Narrower heads are filled up with zeros: FlexAttention's kernels don't take them."""
 
 Change = Callable[[Any], Any]
 
@@ -62,22 +67,23 @@ class EndToEnd(NamedTuple):
         offsets: int64 ``(B + 1,)``: where samples begin, and where the last one ends.
         segments: int64 ``(N,)``: the sample of each position.
         places: int64 ``(N,)``: the place of each position in its sample.
-        nested: attention is one call on nested tensors with the jagged layout; else a call per sample.
+        attention: ``"nested"``, a call on nested tensors with the jagged layout; ``"flex"``, FlexAttention with a mask
+            of samples; or ``"sample"``, a call per sample.
     """
 
     lengths: tuple[int, ...]
     offsets: Any
     segments: Any
     places: Any
-    nested: bool
+    attention: str
 
     @classmethod
-    def of(cls, lengths: tuple[int, ...], *, nested: bool) -> EndToEnd:
+    def of(cls, lengths: tuple[int, ...], attention: str) -> EndToEnd:
         """The positions of samples of so many each."""
         counts = torch.tensor(lengths)
         offsets = torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)])
         segments = torch.repeat_interleave(torch.arange(len(lengths)), counts)
-        return cls(lengths, offsets, segments, torch.arange(len(segments)) - offsets[segments], nested)
+        return cls(lengths, offsets, segments, torch.arange(len(segments)) - offsets[segments], attention)
 
     def changed(self, change: Change) -> EndToEnd:
         """The same with each tensor changed, such as copied to a device."""
@@ -103,7 +109,9 @@ class EndToEnd(NamedTuple):
 
     def attend(self, source: EndToEnd, query: Any, key: Any, value: Any) -> Any:
         """Attention ``(N, heads, width)`` of each sample to its own positions of a source; 0 where it has none."""
-        if self.nested:
+        if self.attention == "flex":
+            return self._flex(source, query, key, value)
+        if self.attention == "nested":
             attended = functional.scaled_dot_product_attention(
                 self._jagged(query), source._jagged(key), source._jagged(value)
             )
@@ -117,6 +125,18 @@ class EndToEnd(NamedTuple):
             "max_seqlen": max(self.lengths),
         }  # else they are read from the device
         return torch.nested.nested_tensor_from_jagged(x.contiguous(), self.offsets, **limits).transpose(1, 2)
+
+    def _flex(self, source: EndToEnd, query: Any, key: Any, value: Any) -> Any:
+        mask = flex.create_block_mask(
+            lambda _b, _h, i, j: self.segments[i] == source.segments[j],
+            *(None, None, len(query), len(key)),
+            device=query.device,
+        )
+        width = query.shape[-1]
+        missing = max(0, LEAST_FLEX_WIDTH - width)
+        query, key, value = (functional.pad(x, (0, missing)).transpose(0, 1)[None] for x in (query, key, value))
+        attended = _flex_attention(query.is_cuda)(query, key, value, block_mask=mask, scale=width**-0.5)
+        return attended[0, ..., :width].transpose(0, 1)
 
     def where_present(self, source: EndToEnd, x: Any) -> Any:
         """``x``, 0 in samples that lack the source."""
@@ -133,3 +153,9 @@ def _attend_alone(query: Any, key: Any, value: Any) -> Any:
         return torch.zeros_like(query)
     query, key, value = (x.transpose(0, 1)[None] for x in (query, key, value))
     return functional.scaled_dot_product_attention(query, key, value)[0].transpose(0, 1)
+
+
+@cache
+def _flex_attention(compiled: bool) -> Any:
+    """FlexAttention, compiled where it has kernels; executed eagerly it holds all scores."""
+    return torch.compile(flex.flex_attention, dynamic=True) if compiled else flex.flex_attention

@@ -188,6 +188,27 @@ def taught():
     return samples, config, parameters, outputs, losses
 
 
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile:UserWarning")
+def test_flex_attention_attends_as_the_model_does(taught):
+    torch = pytest.importorskip("torch")
+    from experiments.peers import torch_side, twin
+
+    samples, config, parameters, outputs, _ = taught
+    features, positions, _ = torch_side.lay_out("flex", samples, NAMES, PADDED)
+    with torch.no_grad():  # it has no backward pass on CPU
+        np.testing.assert_allclose(twin.Twin(config, parameters)(features, positions), outputs, atol=1e-5)
+
+
+def test_flex_attention_is_left_out_on_cpu():
+    torch = pytest.importorskip("torch")
+    from experiments.peers import torch_side
+
+    if torch.cuda.is_available():
+        pytest.skip("it trains on a GPU")
+    with pytest.raises(RuntimeError, match="FlexAttention has no backward pass on CPU"):
+        torch_side.prepare("torch.flex", contenders.Config(compare_padding.on_corpus(None)), {})
+
+
 @pytest.mark.parametrize("layout", ["policy", "maxima", "nested", "sample"])
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
 def test_the_twin_learns_as_the_model_does(layout, taught):
