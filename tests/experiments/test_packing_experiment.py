@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from experiments import packing
+from experiments.evidence_sections import packing_answer
 from experiments.peers.packers import AXOLOTL_MOST, GrainPacking, check_packs, deal_axolotl
 from multimodal_pad import LengthTable
 
@@ -48,6 +49,14 @@ def test_a_row_where_a_second_shape_pays(quick):
     assert "| like MELD | 8 | 2 |" in text
     assert "| equal | 8 | 1 |" in text
     assert "| equal | 8 | 2 |" not in text
+
+
+@pytest.mark.experiment
+def test_the_answer_names_the_fullest_other_packer(quick):
+    fills, packers = packing_answer(quick)
+    assert fills.startswith("Fill of one capacity in multiples of 8, and its bound, like MELD: batches of 8 0.")
+    assert "multimodal_pad, balanced fills 0." in packers
+    assert "PackIterDataset, 4 open, 0." in packers
 
 
 def test_the_bound_by_hand():
