@@ -24,7 +24,7 @@ from experiments.distributions import DISTRIBUTIONS, draw_lengths
 from experiments.output import write_results
 from experiments.peers import contenders, pictures, shapes, training
 from experiments.tables import Table
-from multimodal_pad import LengthTable
+from multimodal_pad import LengthTable, PaddingError
 from multimodal_pad.cli import exit_status
 from multimodal_pad.sources import Meld
 
@@ -35,8 +35,10 @@ SAMPLES = 10_000
 BATCH_SIZE = 32
 
 
-def run(sections: tuple[str, ...], data_dir: str | None, quick: bool, progress: Progress) -> dict[str, Any]:
-    """The figures of each section asked for."""
+def run(
+    sections: tuple[str, ...], names: list[str], data_dir: str | None, quick: bool, progress: Progress
+) -> dict[str, Any]:
+    """The figures of each section asked for; ``names`` are those of the contenders in training."""
     peers = dict.fromkeys(name for section in sections for name in PEERS[section])
     found: dict[str, Any] = {"not_installed": [name for name in peers if find_spec(name) is None]}
     if "kernel" in sections:
@@ -49,7 +51,8 @@ def run(sections: tuple[str, ...], data_dir: str | None, quick: bool, progress: 
         task = progress.add_task("shapes", total=len(tables) * len(shapes.RULES))
         found["shapes"] = shapes.compare(tables, BATCH_SIZE, lambda: progress.advance(task))
     if "training" in sections:
-        config = contenders.Config(compare_padding.on_corpus(data_dir))
+        chosen = tuple(contenders.CONTENDERS[name] for name in names)
+        config = contenders.Config(compare_padding.on_corpus(data_dir), contenders=chosen)
         found["training"] = training.compare(contenders.quick(config) if quick else config, progress)
     return found
 
@@ -98,6 +101,15 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--only", nargs="+", choices=SECTIONS, default=SECTIONS, metavar="SECTION", help=f"of {', '.join(SECTIONS)}"
     )
+    parser.add_argument(
+        "--contenders",
+        nargs="+",
+        choices=[*contenders.CONTENDERS, "main"],
+        default=list(contenders.CONTENDERS),
+        metavar="NAME",
+        help=f"who trains, of {', '.join(contenders.CONTENDERS)} (default: all), or main, which is "
+        f"{' '.join(contenders.MAIN)}; one of this project must be among them",
+    )
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: results/benchmark_peers/<time>")
     parser.add_argument("--quick", action="store_true", help="a tiny run, to see that everything works")
     options = parser.parse_args(arguments)
@@ -109,11 +121,15 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> None:
         Meld(options.data_dir, "train")  # a wrong folder is known before the first process
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's greeting
     sections = tuple(options.only)
+    names = [each for name in options.contenders for each in (contenders.MAIN if name == "main" else (name,))]
+    names = list(dict.fromkeys(names))
+    if all(contenders.CONTENDERS[name].library != "jax" for name in names):
+        raise PaddingError(f"got --contenders {' '.join(names)}; name one that trains with JAX, such as packed, too")
     write_results(
         "benchmark_peers",
         arguments,
         options.out,
-        lambda progress: run(sections, options.data_dir, options.quick, progress),
+        lambda progress: run(sections, names, options.data_dir, options.quick, progress),
         markdown,
         pictures.draw,
     )

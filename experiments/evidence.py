@@ -63,6 +63,7 @@ PARTS = (
     Part("scaling", "scaling"),
     Part("kernel", "benchmark_peers", ("--only", "kernel")),
     Part("shapes", "benchmark_peers", ("--only", "shapes")),
+    Part("packing", "packing"),
     Part("training", "benchmark_peers", ("--only", "training")),
 )
 

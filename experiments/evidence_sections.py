@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments import benchmark_peers, meld_quality, scaling, seed_claims
+from experiments import benchmark_peers, meld_quality, packing, scaling, seed_claims
 from experiments.evidence_page import Section
 from experiments.peers import training
 from experiments.provenance import where_measured
@@ -58,12 +58,15 @@ def claims_answer(results: Results) -> list[str]:
 
 
 def training_answer(results: Results) -> list[str]:
-    """The plan of 8 shapes against each of the others."""
-    ratios = training.ratios(results["training"])
-    rates = [f"{spread(values)} times those of {name}" for name, values in ratios]
+    """Packed batches and the plan of 8 shapes against each of the others."""
+    told = []
+    for ours, others in training.ratios(results["training"]).items():
+        rates = "; ".join(f"{spread(values)} times those of {name}" for name, values in others)
+        told.append(f"Samples per second of {ours}, once compiled: {rates}.")
     ranked = sorted(results["training"]["rows"], key=lambda row: row["seconds"]["3"])
     return [
-        *([f"Samples per second of 8 planned shapes, once compiled: {'; '.join(rates)}."] if rates else []),
+        *told,
+        *training.costs(results["training"]),
         "Seconds for 3 epochs, compiling included, from the fewest: "
         + ", ".join(
             f"{row['name']} ({row['batches'].split('/')[1]}) {training.seconds_text(row, '3')}" for row in ranked
@@ -75,6 +78,11 @@ def training_answer(results: Results) -> list[str]:
 def training_text(results: Results) -> str:
     """The same for a page of the documentation."""
     return "\n\n".join(training_answer(results))
+
+
+def packing_text(results: Results) -> str:
+    """:func:`packing_answer` for a page of the documentation."""
+    return "\n\n".join(packing_answer(results))
 
 
 def kernel_answer(results: Results) -> list[str]:
@@ -102,6 +110,25 @@ def shapes_answer(results: Results) -> list[str]:
             f"({any_number['policy']}) keeps {_real(any_number):.3f} with {any_number['shapes']:,} shapes."
         )
     return told
+
+
+def packing_answer(results: Results) -> list[str]:
+    """Fill of one shape in multiples of 8, and of other packers in the same capacities."""
+    told = []
+    for row in results["rows"]:
+        if row["lengths"] == results["corpus"] and row["max_shapes"] == 1 and row["alignment"] == 8:
+            told.append(f"batches of {row['batch_size']} {row['fill']['total']:.3f} ({row['bound']['total']:.3f})")
+    ours, *others = [row for row in results["peers"]["rows"] if len(row["modalities"]) > 1]
+    sentences = [f"Fill of one capacity in multiples of 8, and its bound, {results['corpus']}: {'; '.join(told)}."]
+    if others:
+        best = max(others, key=lambda row: row["fill"]["total"])
+        low, _, high = best["samples_per_batch"]
+        sentences.append(
+            f"In the same capacities of {len(ours['modalities'])} modalities {ours['packer']} fills "
+            f"{ours['fill']['total']:.3f} with the same number of samples in every batch but the last, and "
+            f"{best['packer']}, {best['fill']['total']:.3f} with {low} to {high}."
+        )
+    return sentences
 
 
 def _real(row: Results) -> float:
@@ -136,6 +163,7 @@ _PARTS: dict[str, tuple[str, Callable[[Results], list[str]], Callable[[Results],
     ),
     "training": ("Why not just PyTorch?", training_answer, benchmark_peers.tables),
     "shapes": ("Why not just powers of two, or one sort key?", shapes_answer, benchmark_peers.tables),
+    "packing": ("How full are packed batches?", packing_answer, packing.tables),
     "kernel": ("How fast are samples padded?", kernel_answer, benchmark_peers.tables),
     "scaling": ("What grows how?", scaling_answer, scaling.tables),
     "quality": ("Does padding change what a model learns?", quality_answer, _quality_tables),

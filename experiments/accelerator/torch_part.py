@@ -87,9 +87,9 @@ class Side:
         """How far its float32 outputs are from the model's in float64 on the host."""
         _, some, padded = some_batch(samples, lengths)
         exact = {path: array.astype(np.float64) for path, array in self.parameters.items()}
-        features, masks, _ = self.twin.to_device(self.twin.pad(some, lengths.modalities, padded))
+        features, positions, _ = self.twin.to_device(self.twin.pad(some, lengths.modalities, padded))
         with self.twin.float32_products("highest"):
-            outputs = self.model(features, masks).detach().cpu().numpy()
+            outputs = self.model(features, positions).detach().cpu().numpy()
         return apart(outputs, reference.outputs(self.model_config, exact, some))
 
     def run(

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments import compare_padding
-from experiments.compare_measure import step_work
 from multimodal_pad import BucketBatcher, LengthTable, pad_samples
 from multimodal_pad.models import TransformerConfig
 
@@ -19,6 +18,9 @@ TOLERANCE = 1e-4
 """How far the outputs of the two models may be apart."""
 
 SMALL_PAGES = "small_pages"
+
+UNPADDED = ("nested", "flex", "sample")
+"""PyTorch's layouts without padding."""
 
 
 def environment_of(library: str) -> dict[str, str]:
@@ -39,35 +41,46 @@ class Contender(NamedTuple):
     Attributes:
         name: for the table.
         batches: policy and grouping of :mod:`experiments.compare_padding`, which say who is in which batch.
-        library: ``"jax"`` or ``"torch"``, and after a dot what is different: ``compile``, or ``small_pages``. Each
-            of them has a process of its own.
-        own_maxima: pad each batch to its own maxima, and not to the policy's lengths.
+        library: ``"jax"`` or ``"torch"``, and after a dot what is different: ``compile``, ``flex`` or ``small_pages``.
+            Each of them has a process of its own.
+        layout: how PyTorch lays a batch out: padded to the policy's lengths or to the batch's own ``"maxima"``, or
+            without padding, with attention of ``"nested"`` tensors, ``"flex"``, or of each ``"sample"`` by itself.
         compiled: the most shapes to compile (the others are foretold), or None for all.
     """
 
     name: str
     batches: str
     library: str = "jax"
-    own_maxima: bool = False
+    layout: str = "policy"
     compiled: int | None = None
 
 
-CONTENDERS = (
-    Contender("fixed padding", "fixed/random"),
-    Contender("exact padding", "exact/random", compiled=8),
-    Contender("powers of two", "powers_of_two/length", compiled=8),
-    Contender("planned, 8 shapes", "planned_8/length"),
-    Contender("planned, 4 shapes", "planned_4/length"),
-    Contender("PyTorch eager, fixed padding", "fixed/random", "torch"),
-    Contender("PyTorch eager, own maxima", "exact/random", "torch", own_maxima=True),
-    Contender("PyTorch eager, own maxima", "planned_8/length", "torch", own_maxima=True),
-    Contender("torch.compile(dynamic=True), own maxima", "planned_8/length", "torch.compile", own_maxima=True),
-    Contender("planned, 8 shapes, small pages", "planned_8/length", f"jax.{SMALL_PAGES}"),
-    Contender("PyTorch eager, own maxima, small pages", "planned_8/length", f"torch.{SMALL_PAGES}", own_maxima=True),
-)
-OURS, FIXED, EXACT = CONTENDERS[3], CONTENDERS[0], CONTENDERS[1]
-EAGER_RANDOM, EAGER_LENGTH = CONTENDERS[6], CONTENDERS[7]
-OURS_SMALL_PAGES, EAGER_SMALL_PAGES = CONTENDERS[9], CONTENDERS[10]
+CONTENDERS = {
+    "fixed": Contender("fixed padding", "fixed/random"),
+    "exact": Contender("exact padding", "exact/random", compiled=8),
+    "powers_of_two": Contender("powers of two", "powers_of_two/length", compiled=8),
+    "planned_8": Contender("planned, 8 shapes", "planned_8/length"),
+    "planned_4": Contender("planned, 4 shapes", "planned_4/length"),
+    "packed": Contender("packed", "packed/balanced"),
+    "torch_fixed": Contender("PyTorch eager, fixed padding", "fixed/random", "torch"),
+    "torch_random": Contender("PyTorch eager, own maxima", "exact/random", "torch", "maxima"),
+    "torch_length": Contender("PyTorch eager, own maxima", "planned_8/length", "torch", "maxima"),
+    "torch_nested": Contender("PyTorch eager, nested jagged tensors", "exact/random", "torch", "nested"),
+    "torch_sample": Contender("PyTorch eager, attention by sample", "exact/random", "torch", "sample"),
+    "torch_flex": Contender("PyTorch, FlexAttention", "exact/random", "torch.flex", "flex"),
+    "torch_compile": Contender(
+        "torch.compile(dynamic=True), own maxima", "planned_8/length", "torch.compile", "maxima"
+    ),
+    "planned_8_small": Contender("planned, 8 shapes, small pages", "planned_8/length", f"jax.{SMALL_PAGES}"),
+    "torch_length_small": Contender(
+        "PyTorch eager, own maxima, small pages", "planned_8/length", f"torch.{SMALL_PAGES}", "maxima"
+    ),
+}
+"""Who can be compared, by the names that the command takes."""
+
+MAIN = ("fixed", "planned_8", "packed", "torch_random", "torch_length", "torch_sample", "torch_flex")
+"""What ``--contenders main`` stands for: this project's best and PyTorch's, in minutes. Nested tensors
+take many times as long on CPU: a step there is a turn."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +91,7 @@ class Config:
         corpus: samples and model.
         rounds: how often each contender has its turn.
         turn_seconds: how long a turn is.
-        patience: seconds that ``torch.compile`` may take before it is given up.
+        patience: seconds that ``torch.compile`` and FlexAttention may take before they are given up.
         contenders: who is compared.
     """
 
@@ -86,7 +99,7 @@ class Config:
     rounds: int = 7
     turn_seconds: float = 4.0
     patience: float = 420.0
-    contenders: tuple[Contender, ...] = CONTENDERS
+    contenders: tuple[Contender, ...] = tuple(CONTENDERS.values())
 
 
 QUICK = {"modalities": ("audio",), "samples": 96, "d_model": 8, "num_heads": 2}
@@ -97,7 +110,7 @@ def quick(config: Config) -> Config:
     corpus = replace(config.corpus, source="synthetic", data_dir=None, **{**compare_padding.QUICK, **QUICK})
     few = tuple(
         contender._replace(batches=contender.batches.replace("_8", "_2"), compiled=contender.compiled and 1)
-        for contender in CONTENDERS
+        for contender in config.contenders
         if "4 shapes" not in contender.name and "." not in contender.library
     )
     return replace(config, corpus=corpus, rounds=2, turn_seconds=0.1, contenders=few)
@@ -107,8 +120,8 @@ def quick(config: Config) -> Config:
 class Prepared:
     """A contender that is warm: its epoch, and what trains on one step of it."""
 
-    lengths: np.ndarray  # (steps, M): padded lengths as they are run
-    rows: np.ndarray  # (steps,): rows as they are run
+    work: np.ndarray  # (steps, 3): what the time of each step may grow with, as they are run
+    cost_efficiency: float  # real share of the cost as they are run
     places: list[int]  # the steps that can be run, in the order in which they are
     run: Callable[[int], None]
     facts: dict[str, Any]
@@ -165,22 +178,20 @@ def make_batches(
     corpus: compare_padding.Config,
 ) -> tuple[BucketBatcher, float]:
     """The batcher of a contender, and the seconds that planning took."""
-    name, grouping = compare_padding.parse_policy(contender.batches)
+    name, grouping = contender.batches.split("/")
     begun = time.perf_counter()
     policy = compare_padding.make_policy(name, grouping, lengths, corpus, model_config)
     preparing = time.perf_counter() - begun
     return compare_padding.make_batcher(policy, grouping, samples, lengths, corpus, model_config), preparing
 
 
-def warmed(prepared: Prepared, batcher: BucketBatcher, config: TransformerConfig) -> Prepared:
+def warmed(prepared: Prepared) -> Prepared:
     """Two steps that nobody counts; and the facts that the parent needs."""
     for place in prepared.places[:2]:
         prepared.run(place)
-    cost, real = config.cost, batcher.lengths.values
-    padded = float((cost(prepared.lengths) * prepared.rows).sum())
     prepared.facts |= {
-        "steps": len(prepared.rows),
-        "work": step_work(cost, prepared.lengths, prepared.rows).tolist(),
-        "cost_efficiency": float(cost(real).sum()) / padded,
+        "steps": len(prepared.work),
+        "work": prepared.work.tolist(),
+        "cost_efficiency": prepared.cost_efficiency,
     }
     return prepared

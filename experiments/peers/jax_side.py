@@ -12,7 +12,7 @@ from flax import nnx
 from rich.progress import Progress
 
 from experiments import compare_padding
-from experiments.compare_measure import initial_model, make_step
+from experiments.compare_measure import initial_model, make_step, step_work
 from experiments.peers.contenders import (
     EPOCHS,
     Config,
@@ -24,7 +24,7 @@ from experiments.peers.contenders import (
     some_batch,
     warmed,
 )
-from multimodal_pad import BatchShape, BatchSpec, BucketBatcher
+from multimodal_pad import BatchShape, BatchSpec, BucketBatcher, pack_samples
 from multimodal_pad.compiling import StepTable, warm_up
 from multimodal_pad.models import TransformerConfig
 
@@ -45,9 +45,10 @@ def prepare(library: str, config: Config, _parameters: dict[str, Any]) -> tuple[
     parameters = parameters_of(model)
 
     def forward() -> np.ndarray:
-        batch, *_ = some_batch(samples, lengths)
+        padded, some, _ = some_batch(samples, lengths)
+        packed = pack_samples(some, modalities=lengths.modalities)
         with jax.default_matmul_precision("float32"):
-            return np.asarray(model(batch))
+            return np.stack([model(batch) for batch in (padded, packed)])
 
     first = first_facts(prepared, samples, parameters, jax.__version__)
     return {**first, "platform": jax.default_backend(), "parameters": parameters}, answers(prepared, forward)
@@ -69,7 +70,7 @@ def _compiled_steps(
     batcher, preparing = batches
     schedule, table = batcher.schedule(0), StepTable(step.train_step, donate_state=True)
     of_step = [
-        BatchShape.of(rows, dict(zip(batcher.policy.modalities, shape, strict=True)))
+        BatchShape.of(rows, dict(zip(batcher.policy.modalities, shape, strict=True)), batcher.policy.layout)
         for rows, shape in zip(schedule.batch_sizes.tolist(), schedule.lengths.tolist(), strict=True)
     ]
     order = np.random.default_rng(corpus.seed).permutation(len(schedule)).tolist()
@@ -95,9 +96,10 @@ def _compiled_steps(
 
     places = [place for place in order if of_step[place] in table.steps]
     counts = {str(epochs): len(batcher.batch_shapes(epochs)) for epochs in EPOCHS}
+    held = [compiled.device_bytes for compiled in table.steps.values()]
     prepared = Prepared(
-        schedule.lengths,
-        schedule.batch_sizes,
+        step_work(config.cost, schedule.lengths, schedule.batch_sizes),
+        batcher.forecast().cost_efficiency,
         places,
         run,
         {
@@ -105,6 +107,7 @@ def _compiled_steps(
             "shapes": counts,
             "shapes_compiled": len(table),
             "compile_seconds": {epochs: per_shape * count for epochs, count in counts.items()},
+            "device_bytes": max((size for size in held if size is not None), default=None),
         },
     )
-    return warmed(prepared, batcher, config)
+    return warmed(prepared)

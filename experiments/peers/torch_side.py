@@ -1,4 +1,4 @@
-"""PyTorch's side of the training benchmark: the same batches, padded by ``pad_sequence``, executed eagerly."""
+"""PyTorch's side of the training benchmark: the same batches, padded or end to end, executed eagerly."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ import numpy as np
 from rich.progress import Progress
 
 from experiments import compare_padding
+from experiments.compare_measure import step_work
 from experiments.peers import twin
 from experiments.peers.contenders import (
     EPOCHS,
+    UNPADDED,
     Config,
     Contender,
     Prepared,
@@ -28,7 +30,13 @@ from multimodal_pad.models import TransformerConfig
 
 
 def prepare(library: str, config: Config, parameters: dict[str, Any]) -> tuple[dict[str, Any], Callable[..., Any]]:
-    """PyTorch's side: the same batches, padded by ``pad_sequence``."""
+    """PyTorch's side: the same batches, padded by ``pad_sequence`` or end to end.
+
+    Raises:
+        RuntimeError: the library does not train on this device.
+    """
+    if library == "torch.flex" and twin.platform() == "cpu":
+        raise RuntimeError("FlexAttention has no backward pass on CPU")
     corpus = config.corpus
     samples, lengths, model_config, _ = compare_padding.load(corpus, Progress(disable=True))
     prepared = [
@@ -39,12 +47,16 @@ def prepare(library: str, config: Config, parameters: dict[str, Any]) -> tuple[d
         if contender.library == library
     ]
     model: Any = twin.Twin(model_config, parameters).to(twin.best_device())
+    layouts = dict.fromkeys(contender.layout for contender in config.contenders if contender.library == library)
 
     def forward() -> np.ndarray:
         _, some, padded = some_batch(samples, lengths)
-        features, masks, _ = twin.to_device(twin.pad(some, lengths.modalities, padded))
+        outputs = []
         with twin.float32_products("highest"):
-            return model(features, masks).detach().cpu().numpy()
+            for layout in layouts:
+                features, positions, _ = twin.to_device(lay_out(layout, some, lengths.modalities, padded))
+                outputs.append(model(features, positions).detach().cpu().numpy())
+        return np.stack(outputs)
 
     first = first_facts(prepared, samples, parameters, twin.torch.__version__)
     return {**first, "platform": twin.platform()}, answers(prepared, forward)
@@ -59,10 +71,10 @@ def _eager_steps(
 ) -> Prepared:
     """PyTorch's train step on the same batches; empty rows are left out."""
     batcher, preparing = batches
-    names, schedule = batcher.policy.modalities, batcher.schedule(0)
+    names, schedule, layout = batcher.policy.modalities, batcher.schedule(0), contender.layout
     ids = [[int(i) for i in row if i != EMPTY] for _, row in schedule]
     lengths = schedule.lengths
-    if contender.own_maxima:
+    if layout == "maxima":
         lengths = np.array([np.maximum(batcher.lengths.values[row].max(axis=0), 1) for row in ids])
     model: Any = twin.Twin(config, parameters).to(twin.best_device())
     optimizer = twin.make_optimizer(model, corpus.learning_rate)
@@ -70,20 +82,28 @@ def _eager_steps(
 
     def run(place: int) -> None:
         samples = [batcher.source[i] for i in ids[place]]
-        padded = None if contender.own_maxima else dict(zip(names, lengths[place].tolist(), strict=True))
-        batch = twin.to_device(twin.pin(twin.pad(samples, names, padded)))
+        padded = dict(zip(names, lengths[place].tolist(), strict=True))
+        batch = twin.to_device(twin.pin(lay_out(layout, samples, names, padded)))
         with twin.float32_products("high"):
             float(twin.train_step(called, optimizer, *batch))  # waits for the step
 
     order = np.random.default_rng(corpus.seed).permutation(len(schedule)).tolist()
-    begun = time.perf_counter()
-    for place in order[: 6 if called is not model else 0]:  # the first calls compile
-        run(place)
-    compiling = time.perf_counter() - begun
+    begun, compiling = time.perf_counter(), 0.0
+    if contender.library in ("torch.compile", "torch.flex"):
+        for place in order[:6]:  # the first calls compile
+            run(place)
+        compiling = time.perf_counter() - begun
     count = len(np.unique(lengths, axis=0))
+    rows = np.array([len(row) for row in ids])
+    real = batcher.lengths.values
+    if layout in UNPADDED:
+        efficiency, work = 1.0, np.stack([_work_alone(config, real[row]) for row in ids])
+    else:
+        efficiency = float(config.cost(real).sum() / (config.cost(lengths) * rows).sum())
+        work = step_work(config.cost, lengths, rows)
     prepared = Prepared(
-        lengths,
-        np.array([len(row) for row in ids]),
+        work,
+        efficiency,
         order,
         run,
         {
@@ -91,6 +111,21 @@ def _eager_steps(
             "shapes": {str(epochs): count for epochs in EPOCHS},
             "shapes_compiled": None,
             "compile_seconds": {str(epochs): compiling for epochs in EPOCHS},
+            "device_bytes": None,
         },
     )
-    return warmed(prepared, batcher, config)
+    return warmed(prepared)
+
+
+def lay_out(layout: str, samples: list[Any], names: tuple[str, ...], padded: dict[str, int]) -> Any:
+    """A batch in the layout of a contender; ``padded`` are the policy's lengths."""
+    if layout in UNPADDED:
+        return twin.lay_end_to_end(samples, names, layout)
+    return twin.pad(samples, names, padded if layout == "policy" else None)
+
+
+def _work_alone(config: TransformerConfig, lengths: np.ndarray) -> np.ndarray:
+    """:func:`step_work` of one step whose samples are ``lengths (B, M)`` long and not padded, ``(3,)``."""
+    each = step_work(config.cost, lengths, np.ones(len(lengths), np.int64)).sum(axis=0)
+    each[0] = 1
+    return each

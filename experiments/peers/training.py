@@ -22,14 +22,9 @@ from rich.progress import Progress
 
 from experiments.compare_measure import predict_seconds
 from experiments.peers.contenders import (
-    EAGER_LENGTH,
-    EAGER_RANDOM,
-    EAGER_SMALL_PAGES,
+    CONTENDERS,
     EPOCHS,
-    EXACT,
-    FIXED,
-    OURS,
-    OURS_SMALL_PAGES,
+    SMALL_PAGES,
     TOLERANCE,
     Config,
     Contender,
@@ -54,7 +49,7 @@ def compare(config: Config, progress: Progress) -> dict[str, Any]:
         given: dict[str, Any] = {}
         for library in libraries:
             options: dict[str, Any] = {"environment": environment_of(library)}
-            if library == "torch.compile":
+            if library in ("torch.compile", "torch.flex"):
                 options["patience"] = config.patience
             try:
                 worker = stack.enter_context(start(library, _prepare, library, config, given, **options))
@@ -124,11 +119,12 @@ def _numbers(chosen: list[Contender]) -> list[int]:
 
 
 def _parity(workers: dict[str, Worker]) -> dict[str, float] | None:
-    """How far apart the outputs of the two models are on one padded batch."""
+    """How far apart the outputs of the two models are on the same samples, in any layout of either that is compared."""
     if "torch" not in workers:
         return None
     counts = {library: worker.first["parameter_count"] for library, worker in workers.items()}
-    apart = float(np.abs(workers["jax"].ask("forward") - workers["torch"].ask("forward")).max())
+    ours, theirs = (workers[library].ask("forward") for library in ("jax", "torch"))
+    apart = float(np.abs(ours[:, None] - theirs[None]).max())
     if len(set(counts.values())) > 1 or not apart <= TOLERANCE:
         raise RuntimeError(
             f"the models differ: {counts} parameters, outputs {apart:.1e} apart; there is nothing to compare"
@@ -157,37 +153,35 @@ def _summarise(row: dict[str, Any], samples: int) -> dict[str, Any]:
     }
 
 
-def _rates(results: dict[str, Any], contender: Contender) -> np.ndarray | None:
-    """Samples per second in each round, or None where it was not measured."""
+def _row(results: dict[str, Any], contender: Contender) -> dict[str, Any] | None:
+    """The row of a contender, or None where it was not measured."""
+    wanted = contender.name, contender.library, contender.batches.split("/")[1]
     for row in results["rows"]:
-        if (row["name"], row["library"], row["batches"].split("/")[1]) == (
-            contender.name,
-            contender.library,
-            contender.batches.split("/")[1],
-        ):
-            return np.array(row["samples_per_second"])
+        if (row["name"], row["library"], row["batches"].split("/")[1]) == wanted:
+            return row
     return None
 
 
 def table(results: dict[str, Any]) -> Table:
     """Samples per second, and seconds for 1, 3 and 10 epochs."""
-    rows = [
-        [
-            row["name"],
-            row["batches"].split("/")[1],
-            f"{row['cost_efficiency']:.2f}",
-            "any" if row["library"].startswith("torch") else f"{row['shapes']['1']:,}",
-            spread(row["samples_per_second"], ",.0f"),
-            *[seconds_text(row, str(epochs)) for epochs in EPOCHS],
-        ]
-        for row in results["rows"]
-    ]
-    heading = ["", "batches", "real cost", "shapes", "samples/s", *[f"{e} epoch{'s' * (e > 1)}" for e in EPOCHS]]
+    heading = ["", "batches", "real cost", "shapes", "samples/s"]
+    with_memory = any("device_bytes" in row for row in results["rows"])
+    rows = []
+    for row in results["rows"]:
+        cells = [row["name"], row["batches"].split("/")[1], f"{row['cost_efficiency']:.2f}"]
+        cells.append("any" if row["library"].startswith("torch") else f"{row['shapes']['1']:,}")
+        cells.append(spread(row["samples_per_second"], ",.0f"))
+        if with_memory:
+            compiling, held = row["compile_seconds"]["1"], row["device_bytes"]
+            cells += [f"{compiling:,.0f} s" if compiling else "none", f"{held / 1e6:,.0f} MB" if held else ""]
+        rows.append([*cells, *(seconds_text(row, str(epochs)) for epochs in EPOCHS)])
+    heading += ["compiling", "memory of a step"] if with_memory else []
+    heading += [f"{e} epoch{'s' * (e > 1)}" for e in EPOCHS]
     return Table(
         "Training: samples per second, and seconds foretold for some epochs",
         heading,
         rows,
-        _note(results),
+        _note(results) + (" Memory: of the largest step on the device, by XLA's analysis." if with_memory else ""),
         text_columns=2,
     )
 
@@ -198,8 +192,8 @@ def seconds_text(row: dict[str, Any], epochs: str) -> str:
     return f"{'~' if partial else ''}{row['seconds'][epochs]:,.0f} s"
 
 
-def _tunable(contender: Contender) -> str:
-    return f"GLIBC_TUNABLES={environment_of(contender.library)['GLIBC_TUNABLES']}"
+def _tunable(library: str) -> str:
+    return f"GLIBC_TUNABLES={environment_of(library)['GLIBC_TUNABLES']}"
 
 
 def _note(results: dict[str, Any]) -> str:
@@ -216,19 +210,49 @@ def _note(results: dict[str, Any]) -> str:
         "median and middle half of "
         f"{results['config']['rounds']} turns of {results['config']['turn_seconds']:g} s. Seconds with planning and "
         "compiling; `~`: not every shape was compiled, and the seconds of the others are taken to be the same. "
-        f"Both libraries with `{_tunable(EAGER_LENGTH)}`, and with `{_tunable(EAGER_SMALL_PAGES)}` for small pages "
+        f"Both libraries with `{_tunable('torch')}`, and with `{_tunable(SMALL_PAGES)}` for small pages "
         f"(transparent_hugepage: {results['pages']['transparent_hugepage']}; {results['pages']['c_library']})."
         + missing
     )
 
 
-def ratios(results: dict[str, Any]) -> list[tuple[str, np.ndarray]]:
-    """Samples per second of the plan of 8 shapes over others', round by round; small pages over small pages last."""
-    found = []
-    pairs = [(OURS, other) for other in (FIXED, EXACT, EAGER_RANDOM, EAGER_LENGTH, OURS_SMALL_PAGES)]
-    for one, other in [*pairs, (OURS_SMALL_PAGES, EAGER_SMALL_PAGES)]:
-        ours, theirs = _rates(results, one), _rates(results, other)
+def ratios(results: dict[str, Any]) -> dict[str, list[tuple[str, np.ndarray]]]:
+    """Samples per second of packed batches, and of 8 planned shapes, over others', round by round."""
+    small = "planned_8_small", "torch_length_small"
+    pairs = [
+        *(("packed", other) for other in ("planned_8", "fixed", *_UNPLANNED, *_UNPADDED)),
+        *(("planned_8", other) for other in ("fixed", "exact", *_UNPLANNED, small[0])),
+        small,
+    ]
+    found: dict[str, list[tuple[str, np.ndarray]]] = {}
+    for one, other in pairs:
+        ours, theirs = (_row(results, CONTENDERS[name]) for name in (one, other))
         if ours is not None and theirs is not None:
-            both = " (of both)" if one is OURS_SMALL_PAGES else ""
-            found.append((f"{other.name}{both}, {other.batches.split('/')[1]} batches", ours / theirs))
+            both = " (of both)" if one == small[0] else ""
+            name = f"{theirs['name']}{both}, {theirs['batches'].split('/')[1]} batches"
+            rates = np.array(ours["samples_per_second"]) / np.array(theirs["samples_per_second"])
+            found.setdefault("packed" if one == "packed" else "8 planned shapes", []).append((name, rates))
     return found
+
+
+_UNPLANNED = ("torch_random", "torch_length")
+_UNPADDED = ("torch_nested", "torch_sample", "torch_flex")
+
+
+def costs(results: dict[str, Any]) -> list[str]:
+    """What packed batches cost beside the steps, against 8 planned shapes and fixed padding, in sentences."""
+    packed, planned, fixed = (_row(results, CONTENDERS[name]) for name in ("packed", "planned_8", "fixed"))
+    told = []
+    if packed is not None and planned is not None:
+        ours, theirs = (row["compile_seconds"]["1"] for row in (packed, planned))
+        told.append(
+            f"Compiling all train steps: packed {ours:,.1f} s, 8 planned shapes {theirs:,.1f} s, {theirs / ours:.1f} "
+            "times as much."
+        )
+    if packed is not None and fixed is not None and packed["device_bytes"] and fixed["device_bytes"]:
+        ours, theirs = (row["device_bytes"] / 1e6 for row in (packed, fixed))
+        told.append(
+            f"Device memory of the step: packed {ours:,.0f} MB, fixed padding {theirs:,.0f} MB, {theirs / ours:.1f} "
+            "times as much."
+        )
+    return told

@@ -1,8 +1,9 @@
 """The multimodal transformer once more, in PyTorch: the same parameters, the same arithmetic, eager execution.
 
 It is written as one would write it for PyTorch: ``conv1d``, ``layer_norm``, ``scaled_dot_product_attention`` with a
-Boolean mask of the keys, and the fused AdamW. On a GPU batches are pinned and copied asynchronously, and a step waits
-for nothing: its loss stays on the device.
+Boolean mask of the keys, and the fused AdamW; without padding, products of all positions at once, and attention of
+nested tensors, FlexAttention with a mask of samples, or attention sample by sample. On a GPU batches are pinned and
+copied asynchronously, and a step waits for nothing: its loss stays on the device.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.peers.twin_positions import EndToEnd, Rows
 from multimodal_pad.models import TransformerConfig
 from multimodal_pad.models.embedding import sinusoidal_positions
 
@@ -24,6 +26,8 @@ functional = torch.nn.functional
 EPSILON = 1e-6  # Flax's, in a layer norm
 
 Tensors = Mapping[str, Any]
+Positions = Rows | EndToEnd
+Samples = list[Mapping[str, np.ndarray]]
 
 
 class Twin(torch.nn.Module):
@@ -44,66 +48,52 @@ class Twin(torch.nn.Module):
         longest = 1 + 2048
         self.register_buffer("positions", torch.from_numpy(sinusoidal_positions(longest, config.d_model)))
 
-    def forward(self, features: Tensors, masks: Tensors) -> Any:
-        """Outputs ``(B, num_outputs)`` of ``{m: (B, L_m, F_m)}``, or token ids, and masks ``{m: (B, L_m)}``."""
+    def forward(self, features: Tensors, positions: Mapping[str, Positions]) -> Any:
+        """Outputs ``(B, num_outputs)`` of features, or token ids, that lie as the positions say."""
         names = tuple(self.config.modalities)
-        real = {name: masks[name][..., None] for name in names}
-        keys = {name: _key_mask(masks[name]) for name in names}
-        present = {name: masks[name].any(1)[:, None, None] for name in names}
-        embedded = {name: self._embed(name, features[name], real[name]) for name in names}
+        embedded = {name: self._embed(name, features[name], positions[name]) for name in names}
         crossed: dict[str, list[Any]] = {name: [] for name in names}
         for pair, (target, source) in enumerate(permutations(names, 2)):
             path = f"crossmodal/{pair}"
             layers = self.config.crossmodal_layers
-            crossed[target].append(
-                self._encode(path, layers, embedded[target], embedded[source], keys[source], present[source])
-            )
+            at = positions[target], positions[source]
+            crossed[target].append(self._encode(path, layers, *at, embedded[target], embedded[source]))
         readouts = []
         for number, name in enumerate(names):
             x = torch.cat(crossed[name], -1) if crossed[name] else embedded[name]
-            memory = self._encode(
-                f"memory/{number}", self.config.memory_layers or 1, x, None, keys[name], present[name]
-            )
-            total = torch.where(real[name], memory, 0.0).sum(1)
-            readouts.append(total / masks[name].sum(1).clamp(min=1)[:, None])
+            layers, at = self.config.memory_layers or 1, (positions[name], positions[name])
+            readouts.append(positions[name].mean(self._encode(f"memory/{number}", layers, *at, x, None)))
         readout = torch.cat(readouts, -1)
         hidden = self._linear("head_contract", functional.relu(self._linear("head_expand", readout)))
         return self._linear("head_output", readout + hidden)
 
-    def _embed(self, name: str, x: Any, real: Any) -> Any:
+    def _embed(self, name: str, x: Any, positions: Any) -> Any:
         modality = self.config.modalities[name]
         if modality.vocabulary_size is not None:
-            x = functional.embedding(
-                torch.where(real[..., 0], x, 0).long(), self._get(f"embed/{name}/project/embedding")
-            )
+            ids = positions.real(x[..., None])[..., 0].long()
+            x = functional.embedding(ids, self._get(f"embed/{name}/project/embedding"))
         else:
-            x = torch.where(real, x, 0.0)
+            x = positions.real(x)
             kernel = self._get(f"embed/{name}/project/kernel")
-            if modality.kernel_size == 1:
-                x = functional.linear(x, kernel[..., 0])
-            else:
-                x = functional.conv1d(x.transpose(1, 2), kernel, padding=modality.kernel_size // 2).transpose(1, 2)
-        x = x * self.config.d_model**0.5 + self.positions[: x.shape[1]]
-        return torch.where(real, x, 0.0)
+            x = functional.linear(x, kernel[..., 0]) if modality.kernel_size == 1 else positions.convolve(x, kernel)
+        return positions.real(x * self.config.d_model**0.5 + positions.rows_of(self.positions))
 
-    def _encode(self, path: str, layers: int, x: Any, source: Any, keys: Any, present: Any) -> Any:
+    def _encode(self, path: str, layers: int, target: Any, source: Any, x: Any, source_x: Any) -> Any:
         for layer in range(layers):
             at = f"{path}/layers/{layer}"
             normed = self._norm(f"{at}/attention_norm", x)
-            other = normed if source is None else self._norm(f"{at}/attention_norm", source)
+            other = normed if source_x is None else self._norm(f"{at}/attention_norm", source_x)
             key, value = self._linear(f"{at}/key_value", other).chunk(2, -1)
             query = self._heads(self._linear(f"{at}/query", normed))
-            attended = functional.scaled_dot_product_attention(
-                query, self._heads(key), self._heads(value), attn_mask=keys
-            )
-            attended = self._linear(f"{at}/output", attended.transpose(1, 2).flatten(2))
-            x = x + torch.where(present, attended, 0.0)
+            attended = target.attend(source, query, self._heads(key), self._heads(value))
+            attended = self._linear(f"{at}/output", attended.flatten(-2))
+            x = x + target.where_present(source, attended)
             hidden = functional.relu(self._linear(f"{at}/expand", self._norm(f"{at}/feed_forward_norm", x)))
             x = x + self._linear(f"{at}/contract", hidden)
         return self._norm(f"{path}/norm", x)
 
     def _heads(self, x: Any) -> Any:
-        return x.unflatten(-1, (self.config.num_heads, -1)).transpose(1, 2)
+        return x.unflatten(-1, (self.config.num_heads, -1))
 
     def _norm(self, path: str, x: Any) -> Any:
         return functional.layer_norm(
@@ -123,7 +113,13 @@ def make_optimizer(model: Any, learning_rate: float) -> Any:
 
 
 def train_step(
-    model: Any, optimizer: Any, features: Tensors, masks: Tensors, targets: Any, *, autocast: bool = False
+    model: Any,
+    optimizer: Any,
+    features: Tensors,
+    positions: Mapping[str, Positions],
+    targets: Any,
+    *,
+    autocast: bool = False,
 ) -> Any:
     """One update, clipped to a global norm of 0.8; the loss, on the device.
 
@@ -131,7 +127,7 @@ def train_step(
     """
     optimizer.zero_grad()
     with torch.autocast(targets.device.type, torch.bfloat16, enabled=autocast):
-        loss = functional.cross_entropy(model(features, masks), targets)
+        loss = functional.cross_entropy(model(features, positions), targets)
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 0.8, foreach=True)
     optimizer.step()
@@ -168,28 +164,28 @@ def float32_products(precision: str) -> Iterator[None]:
 
 
 def pin(batch: Any) -> Any:
-    """What :func:`pad` gave in memory that a GPU copies from asynchronously; as it is where there is none."""
+    """What :func:`pad` or :func:`lay_end_to_end` gave, in memory that a GPU copies from asynchronously, if any."""
     return _each(batch, lambda tensor: tensor.pin_memory()) if best_device().type == "cuda" else batch
 
 
 def to_device(batch: Any) -> Any:
-    """What :func:`pad` gave on :func:`best_device`; a pinned batch is copied while the caller goes on."""
+    """The same on :func:`best_device`; a pinned batch is copied while the caller goes on."""
     device = best_device()
     return _each(batch, lambda tensor: tensor.to(device, non_blocking=True)) if device.type == "cuda" else batch
 
 
 def _each(batch: Any, change: Any) -> Any:
-    features, masks, targets = batch
+    features, positions, targets = batch
     return (
         {name: change(tensor) for name, tensor in features.items()},
-        {name: change(tensor) for name, tensor in masks.items()},
+        {name: each.changed(change) for name, each in positions.items()},
         change(targets),
     )
 
 
-def pad(samples: list[Mapping[str, np.ndarray]], names: tuple[str, ...], lengths: Mapping[str, int] | None) -> Any:
+def pad(samples: Samples, names: tuple[str, ...], lengths: Mapping[str, int] | None) -> Any:
     """``pad_sequence`` and masks of the lengths, as in Algorithm 1; to ``lengths`` where they are given."""
-    features, masks = {}, {}
+    features, positions = {}, {}
     for name in names:
         sequences = [torch.from_numpy(sample[name]) for sample in samples]
         features[name] = torch.nn.utils.rnn.pad_sequence(sequences, batch_first=True)
@@ -197,16 +193,19 @@ def pad(samples: list[Mapping[str, np.ndarray]], names: tuple[str, ...], lengths
         if lengths is not None:
             missing = lengths[name] - features[name].shape[1]
             features[name] = functional.pad(features[name], (0, 0) * (features[name].ndim - 2) + (0, missing))
-        masks[name] = torch.arange(features[name].shape[1]) < real[:, None]
-    targets = torch.tensor(np.array([sample["targets"] for sample in samples])).long()
-    return features, masks, targets
+        positions[name] = Rows(torch.arange(features[name].shape[1]) < real[:, None])
+    return features, positions, _targets(samples)
 
 
-def _key_mask(mask: Any) -> Any:
-    """Bool ``(B, 1, 1, S)``; where nothing is real the first key is let in, whose value is thrown away after it."""
-    first = torch.zeros_like(mask)
-    first[:, 0] = True
-    return (mask | (first & ~mask.any(1, keepdim=True)))[:, None, None, :]
+def lay_end_to_end(samples: Samples, names: tuple[str, ...], attention: str) -> Any:
+    """The samples one after the other, without padding; see :class:`EndToEnd` for the ways to attend."""
+    features = {name: torch.cat([torch.from_numpy(sample[name]) for sample in samples]) for name in names}
+    lengths = {name: tuple(len(sample[name]) for sample in samples) for name in names}
+    return features, {name: EndToEnd.of(lengths[name], attention) for name in names}, _targets(samples)
+
+
+def _targets(samples: Samples) -> Any:
+    return torch.tensor(np.array([sample["targets"] for sample in samples])).long()
 
 
 def _torch_layout(path: str, array: Any, config: TransformerConfig) -> list[tuple[str, Any]]:

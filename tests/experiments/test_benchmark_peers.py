@@ -60,20 +60,44 @@ def test_the_table_and_the_ratios(results):
     text = benchmark_peers.markdown(results)
     assert "| fixed padding | random |" in text
     assert "~" in text  # exact padding compiled one shape of many
-    named = [name for name, _ in training.ratios(results["training"])]
-    ours = ["fixed padding, random batches", "exact padding, random batches"]
-    theirs = [f"PyTorch eager, own maxima, {grouping} batches" for grouping in ("random", "length")]
-    assert named == (ours + theirs if torch_measured() else ours)
+    named = {ours: [name for name, _ in others] for ours, others in training.ratios(results["training"]).items()}
+    eager = [f"PyTorch eager, own maxima, {grouping} batches" for grouping in ("random", "length")]
+    unpadded = [f"PyTorch eager, {how}, random batches" for how in ("nested jagged tensors", "attention by sample")]
+    fixed, exact = ("fixed padding, random batches", "exact padding, random batches")
+    theirs = torch_measured()
+    assert named == {
+        "packed": ["planned, 8 shapes, length batches", fixed, *(eager + unpadded if theirs else [])],
+        "8 planned shapes": [fixed, exact, *(eager if theirs else [])],
+    }
 
 
 def test_ratios_are_taken_round_by_round():
     def row(contender, rates):
         return {**contender._asdict(), "samples_per_second": rates}
 
-    measured = {"rows": [row(contenders.OURS, [8.0, 20.0]), row(contenders.FIXED, [1.0, 2.0])]}
-    ((name, values),) = training.ratios(measured)
+    planned, fixed = (contenders.CONTENDERS[name] for name in ("planned_8", "fixed"))
+    measured = {"rows": [row(planned, [8.0, 20.0]), row(fixed, [1.0, 2.0])]}
+    (((name, values),),) = training.ratios(measured).values()
     assert name == "fixed padding, random batches"
     np.testing.assert_array_equal(values, [8, 10])
+
+
+def test_packed_is_told_beside_planned_and_fixed():
+    def row(name, compiling, size):
+        return {**contenders.CONTENDERS[name]._asdict(), "compile_seconds": {"1": compiling}, "device_bytes": size}
+
+    rows = [row("packed", 10.0, 100_000_000), row("planned_8", 150.0, 9), row("fixed", 20.0, 2_000_000_000)]
+    assert training.costs({"rows": rows}) == [
+        "Compiling all train steps: packed 10.0 s, 8 planned shapes 150.0 s, 15.0 times as much.",
+        "Device memory of the step: packed 100 MB, fixed padding 2,000 MB, 20.0 times as much.",
+    ]
+    assert training.costs({"rows": rows[1:]}) == []
+
+
+def test_somebody_of_this_project_must_train(capsys, tmp_path):
+    out = ["--out", str(tmp_path / "run")]
+    assert benchmark_peers.main(["--only", "training", "--contenders", "torch_length", *out]) == 2
+    assert "name one that trains with JAX, such as packed" in capsys.readouterr().err
 
 
 class Scripted:
@@ -108,7 +132,7 @@ def test_others_go_on_without_a_library_that_fails_or_runs_elsewhere(platform, m
     workers["jax"].first["platform"] = platform
     monkeypatch.setattr(training, "start", lambda name, *_, **__: nullcontext(workers[name]))
     monkeypatch.setattr(training, "find_spec", lambda _: True)
-    chosen = (contenders.OURS, contenders.EAGER_LENGTH)
+    chosen = tuple(contenders.CONTENDERS[name] for name in ("planned_8", "torch_length"))
     config = contenders.Config(compare_padding.on_corpus(None), rounds=3, contenders=chosen)
     found = training.compare(config, Progress(disable=True))
     why = "torch: its process ended" if platform == "cpu" else "torch: runs on cpu here, and JAX on gpu"
@@ -120,11 +144,15 @@ def test_others_go_on_without_a_library_that_fails_or_runs_elsewhere(platform, m
     assert f"Left out: {why}." in training.table(found).markdown()
 
 
-def test_the_twin_learns_as_the_model_does():
-    torch = pytest.importorskip("torch")
+NAMES = ("text", "audio")
+PADDED = {"text": 6, "audio": 15}
+
+
+@pytest.fixture(scope="module")
+def taught():
+    """Samples that lack modalities, a model's configuration and parameters, its outputs, and losses of three steps."""
     from flax import nnx
 
-    from experiments.peers import twin
     from experiments.peers.jax_side import parameters_of
     from multimodal_pad import pad_samples
     from multimodal_pad.models import ModalityConfig, MultimodalTransformer, TransformerConfig
@@ -149,22 +177,51 @@ def test_the_twin_learns_as_the_model_does():
         }
         for words, frames in ((3, 0), (5, 7), (1, 12), (0, 4))
     ]
-    names = ("text", "audio")
-    batch = pad_samples(samples, modalities=names, pad_to={"text": 6, "audio": 15})
-    other = twin.Twin(config, parameters_of(model))
-    padded = twin.pad(samples, names, {"text": 6, "audio": 15})
+    batch = pad_samples(samples, modalities=NAMES, pad_to=PADDED)
+    parameters = parameters_of(model)
     step = TrainStep(model, make_optimizer(1e-2), cross_entropy)
-    outputs = jax.jit(step.eval_step)(step.state, batch).outputs
-    np.testing.assert_allclose(other(*padded[:2]).detach().numpy(), outputs, atol=1e-5)
-    own = twin.pad(samples, names, None)
-    np.testing.assert_allclose(other(*own[:2]).detach().numpy(), other(*padded[:2]).detach().numpy(), atol=1e-5)
-    train_step = jax.jit(step.train_step)
-    state, optimizer, ours, theirs = step.state, twin.make_optimizer(other, 1e-2), [], []
+    outputs = np.asarray(jax.jit(step.eval_step)(step.state, batch).outputs)
+    train_step, state, losses = jax.jit(step.train_step), step.state, []
     for _ in range(3):
         state, metrics = train_step(state, batch)
-        ours.append(float(metrics.loss))
-        theirs.append(float(twin.train_step(other, optimizer, *padded)))
-    np.testing.assert_allclose(ours, theirs, rtol=1e-4)
+        losses.append(float(metrics.loss))
+    return samples, config, parameters, outputs, losses
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile:UserWarning")
+def test_flex_attention_attends_as_the_model_does(taught):
+    torch = pytest.importorskip("torch")
+    from experiments.peers import torch_side, twin
+
+    samples, config, parameters, outputs, _ = taught
+    features, positions, _ = torch_side.lay_out("flex", samples, NAMES, PADDED)
+    with torch.no_grad():  # it has no backward pass on CPU
+        np.testing.assert_allclose(twin.Twin(config, parameters)(features, positions), outputs, atol=1e-5)
+
+
+def test_flex_attention_is_left_out_on_cpu():
+    torch = pytest.importorskip("torch")
+    from experiments.peers import torch_side
+
+    if torch.cuda.is_available():
+        pytest.skip("it trains on a GPU")
+    with pytest.raises(RuntimeError, match="FlexAttention has no backward pass on CPU"):
+        torch_side.prepare("torch.flex", contenders.Config(compare_padding.on_corpus(None)), {})
+
+
+@pytest.mark.parametrize("layout", ["policy", "maxima", "nested", "sample"])
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
+def test_the_twin_learns_as_the_model_does(layout, taught):
+    torch = pytest.importorskip("torch")
+    from experiments.peers import torch_side, twin
+
+    samples, config, parameters, outputs, losses = taught
+    other = twin.Twin(config, parameters)
+    laid_out = torch_side.lay_out(layout, samples, NAMES, PADDED)
+    np.testing.assert_allclose(other(*laid_out[:2]).detach().numpy(), outputs, atol=1e-5)
+    optimizer = twin.make_optimizer(other, 1e-2)
+    theirs = [float(twin.train_step(other, optimizer, *laid_out)) for _ in range(3)]
+    np.testing.assert_allclose(theirs, losses, rtol=1e-4)
     gradients = [p.grad for p in other.parameters() if p.grad is not None]
     assert gradients
     assert all(torch.isfinite(gradient).all() for gradient in gradients)

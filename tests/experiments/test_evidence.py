@@ -115,7 +115,7 @@ def test_a_folder_that_can_not_be_written(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "script", ["benchmark_batcher", "benchmark_peers", "compare_padding", "scaling", "seed_claims"]
+    "script", ["benchmark_batcher", "benchmark_peers", "compare_padding", "packing", "scaling", "seed_claims"]
 )
 def test_a_script_that_can_not_write_says_so_at_once(script, tmp_path, capsys):
     (tmp_path / "file").write_text("", encoding="utf-8")
