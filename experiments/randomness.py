@@ -32,6 +32,7 @@ from multimodal_pad import (
     Ladder,
     LengthTable,
     Packed,
+    PaddingError,
     PaddingStats,
     Planned,
     Policy,
@@ -286,6 +287,7 @@ def main(arguments: list[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--data-dir", metavar="DIR", help="MELD's three CSV files (default: synthetic utterances)")
+    parser.add_argument("--epochs", type=int, metavar="N", help=f"of the loss curves (default: {Config().epochs})")
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: results/randomness/<time>")
     parser.add_argument("--quick", action="store_true", help="a tiny run, to see that everything works")
     options = parser.parse_args(arguments)
@@ -293,7 +295,10 @@ def main(arguments: list[str]) -> int:
 
 
 def _run(options: argparse.Namespace, arguments: list[str]) -> None:
-    config = Config(options.data_dir, **(QUICK if options.quick else {}))
+    if options.epochs is not None and options.epochs < 1:
+        raise PaddingError(f"got --epochs {options.epochs}; it must be at least 1")
+    given = {} if options.epochs is None else {"epochs": options.epochs}
+    config = Config(options.data_dir, **{**(QUICK if options.quick else {}), **given})
     write_results("randomness", arguments, options.out, lambda progress: run(config, progress), markdown, draw)
 
 

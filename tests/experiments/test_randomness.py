@@ -45,6 +45,11 @@ def test_packed_batches_are_of_one_shape_and_waste_least(quick):
     assert {f["label_on_shape"] for figures in packed for f in figures} == {0}
 
 
+def test_epochs_are_at_least_1(tmp_path, capsys):
+    assert main(["--epochs", "0", "--out", str(tmp_path / "run")]) == 2
+    assert "got --epochs 0" in capsys.readouterr().err
+
+
 @pytest.mark.experiment
 def test_a_folder_that_is_there_is_left_alone(quick, capsys):
     assert main(["--quick", "--out", str(quick)]) == 2
