@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -18,6 +18,10 @@ from multimodal_pad.sources.mult import EMOTIONS
 from multimodal_pad.sources.numpy_dir import MANIFEST
 
 Task = Literal["classes", "sentiment", "sims", "emotions"]
+Padding = Literal["planned", "fixed", "exact", "packed"]
+Grouping = Literal["length", "random"]
+PADDINGS: tuple[Padding, ...] = get_args(Padding)
+GROUPINGS: tuple[Grouping, ...] = get_args(Grouping)
 
 
 @dataclass(frozen=True)
@@ -31,8 +35,9 @@ class Config:
         splits: for training, for choosing the best epoch, and for the figures.
         task: what is predicted, see :func:`num_outputs`.
         classes: how many, where the task is classes.
-        padding: ``"planned"`` shapes, ``"fixed"`` to the longest of any split, or ``"exact"``, each training batch to
-            its own maxima.
+        padding: ``"planned"`` shapes, ``"fixed"`` to the longest of any split, ``"exact"``, each training batch to
+            its own maxima, or ``"packed"``, samples end to end in planned capacities.
+        grouping: of planned shapes; fixed and exact padding have random batches, and packed ones are balanced.
         schedule: of the learning rate.
         monitor: the figure of the second split that chooses the epoch.
     """
@@ -49,9 +54,9 @@ class Config:
     samples: int = 2000
     epochs: int = 5
     batch_size: int = 32
-    padding: Literal["planned", "fixed", "exact"] = "planned"
+    padding: Padding = "planned"
     max_shapes: int = 4
-    grouping: str = "length"
+    grouping: Grouping = "length"
     learning_rate: float = 1e-3
     schedule: Literal["constant", "cosine"] = "constant"
     warmup_steps: int = 0

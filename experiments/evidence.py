@@ -55,8 +55,8 @@ PARTS = (
     Part(
         "quality",
         "meld_quality",
-        ("--paddings", "planned", "fixed", "exact", "--seeds", "0", "1", "2", "3", "4"),
-        ("--paddings", "planned", "fixed", "exact", "--seeds", "0"),
+        ("--paddings", "planned", "fixed", "exact", "packed", "--seeds", "0", "1", "2", "3", "4"),
+        ("--paddings", "planned", "fixed", "exact", "packed", "--seeds", "0"),
         needs_corpus=True,
     ),
     Part("claims", "seed_claims"),

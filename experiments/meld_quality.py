@@ -1,8 +1,8 @@
-"""Does padding change what a model learns? MELD's text, the same model under fixed and planned padding, several seeds.
+"""Does padding, or packing, change what a model learns? MELD's text, the same model under each, several seeds.
 
 The configuration is that of ``experiments/configs/meld.py``; the best epoch is chosen on dev, and the figure is the
-weighted F1 of seven emotions on test. Beside it stand floors that are computed here, on the same utterances: the
-commonest label, a logistic regression on lengths alone, and one on TF-IDF of words and word pairs.
+weighted F1 of seven emotions on test, and the loss there. Beside it stand floors that are computed here, on the same
+utterances: the commonest label, a logistic regression on lengths alone, and one on TF-IDF of words and word pairs.
 
 With Python: python -m experiments.meld_quality --data-dir DIR --out results/meld_quality/mine
 """
@@ -14,14 +14,12 @@ import sys
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 import numpy as np
 from rich.progress import Progress
 
-from experiments import configs
-from experiments.emotion import QUICK as QUICK_MODEL
-from experiments.emotion import Config as Training
+from experiments import configs, emotion
 from experiments.emotion import load_splits
 from experiments.output import write_results
 from experiments.tables import Table
@@ -29,8 +27,10 @@ from experiments.train_emotion import train
 from multimodal_pad import PaddingError
 from multimodal_pad.cli import exit_status
 
-PADDINGS = get_args(get_type_hints(Training)["padding"])
-COMPARED = ("planned", "fixed")
+PADDINGS = (*emotion.PADDINGS, "planned/random")
+"""Planned shapes are for batches grouped by length, or for random ones; fixed and exact padding have random ones."""
+
+COMPARED = ("planned", "fixed", "packed")
 
 
 @dataclass(frozen=True)
@@ -45,13 +45,15 @@ class Config:
 
 def run(config: Config, progress: Progress) -> dict[str, Any]:
     """All figures."""
-    chosen = replace(configs.load("meld"), data_dir=config.data_dir, **(QUICK_MODEL if config.quick else {}))
+    chosen = replace(configs.load("meld"), data_dir=config.data_dir, **(emotion.QUICK if config.quick else {}))
     splits = load_splits(chosen)
     task = progress.add_task("training", total=len(config.paddings) * len(config.seeds))
     rows = []
     for seed in config.seeds:
         for padding in config.paddings:
-            found = train(replace(chosen, seed=seed, padding=padding), splits, progress=False)
+            policy, _, grouping = padding.partition("/")
+            settings = replace(chosen, seed=seed, padding=policy, grouping=grouping or chosen.grouping)
+            found = train(settings, splits, progress=False)
             rows.append({"padding": padding, "seed": seed, **found})
             progress.advance(task)
     return {
@@ -93,16 +95,19 @@ def floors(train_split: Any, test_split: Any) -> dict[str, float]:
 def table(results: dict[str, Any]) -> Table:
     """A row per padding and per floor, and the differences by seed."""
     seeds = results["config"]["seeds"]
-    heading = ["", "weighted F1 on test", *[f"seed {seed}" for seed in seeds], "real positions", "shapes", "seconds"]
-    figures, rows = {}, []
+    of_seeds = [f"seed {seed}" for seed in seeds]
+    heading = ["", "weighted F1 on test", *of_seeds, "loss on test", "real positions", "shapes", "seconds"]
+    figures, losses, rows = {}, {}, []
     for padding in dict.fromkeys(row["padding"] for row in results["rows"]):
         measured = [row for row in results["rows"] if row["padding"] == padding]
         values = figures[padding] = np.array([row["test"]["weighted_f1"] for row in measured])
+        losses[padding] = np.array([row["test"]["loss"] for row in measured])
         rows.append(
             [
-                f"our model, {padding} padding",
+                f"our model, {_told(padding)}",
                 _spread(values),
                 *[f"{value:.3f}" for value in values],
+                _spread(losses[padding]),
                 f"{measured[0]['padding_efficiency']['text']:.2f}",
                 str(measured[0]["shapes"]),
                 f"{np.median([row['seconds'] for row in measured]):.0f}",
@@ -110,9 +115,10 @@ def table(results: dict[str, Any]) -> Table:
         )
     published = {"bc-LSTM, text": 0.564, "DialogueRNN": 0.570, "RoBERTa": 0.620}
     floors = results["floors"] | {f"{name} (as published)": value for name, value in published.items()}
-    rows += [[name, f"{value:.3f}", *[""] * (len(seeds) + 3)] for name, value in floors.items()]
+    rows += [[name, f"{value:.3f}", *[""] * (len(seeds) + 4)] for name, value in floors.items()]
     differences = "; ".join(
-        f"{one} less {other}, by seed: {_spread(figures[one] - figures[other], '+.3f')}"
+        f"{one} less {other}, by seed: F1 {_spread(figures[one] - figures[other], '+.3f')}, loss "
+        f"{_spread(losses[one] - losses[other], '+.3f')}"
         for one, other in combinations(figures, 2)
     )
     counts = " / ".join(f"{count:,}" for count in results["samples"].values())
@@ -129,6 +135,16 @@ def markdown(results: dict[str, Any]) -> str:
     from experiments.provenance import where_measured
 
     return f"{table(results).markdown()} {where_measured(results)}"
+
+
+def _told(padding: str) -> str:
+    """A padding in words.
+
+    >>> [_told(padding) for padding in ("fixed", "planned/random", "packed")]
+    ['fixed padding', 'planned padding, random batches', 'packed']
+    """
+    policy, _, grouping = padding.partition("/")
+    return policy + " padding" * (policy != "packed") + f", {grouping} batches" * bool(grouping)
 
 
 def _spread(values: np.ndarray, form: str = ".3f") -> str:

@@ -1,8 +1,9 @@
-"""What does length grouping do to the randomness of training, and what does the shuffle window have to do with it?
+"""What do length grouping and packing do to the randomness of training, and what has the shuffle window to do with it?
 
-First, for each window, how much of the padded cost is real, and how far the order is from a random one: the figures
-that the default window is chosen by. Then loss curves of a text model, with batches drawn at random and with batches
-grouped by length at that window, from several seeds: the difference, and its spread.
+First, for each window of length grouping, for random batches and for packed ones, how much of the cost is real, and how
+far the order is from a random one: the figures that the default window is chosen by. Then loss curves of a text model,
+with batches drawn at random, grouped by length at that window, and packed, from several seeds: the difference, and its
+spread.
 
 With --data-dir on MELD's training utterances, evaluated on dev; without it on synthetic ones.
 
@@ -26,14 +27,28 @@ from experiments.compare_padding import modality_configs
 from experiments.output import write_results
 from experiments.planning import reference_cost
 from experiments.provenance import where_measured
-from multimodal_pad import BucketBatcher, Ladder, LengthTable, Planned, Policy, make_schedule, plan_shapes
+from multimodal_pad import (
+    BucketBatcher,
+    Ladder,
+    LengthTable,
+    Packed,
+    PaddingError,
+    PaddingStats,
+    Planned,
+    Policy,
+    make_schedule,
+    plan_packing,
+    plan_shapes,
+)
 from multimodal_pad.cli import exit_status
 from multimodal_pad.models import MultimodalTransformer, TransformerConfig
-from multimodal_pad.scheduling.groupings import GROUPINGS
 from multimodal_pad.scheduling.schedule import WINDOW
 from multimodal_pad.sources import Meld, Synthetic
 from multimodal_pad.sources.meld import EMOTIONS
 from multimodal_pad.training import fit, make_optimizer
+
+TRAINED = {"random": "random batches", "length": "grouped by length", "packed": "packed"}
+"""How batches of the loss curves are made; the first is what the others are compared with."""
 
 
 @dataclass(frozen=True)
@@ -70,25 +85,30 @@ def run(config: Config, progress: Progress) -> dict[str, Any]:
     """All figures."""
     splits = _load(config)
     train, large = splits["train"], Synthetic(config.large_samples)
-    orders: list[tuple[str, Any, Policy]] = [
-        (f"{len(train):,}, planned {config.shapes}", train, _plan(train.lengths, config)),
-        (f"{len(train):,}, powers of two", train, Ladder.powers_of_two(train.lengths, smallest=8)),
-        (f"{len(large):,}, planned {config.shapes}", large, _plan(large.lengths, config)),
+    usual, once = config.windows, (WINDOW,)  # random and packed batches know no window, or one of their own
+    orders = [
+        (f"planned {config.shapes}", train, _plan(train.lengths, config), usual),
+        ("powers of two", train, Ladder.powers_of_two(train.lengths, smallest=8), usual),
+        (f"planned {config.shapes}, random batches", train, _plan(train.lengths, config, "random"), once),
+        ("packed", train, _packed(train.lengths, config), once),
+        (f"planned {config.shapes}", large, _plan(large.lengths, config), usual),
+        ("packed", large, _packed(large.lengths, config), once),
     ]
-    task = progress.add_task("orders", total=len(orders) * len(config.windows))
+    task = progress.add_task("orders", total=sum(len(order[-1]) for order in orders))
     windows = []
-    for name, source, policy in orders:
-        for window in config.windows:
+    for name, source, policy, tried in orders:
+        for window in tried:
             figures = [_measure_order(source, policy, window, seed, config) for seed in range(config.orders)]
-            windows.append({"policy": name, "window": window, "figures": figures})
+            row = {"policy": f"{len(source):,}, {name}", "window": window if tried is usual else None}
+            windows.append({**row, "figures": figures})
             progress.advance(task)
     curves = []
-    task = progress.add_task("training", total=config.seeds * len(GROUPINGS))
+    task = progress.add_task("training", total=config.seeds * len(TRAINED))
     with tempfile.TemporaryDirectory() as cache_dir:
         for seed in range(config.seeds):
-            for grouping in GROUPINGS:
-                progress.update(task, description=f"training, {grouping}, seed {seed}")
-                curves.append({"grouping": grouping, "seed": seed, **_train(splits, grouping, seed, cache_dir, config)})
+            for kind in TRAINED:
+                progress.update(task, description=f"training, {kind}, seed {seed}")
+                curves.append({"batches": kind, "seed": seed, **_train(splits, kind, seed, cache_dir, config)})
                 progress.advance(task)
     return {
         "config": asdict(config),
@@ -99,8 +119,13 @@ def run(config: Config, progress: Progress) -> dict[str, Any]:
     }
 
 
-def _plan(lengths: LengthTable, config: Config) -> Planned:
-    return Planned(plan_shapes(lengths, max_shapes=config.shapes, cost=reference_cost, batch_size=config.batch_size))
+def _plan(lengths: LengthTable, config: Config, grouping: str = "length") -> Planned:
+    options: dict[str, Any] = {"cost": reference_cost, "grouping": grouping, "batch_size": config.batch_size}
+    return Planned(plan_shapes(lengths, max_shapes=config.shapes, **options))
+
+
+def _packed(lengths: LengthTable, config: Config) -> Packed:
+    return Packed(plan_packing(lengths, cost=reference_cost, batch_size=config.batch_size))
 
 
 def _load(config: Config) -> dict[str, Any]:
@@ -117,9 +142,10 @@ def _measure_order(source: Any, policy: Policy, window: int, seed: int, config: 
     )
     report = schedule.bias_report(source.targets, seed=seed)
     assert report.label_on_shape is not None
-    real = float(reference_cost(lengths.values).sum())
+    stats = PaddingStats(lengths.modalities, reference_cost, policy.layout)
+    stats.record(schedule.steps(), lengths)
     figures = {
-        "real_cost": real / float(schedule.batch_sizes @ reference_cost(schedule.lengths)),
+        "real_cost": stats.cost_efficiency,
         "label_on_shape": report.label_on_shape.scheduled,
         "label_on_shape_random": report.label_on_shape.random,
     }
@@ -129,18 +155,20 @@ def _measure_order(source: Any, policy: Policy, window: int, seed: int, config: 
     return figures
 
 
-def _train(splits: dict[str, Any], grouping: str, seed: int, cache_dir: str, config: Config) -> dict[str, Any]:
+def _train(splits: dict[str, Any], kind: str, seed: int, cache_dir: str, config: Config) -> dict[str, Any]:
     """The history of one run; the model, the order of the samples and nothing else follow from the seed."""
     train, dev = splits["train"], splits["dev"]
     tables = {split: source.lengths.select(("text",)) for split, source in splits.items()}
     together = LengthTable(("text",), np.concatenate([table.values for table in tables.values()]))
-    kinds: set[str] = {"length", grouping}
-    plans = {
-        kind: plan_shapes(together, max_shapes=config.shapes, batch_size=config.batch_size, grouping=kind)
-        for kind in kinds
-    }
-    batcher = BucketBatcher(train, Planned(plans[grouping]), lengths=tables["train"], grouping=grouping, seed=seed)
-    other = BucketBatcher(dev, Planned(plans["length"]), lengths=tables["dev"])
+    padded: dict[str, Any] = {"batch_size": config.batch_size, "max_shapes": config.shapes}
+    by_length = Planned(plan_shapes(together, **padded))
+    policy: Policy = by_length
+    if kind == "random":
+        policy = Planned(plan_shapes(together, grouping="random", **padded))
+    elif kind == "packed":
+        policy = Packed(plan_packing(together, batch_size=config.batch_size))
+    batcher = BucketBatcher(train, policy, lengths=tables["train"], seed=seed)
+    other = BucketBatcher(dev, by_length, lengths=tables["dev"])
     sizes = {"text": len(train.vocabulary) + 2} if isinstance(train, Meld) else {}
     model = MultimodalTransformer(
         TransformerConfig(
@@ -171,11 +199,11 @@ def _train(splits: dict[str, Any], grouping: str, seed: int, cache_dir: str, con
     }
 
 
-def differences(results: dict[str, Any], name: str) -> np.ndarray:
-    """Length grouping less random batches, ``(seeds, epochs)``."""
+def differences(results: dict[str, Any], name: str, kind: str) -> np.ndarray:
+    """Batches of a kind less random ones, ``(seeds, epochs)``."""
     curves = results["curves"]
-    each = {kind: [curve[name] for curve in curves if curve["grouping"] == kind] for kind in GROUPINGS}
-    return np.array(each["length"]) - np.array(each["random"])
+    one, other = ([curve[name] for curve in curves if curve["batches"] == each] for each in (kind, "random"))
+    return np.array(one) - np.array(other)
 
 
 def markdown(results: dict[str, Any]) -> str:
@@ -189,7 +217,7 @@ def markdown(results: dict[str, Any]) -> str:
         adjacent = np.array([figures["adjacent"] for figures in row["figures"]])
         cells = [
             row["policy"],
-            f"{row['window']:,}",
+            "" if row["window"] is None else f"{row['window']:,}",
             f"{middle['real_cost']:.3f}",
             f"{adjacent.mean():+.3f} ± {adjacent.std(ddof=1) / np.sqrt(len(adjacent)):.3f}",
             f"{middle['spread']:.2f} ({middle['spread_random']:.2f})",
@@ -199,30 +227,30 @@ def markdown(results: dict[str, Any]) -> str:
     config = results["config"]
     lines += [
         "",
-        f"Length grouping of {results['samples']:,} samples ({results['corpus']}) and of {config['large_samples']:,} "
-        f"synthetic ones with MELD's lengths, in batches of {config['batch_size']}, {config['orders']} orders each. "
-        "Window: in batches. Real cost: share of the padded cost. Adjacent batches: "
+        f"{results['samples']:,} samples ({results['corpus']}) and {config['large_samples']:,} synthetic ones with "
+        f"MELD's lengths, in batches of {config['batch_size']}, {config['orders']} orders each. Window: of length "
+        "grouping, in batches. Real cost: share of what is computed. Adjacent batches: "
         "correlation of their mean lengths, mean and standard error. Spread: standard deviation of lengths within a "
         "batch, of that over all. Label on shape: Cramér's V. In brackets the same steps with samples in random order; "
         "medians.",
         "",
-        "| epoch | train loss, random | length | difference | dev loss, random | length | difference | dev F1 |",
-        "|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
+    others = [kind for kind in TRAINED if kind != "random"]
+    figures = {"train_loss": "train loss", "dev_loss": "dev loss", "dev_weighted_f1": "dev F1"}
+    columns = [text for said in figures.values() for text in (f"{said}, random", *others)]
+    lines += [f"| epoch | {' | '.join(columns)} |", "|---:|" + "---:|" * len(columns)]
     for epoch in range(config["epochs"]):
         cells = [str(epoch)]
-        for name in ("train_loss", "dev_loss"):
-            for grouping in ("random", "length"):
-                values = [c[name][epoch] for c in results["curves"] if c["grouping"] == grouping]
-                cells.append(f"{np.mean(values):.3f}")
-            cells.append(_spread(differences(results, name)[:, epoch]))
-        cells.append(_spread(differences(results, "dev_weighted_f1")[:, epoch]))
+        for name in figures:
+            random = [c[name][epoch] for c in results["curves"] if c["batches"] == "random"]
+            cells += [f"{np.mean(random):.3f}"]
+            cells += [_spread(differences(results, name, kind)[:, epoch]) for kind in others]
         lines.append("| " + " | ".join(cells) + " |")
     lines += [
         "",
-        f"Text alone, {config['seeds']} seeds, at most {config['shapes']} planned shapes, window {WINDOW:,}; means, "
-        "and the difference (of weighted F1, too): length less random, with its standard deviation over the seeds. "
-        f"{where_measured(results)}",
+        f"Text alone, {config['seeds']} seeds, at most {config['shapes']} planned shapes, window {WINDOW:,}. Means of "
+        f"random batches (F1 weighted by class), and what batches grouped by length and packed ones differ from them "
+        f"by, with the standard deviation of that over the seeds. {where_measured(results)}",
     ]
     return "\n".join(lines)
 
@@ -242,8 +270,8 @@ def draw(results: dict[str, Any], path: Path) -> None:
     for axis, (name, title) in zip(axes, (("train_loss", "train loss"), ("dev_loss", "dev loss")), strict=True):
         for curve in results["curves"]:
             first = curve["seed"] == 0
-            color = {"random": "tab:gray", "length": "tab:blue"}[curve["grouping"]]
-            label = {"random": "random batches", "length": "grouped by length"}[curve["grouping"]] if first else None
+            color = {"random": "tab:gray", "length": "tab:blue", "packed": "tab:orange"}[curve["batches"]]
+            label = TRAINED[curve["batches"]] if first else None
             axis.plot(range(1, 1 + len(curve[name])), curve[name], color=color, label=label, alpha=0.8, marker=".")
         axis.set(title=title, xlabel="epoch", ylabel="cross-entropy")
         axis.legend()
@@ -259,6 +287,7 @@ def main(arguments: list[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--data-dir", metavar="DIR", help="MELD's three CSV files (default: synthetic utterances)")
+    parser.add_argument("--epochs", type=int, metavar="N", help=f"of the loss curves (default: {Config().epochs})")
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: results/randomness/<time>")
     parser.add_argument("--quick", action="store_true", help="a tiny run, to see that everything works")
     options = parser.parse_args(arguments)
@@ -266,7 +295,10 @@ def main(arguments: list[str]) -> int:
 
 
 def _run(options: argparse.Namespace, arguments: list[str]) -> None:
-    config = Config(options.data_dir, **(QUICK if options.quick else {}))
+    if options.epochs is not None and options.epochs < 1:
+        raise PaddingError(f"got --epochs {options.epochs}; it must be at least 1")
+    given = {} if options.epochs is None else {"epochs": options.epochs}
+    config = Config(options.data_dir, **{**(QUICK if options.quick else {}), **given})
     write_results("randomness", arguments, options.out, lambda progress: run(config, progress), markdown, draw)
 
 

@@ -19,11 +19,14 @@ from experiments.scaling_steps import CLASSES, MODALITIES, full_batch
 from multimodal_pad import (
     BatchShape,
     LengthTable,
+    Packed,
+    PackingPlan,
     PaddedBatch,
     Planned,
     Schedule,
     ShapePlan,
     make_schedule,
+    plan_packing,
     plan_shapes,
 )
 from multimodal_pad.compiling import CompileLog, StepTable, warm_up
@@ -121,21 +124,28 @@ def measure_samples(config: Config, done: Callable[..., None]) -> list[dict[str,
     """Plans and schedules of larger and larger corpora, and what an epoch of them compiles."""
     drawn = {count: draw_lengths("meld", count, config.seed) for count in config.samples}
     plans: dict[int, ShapePlan] = {}
+    packing: dict[int, PackingPlan] = {}
 
     def plan(count: int) -> float:
         begun = time.perf_counter()
         plans[count] = _plan(config, drawn[count], config.planned_shapes)
         return time.perf_counter() - begun
 
-    def lay_out(count: int) -> float:
+    def pack(count: int) -> float:
         begun = time.perf_counter()
-        make_schedule(drawn[count], Planned(plans[count]), cost=reference_cost)
+        packing[count] = plan_packing(drawn[count], batch_size=config.planned_rows, cost=reference_cost)
         return time.perf_counter() - begun
 
-    planning = in_turn([partial(plan, n) for n in drawn], config.rounds, config, partial(done, "planning corpora"))
-    laying = in_turn(
-        [partial(lay_out, n) for n in drawn], config.step_rounds, config, partial(done, "making schedules")
-    )
+    def lay_out(count: int, packed: bool) -> float:
+        policy = Packed(packing[count]) if packed else Planned(plans[count])
+        begun = time.perf_counter()
+        make_schedule(drawn[count], policy, cost=reference_cost)
+        return time.perf_counter() - begun
+
+    measures = [partial(make, n) for make in (plan, pack) for n in drawn]
+    planning = in_turn(measures, config.rounds, config, partial(done, "planning corpora"))
+    measures = [partial(lay_out, n, packed) for packed in (False, True) for n in drawn]
+    laying = in_turn(measures, config.step_rounds, config, partial(done, "making schedules"))
     rows = []
     for place, (count, lengths) in enumerate(drawn.items()):
         _, used = _schedule(plans[count], lengths)
@@ -151,6 +161,9 @@ def measure_samples(config: Config, done: Callable[..., None]) -> list[dict[str,
                 "size": count,
                 "plan_seconds": planning[place],
                 "schedule_seconds": laying[place],
+                "packing_seconds": planning[len(drawn) + place],
+                "packed_schedule_seconds": laying[len(drawn) + place],
+                "packed_real_cost": packing[count].efficiency,
                 "table_bytes": lengths.values.nbytes,
                 "shapes": len(plans[count]),
                 "used": len(used),

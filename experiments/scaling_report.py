@@ -56,6 +56,9 @@ _STEP = (
     Series("device_bytes", "device memory", "MB", 1e-6, ",.1f", "memory"),
     Series("compile_seconds", "compiling", "s", 1, ",.1f", "compilations"),
     Series("flops", "FLOPs", "billions", 1e-9, ".3g"),
+    Series("packed_step_seconds", "packed step", "ms", 1e3, ",.1f", "time"),
+    Series("packed_device_bytes", "packed memory", "MB", 1e-6, ",.1f", "memory"),
+    Series("packed_compile_seconds", "compiling packed", "s", 1, ",.1f", "compilations"),
 )
 _USED = Series("used", "shapes in an epoch", fitted=False)
 _COMPILES = Series("compiles", "compilations", panel="compilations")
@@ -98,11 +101,19 @@ AXES = (
             _COMPILES,
             Series("plan_seconds", "planning", "s", 1, ",.2f", "time"),
             Series("schedule_seconds", "schedule", "ms", 1e3, ",.1f", "time"),
+            Series("packing_seconds", "planning packed", "s", 1, ",.2f", "time"),
+            Series("packed_schedule_seconds", "packed schedule", "ms", 1e3, ",.1f", "time"),
+            Series("packed_real_cost", "packed: real cost", form=".3f", fitted=False),
             Series("table_bytes", "length table", "MB", 1e-6, ",.3f", "memory"),
         ),
     ),
 )
 """Everything that grows."""
+
+
+def _measured(results: dict[str, Any], axis: Axis) -> list[Series]:
+    """The series that the points have; a committed run may be older than some."""
+    return [series for series in axis.series if series.key in results["points"][axis.key][0]]
 
 
 def _values(point: dict[str, Any], key: str) -> list[float]:
@@ -142,13 +153,13 @@ def tables(results: dict[str, Any]) -> list[Table]:
 
 
 def _points(results: dict[str, Any], axis: Axis) -> Table:
-    rows = []
+    rows, shown = [], _measured(results, axis)
     for point in results["points"][axis.key]:
-        values = [np.array(_values(point, series.key)) * series.scale for series in axis.series]
-        cells = [spread(v, s.form) if len(v) else "-" for v, s in zip(values, axis.series, strict=True)]
+        values = [np.array(_values(point, series.key)) * series.scale for series in shown]
+        cells = [spread(v, s.form) if len(v) else "-" for v, s in zip(values, shown, strict=True)]
         rows.append([f"{point['size']:,}", *cells])
-    told = "; ".join(sentence(results, axis, series) for series in axis.series if series.fitted)
-    heading = [axis.size, *(series.heading for series in axis.series)]
+    told = "; ".join(sentence(results, axis, series) for series in shown if series.fitted)
+    heading = [axis.size, *(series.heading for series in shown)]
     return Table(axis.title, heading, rows, f"{_setting(results, axis)} {told[0].upper()}{told[1:]}.", 0)
 
 
@@ -174,8 +185,8 @@ def _setting(results: dict[str, Any], axis: Axis) -> str:
         ),
         "samples": (
             f"Synthetic lengths that follow MELD's, at most {_plural(config['planned_shapes'], 'shape')}, batches of "
-            f"{config['planned_rows']}, grouped by length. Schedule: the layout of an epoch. Compilations: as JAX "
-            "reports them, for a step that counts positions, at each shape of an epoch."
+            f"{config['planned_rows']}, grouped by length, or packed. Schedule: the dealing of an epoch. "
+            "Compilations: as JAX reports them, for a step that counts positions, at each shape of an epoch."
         ),
     }[axis.key]
 
@@ -191,7 +202,7 @@ def _plural(count: int, word: str) -> str:
 def _exponents(results: dict[str, Any]) -> Table:
     rows = []
     for axis in AXES:
-        for series in (series for series in axis.series if series.fitted):
+        for series in (series for series in _measured(results, axis) if series.fitted):
             fit = results["exponents"][axis.key][series.key]
             cells = [f"{axis.size} {axis.letter}", series.name]
             if fit is None:
@@ -262,7 +273,7 @@ def _draw_panel(axes: Any, results: dict[str, Any], axis: Axis, panel: str) -> N
     from experiments.compare_figures import COLOURS
 
     points = results["points"][axis.key]
-    drawn = [series for series in axis.series if series.panel == panel]
+    drawn = [series for series in _measured(results, axis) if series.panel == panel]
     low, high = np.inf, 0.0
     for place, series in enumerate(drawn):
         known = [(point["size"], _values(point, series.key)) for point in points if _values(point, series.key)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from experiments.compare_measure import make_step
 from experiments.scaling_rounds import Config, in_turn
-from multimodal_pad import BatchShape, PaddedBatch, pad_samples
+from multimodal_pad import Batch, BatchShape, pack_samples, pad_samples
 from multimodal_pad.compiling import CompiledStep, StepTable
 from multimodal_pad.lengths.samples import TARGETS
 from multimodal_pad.models import ModalityConfig, TransformerConfig
@@ -30,19 +30,27 @@ CLASSES = 3
 
 
 class Point(NamedTuple):
-    """What a train step is measured at: how many modalities, how many rows, every one of them how long."""
+    """What a train step is measured at: how many modalities and rows, every one of them how long, laid out how."""
 
     modalities: int
     rows: int
     length: int
+    layout: str = "padded"
+
+    def shape(self, names: Iterable[str]) -> BatchShape:
+        """The batch shape that has no padding."""
+        lengths = self.length if self.layout == "padded" else self.rows * self.length
+        return BatchShape.of(self.rows, dict.fromkeys(names, lengths), self.layout)
 
 
-def full_batch(shape: BatchShape, widths: dict[str, int], targets: bool = True) -> PaddedBatch:
+def full_batch(shape: BatchShape, widths: dict[str, int], targets: bool = True) -> Batch:
     """A batch of this shape with every position real: features as wide as said, standard normal."""
     rng = np.random.default_rng(0)
-    lengths = dict(shape.lengths)
-    sample: dict[str, Any] = {m: rng.standard_normal((lengths[m], width), np.float32) for m, width in widths.items()}
-    return pad_samples([{**sample, **({TARGETS: np.int32(0)} if targets else {})}] * shape.batch_size)
+    lengths = shape.layout.full_lengths(shape)
+    whole = {m: rng.standard_normal((int(lengths[m].max()), width), np.float32) for m, width in widths.items()}
+    extra = {TARGETS: np.int32(0)} if targets else {}
+    samples = [{**{m: x[: lengths[m][i]] for m, x in whole.items()}, **extra} for i in range(shape.batch_size)]
+    return {"padded": pad_samples, "packed": pack_samples}[shape.layout.name](samples)
 
 
 def step_axes(config: Config) -> dict[str, list[Point]]:
@@ -69,9 +77,10 @@ def model_config(config: Config, modalities: int) -> TransformerConfig:
 
 
 def measure_steps(config: Config, done: Callable[..., None]) -> dict[str, list[dict[str, Any]]]:
-    """Train steps over length, batch size and number of modalities: compiled, weighed and timed."""
+    """Train steps over length, batch size and number of modalities: compiled, weighed and timed, in both layouts."""
     axes = step_axes(config)
-    points = sorted({point for listed in axes.values() for point in listed})
+    padded = {point for listed in axes.values() for point in listed}
+    points = sorted({point._replace(layout=layout) for point in padded for layout in ("padded", "packed")})
     configs = {point.modalities: model_config(config, point.modalities) for point in points}
     steps, states = {}, {}
     for count, chosen in configs.items():
@@ -81,7 +90,7 @@ def measure_steps(config: Config, done: Callable[..., None]) -> dict[str, list[d
     batches, compiled = {}, {}
     for point in points:
         widths = {m: given.feature_width or 0 for m, given in configs[point.modalities].modalities.items()}
-        batches[point] = full_batch(BatchShape.of(point.rows, dict.fromkeys(widths, point.length)), widths)
+        batches[point] = full_batch(point.shape(widths), widths)
 
     def compile_at(point: Point) -> float:
         jax.clear_caches()  # else what was traced before would be found there
@@ -113,4 +122,10 @@ def measure_steps(config: Config, done: Callable[..., None]) -> dict[str, list[d
         for place, point in enumerate(points)
     }
     sizes = {"length": "length", "batch_size": "rows", "modalities": "modalities"}
-    return {axis: [{"size": rows[p][sizes[axis]], **rows[p]} for p in listed] for axis, listed in axes.items()}
+
+    def row(point: Point, size: str) -> dict[str, Any]:
+        packed = rows[point._replace(layout="packed")]
+        own = {f"packed_{key}": packed[key] for key in ("step_seconds", "compile_seconds", "device_bytes")}
+        return {"size": rows[point][size], **rows[point], **own}
+
+    return {axis: [row(point, sizes[axis]) for point in listed] for axis, listed in axes.items()}

@@ -1,9 +1,10 @@
 """Does each claim of dynamic batch-level padding hold? One measurement, verdict and reason per claim.
 
 The claims are those of the description of Algorithm 1: each batch is padded to its own maxima, which is exact padding
-here. The model is the three-modality transformer of experiments.compare_padding, on MELD's training utterances
-(--data-dir) or synthetic ones that follow their lengths. Claim 5.2 on quality needs MELD's labels; it is measured by
-experiments.meld_quality, whose results --quality names, or left out.
+here. Beside it stand figures of packed batches, which decide no verdict. The model is the three-modality transformer of
+experiments.compare_padding, on MELD's training utterances (--data-dir) or synthetic ones that follow their lengths.
+Claim 5.2 on quality needs MELD's labels; it is measured by experiments.meld_quality, whose results --quality names, or
+left out.
 
 With Python: python -m experiments.seed_claims --data-dir DIR --quality results/evidence/quality/results.json
 """
@@ -188,11 +189,12 @@ def draw(results: dict[str, Any], path: Path) -> None:
     left.legend(loc="lower left", fontsize=8)
     lengths = of_claim["6.4"]
     names = list(dict.fromkeys(name.split(":")[0] for name in lengths))
-    for offset, (kind, colour) in enumerate((("exact", COLOURS[0]), ("planned 8", COLOURS[3]))):
+    kinds = (("exact", COLOURS[0]), ("planned 8", COLOURS[3]), ("packed", COLOURS[1]))
+    for offset, (kind, colour) in enumerate(kinds):
         heights = [
             100 * sorted(lengths[f"{n}: saved, {kind}"])[len(lengths[f"{n}: saved, {kind}"]) // 2] for n in names
         ]
-        right.bar([i + 0.4 * offset - 0.2 for i in range(len(names))], heights, 0.38, color=colour, label=kind)
+        right.bar([i + 0.27 * (offset - 1) for i in range(len(names))], heights, 0.25, color=colour, label=kind)
     right.axhspan(60, 80, color=COLOURS[2], alpha=0.15)
     right.set_xticks(range(len(names)), names, fontsize=8)
     right.set(ylabel="bytes of batches saved, %", title="by length distribution")

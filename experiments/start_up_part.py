@@ -144,7 +144,6 @@ def batch_sizes(options: Options) -> dict[str, Any]:
     with CompileLog() as log:
         sizes = fit.run().tolist()
     seconds = time.perf_counter() - begun
-    places = {shape.lengths: place for place, shape in enumerate(plan.batch_shapes)}
     return {
         "seconds": seconds,
         "limit": fit.limit,
@@ -153,19 +152,20 @@ def batch_sizes(options: Options) -> dict[str, Any]:
             {
                 "lengths": dict(shape.lengths),
                 "rows": rows,
-                "most": int(fit.most[place]),
-                "bytes": fit.known[place][rows],
+                "most": search.most,
+                "bytes": search.known[rows],
             }
-            for place, (shape, rows) in enumerate(zip(plan.batch_shapes, sizes, strict=True))
+            for shape, rows, search in zip(plan.batch_shapes, sizes, fit.searches, strict=True)
         ],
         "foretold": [
             {
                 "lengths": dict(shape.lengths),
-                "rows": shape.batch_size,
+                "rows": rows,
                 "foretold": said,
-                "bytes": fit.known[places[shape.lengths]][shape.batch_size],
+                "bytes": search.known[rows],
             }
-            for shape, said in fit.foretold.items()
+            for shape, search in zip(plan.batch_shapes, fit.searches, strict=True)
+            for rows, said in search.predicted.items()
         ],
     }
 

@@ -24,9 +24,20 @@ import numpy as np
 
 from experiments import configs
 from experiments.births import without_ctrl_c
-from experiments.emotion import QUICK, Config, load_splits, num_outputs, vocabulary_sizes
+from experiments.emotion import GROUPINGS, PADDINGS, QUICK, Config, load_splits, num_outputs, vocabulary_sizes
 from experiments.output import write_results
-from multimodal_pad import BucketBatcher, Exact, Fixed, LengthTable, PaddingError, Planned, plan_shapes
+from multimodal_pad import (
+    BucketBatcher,
+    Exact,
+    Fixed,
+    LengthTable,
+    Packed,
+    PaddingError,
+    Planned,
+    Policy,
+    plan_packing,
+    plan_shapes,
+)
 from multimodal_pad.cli import exit_status
 from multimodal_pad.errors import TrainingError
 
@@ -45,7 +56,7 @@ def train(config: Config, sources: dict[str, Any], *, progress: bool) -> dict[st
     from multimodal_pad.training.checkpoint import Checkpoints
 
     loss, metrics = _objective(config)
-    batchers = make_batchers(config, sources)
+    batchers = make_batchers(config, sources, shares=jax.process_count())
     first, tokens = sources[config.splits[0]], vocabulary_sizes(sources[config.splits[0]])
     sample = first[0]
     names = config.modalities or first.lengths.modalities
@@ -109,20 +120,24 @@ def train(config: Config, sources: dict[str, Any], *, progress: bool) -> dict[st
     }
 
 
-def make_batchers(config: Config, sources: dict[str, Any]) -> dict[str, BucketBatcher]:
-    """The batches of each split: shapes are planned for the training samples, and hold the longest of any split."""
+def make_batchers(config: Config, sources: dict[str, Any], *, shares: int = 1) -> dict[str, BucketBatcher]:
+    """The batches of each split: shapes are planned for the training samples, and hold the longest of any split.
+
+    ``shares`` is how many processes take a part of each batch.
+    """
     names = config.modalities or sources[config.splits[0]].lengths.modalities
     lengths = {split: source.lengths.select(names) for split, source in sources.items()}
     longest = np.max([table.longest() for table in lengths.values()], axis=0)
     table = LengthTable(names, np.vstack([lengths[config.splits[0]].values, longest]))
     rows = config.batch_size
-    if config.padding == "fixed":
-        policies: dict[str, Any] = dict.fromkeys(sources, Fixed.longest(table))
-    else:
-        grouping = "random" if config.padding == "exact" else config.grouping
-        plan = plan_shapes(table, max_shapes=config.max_shapes, batch_size=rows, grouping=grouping)
-        policies = dict.fromkeys(sources, Planned(plan))
     grouping = config.grouping if config.padding == "planned" else "random"
+    if config.padding == "fixed":
+        policy: Policy = Fixed.longest(table)
+    elif config.padding == "packed":
+        policy = Packed(plan_packing(table, batch_size=rows, max_shapes=min(2, config.max_shapes), shares=shares))
+    else:
+        policy = Planned(plan_shapes(table, max_shapes=config.max_shapes, batch_size=rows, grouping=grouping))
+    policies: dict[str, Policy] = dict.fromkeys(sources, policy)
     if config.padding == "exact":  # what an evaluation gives does not depend on its shapes, so those stay few
         policies[config.splits[0]] = Exact(names)
     return {
@@ -131,7 +146,7 @@ def make_batchers(config: Config, sources: dict[str, Any]) -> dict[str, BucketBa
             policies[split],
             lengths=lengths[split],
             seed=config.seed,
-            grouping=grouping,
+            grouping=policies[split].grouping or grouping,
             batch_size=rows,
         )
         for split, source in sources.items()
@@ -220,9 +235,9 @@ def main(arguments: list[str]) -> int:
     changes.add_argument("--modalities", nargs="+", metavar="NAME", help="which to train on")
     changes.add_argument("--epochs", type=int)
     changes.add_argument("--batch-size", type=int, help="rows of all processes together")
-    changes.add_argument("--padding", choices=("planned", "fixed", "exact"))
-    changes.add_argument("--max-shapes", type=int, help="the compile budget")
-    changes.add_argument("--grouping", choices=("length", "random"))
+    changes.add_argument("--padding", choices=PADDINGS, help="the policy; packed lays samples end to end")
+    changes.add_argument("--max-shapes", type=int, help="the compile budget; packed batches have 2 shapes at most")
+    changes.add_argument("--grouping", choices=GROUPINGS, help="of planned padding")
     changes.add_argument("--learning-rate", type=float)
     changes.add_argument("--dropout", type=float)
     changes.add_argument("--patience", type=int, help="stop after so many epochs that are no better")
@@ -248,6 +263,11 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> None:
     if "modalities" in chosen:
         chosen["modalities"] = tuple(chosen["modalities"])
     config = replace(replace(configs.load(options.config), **(QUICK if options.quick else {})), **chosen)
+    if options.grouping and config.padding != "planned":
+        raise PaddingError(
+            f"got --grouping {options.grouping} for {config.padding} padding, whose batches are not grouped; leave it "
+            "out, or give --padding planned"
+        )
     if options.join:
         import jax
 

@@ -5,10 +5,14 @@ Parts, one after the other, each in a process of its own:
   device        what the device is, and its FLOP/s in large matrix products
   checks        attention and model against float64 on the host, per implementation, dtype and matmul precision;
                 NaN in the padding; the same call twice
-  float32       compile seconds, step milliseconds and memory per batch shape of the model of `make compare`, and
-                samples per second of planned and fixed padding, batcher included
+  packed        compile seconds, step milliseconds, memory, samples per second (batcher included), and seconds to the
+                first step of a fresh process, of the model of `make compare` on packed batches
+  packed_second_start
+                seconds to the first step with the compilation cache that the part packed filled
+  float32       the same as packed, per batch shape of planned shapes; samples per second of planned and fixed padding
   second_start  seconds to the first step with the compilation cache that the part float32 filled
-  bfloat16      the same as float32 for a model of width 256 and 4 layers in bfloat16
+  packed_bfloat16, bfloat16
+                the same as packed and float32 for a model of width 256 and 4 layers in bfloat16
   torch         the same two models in PyTorch on the same device, executed eagerly
 
 Every part writes its figures as it goes, and results.json is written anew after every part: a run that is cut off, or

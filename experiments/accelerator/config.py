@@ -47,14 +47,33 @@ class Model:
 
 
 @dataclass(frozen=True)
+class Steps:
+    """What a part measures the steps of.
+
+    Attributes:
+        model: by its name in the configuration.
+        policies: of :mod:`experiments.compare_padding`, with their grouping, all of one layout. The batch shapes of the
+            first are compiled and timed; every policy is run end to end.
+    """
+
+    model: str
+    policies: tuple[str, ...]
+
+
+PADDED = ("planned_8/length", "fixed/random")
+
+SECOND_STARTS = {"second_start": "float32", "packed_second_start": "packed"}
+"""Parts that do once more what another did until its first step."""
+
+
+@dataclass(frozen=True)
 class Config:
     """One run; every default is here.
 
     Attributes:
         corpus: samples and batch size.
-        models: by the name of the part that measures their steps.
-        layouts: policy and grouping of :mod:`experiments.compare_padding` by the name of the layout. The steps part
-            compiles and times the batch shapes of ``planned``; every layout is run end to end.
+        models: by their dtype.
+        steps: by the name of the part.
         minutes: for all parts together.
         product_size: largest side of the square matrices multiplied.
         windows: the most windows of steps in which samples per second are counted.
@@ -69,8 +88,13 @@ class Config:
             "bfloat16": Model("bfloat16", 256, 8, 4),
         }
     )
-    layouts: Mapping[str, str] = field(
-        default_factory=lambda: {"planned": "planned_8/length", "fixed": "fixed/random"}  # a packed layout goes here
+    steps: Mapping[str, Steps] = field(
+        default_factory=lambda: {
+            "packed": Steps("float32", ("packed",)),
+            "float32": Steps("float32", PADDED),
+            "packed_bfloat16": Steps("bfloat16", ("packed",)),
+            "bfloat16": Steps("bfloat16", PADDED),
+        }
     )
     minutes: float = 8.0
     product_size: int = 16384
@@ -79,7 +103,7 @@ class Config:
     arguments: tuple[str, ...] = ()
 
 
-QUICK_MINUTES = 2.0
+QUICK_MINUTES = 3.0
 """For a tiny run."""
 
 
@@ -87,6 +111,9 @@ def quick(config: Config) -> Config:
     """A tiny run that shows whether every part works."""
     corpus = replace(config.corpus, modalities=("text", "audio"), samples=64, batch_size=8)
     models = {"float32": Model("float32", 8, 2, 1), "bfloat16": Model("bfloat16", 16, 2, 1)}
-    layouts = {"planned": "planned_2/length", "fixed": "fixed/random"}
+    padded = ("planned_2/length", "fixed/random")
+    steps = {
+        name: replace(part, policies=padded) if part.policies == PADDED else part for name, part in config.steps.items()
+    }
     small = {"product_size": 512, "windows": 2, "check_lengths": (3, 5)}
-    return replace(config, corpus=corpus, models=models, layouts=layouts, **small)
+    return replace(config, corpus=corpus, models=models, steps=steps, **small)

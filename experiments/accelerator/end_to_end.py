@@ -1,4 +1,4 @@
-"""Samples per second of a layout through its batcher: padding, transfer and steps, as a training loop has them."""
+"""Samples per second of a policy through its batcher: laying out, transfer and steps, as a training loop has them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from experiments.accelerator.record import Record
-from experiments.accelerator.work import Work, step_shapes
+from experiments.accelerator.work import Work, shape_of, step_shapes
 from experiments.compare_measure import predict_seconds, step_work
 from multimodal_pad import BatchShape, BucketBatcher
 from multimodal_pad.lengths.samples import EMPTY
@@ -22,10 +22,8 @@ WINDOW_SECONDS = 2.0
 """A window ends after so many steps or so long, with a wait for the device."""
 
 
-def run_layout(
-    work: Work, layout: str, spec: str, rows: list[dict[str, Any]], record: Record, seconds: float, most: int
-) -> None:
-    """Run a layout's epochs for so long, and keep its figures in ``record`` under ``layouts``.
+def run_policy(work: Work, spec: str, rows: list[dict[str, Any]], record: Record, seconds: float, most: int) -> None:
+    """Run a policy's epochs for so long, and keep its figures in ``record`` under ``policies``.
 
     There are ``most`` windows at most. Steps of shapes that are not compiled are passed over. The rate of a whole epoch
     is that of its steps as ``rows`` (see :mod:`experiments.accelerator.steps`) timed them, or predict them from
@@ -37,7 +35,7 @@ def run_layout(
     schedule = batcher.schedule(0)
     used = Counter(step_shapes(batcher, schedule))
     if not any(shape in work.table.steps for shape in used):
-        record.note(f"{layout}: none of its shapes is compiled")
+        record.note(f"{spec}: none of its shapes is compiled")
         return
     alone = _seconds_alone(work, list(used), rows)
     windows = run_windows(work, batcher, alone, seconds, most)
@@ -46,9 +44,9 @@ def run_layout(
     slower = [window["seconds"] / sum(alone[s] * n for s, n in window["shapes"].items()) for window in windows]
     compiled = sum(shape in work.table.steps for shape in used)
     stats = jax.local_devices()[0].memory_stats() or {}
-    kept = record.values.get("layouts", {})
+    kept = record.values.get("policies", {})
     row = {
-        "batches": spec.split("/")[1],
+        "batches": batcher.grouping.name,
         "shapes": len(used),
         "shapes_compiled": compiled,
         "steps": sum(sum(window["shapes"].values()) for window in windows),
@@ -56,10 +54,10 @@ def run_layout(
         "waiting_share": [window["waited"] / window["seconds"] for window in windows],
         "stepping_share": [min(1.0, 1 / factor) for factor in slower],
         "real_flops_per_sample": float(work.model_config.cost(work.lengths.values).mean()),
-        "peak_bytes_in_use": stats.get("peak_bytes_in_use"),  # so far in this process: layouts run smallest first
+        "peak_bytes_in_use": stats.get("peak_bytes_in_use"),  # so far in this process: policies run smallest first
         "device_bytes": max(work.table.steps[shape].device_bytes or 0 for shape in used if shape in work.table.steps),
     }
-    record.keep(layouts={**kept, layout: row})
+    record.keep(policies={**kept, spec.split("/")[0]: row})
 
 
 def run_windows(
@@ -69,7 +67,7 @@ def run_windows(
 
     Args:
         work: the model.
-        batcher: of the layout.
+        batcher: of the policy.
         alone: seconds of a step of each shape.
         seconds: for all windows; one is run in any case.
         most: the most windows. The first one warms up, and is not counted where there are others.
@@ -104,11 +102,14 @@ def run_windows(
 
 def _seconds_alone(work: Work, shapes: list[BatchShape], rows: list[dict[str, Any]]) -> dict[BatchShape, float]:
     """Seconds of a step of each shape, its batch on the device: as timed, or predicted from those timed."""
-    timed = {BatchShape.of(row["rows"], row["lengths"]): float(np.median(row["step_ms"])) / 1e3 for row in rows}
+    timed = {shape_of(row): float(np.median(row["step_ms"])) / 1e3 for row in rows}
+    missing = [shape for shape in shapes if shape not in timed]
 
     def amounts(listed: list[BatchShape]) -> np.ndarray:
         rows = np.array([shape.batch_size for shape in listed])
         return step_work(work.model_config.cost, work.padded_lengths(listed), rows)
 
-    predicted = predict_seconds(amounts(list(timed)), np.array(list(timed.values())), amounts(shapes))
-    return {shape: timed.get(shape, float(guess)) for shape, guess in zip(shapes, predicted, strict=True)}
+    if not missing:
+        return timed
+    predicted = predict_seconds(amounts(list(timed)), np.array(list(timed.values())), amounts(missing))
+    return timed | dict(zip(missing, predicted.tolist(), strict=True))

@@ -6,26 +6,28 @@ from typing import Any
 
 import numpy as np
 
+from experiments.accelerator.config import SECOND_STARTS
+from experiments.accelerator.work import shape_of
 from experiments.tables import Table, spread
 
 Results = dict[str, Any]
 
-MODELS = ("float32", "bfloat16")
+STEPS = ("packed", "float32", "packed_bfloat16", "bfloat16")
 """Parts that measure steps."""
 
 
 def tables(results: Results) -> list[Table]:
-    """A table per subject that was measured: steps, end to end, checks."""
-    made = (steps_table(results), end_to_end_table(results), checks_table(results))
+    """A table per subject that was measured: first steps, steps, end to end, checks."""
+    made = (starts_table(results), steps_table(results), end_to_end_table(results), checks_table(results))
     return [table for table in made if table.rows]
 
 
 def markdown(results: Results) -> str:
-    """All tables, the second start, what is missing, and where it comes from."""
+    """All tables, what is missing, and where it comes from."""
     from experiments.provenance import where_measured
 
     parts = [f"### {table.title}\n\n{table.markdown()}" for table in tables(results)]
-    return "\n\n".join([*parts, *filter(None, (second_start(results), missing(results))), where_measured(results)])
+    return "\n\n".join([*parts, *filter(None, [missing(results)]), where_measured(results)])
 
 
 def product_rate(results: Results, dtype: str = "bfloat16") -> float | None:
@@ -34,17 +36,38 @@ def product_rate(results: Results, dtype: str = "bfloat16") -> float | None:
     return max(rates, default=None)
 
 
+def starts_table(results: Results) -> Table:
+    """A row per model and layout: seconds to its first step, with an empty compilation cache and with a filled one."""
+    again = {first: results["parts"].get(name, {}) for name, first in SECOND_STARTS.items()}
+    rows = []
+    for name in STEPS:
+        part = results["parts"].get(name, {})
+        if "start" not in part:
+            continue
+        second = again.get(name, {})
+        filled = [f"{second[key]:,.0f} s" for key in ("seconds_to_first_step", "seconds_to_prepare") if key in second]
+        read = f"{second['cache_hits']} read, {second['compiled']} compiled" if filled else ""
+        row = [part["model"], part["layout"], str(len(part["start"]["shapes"]))]
+        rows.append([*row, f"{part['start']['seconds_to_first_step']:,.0f} s", *(filled or ["", ""]), read])
+    heading = ["model", "layout", "batch shapes", "empty cache", "filled cache", "of it samples and model", "programs"]
+    note = (
+        "From the start of a process to the end of its first step, with so many batch shapes compiled before it; each "
+        "with a compilation cache of its own, and once more with what is in it then."
+    )
+    return Table("First step", heading, rows, note, text_columns=2)
+
+
 def steps_table(results: Results) -> Table:
     """A row per model and batch shape."""
     rate = product_rate(results)
     rows = []
-    for part in _models(results):
+    for part in _measured(results):
         timed = part.get("steps", [])
         rows += [[part["model"], *_step_cells(row, rate)] for row in timed]
         known = [row["lengths"] for row in timed]
         untimed = [row for row in part.get("compiled", []) if row["lengths"] not in known]
         rows += [
-            [part["model"], _shape(row), "", f"{row['compile_seconds']:,.0f} s", "not timed", "", "", ""]
+            [part["model"], str(shape_of(row)), "", f"{row['compile_seconds']:,.0f} s", "not timed", "", "", ""]
             + [_megabytes(row["device_bytes"]), ""]
             for row in untimed
         ]
@@ -72,19 +95,15 @@ def steps_table(results: Results) -> Table:
     return Table("Steps", heading, rows, note, text_columns=2)
 
 
-def _shape(row: Results) -> str:
-    return f"{row['rows']} x ({', '.join(f'{name} {length}' for name, length in row['lengths'].items())})"
-
-
 def _step_cells(row: Results, rate: float | None) -> list[str]:
     """The cells of a shape that was timed, but for the model."""
     real = 1e3 * row["real_flops"] / float(np.median(row["step_ms"]))
     return [
-        _shape(row),
+        str(shape_of(row)),
         f"{row['steps_of_epoch']:,}",
         f"{row['compile_seconds']:,.0f} s",
         spread(row["step_ms"], ".2f"),
-        f"{row['real_flops'] / row['padded_flops']:.2f}",
+        f"{row['real_flops'] / row['paid_flops']:.2f}",
         _rate(real),
         _share(real, rate),
         _megabytes(row["device_bytes"]),
@@ -93,11 +112,11 @@ def _step_cells(row: Results, rate: float | None) -> list[str]:
 
 
 def end_to_end_table(results: Results) -> Table:
-    """A row per model, library, layout and feed."""
+    """A row per model, library, policy and feed."""
     rate = product_rate(results)
     rows = []
-    for part in _models(results):
-        for name, row in part.get("layouts", {}).items():
+    for part in _measured(results):
+        for name, row in part.get("policies", {}).items():
             estimated = row["shapes_compiled"] < row["shapes"]
             shapes = f"{row['shapes_compiled']} of {row['shapes']}" if estimated else f"{row['shapes']}"
             rows.append(
@@ -125,7 +144,7 @@ def end_to_end_table(results: Results) -> Table:
         "peak memory",
     ]
     note = (
-        "Padding, transfer and steps together, median and middle half of windows of steps; the device is waited for "
+        "Laying out, transfer and steps together, median and middle half of windows of steps; the device is waited for "
         "once a window. Waiting for a batch: share of the time; steps go on meanwhile. Stepping: share of the time "
         "that the same steps take alone. Peak memory: as the device tells it, so far in the process. `~`: not all "
         "shapes were compiled, or not all steps of an epoch run, and the rate is estimated from those. Padded before: "
@@ -156,21 +175,6 @@ def checks_table(results: Results) -> Table:
     return Table("Against float64", heading, rows, note, text_columns=4)
 
 
-def second_start(results: Results) -> str:
-    """A sentence on the compilation cache, or none."""
-    row = results["parts"].get("second_start", {})
-    if "seconds_to_first_step" not in row:
-        return ""
-    shapes = f"{row['shapes']} batch shape{'s' * (row['shapes'] > 1)}"
-    return (
-        f"From the start of a process to the end of its first step, {row['model']}, {shapes} compiled before it: "
-        f"{row['seconds_to_first_step_empty']:,.0f} s with an empty compilation cache, "
-        f"{row['seconds_to_first_step']:,.0f} s with the filled one. Samples and model take "
-        f"{row['seconds_to_prepare']:,.0f} s of these; {row['compiled']} programs were compiled, {row['cache_hits']} "
-        "read."
-    )
-
-
 def missing(results: Results) -> str:
     """What was not measured, or measured less, as a list in Markdown; empty where nothing is missing."""
     lines = [f"- {name}: {why}" for name, why in results["unfinished"].items()]
@@ -178,8 +182,8 @@ def missing(results: Results) -> str:
     return "\n".join(["Not measured, or less than there is:", "", *lines]) if lines else ""
 
 
-def _models(results: Results) -> list[Results]:
-    return [results["parts"][name] for name in MODELS if name in results["parts"]]
+def _measured(results: Results) -> list[Results]:
+    return [results["parts"][name] for name in STEPS if name in results["parts"]]
 
 
 def _rates(row: Results, estimated: bool, product: float | None) -> list[str]:

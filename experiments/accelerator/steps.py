@@ -1,4 +1,4 @@
-"""Compile seconds, step milliseconds and memory per batch shape, and samples per second end to end, of one model."""
+"""Compile seconds, step milliseconds, memory and samples per second end to end, of one model in one layout."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ import numpy as np
 
 from experiments.accelerator.budget import Clock
 from experiments.accelerator.config import Config
-from experiments.accelerator.end_to_end import run_layout
+from experiments.accelerator.end_to_end import run_policy
 from experiments.accelerator.record import Record
 from experiments.accelerator.timing import time_calls
-from experiments.accelerator.work import Work, load, positions, shape_order, step_places
+from experiments.accelerator.work import Work, load, shape_order, step_places
 from experiments.claims.exactness import apart
-from multimodal_pad import BatchShape, BucketBatcher
-from multimodal_pad.lengths.samples import EMPTY
+from multimodal_pad import BatchShape, BucketBatcher, PaddingStats
 
 FIRST_SHAPES = 3
 LONG_ENOUGH = 100.0
@@ -31,12 +30,15 @@ STEPPING_SECONDS = 1.0
 
 
 def measure(name: str, config: Config, record: Record, clock: Clock, cache_dir: Path) -> None:
-    """Compile, take the first step, time every compiled shape, and run the layouts end to end."""
-    work = load(name, config, cache_dir)
-    batcher = work.batcher(config.layouts["planned"])
+    """Compile, take the first step, time every compiled shape, and run the policies end to end."""
+    part = config.steps[name]
+    work = load(part.model, config, cache_dir / name)
+    first, *rest = part.policies
+    batcher = work.batcher(first)
     shapes = shape_order(batcher)
     record.keep(
-        model=config.models[name].name,
+        model=config.models[part.model].name,
+        layout=batcher.policy.layout.name,
         samples=len(work.samples),
         batch_size=config.corpus.batch_size,
         parameters=sum(x.size for x in jax.tree.leaves(work.state.params)),
@@ -63,24 +65,23 @@ def measure(name: str, config: Config, record: Record, clock: Clock, cache_dir: 
     )
     affordable = int((FOR_COMPILING * clock.seconds - clock.elapsed()) / per_shape)
     # Where the plan has no shape as long as the longest in every modality, fixed padding has a program of its own.
-    specs = [spec for layout, spec in config.layouts.items() if layout != "planned"]
-    others = [shape for spec in specs for shape in shape_order(work.batcher(spec))]
+    others = [shape for spec in rest for shape in shape_order(work.batcher(spec))]
     later = [shape for shape in dict.fromkeys([*shapes[:FIRST_SHAPES], *others, *shapes]) if shape not in at_first]
     work.compile(later[: max(affordable, 0)], batcher.example(), keep_compiled)
     compiled = [shape for shape in shapes if shape in work.table.steps]
     if len(compiled) < len(shapes):
         record.note(f"{len(compiled)} of {len(shapes)} planned shapes compiled in the time")
     rows: list[dict[str, Any]] = []
-    for shape in sorted(compiled, key=positions):
+    for shape in sorted(compiled, key=lambda shape: shape.positions):
         left = clock.left()
         if rows and not left:
             record.note(f"{len(rows)} of {len(compiled)} compiled shapes timed")
             break
         rows.append(_shape_row(work, batcher, shape, places[shape], min(STEPPING_SECONDS, left / 3 / len(compiled))))
         record.keep(steps=rows)
-    for number, (layout, spec) in enumerate(config.layouts.items()):
-        seconds = clock.left() / (len(config.layouts) - number)
-        run_layout(work, layout, spec, rows, record, seconds, config.windows)
+    for number, spec in enumerate(part.policies):
+        seconds = clock.left() / (len(part.policies) - number)
+        run_policy(work, spec, rows, record, seconds, config.windows)
 
 
 def _shape_row(
@@ -100,14 +101,14 @@ def _shape_row(
 
     jax.block_until_ready(step())
     taken = time_calls(step, jax.block_until_ready, seconds=seconds)
-    cost, ids = work.model_config.cost, batcher.schedule(0).steps().take(np.array(places)).ids
-    real = cost(batcher.lengths.values[ids[ids != EMPTY]]).sum() / len(places)
+    stats = PaddingStats(batcher.policy.modalities, work.model_config.cost, batcher.policy.layout)
+    stats.record(batcher.schedule(0).steps().take(np.array(places)), batcher.lengths)
     return {
         **_compiled_row(work, shape),
         "steps_of_epoch": len(places),
         "step_ms": [1e3 * each for each in taken],
-        "real_flops": float(real),
-        "padded_flops": shape.batch_size * float(cost(work.padded_lengths([shape]))[0]),
+        "real_flops": stats.real_cost / len(places),
+        "paid_flops": stats.padded_cost / len(places),
         "repeat_changes": repeat,
     }
 
@@ -118,4 +119,4 @@ def _compiled_row(work: Work, shape: BatchShape) -> dict[str, Any]:
 
 
 def _as_json(shape: BatchShape) -> dict[str, Any]:
-    return {"rows": shape.batch_size, "lengths": dict(shape.lengths)}
+    return {"rows": shape.batch_size, "lengths": dict(shape.lengths), "layout": shape.layout.name}

@@ -18,6 +18,7 @@ from experiments.compare_measure import initial_model, make_step, shapes_by_use
 from multimodal_pad import BatchShape, BucketBatcher, LengthTable
 from multimodal_pad.compiling import StepTable, default_threads, use_compilation_cache
 from multimodal_pad.compiling.table import batch_struct
+from multimodal_pad.layouts.layout import batch_shapes
 from multimodal_pad.models import TransformerConfig
 
 
@@ -90,13 +91,13 @@ def load(name: str, config: Config, cache_dir: Path) -> Work:
     return Work(samples, lengths, config.models[name].sized(model_config), config.corpus)
 
 
-def positions(shape: BatchShape) -> int:
-    """Padded positions of a batch.
+def shape_of(row: dict[str, Any]) -> BatchShape:
+    """The batch shape that a row of the results is of.
 
-    >>> positions(BatchShape.of(2, {"text": 3, "audio": 4}))
-    14
+    >>> str(shape_of({"rows": 2, "lengths": {"text": 3}, "layout": "packed"}))
+    '2 packed in (text 3)'
     """
-    return shape.batch_size * sum(length for _, length in shape.lengths)
+    return BatchShape.of(row["rows"], row["lengths"], row["layout"])
 
 
 def shape_order(batcher: BucketBatcher) -> list[BatchShape]:
@@ -104,7 +105,7 @@ def shape_order(batcher: BucketBatcher) -> list[BatchShape]:
     largest, *others = shapes_by_use(batcher, [batcher.schedule(0)])
     if not others:
         return [largest]
-    smallest = min(others, key=positions)
+    smallest = min(others, key=lambda shape: shape.positions)
     return [largest, smallest, *(shape for shape in others if shape != smallest)]
 
 
@@ -119,8 +120,5 @@ def step_places(batcher: BucketBatcher) -> dict[BatchShape, list[int]]:
 
 def step_shapes(batcher: BucketBatcher, schedule: Any) -> list[BatchShape]:
     """The batch shape of each step of a schedule."""
-    names = batcher.policy.modalities
-    return [
-        BatchShape.of(rows, dict(zip(names, lengths, strict=True)))
-        for rows, lengths in zip(schedule.batch_sizes.tolist(), schedule.lengths.tolist(), strict=True)
-    ]
+    policy = batcher.policy
+    return batch_shapes(schedule.batch_sizes, schedule.lengths, policy.modalities, policy.layout)

@@ -12,7 +12,7 @@ from flax import nnx
 
 from experiments.claims.claim import Claim, Setting
 from experiments.compare_measure import initial_model
-from multimodal_pad import PaddedBatch, pad_samples
+from multimodal_pad import PackedBatch, PaddedBatch, pack_samples, pad_samples
 from multimodal_pad.models.embedding import sinusoidal_positions
 
 ROWS = 8
@@ -27,8 +27,8 @@ def masking(setting: Setting, tick: Callable[[], None]) -> Claim:
         "4.1",
         "softmax((QK^T + M) / sqrt(d)) V keeps padded positions out of attention",
         f"This project's model, {ROWS} samples a time: outputs and gradients with NaN in the padding instead of 0, "
-        "and padded to the longest sample of all instead of to their own maxima. And the formula as written, on "
-        "random queries and keys: M of ones and zeros as in the listing, and M of minus infinity, with a modality "
+        "padded to the longest sample of all instead of to their own maxima, and packed. And the formula as written, "
+        "on random queries and keys: M of ones and zeros as in the listing, and M of minus infinity, with a modality "
         "that is missing.",
         f"Holds if nothing changes (exactly for NaN, {OUTPUTS_APART:g} for lengths) and the formula as written gives "
         "padding no weight; in part if the first.",
@@ -37,7 +37,7 @@ def masking(setting: Setting, tick: Callable[[], None]) -> Claim:
     graphdef, parameters = nnx.split(initial_model(setting.model_config, 0))
 
     @jax.jit
-    def evaluate(parameters: Any, batch: PaddedBatch) -> tuple[jax.Array, Any]:
+    def evaluate(parameters: Any, batch: PaddedBatch | PackedBatch) -> tuple[jax.Array, Any]:
         def total(parameters: Any) -> tuple[jax.Array, jax.Array]:
             outputs = nnx.merge(graphdef, parameters)(batch)
             return jnp.square(outputs).sum(), outputs
@@ -45,7 +45,7 @@ def masking(setting: Setting, tick: Callable[[], None]) -> Claim:
         (_, outputs), gradient = jax.value_and_grad(total, has_aux=True)(parameters)
         return outputs, jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(gradient)])
 
-    changed: dict[str, list[float]] = {"NaN": [], "lengths": [], "gradient, lengths": []}
+    changed: dict[str, list[float]] = {"NaN": [], "lengths": [], "gradient, lengths": [], "packed": []}
     for group in range(min(3, setting.batches)):
         samples = setting.samples[ROWS * group : ROWS * (group + 1)]
         fixed = pad_samples(samples, modalities=names, pad_to=limits)
@@ -55,20 +55,25 @@ def masking(setting: Setting, tick: Callable[[], None]) -> Claim:
         own, own_gradient = map(np.asarray, evaluate(parameters, pad_samples(samples, modalities=names)))
         changed["lengths"].append(apart(own, outputs))
         changed["gradient, lengths"].append(float(np.linalg.norm(own_gradient - gradient) / np.linalg.norm(gradient)))
+        packed, _ = map(np.asarray, evaluate(parameters, pack_samples(samples, modalities=names)))
+        changed["packed"].append(apart(packed, outputs))
         tick()
     nan = claim.add("changed by NaN in the padding", changed["NaN"], ".0e")
     lengths = claim.add("outputs changed by padded lengths", changed["lengths"], ".0e")
     gradients = claim.add("gradient changed by padded lengths (relative)", changed["gradient, lengths"], ".0e")
+    packed = claim.add("outputs changed by packing", changed["packed"], ".0e")
     listed, infinite, missing = _as_written(setting)
     claim.add("weight on padding, M of ones and zeros", listed, ".0%")
     claim.add("weight on padding, M of minus infinity", infinite, ".0%")
     claim.add("outputs that are NaN where a modality is missing, M of minus infinity", missing, ".0%")
-    exact = not nan.any() and lengths.max() <= OUTPUTS_APART and gradients.max() <= GRADIENTS_APART
+    apart_most = max(lengths.max(), packed.max())
+    exact = not nan.any() and apart_most <= OUTPUTS_APART and gradients.max() <= GRADIENTS_APART
     return claim.conclude(
         bool(exact and max(listed) == 0),
         bool(exact),
         "Masked with `where` on keys, values and queries, padding changes nothing: exactly for what stands in it, "
-        f"within {lengths.max():.0e} for how long it is. The formula as written does not do that. A mask of ones and "
+        f"within {lengths.max():.0e} for how long it is; packed samples, next to others, give the same within "
+        f"{packed.max():.0e}. The formula as written does not do that. A mask of ones and "
         f"zeros that is added to the scores leaves {claim.text('weight on padding, M of ones and zeros')} of the "
         "weight on padding; M has to be minus infinity there, and then a missing modality makes "
         f"{claim.text('outputs that are NaN where a modality is missing, M of minus infinity')} of its outputs NaN, "

@@ -6,6 +6,7 @@ from multimodal_pad.compiling.calibration import Calibration, calibrate, typical
 from multimodal_pad.compiling.guard import CompileGuard, forbid_compiles
 from multimodal_pad.compiling.log import CompileCounts, CompileLog
 from multimodal_pad.compiling.options import CompilerOptions, default_options, default_threads
+from multimodal_pad.compiling.policy_times import PolicyTime, PolicyTimes, time_policies
 from multimodal_pad.compiling.run_planning import plan_run
 from multimodal_pad.compiling.table import CompiledStep, StepTable, batch_struct, device_bytes
 from multimodal_pad.compiling.warming import warm_up, warm_up_all
@@ -17,6 +18,8 @@ __all__ = [
     "CompileLog",
     "CompiledStep",
     "CompilerOptions",
+    "PolicyTime",
+    "PolicyTimes",
     "StepTable",
     "batch_struct",
     "calibrate",
@@ -26,6 +29,7 @@ __all__ = [
     "fit_batch_sizes",
     "forbid_compiles",
     "plan_run",
+    "time_policies",
     "typical_shapes",
     "use_compilation_cache",
     "warm_up",

@@ -6,48 +6,35 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, TypeVar
 
 import jax
 import numpy as np
 
 from multimodal_pad.compiling.cache import use_compilation_cache
+from multimodal_pad.compiling.memory_search import Line, MemorySearch, nbytes, refusal
 from multimodal_pad.compiling.options import CompilerOptions
+from multimodal_pad.compiling.packed_batch_sizes import PackedBatchSizeFit
 from multimodal_pad.compiling.table import StepTable, as_table, batch_struct
 from multimodal_pad.compiling.warming import compile_all
 from multimodal_pad.errors import PaddingError, PlanError, PlanWarning
-from multimodal_pad.layouts.layout import Batch, BatchShape
+from multimodal_pad.layouts.layout import Batch
 from multimodal_pad.lengths.cost import TransformerCost
 from multimodal_pad.lengths.samples import check_whole
-from multimodal_pad.lengths.table import LONGEST
+from multimodal_pad.lengths.table import LengthTable
+from multimodal_pad.planning.packing_plan import PackingPlan
 from multimodal_pad.planning.plan import ShapePlan
 
-FIRST_ROWS = 4
-"""Times ``multiple``: the rows of a shape's first compilation. Not one, where XLA drops an axis."""
-
-NEAR = 0.02
-"""Rows that fit are enough where no more than this share of them is foretold to fit beside them."""
-
-
-class _Line(NamedTuple):
-    """Device bytes as a function of rows."""
-
-    constant: float
-    per_row: float
-
-    def bytes(self, rows: int) -> float:
-        return self.constant + self.per_row * rows
-
-    def rows(self, limit: float) -> float:
-        return (limit - self.constant) / self.per_row if self.per_row > 0 else float(LONGEST)
+P = TypeVar("P", ShapePlan, PackingPlan)
 
 
 def fit_batch_sizes(
     step: StepTable | Callable[[Any, Any], Any],
-    plan: ShapePlan,
+    plan: P,
     state: Any,
     example: Batch,
     *,
+    lengths: LengthTable | None = None,
     bytes_limit: float | Literal["device"] = "device",
     headroom: float = 0.1,
     multiple: int = 1,
@@ -56,8 +43,8 @@ def fit_batch_sizes(
     cache_dir: str | Path | None = None,
     compiler_options: CompilerOptions | None = None,
     progress: bool = True,
-) -> ShapePlan:
-    """Give each planned shape the most rows whose step fits the memory of the device.
+) -> P:
+    """Give each planned shape the most rows, or packed batches the most samples, whose step fits the device's memory.
 
     Nothing is run and nothing is allocated: the bytes of a step are what XLA's analysis of the compiled
     program says. Each shape is compiled with few rows, and with as many as should then fit if bytes grew in
@@ -65,17 +52,21 @@ def fit_batch_sizes(
     to confirm it (and again with fewer rows, should it not fit). The confirmed one stays in the table, where
     :func:`warm_up` finds it.
 
+    For a packing plan capacities are planned anew for each batch size that is tried, beginning with the plan's own.
+
     Args:
         step: the table to fill, or a function ``(state, batch)`` to make one of. Donated state counts once.
-        plan: the shapes; made for length grouping. Its own rows don't matter.
+        plan: the shapes, made for length grouping, whose own rows don't matter; or a packing plan.
         state: arrays, or anything with their shapes and dtypes.
         example: any batch: its feature shapes, dtypes and targets serve; its lengths and size don't matter.
+        lengths: the length table of a packing plan.
         bytes_limit: of a device, or ``"device"``: what it reports as its limit, less what is in use there
             beside the state; of the devices that hold the state the one with least. Several hosts must share one
             plan: fit it on one and save it for the others.
         headroom: the share of the limit that is left alone: for the batches on their way, copies of
             the state, and what an allocator loses.
-        multiple: rows are a multiple of it: 8 for tensor cores, or the number of devices.
+        multiple: rows are a multiple of it: 8 for tensor cores, or the number of devices. Samples of a packed batch
+            are one of the plan's shares, too.
         largest: the most rows of a batch. No shape gets more than its samples fill in any case.
         threads: that compile side by side, as for :func:`warm_up`.
         cache_dir: folder of the persistent compilation cache, as for :func:`warm_up`.
@@ -85,12 +76,13 @@ def fit_batch_sizes(
     Returns:
         The plan with these rows; its ``batch_budget`` is the limit in bytes, without the headroom. Its costs
         and efficiencies stay those of the rows that it was planned with, which matters where it was made with a
-        ``batch_overhead``.
+        ``batch_overhead``. A packing plan is the one for the largest batch size.
 
     Raises:
         PlanError: not even ``multiple`` rows of a shape fit (names the shape and the bytes), or the plan was
-            made for random grouping.
-        PaddingError: an option out of range, or a device that does not report its limit.
+            made for random grouping; a packing plan without its length table, or whose cost is not known.
+        PaddingError: an option out of range, a device that does not report its limit, or one where XLA gives no
+            analysis for a packing plan.
 
     Warns:
         PlanWarning: XLA gives no analysis here, and the bytes are those of the plan's
@@ -110,7 +102,9 @@ def fit_batch_sizes(
     check_whole("multiple", multiple, 1)
     if largest is not None:
         check_whole("largest", largest, multiple)
-    if plan.grouping.draws_first:
+    if isinstance(plan, ShapePlan) and lengths is not None:
+        raise PaddingError("got lengths=... for a plan of padded shapes, whose lengths stay; leave it out")
+    if isinstance(plan, ShapePlan) and plan.grouping.draws_first:
         raise PlanError(
             "a random batch is drawn before its shape is known, so its rows can't follow from it; plan with "
             "grouping='length'"
@@ -119,16 +113,18 @@ def fit_batch_sizes(
         use_compilation_cache(cache_dir)
     limit = usable_bytes(bytes_limit, state, headroom)
     table = as_table(step, compiler_options)
-    fit = BatchSizeFit(table, plan, state, example, limit, multiple, largest, threads, progress)
+    options: dict[str, Any] = {"multiple": multiple, "largest": largest, "threads": threads, "progress": progress}
+    if isinstance(plan, PackingPlan):
+        return PackedBatchSizeFit(table, plan, lengths, state, example, limit, **options).run()
+    fit = BatchSizeFit(table, plan, state, example, limit, **options)
     return replace(plan, batch_sizes=fit.run(), batch_budget=limit)
 
 
 class BatchSizeFit:
-    """The rows of each shape, from a line that every compilation makes better.
+    """The rows of each shape.
 
     Attributes:
-        known: bytes of each shape by rows, as XLA tells them.
-        foretold: what a line said of the batch shapes that were then compiled.
+        searches: one per shape.
     """
 
     def __init__(
@@ -138,6 +134,7 @@ class BatchSizeFit:
         state: Any,
         example: Batch,
         limit: float,
+        *,
         multiple: int = 1,
         largest: int | None = None,
         threads: int | None = None,
@@ -147,10 +144,9 @@ class BatchSizeFit:
         self.limit, self.multiple = limit, multiple
         self.options = {"threads": threads, "progress": progress}
         most = -(-np.maximum(1, plan.samples.astype(np.int64)) // multiple) * multiple
-        self.most = most if largest is None else np.minimum(most, largest // multiple * multiple)
+        most = most if largest is None else np.minimum(most, largest // multiple * multiple)
         self.shapes = plan.batch_shapes
-        self.known: list[dict[int, int]] = [{} for _ in self.shapes]
-        self.foretold: dict[BatchShape, float] = {}
+        self.searches = [MemorySearch(limit, multiple, int(rows), nbytes(state)) for rows in most]
 
     def run(self) -> np.ndarray:
         """Rows of each shape, ``(k,)``, all confirmed."""
@@ -158,7 +154,7 @@ class BatchSizeFit:
         try:
             if not self._search():
                 return self._by_cost_model()
-            chosen = [max(self._fitting(number)) for number in range(len(self.shapes))]
+            chosen = [search.best for search in self.searches]
             kept = {shape._replace(batch_size=rows) for shape, rows in zip(self.shapes, chosen, strict=True)}
             return np.array(chosen)
         finally:
@@ -167,13 +163,21 @@ class BatchSizeFit:
 
     def _search(self) -> bool:
         """Compile until the rows that fit best are known for each shape; False where XLA tells no bytes."""
-        numbers = range(len(self.shapes))[::-1]  # the dearest first: if a shape must be refused, that one is named
-        wanted = [(number, self.multiple * FIRST_ROWS) for number in numbers]
-        while wanted:
+        while wanted := self._wanted():
             if not self._measure(wanted):
                 return False
-            wanted = [(number, rows) for number in numbers if (rows := self._next_rows(number)) is not None]
         return True
+
+    def _wanted(self) -> list[tuple[int, int]]:
+        """Shapes (by number) to compile next, and with how many rows."""
+        wanted = []
+        for number in reversed(range(len(self.shapes))):  # the dearest first: that one is named, where it is refused
+            rows, refused = self.searches[number].next_rows(), self.searches[number].refused
+            if refused is not None:
+                self._refuse(number, refused)
+            if rows is not None:
+                wanted.append((number, rows))
+        return wanted
 
     def _measure(self, wanted: Sequence[tuple[int, int]]) -> bool:
         """Compile shapes (by number) with so many rows, and note their bytes; False where XLA tells none."""
@@ -183,43 +187,8 @@ class BatchSizeFit:
         for (number, rows), compiled in zip(wanted, steps, strict=True):
             if compiled.device_bytes is None:
                 return False
-            self.known[number][rows] = compiled.device_bytes
+            self.searches[number].known[rows] = compiled.device_bytes
         return True
-
-    def _fitting(self, number: int) -> list[int]:
-        """Numbers of rows that are known to fit."""
-        return [rows for rows, held in self.known[number].items() if held <= self.limit and rows <= self.most[number]]
-
-    def _next_rows(self, number: int) -> int | None:
-        """The rows to compile next, or None where those that fit best are known."""
-        known, most = self.known[number], int(self.most[number])
-        fits, over = self._fitting(number), [rows for rows, held in known.items() if held > self.limit]
-        line = self._line(number, fits, over)
-        ceiling = min([most, *(rows - self.multiple for rows in over)])
-        if ceiling < self.multiple:
-            self._refuse(number, known[min(over)])
-        rows = min(self._rounded(line.rows(self.limit), number), ceiling)
-        if fits and (rows <= max(fits) * (1 + NEAR) or max(fits) == ceiling):
-            return None
-        if len(known) > 1:
-            self.foretold[self.shapes[number]._replace(batch_size=rows)] = line.bytes(rows)
-        return rows
-
-    def _line(self, number: int, fits: list[int], over: list[int]) -> _Line:
-        """Through the known points on both sides of the limit, or the two nearest on one; through the state if one."""
-        known = self.known[number]
-        if len(known) == 1:
-            ((rows, held),) = known.items()
-            constant = min(held, _nbytes(self.state))
-            return _Line(constant, (held - constant) / rows)
-        ends = [max(fits), min(over)] if fits and over else sorted(known)[-2:] if fits else sorted(known)[:2]
-        fewer, more = sorted(ends)
-        per_row = max(0.0, (known[more] - known[fewer]) / (more - fewer))
-        return _Line(known[fewer] - per_row * fewer, per_row)
-
-    def _rounded(self, rows: float, number: int) -> int:
-        whole = int(min(max(rows, 0.0), float(self.most[number])))
-        return max(self.multiple, whole // self.multiple * self.multiple)
 
     def _by_cost_model(self) -> np.ndarray:
         """Rows by the bytes of the plan's cost model, where XLA tells nothing."""
@@ -236,22 +205,18 @@ class BatchSizeFit:
             PlanWarning,
             stacklevel=4,
         )
-        held, activations = _nbytes(self.state), cost.activation_bytes(self.plan.lengths)
+        held, activations = nbytes(self.state), cost.activation_bytes(self.plan.lengths)
         rows = np.zeros(len(self.shapes), np.int64)
         for number in reversed(range(len(rows))):
-            row = _nbytes(batch_struct(self.example, self.shapes[number]._replace(batch_size=1)))
-            line = _Line(held, float(activations[number]) + row)
+            row = nbytes(batch_struct(self.example, self.shapes[number]._replace(batch_size=1)))
+            line = Line(held, float(activations[number]) + row)
             if line.bytes(self.multiple) > self.limit:
                 self._refuse(number, line.bytes(self.multiple))
-            rows[number] = self._rounded(line.rows(self.limit), number)
+            rows[number] = self.searches[number].rounded(line.rows(self.limit))
         return rows
 
     def _refuse(self, number: int, needed: float) -> None:
-        shape = self.shapes[number]._replace(batch_size=self.multiple)
-        raise PlanError(
-            f"{shape} needs {needed:,.0f} bytes and {self.limit:,.0f} are left for it; cut or drop the longest "
-            "samples, lower the headroom, or use a smaller model"
-        )
+        raise PlanError(refusal(self.shapes[number]._replace(batch_size=self.multiple), needed, self.limit))
 
 
 def usable_bytes(bytes_limit: float | Literal["device"], state: Any, headroom: float) -> float:
@@ -271,10 +236,6 @@ def usable_bytes(bytes_limit: float | Literal["device"], state: Any, headroom: f
             raise PaddingError(
                 f"{device.device_kind} does not report how much memory it has; give bytes_limit, in bytes"
             )
-        held = _nbytes([shard.data for shard in shards if shard.device == device])
+        held = nbytes([shard.data for shard in shards if shard.device == device])
         room.append(stats["bytes_limit"] - max(0, stats.get("bytes_in_use", 0) - held))
     return (1 - headroom) * min(room)
-
-
-def _nbytes(tree: Any) -> int:
-    return sum(int(np.prod(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree))

@@ -120,20 +120,13 @@ def calibrate(
     """
     check_whole("repeats", repeats, 1)
     table = as_table(step, compiler_options)
-    threads = default_threads() if threads is None else threads
     shapes, example, _ = as_spec(batches)
     listed = list(dict.fromkeys(shapes))
     if not listed:
         raise PaddingError("got no shapes to calibrate at; give at least one, or three for a fit")
     names = priced_modalities(cost) or tuple(example.features)
     fit_terms(cost, listed, names)  # what is wrong with them is said before anything is compiled
-    fresh = sum(shape not in table.steps for shape in listed)
-    started = time.perf_counter()
-    with CompileLog() as log:
-        jobs = [(table, batch_struct(example, shape)) for shape in listed]
-        steps = compile_all(jobs, state, threads=threads, progress=progress)
-    compiling = time.perf_counter() - started + seconds_from_cache(log) / max(1, min(threads, fresh))
-    each = compiling / fresh if fresh else float(np.mean([step.seconds for step in steps]))
+    each = compile_shapes(table, BatchSpec(listed, example), state, threads=threads, progress=progress)
     measured = time_steps(table, listed, state, example, repeats).tolist()
     return fit_steps([StepTime(*shape, each) for shape in zip(listed, measured, strict=True)], cost, names)
 
@@ -156,6 +149,19 @@ def typical_shapes(lengths: LengthTable, batch_size: int, shares: Sequence[float
     quantiles = np.maximum(np.quantile(lengths.values, shares, axis=0, method="inverted_cdf"), 1)
     rows = np.unique(quantiles, axis=0)
     return batch_shapes(np.full(len(rows), batch_size), rows, lengths.modalities, PADDED)
+
+
+def compile_shapes(table: StepTable, spec: BatchSpec, state: Any, *, threads: int | None, progress: bool) -> float:
+    """Compile for distinct shapes; seconds of each on the clock, as :class:`Calibration` counts them."""
+    threads = default_threads() if threads is None else threads
+    fresh = sum(shape not in table.steps for shape in spec.shapes)
+    started = time.perf_counter()
+    with CompileLog() as log:
+        jobs = [(table, batch_struct(spec.example, shape)) for shape in spec.shapes]
+        steps = compile_all(jobs, state, threads=threads, progress=progress)
+    if not fresh:
+        return float(np.mean([step.seconds for step in steps]))
+    return (time.perf_counter() - started + seconds_from_cache(log) / max(1, min(threads, fresh))) / fresh
 
 
 def fit_steps(times: Sequence[StepTime], cost: Cost, names: tuple[str, ...]) -> Calibration:

@@ -33,22 +33,32 @@ class StepTime:
 
 
 def time_steps(table: StepTable, shapes: Sequence[BatchShape], state: Any, example: Batch, repeats: int) -> np.ndarray:
-    """Median seconds of a step at each shape, float64 ``(n,)``; every position is real, and a first step is left out.
-
-    The steps run on a copy of the state, so that a table which donates it leaves the caller's.
+    """Median seconds of a step at each shape, float64 ``(n,)``: :func:`time_batches` with every position real.
 
     Raises:
         PaddingError: the step gives no next state.
     """
     batches = [_blank(batch_struct(example, shape)) for shape in shapes]
-    seconds = np.zeros((repeats + 1, len(shapes)))
+    return time_batches(table, [[batch] * (repeats + 1) for batch in batches], state)
+
+
+def time_batches(table: StepTable, batches: Sequence[Sequence[Batch]], state: Any) -> np.ndarray:
+    """Median seconds of a step, float64 ``(n,)``, each on equally many batches one after the other, in turn.
+
+    A first step is left out. The steps run on a copy of the state, so that a table which donates it leaves the
+    caller's.
+
+    Raises:
+        PaddingError: the step gives no next state.
+    """
+    seconds = np.zeros((len(batches[0]), len(batches)))
     state = jax.tree.map(lambda x: jnp.array(x, copy=True), state)
     rng = np.random.default_rng(0)
-    for turn in range(repeats + 1):
+    for turn in range(len(seconds)):
         # In another order each time, as in training: a step after one of a large shape takes longer.
-        for place in rng.permutation(len(shapes)).tolist():
+        for place in rng.permutation(len(batches)).tolist():
             started = time.perf_counter()
-            result = jax.block_until_ready(table(state, batches[place]))
+            result = jax.block_until_ready(table(state, batches[place][turn]))
             seconds[turn, place] = time.perf_counter() - started
             state = _next_state(result, state)
     return np.median(seconds[1:], axis=0)

@@ -98,21 +98,23 @@ class ShapeCount:
         count, new = len(chosen.lengths), len(chosen.lengths) - self._compiled
         alone = next((plan for plan in self.found if plan.fits), chosen)
         whole = self._step_seconds(alone.cost)
-        stepping = f"of {_tell(whole)} s of steps in {run.epochs:g} epochs"
+        stepping = f"of {tell_seconds(whole)} s of steps in {run.epochs:g} epochs"
         if count == 1:
             tried = self.plans[1] if len(self.plans) > 1 else None
             more = len(tried.lengths) - 1 if tried else 1
             cost = tried.cost if tried else self._bounds[min(1, len(self._bounds) - 1)]
+            saved = tell_seconds(max(0.0, whole - self._step_seconds(cost)))
             return (
-                f"1 batch shape: {more} more would take {_tell(more * run.compile_seconds)} s to compile and save "
-                f"{'' if tried else 'at most '}{_tell(max(0.0, whole - self._step_seconds(cost)))} s {stepping}"
+                f"1 batch shape: {more} more would take {tell_seconds(more * run.compile_seconds)} s to compile and "
+                f"save {'' if tried else 'at most '}{saved} s {stepping}"
             )
-        saved = max(0.0, whole - self._step_seconds(chosen.cost))
+        compiling = tell_seconds(new * run.compile_seconds)
+        saved = tell_seconds(max(0.0, whole - self._step_seconds(chosen.cost)))
         before = f" ({self._compiled} compiled before)" if self._compiled else ""
         alone_is_one = "with one shape" if len(alone.lengths) == 1 else f"with {len(alone.lengths)} shapes"
         return (
-            f"{count} batch shapes{before}: compiling {new} takes {_tell(new * run.compile_seconds)} s, and they save "
-            f"{_tell(saved)} s {stepping} {alone_is_one}"
+            f"{count} batch shapes{before}: compiling {new} takes {compiling} s, and they save {saved} s {stepping} "
+            f"{alone_is_one}"
         )
 
     def _step_seconds(self, cost: float) -> float:
@@ -124,10 +126,10 @@ class ShapeCount:
         return self._run_time.seconds(new, plan.cost / self._epochs) if plan.fits else np.inf
 
 
-def _tell(seconds: float) -> str:
+def tell_seconds(seconds: float) -> str:
     """Two digits at least.
 
-    >>> _tell(1234.5), _tell(9.87), _tell(0.0123)
+    >>> tell_seconds(1234.5), tell_seconds(9.87), tell_seconds(0.0123)
     ('1,234', '9.9', '0.012')
     """
     return f"{seconds:,.0f}" if seconds >= 9.95 else f"{seconds:.2g}"

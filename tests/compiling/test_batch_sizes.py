@@ -22,6 +22,7 @@ from multimodal_pad import (
     plan_shapes,
 )
 from multimodal_pad.compiling import CompileLog, StepTable, batch_sizes, fit_batch_sizes, warm_up
+from multimodal_pad.compiling.memory_search import FIRST_ROWS
 from multimodal_pad.errors import PlanError
 from multimodal_pad.models import ModalityConfig, MultimodalTransformer, TransformerConfig
 from multimodal_pad.sources import Synthetic
@@ -102,7 +103,7 @@ def test_the_plan_can_be_kept(tmp_path):
     assert read.batch_budget == plan.batch_budget
 
 
-def test_bytes_are_foretold_within_a_tenth():
+def test_bytes_are_predicted_within_a_tenth():
     """The train step of the transformer itself, attention by tiles."""
     table = Synthetic(300).lengths.select(["audio"])
     config = TransformerConfig(
@@ -119,18 +120,16 @@ def test_bytes_are_foretold_within_a_tenth():
     sample = {name: np.ones((3, 8), np.float32) for name in table.modalities} | {"targets": np.int32(1)}
     steps = StepTable(step.train_step, donate_state=True)
     plan = replace(plan, samples=np.full(len(plan), 4096.0))
-    search = batch_sizes.BatchSizeFit(steps, plan, step.state, pad_samples([sample]), 3e7)
-    rows = search.run()
+    fit = batch_sizes.BatchSizeFit(steps, plan, step.state, pad_samples([sample]), 3e7)
+    rows = fit.run()
     assert rows.min() > 5
-    for size, shape in zip(rows.tolist(), plan.batch_shapes, strict=True):
-        chosen = shape._replace(batch_size=size)
-        real = steps.steps[chosen].device_bytes
+    for size, shape, search in zip(rows.tolist(), plan.batch_shapes, fit.searches, strict=True):
+        real = steps.steps[shape._replace(batch_size=size)].device_bytes
         assert 0.8 * 3e7 < real <= 3e7
-        assert search.foretold.get(chosen, real) == pytest.approx(real, rel=0.1)
-    assert search.foretold, "a line said how many rows would fit"
-    for shape, said in search.foretold.items():
-        place = [known.lengths for known in search.shapes].index(shape.lengths)
-        assert said == pytest.approx(search.known[place][shape.batch_size], rel=0.1)
+        assert search.predicted.get(size, real) == pytest.approx(real, rel=0.1)
+        assert search.predicted, "a line said how many rows would fit"
+        for tried, said in search.predicted.items():
+            assert said == pytest.approx(search.known[tried], rel=0.1)
 
 
 def test_too_much_for_even_one_row():
@@ -150,7 +149,7 @@ def test_a_line_that_is_wrong_is_corrected(factor):
 
     def step(first):
         def bent_step(state, batch):
-            copies = first if len(batch.sample_mask) == batch_sizes.FIRST_ROWS else 2
+            copies = first if len(batch.sample_mask) == FIRST_ROWS else 2
             x = jnp.tanh(batch.features["audio"] @ state)[None] * jnp.arange(1.0, copies + 1)[:, None, None, None]
             return state + jnp.tanh(jnp.einsum("cbtf,cbsf->cbts", x, x)).sum((0, 1, 2, 3))
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from experiments.accelerator import __main__ as command
 from experiments.accelerator import checks, end_to_end, markdown, parts, report, torch_part
 from experiments.accelerator.budget import SHORTEST, Budget, Clock
-from experiments.accelerator.config import Config, quick
+from experiments.accelerator.config import SECOND_STARTS, Config, quick
 from experiments.accelerator.parts import LeftOut, Part, Run
 from experiments.accelerator.record import Record, read, write
 from experiments.provenance import where_measured
@@ -184,6 +184,12 @@ def test_parts_without_time_are_named(run):
         run("device", "works", minutes=SHORTEST / 60 / 2).measure()
 
 
+def test_every_part_that_measures_steps_is_known_by_its_name():
+    chosen = {part.name for part in parts.PARTS if part.module.endswith(".steps")}
+    assert chosen == set(Config().steps) == set(report.STEPS)
+    assert {part.name for part in parts.PARTS if part.module.endswith("second_start")} == set(SECOND_STARTS)
+
+
 # Checks.
 
 
@@ -305,12 +311,13 @@ def test_the_tables_say_what_was_estimated_and_what_failed():
     step = {
         "rows": 32,
         "lengths": {"text": 8},
+        "layout": "padded",
         "steps_of_epoch": 7,
         "compile_seconds": 50.4,
         "device_bytes": 3e6,
         "step_ms": [2.0],
         "real_flops": 1e9,
-        "padded_flops": 2e9,
+        "paid_flops": 2e9,
         "repeat_changes": 0.0,
     }
     case = {"what": "model", "implementation": "cudnn", "dtype": "bfloat16", "precision": None}
@@ -324,19 +331,27 @@ def test_the_tables_say_what_was_estimated_and_what_failed():
             },
             "float32": {
                 "model": "small",
-                "layouts": {"planned": layout},
+                "layout": "padded",
+                "start": {"shapes": [step] * 3, "seconds_to_first_step": 99.0},
+                "policies": {"planned_8": layout},
                 "steps": [step],
                 "compiled": [step, {**step, "lengths": {"text": 9}}],
             },
             "torch": {"rows": [torch_row]},
             "second_start": {
-                "model": "small",
                 "shapes": 3,
                 "seconds_to_prepare": 5.0,
                 "seconds_to_first_step": 9.0,
-                "seconds_to_first_step_empty": 99.0,
                 "compiled": 0,
                 "cache_hits": 54,
+            },
+            "packed": {
+                "model": "small",
+                "layout": "packed",
+                "start": {"shapes": [step], "seconds_to_first_step": 40.0},
+                "policies": {"packed": {**layout, "batches": "balanced", "shapes": 1, "shapes_compiled": 1}},
+                "steps": [{**step, "layout": "packed"}],
+                "compiled": [{**step, "layout": "packed"}],
             },
         },
         "unfinished": {},
@@ -345,11 +360,14 @@ def test_the_tables_say_what_was_estimated_and_what_failed():
     assert "| small | 32 x (text 8) | 7 | 50 s | 2.00 | 0.50 | 500 G | 1.00 % | 3 MB | 0 |" in text
     assert "| small | 32 x (text 9) |  | 50 s | not timed |  |  |  | 3 MB |  |" in text
     assert (
-        "| small | JAX, planned | length | 3 of 8 | ~2,000 (1,500 to 2,500) | 0.25 | 2.00 T | 4.00 % | 0.50 |" in text
+        "| small | JAX, planned_8 | length | 3 of 8 | ~2,000 (1,500 to 2,500) | 0.25 | 2.00 T | 4.00 % | 0.50 |" in text
     )
     assert "| small | PyTorch eager, own maxima, TF32, padded before | length | any | 2,000 (" in text
     assert "| model | cudnn | bfloat16 | default | NotImplementedError: odd |  |  |  |" in text
-    assert "99 s with an empty compilation cache, 9 s with the filled one" in text
+    assert "| small | padded | 3 | 99 s | 9 s | 5 s | 54 read, 0 compiled |" in text
+    assert "| small | packed | 1 | 40 s |  |  |  |" in text
+    assert "| small | 32 packed in (text 8) | 7 | 50 s | 2.00 | 0.50 |" in text
+    assert "| small | JAX, packed | balanced | 1 | 2,000 (" in text
     assert "- checks: 1 of 2 checks in the time" in text
 
 
@@ -367,7 +385,7 @@ def test_a_part_that_hangs_is_ended_and_what_it_had_is_kept(run, monkeypatch):
 def test_everything_runs_on_the_cpu(tmp_path, monkeypatch):
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     out = tmp_path / "run"
-    assert command.main(["--quick", "--minutes", "5", "--out", str(out)]) == 0
+    assert command.main(["--quick", "--minutes", "8", "--out", str(out)]) == 0
     results = json.loads((out / "results.json").read_text(encoding="utf-8"))
     assert set(results["unfinished"]) <= {"torch"}
     found = results["parts"]
@@ -375,15 +393,17 @@ def test_everything_runs_on_the_cpu(tmp_path, monkeypatch):
     for row in found["checks"]["rows"]:
         assert row["nan_changes"] == row["repeat_changes"] == 0
         assert max(row["output_apart"], row["gradient_apart"]) < (1e-5 if row["dtype"] == "float32" else 0.1)
-    for name in report.MODELS:
+    for name, part in quick(Config()).steps.items():
         assert found[name]["steps"]
-        assert all(len(row["step_ms"]) and row["real_flops"] < row["padded_flops"] for row in found[name]["steps"])
-        assert set(found[name]["layouts"]) == set(quick(Config()).layouts)
-        for layout in found[name]["layouts"].values():
-            assert min(layout["samples_per_second"]) > 0
-            assert all(0 <= share <= 1 for share in layout["waiting_share"])
-    assert found["second_start"]["compiled"] == 0 < found["second_start"]["cache_hits"]
-    assert found["second_start"]["seconds_to_first_step"] < found["second_start"]["seconds_to_first_step_empty"]
+        assert all(len(row["step_ms"]) and row["real_flops"] < row["paid_flops"] for row in found[name]["steps"])
+        assert list(found[name]["policies"]) == [policy.split("/")[0] for policy in part.policies]
+        for policy in found[name]["policies"].values():
+            assert min(policy["samples_per_second"]) > 0
+            assert all(0 <= share <= 1 for share in policy["waiting_share"])
+    assert [row["layout"] for row in found["packed"]["compiled"]] == ["packed"], "one program"
+    for again, first in SECOND_STARTS.items():
+        assert found[again]["compiled"] == 0 < found[again]["cache_hits"]
+        assert found[again]["seconds_to_first_step"] < found[first]["start"]["seconds_to_first_step"]
     if "torch" not in results["unfinished"]:
         assert found["torch"]["outputs_apart"] < 1e-4
     assert "### Steps" in markdown(results)

@@ -57,29 +57,47 @@ def test_reading(tmp_path, monkeypatch):
 @pytest.mark.experiment
 def test_meld_quality(tmp_path):
     written = write_meld(tmp_path, features=False)
-    results = results_of(meld_quality, tmp_path / "run", "--data-dir", str(tmp_path), "--seeds", "3")
-    assert [(row["padding"], row["seed"]) for row in results["rows"]] == [("planned", 3), ("fixed", 3)]
+    paddings = ["--paddings", *meld_quality.COMPARED, "planned/random"]
+    results = results_of(meld_quality, tmp_path / "run", "--data-dir", str(tmp_path), "--seeds", "3", *paddings)
+    assert [(row["padding"], row["seed"]) for row in results["rows"]] == [
+        ("planned", 3),
+        ("fixed", 3),
+        ("packed", 3),
+        ("planned/random", 3),
+    ]
+    assert [row["config"]["grouping"] for row in results["rows"]] == ["length", "length", "length", "random"]
     assert results["samples"] == {split: len(samples) for split, samples in written.splits.items()}
     targets = [sample["targets"] for sample in written.splits["train"]]
     commonest = np.bincount(targets).argmax()
     wanted = np.array([sample["targets"] for sample in written.splits["test"]])
     share = np.mean(wanted == commonest)
     assert results["floors"]["the commonest label"] == pytest.approx(share * 2 * share / (1 + share))
-    assert "| our model, fixed padding | " in meld_quality.markdown(results)
+    shown = meld_quality.markdown(results)
+    for row in ("fixed padding", "packed", "planned padding, random batches"):
+        assert f"| our model, {row} | " in shown
     assert meld_quality.main(["--quick"]) == 2
 
 
 @pytest.mark.parametrize(
-    ("scores", "shown", "difference"),
+    ("scores", "shown", "difference", "opposite"),
     [
-        ({"planned": [0.5, 0.6], "fixed": [0.5, 0.5]}, ["0.550 ± 0.071", "0.500 ± 0.000"], "+0.050 ± 0.071"),
-        ({"planned": [0.5], "fixed": [0.6]}, ["0.500", "0.600"], "-0.100"),
+        (
+            {"planned": [0.5, 0.6], "fixed": [0.5, 0.5]},
+            ["0.550 ± 0.071", "0.500 ± 0.000"],
+            "+0.050 ± 0.071",
+            "-0.050 ± 0.071",
+        ),
+        ({"planned": [0.5], "fixed": [0.6]}, ["0.500", "0.600"], "-0.100", "+0.100"),
     ],
 )
-def test_means_and_deviations_over_the_seeds(scores, shown, difference):
+def test_means_and_deviations_over_the_seeds(scores, shown, difference, opposite):
     rest = {"padding_efficiency": {"text": 1}, "shapes": 1, "seconds": 1, "parameters": 1}
-    rows = [{"padding": p, "test": {"weighted_f1": s}, **rest} for p, values in scores.items() for s in values]
+    rows = [
+        {"padding": padding, "test": {"weighted_f1": score, "loss": 1 - score}, **rest}
+        for padding, values in scores.items()
+        for score in values
+    ]
     seeds = list(range(len(scores["fixed"])))
     table = meld_quality.table({"config": {"seeds": seeds}, "rows": rows, "floors": {}, "samples": {"train": 9}})
     assert [row[1] for row in table.rows[:2]] == shown
-    assert f"planned less fixed, by seed: {difference}" in table.note
+    assert f"planned less fixed, by seed: F1 {difference}, loss {opposite}" in table.note

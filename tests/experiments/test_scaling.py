@@ -44,6 +44,13 @@ def test_every_axis_has_its_points(results):
             assert len(point["step_seconds"]) == QUICK["step_rounds"]
             assert len(point["compile_seconds"]) == QUICK["rounds"]
             assert min(*point["step_seconds"], *point["compile_seconds"], point["device_bytes"], point["flops"]) > 0
+            assert len(point["packed_step_seconds"]) == QUICK["step_rounds"]
+            assert (
+                min(*point["packed_step_seconds"], *point["packed_compile_seconds"], point["packed_device_bytes"]) > 0
+            )
+    for point in results["points"]["samples"]:
+        assert point["packed_real_cost"] > 0.8
+        assert min(*point["packing_seconds"], *point["packed_schedule_seconds"]) > 0
 
 
 @pytest.mark.experiment
@@ -84,6 +91,16 @@ def test_markdown_has_every_table_and_the_sentences(results):
         assert f"### {table.title}\n\n{table.markdown()}" in text
     assert "length table ~ N^1.00 over all, N^1.00 between 500 and 1,000" in text
     assert "compilations ~ K^1.00 over all, K^1.00 between 1 and 2" in text
+
+
+@pytest.mark.experiment
+def test_a_run_that_is_older_than_a_series_has_a_table_without_it(results):
+    points = [
+        {key: value for key, value in point.items() if "pack" not in key} for point in results["points"]["samples"]
+    ]
+    text = markdown({**results, "points": {**results["points"], "samples": points}})
+    assert "packed schedule" not in text
+    assert "packed schedule" in markdown(results)
 
 
 @pytest.mark.experiment

@@ -56,6 +56,7 @@ def test_padding_changes_nothing_in_a_masked_model(results):
     masking = figures(results, "4.1")
     assert not masking["changed by NaN in the padding"].any()
     assert masking["outputs changed by padded lengths"].max() <= exactness.OUTPUTS_APART
+    assert masking["outputs changed by packing"].max() <= exactness.OUTPUTS_APART
     assert masking["weight on padding, M of ones and zeros"].min() > 0.05
     assert not masking["weight on padding, M of minus infinity"].any()
     stability = figures(results, "5.1, gradients")
@@ -76,10 +77,13 @@ def test_what_follows_from_lengths(results):
     assert not lengths["constant: saved, exact"].any()
     assert (lengths["constant: shapes, exact"] == 1).all()
     assert lengths["meld: saved, exact"].min() > 0.3
+    assert (lengths["meld: saved, packed"] > lengths["meld: saved, exact"]).all()
+    assert lengths["meld: real cost, packed"].min() > 0.8
     whole = figures(results, "3.3")
     kept = [values for name, values in whole.items() if name.startswith("samples whole")]
     assert kept
     np.testing.assert_array_equal(kept, 1)
+    assert "samples whole, packed" in whole
     assert whole["samples cut by the longest sample"] == 0
     assert whole["samples cut by the 95th percentile"] > 0
 

@@ -91,6 +91,20 @@ def test_a_flat_cache_under_fixed_padding(tmp_path):
     assert np.isfinite(results["test"]["mae"])
 
 
+def test_packed_training_has_one_program_for_all_splits(tmp_path):
+    results = run_text(tmp_path / "run", "--padding", "packed")
+    assert results["shapes"] == 1
+    assert results["padding_efficiency"]["text"] > 0.8
+    assert np.isfinite(results["test"]["loss"])
+
+
+@pytest.mark.experiment
+def test_two_processes_share_packed_batches(tmp_path):
+    both = run_text(tmp_path / "run", "--padding", "packed", "--processes", "2")
+    assert both["processes"] == 2
+    assert np.isfinite(both["test"]["loss"])
+
+
 def test_ctrl_c_leaves_no_process_behind(tmp_path):
     command = [sys.executable, "-m", "experiments.train_emotion", "--quick", "--modalities", "text", "--processes", "2"]
     with subprocess.Popen([*command, "--out", str(tmp_path / "run")], stderr=subprocess.PIPE, text=True) as process:
@@ -141,6 +155,7 @@ def test_ctrl_c_while_a_process_is_being_started(monkeypatch):
             "nowhere: holds neither mosi_data_noalign.pkl nor manifest.json",
         ),
         (["--save-every", "3"], "save_every=3"),
+        (["--padding", "packed", "--grouping", "random"], "got --grouping random for packed padding"),
     ],
 )
 def test_bad_options(options, message, tmp_path, capsys):
