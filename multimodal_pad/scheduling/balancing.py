@@ -27,6 +27,7 @@ _TOGETHER = 2**14  # packs that are dealt to at once: their loads stay in the ca
 _THREADS = 2
 _CHANGES = 16  # swaps that a pack above its capacity may take before what is too much leaves it
 _LOOKED_AT = 128  # packs that it may swap with: those with most room
+_FIRST = 8  # of them, that are enough where a swap with one of theirs halves what is too much
 
 
 @dataclass(frozen=True)
@@ -187,7 +188,24 @@ def _keep_within(members: np.ndarray, loads: np.ndarray, lengths: np.ndarray, ca
 def _change(
     members: np.ndarray, loads: np.ndarray, lengths: np.ndarray, capacity: np.ndarray, pack: int, others: np.ndarray
 ) -> bool:
-    """Swap a sample of a pack for one of other packs, so that it exceeds its capacity least; says whether one did."""
+    """Swap a sample of a pack for one of other packs, so that it exceeds its capacity less; says whether one did."""
+    now = (np.maximum(loads[pack] - capacity, 0) / capacity).sum()
+    for some, enough in ((others[:_FIRST], now / 2), (others, now)):
+        excess, a, b = _best_change(members, loads, lengths, capacity, pack, some)
+        if excess < enough:
+            other, place = some[b // members.shape[1]], b % members.shape[1]
+            gain = lengths[members[other, place]] - lengths[members[pack, a]]
+            loads[other] -= gain
+            loads[pack] += gain
+            members[pack, a], members[other, place] = members[other, place], members[pack, a]
+            return True
+    return False
+
+
+def _best_change(
+    members: np.ndarray, loads: np.ndarray, lengths: np.ndarray, capacity: np.ndarray, pack: int, others: np.ndarray
+) -> tuple[float, int, int]:
+    """By how much a pack exceeds its capacity after the best swap, inf where none is possible, and whose it is."""
     mine, theirs = members[pack], members[others].ravel()
     room = capacity * (1 - _short(members[others])[:, None]) - loads[others]
     room = np.repeat(room, members.shape[1], axis=0)
@@ -199,14 +217,7 @@ def _change(
         excess += np.maximum(gain + (load - limit), 0) / limit
     excess[~held] = np.inf
     a, b = np.unravel_index(int(excess.argmin()), excess.shape)
-    if excess[a, b] >= (np.maximum(loads[pack] - capacity, 0) / capacity).sum():
-        return False
-    other, place = others[b // members.shape[1]], b % members.shape[1]
-    gain = lengths[theirs[b]] - lengths[mine[a]]
-    loads[other] -= gain
-    loads[pack] += gain
-    members[pack, a], members[other, place] = theirs[b], mine[a]
-    return True
+    return float(excess[a, b]), int(a), int(b)
 
 
 def _short(members: np.ndarray) -> np.ndarray:
