@@ -23,8 +23,9 @@ class BalancedDeal:
     """An epoch of packed batches.
 
     Args:
-        ids: sample numbers, in the random order of the epoch.
-        lengths: ``(n, M)``, theirs.
+        lengths: ``(n, M)``, of the samples that are dealt.
+        order: of the epoch, a permutation of them.
+        keep: their numbers, ``(n,)``; None where they are numbered from 0.
         capacities: ``(k, M)`` of a batch, the smallest first.
         size: samples of a batch.
         shares: packs of a batch, each of as many samples and as large a part of the capacity.
@@ -37,27 +38,30 @@ class BalancedDeal:
 
     def __init__(
         self,
-        ids: np.ndarray,
         lengths: np.ndarray,
+        order: np.ndarray,
         capacities: np.ndarray,
         size: int,
         *,
+        keep: np.ndarray | None,
         shares: int,
         window: int,
         seeds: tuple[int, ...],
     ) -> None:
         one, own = capacities // shares, size // shares
-        packs = deal_packs(lengths, np.arange(len(ids)), own, window=window, capacities=one)
-        whole = len(packs.loads) - packs.extra - (len(ids) % own > 0)  # those before the short one
-        order = np.arange(len(packs.loads))
-        order[:whole] = shuffled(whole, *seeds)
+        packs = deal_packs(lengths, order, own, window=window, capacities=one)
+        whole = len(packs.loads) - packs.extra - (len(order) % own > 0)  # those before the short one
+        place = np.arange(len(packs.loads))
+        place[:whole] = shuffled(whole, *seeds)
         self._capacities, self._rows = capacities, size
-        steps = -(-len(order) // shares)
+        steps = -(-len(place) // shares)
         members = np.full((steps * shares, own), EMPTY)
-        members[: len(order)] = packs.members[order]
-        self._ids = np.where(members == EMPTY, EMPTY, ids[members]).reshape(steps, size)
+        members[: len(place)] = packs.members[place]
+        if keep is not None:
+            members = np.where(members == EMPTY, EMPTY, keep[members])
+        self._ids = members.reshape(steps, size)
         loads = np.zeros((steps * shares, lengths.shape[1]), np.int64)
-        loads[: len(order)] = packs.loads[order]
+        loads[: len(place)] = packs.loads[place]
         holds = (loads[:, None] <= one).all(axis=2).reshape(steps, shares, len(one)).all(axis=1)
         self._shape_of = holds.argmax(axis=1)
         self.starts = np.append(np.arange(0, steps, _PART), steps)
@@ -107,14 +111,15 @@ class BalancedGrouping(Grouping):
         if capacities is None:
             raise PaddingError(f"got grouping='balanced' for {policy!r}, which has no capacities; use Packed(plan)")
         size = int(batch_sizes_at(policy, capacities, batch_size)[0])
+        dealt = lengths.values if keep is None else lengths.values[keep]
 
         def deal(order: np.ndarray, epoch: int) -> BalancedDeal:
-            ids = order if keep is None else keep[order]
             return BalancedDeal(
-                ids,
-                lengths.values[ids],
+                dealt,
+                order,
                 capacities,
                 size,
+                keep=keep,
                 shares=self.shares,
                 window=min(window, max(MOST_PACKS, LEAST_SAMPLES * self.shares // size)),
                 seeds=(seed, epoch),

@@ -23,11 +23,11 @@ there are. Smaller packs have windows of as many samples."""
 
 LEAST_SAMPLES = 2048  # of a window
 
-_TOGETHER = 2**14  # packs that are dealt to at once: their loads stay in the cache
+_TOGETHER = 2**17  # packs that are dealt to at once: more of them leave the cache
 _THREADS = 2
 _CHANGES = 16  # swaps that a pack above its capacity may take before what is too much leaves it
 _LOOKED_AT = 128  # packs that it may swap with: those with most room
-_FIRST = 8  # of them, that are enough where a swap with one of theirs halves what is too much
+_FIRST = 16  # of them, that are enough where a swap with one of theirs halves what is too much
 
 
 @dataclass(frozen=True)
