@@ -170,8 +170,8 @@ def make_policy(
     if name in POLICIES:
         return POLICIES[name](lengths)
     if name == "packed":
-        cost = model_config.cost
-        return Packed(plan_packing(lengths, batch_size=config.batch_size, cost=cost, seed=config.seed))
+        options = {"cost": model_config.cost, "seed": config.seed, "tile_pairs": jax.default_backend() != "cpu"}
+        return Packed(plan_packing(lengths, batch_size=config.batch_size, **options))
     plan = plan_shapes(
         lengths,
         max_shapes=int(name.removeprefix("planned_")),

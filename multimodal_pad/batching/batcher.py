@@ -321,7 +321,8 @@ class BucketBatcher:
         index = int(np.argmax(self._covered.keep))
         count, shape = self.shard_count * self.devices, self._shape(1, np.maximum(self.lengths.values[index], 1))
         sizes = [1] + [0] * (count - 1) if count > 1 else None
-        return self._assembly.make([index], self.policy.layout.joined(shape, count), share_sizes=sizes)
+        one = shape._replace(layout=self.policy.layout.divided(count))
+        return self._assembly.make([index], one.layout.joined(one, count), share_sizes=sizes)
 
     def epoch(self, epoch: int) -> Iterator[BatchOfLayout]:
         """The batches of an epoch, in the order of its schedule; after :meth:`restore`, those that are left of it.

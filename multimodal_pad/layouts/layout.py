@@ -219,6 +219,11 @@ class Layout(ABC):
             PaddingError: the batch can't be shared out so.
         """
 
+    def divided(self, count: int) -> Layout:
+        """The layout of one of ``count`` equal shares."""
+        del count  # as a rule the same
+        return self
+
     def joined(self, shape: BatchShape, count: int) -> BatchShape:
         """The shape of a batch of which this is one of ``count`` equal shares."""
         return shape._replace(batch_size=count * shape.batch_size)

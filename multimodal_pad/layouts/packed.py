@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, NamedTuple, Unpack
 
@@ -139,7 +139,9 @@ class PackedLayout(Layout):
         if not self.room:
             return batch
         tiles = {name: tiles_of(n) for name, n in capacities.items()}
-        return batch._replace(tile_pairs=listed_pairs(batch.lengths, tiles, self.room, batch.shares))
+        return batch._replace(
+            tile_pairs=listed_pairs(batch.lengths, tiles, self.divided(batch.shares).room, batch.shares)
+        )
 
     def take_apart(self, batch: BatchOfLayout) -> list[dict[str, Any]]:
         """Cut the axes where samples begin and end."""
@@ -174,7 +176,7 @@ class PackedLayout(Layout):
         """Lists of pairs at other capacities."""
         shares, tiles = example.shares, {m: tiles_of(n, example.shares) for m, n in capacities.items()}
         return {
-            (t, s): like(example.tile_pairs[t, s], shares * (tiles[t] + tiles[s] + more)) for t, s, more in self.room
+            (t, s): like(example.tile_pairs[t, s], shares * (tiles[t] + tiles[s]) + more) for t, s, more in self.room
         }
 
     def check_alone(self, batch: BatchOfLayout) -> None:
@@ -223,11 +225,17 @@ class PackedLayout(Layout):
                 f"a batch size that {count} divides"
             )
         shares = tuple((name, n // count) for name, n in shape.lengths)
-        return shape._replace(batch_size=shape.batch_size // count, lengths=shares)
+        return BatchShape(shape.batch_size // count, shares, self.divided(count))
+
+    def divided(self, count: int) -> PackedLayout:
+        """With as large a part of the room for pairs of tiles."""
+        return replace(self, room=tuple((target, source, more // count) for target, source, more in self.room))
 
     def joined(self, shape: BatchShape, count: int) -> BatchShape:
         """Samples and capacities, so many times."""
-        return super().joined(shape, count)._replace(lengths=tuple((name, count * n) for name, n in shape.lengths))
+        room = tuple((target, source, count * more) for target, source, more in self.room)
+        lengths = tuple((name, count * n) for name, n in shape.lengths)
+        return BatchShape(count * shape.batch_size, lengths, replace(self, room=room))
 
     def describe(self, shape: BatchShape) -> str:
         """Samples in (capacities)."""

@@ -19,7 +19,10 @@ TILE = 64
 NONE = -1  # the tile of keys where an entry of a list is not used
 
 Room = tuple[tuple[str, str, int], ...]
-"""Of each attention ``(target, source, room)``: how many pairs of tiles there may be beyond the tiles of both axes."""
+"""Of each attention ``(target, source, room)``: how many pairs of tiles a batch may have beyond the tiles of both axes.
+
+A batch of several shares has as much for each of them.
+"""
 
 
 def tiles_of(count: int, shares: int = 1) -> int:
@@ -80,7 +83,7 @@ def listed_pairs(
     Args:
         lengths: int ``(B,)`` of each modality.
         tiles: of each modality's axis, in one share.
-        room: see :data:`Room`.
+        room: of one share, see :data:`Room`.
         shares: into how many shares the batch is laid out; tiles count from the first one of their share.
 
     Returns:
@@ -113,5 +116,5 @@ def listed_pairs(
 
 
 def room_of(pairs: Mapping[tuple[str, str], np.ndarray], tiles: Mapping[str, int], shares: int) -> Room:
-    """The room that lists have, from their sizes."""
-    return tuple((t, s, len(x) // shares - tiles[t] - tiles[s]) for (t, s), x in sorted(pairs.items()))
+    """The room that lists of all shares have together, from their sizes; ``tiles`` are of one share."""
+    return tuple((t, s, len(x) - shares * (tiles[t] + tiles[s])) for (t, s), x in sorted(pairs.items()))

@@ -124,7 +124,7 @@ def plan_packing(
         best = better if better.paid < (1 - PAYS) * best.paid else best
     names, room = lengths.modalities, ()
     if tile_pairs:
-        room = pairs_room(names, task.values, task.size, best.capacities, epochs=EPOCHS, seed=seed)
+        room = pairs_room(names, task.values, task.size, best.capacities, shares=shares, seed=seed)
     return PackingPlan(
         modalities=names,
         lengths=best.capacities * shares,

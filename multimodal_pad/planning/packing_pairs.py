@@ -13,34 +13,47 @@ MARGIN, SPARE = 0.1, 4
 """What lists hold more: a share of the pairs that the dealt epochs have at most, and so many besides. Other epochs have
 other batches; but the longest samples, which have most of the pairs, are dealt to packs of their own first."""
 
+PACKS, MOST_EPOCHS = 1000, 32  # that are dealt, to look at the pairs of
 _AT_ONCE = 2048  # packs that are looked at together
 
 
 def pairs_room(
-    modalities: tuple[str, ...], lengths: np.ndarray, size: int, capacities: np.ndarray, *, epochs: int, seed: int
+    modalities: tuple[str, ...],
+    lengths: np.ndarray,
+    size: int,
+    capacities: np.ndarray,
+    *,
+    shares: int,
+    seed: int,
 ) -> Room:
-    """The room of the lists of every attention of one modality to another or to itself.
+    """The room of a batch's lists, of every attention of one modality to another or to itself.
 
     Args:
         modalities: names of the M columns.
         lengths: ``(n, M)`` of the samples.
         size: samples of a pack.
         capacities: ``(k, M)`` of a pack, smallest first.
-        epochs: that are dealt.
-        seed: of them.
+        shares: packs of a batch, which it has apart, or end to end where one device takes them all.
+        seed: of the epochs that are dealt.
     """
     room = room_needed(lengths[:, None], -(-lengths // TILE))  # any sample may be in any batch
-    for epoch in range(epochs):
+    epochs = -(-PACKS * size // len(lengths))
+    for epoch in range(min(max(epochs, 2), MOST_EPOCHS)):
         packs = deal_packs(lengths, shuffled(len(lengths), seed, epoch), size, capacities=capacities)
-        tiles = -(-capacities // TILE)[(packs.loads[:, None] <= capacities).all(axis=2).argmax(axis=1)]
+        held_by = capacities[(packs.loads[:, None] <= capacities).all(axis=2).argmax(axis=1)]
         for begin in range(0, len(packs.members), _AT_ONCE):
             part = slice(begin, begin + _AT_ONCE)
             members = packs.members[part]
             held = np.where(members[..., None] == EMPTY, 0, lengths[members])
-            room = np.maximum(room, room_needed(held, tiles[part]))
-    first, last = (-(-capacity // TILE) for capacity in (capacities[0], capacities[-1]))
+            room = np.maximum(room, room_needed(held, -(-held_by[part] // TILE)))
+            if shares > 1 and len(held) >= shares:
+                whole = held[: len(held) // shares * shares].reshape(-1, shares * size, len(modalities))
+                largest = held_by[part][: len(whole) * shares].reshape(len(whole), shares, -1).max(axis=1)
+                room = np.maximum(room, -(-room_needed(whole, -(-shares * largest // TILE)) // shares))
+    first, last = (-(-capacity // TILE) for capacity in (capacities[0], shares * capacities[-1]))
     both = first[:, None] + first[None]
     room += np.ceil(MARGIN * (room + both)).astype(np.int64) + SPARE
-    room = np.minimum(room, last[:, None] * last[None] - last[:, None] - last[None])  # there are no more
-    entries = ((t, s, int(room[i, j])) for i, t in enumerate(modalities) for j, s in enumerate(modalities))
+    most = -(-(last[:, None] * last[None] - last[:, None] - last[None]) // shares)  # there are no more
+    room = np.maximum(np.minimum(room, most), 0)
+    entries = ((t, s, shares * int(room[i, j])) for i, t in enumerate(modalities) for j, s in enumerate(modalities))
     return tuple(sorted(entries))

@@ -184,5 +184,6 @@ def _tell_pairs(plan: PackingPlan) -> Iterator[str]:
     if plan.room:
         lengths = plan.lengths[0].tolist()
         tiles = {m: tiles_of(n, plan.shares) for m, n in zip(plan.modalities, lengths, strict=True)}
-        listed, all_pairs = sum(tiles[t] + tiles[s] + more for t, s, more in plan.room), sum(tiles.values()) ** 2
+        room = PackedLayout(room=plan.room).divided(plan.shares).room
+        listed, all_pairs = sum(tiles[t] + tiles[s] + more for t, s, more in room), sum(tiles.values()) ** 2
         yield f"attention: {listed:,} of {all_pairs:,} pairs of tiles of {TILE} positions"

@@ -21,8 +21,9 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 assert jax.device_count() == 4
 
 
-def make_batcher(batch_size=8, shares=4, **options):
-    return BucketBatcher(SAMPLES, Packed(plan_packing(TABLE, batch_size=batch_size, shares=shares)), **options)
+def make_batcher(batch_size=8, shares=4, tile_pairs=False, **options):
+    plan = plan_packing(TABLE, batch_size=batch_size, shares=shares, tile_pairs=tile_pairs)
+    return BucketBatcher(SAMPLES, Packed(plan), **options)
 """
 
 TRAINS_AS_ONE = """
@@ -73,7 +74,12 @@ with pytest.raises(TrainingError, match="batcher: got shard 0 of 1 with devices=
 """
 
 
-@pytest.mark.parametrize("code", [TRAINS_AS_ONE, EACH_TAKES_A_SHARE], ids=["train", "place"])
+ON_PAIRS = TRAINS_AS_ONE.replace("make_model()", 'make_model(attention="xla")').replace(
+    "make_batcher()", "make_batcher(tile_pairs=True)"
+)
+
+
+@pytest.mark.parametrize("code", [TRAINS_AS_ONE, ON_PAIRS, EACH_TAKES_A_SHARE], ids=["train", "pairs", "place"])
 def test_over_four_devices(code):
     command = [sys.executable, "-W", "error", "-c", START + code]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=cpu_environment(devices=4))
