@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 from flax import nnx
+from jax.sharding import Mesh
 from scipy.optimize import nnls
 
 from multimodal_pad import BatchShape, BatchSpec, BucketBatcher, PaddingStats, Schedule, TransformerCost
@@ -50,9 +51,9 @@ def initial_model(config: TransformerConfig, seed: int) -> MultimodalTransformer
     return MultimodalTransformer(config, rngs=nnx.Rngs(seed))
 
 
-def make_step(config: TransformerConfig, learning_rate: float, seed: int) -> TrainStep:
+def make_step(config: TransformerConfig, learning_rate: float, seed: int, mesh: Mesh | None = None) -> TrainStep:
     """The model's train step, the same for every policy."""
-    return TrainStep(initial_model(config, seed), make_optimizer(learning_rate), cross_entropy)
+    return TrainStep(initial_model(config, seed), make_optimizer(learning_rate), cross_entropy, mesh=mesh)
 
 
 def measure(

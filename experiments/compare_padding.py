@@ -164,14 +164,23 @@ def make_batcher(
 
 
 def make_policy(
-    name: str, grouping: str, lengths: LengthTable, config: Config, model_config: TransformerConfig
+    name: str,
+    grouping: str,
+    lengths: LengthTable,
+    config: Config,
+    model_config: TransformerConfig,
+    *,
+    shares: int = 1,
 ) -> Policy:
-    """The policy that a name stands for; :func:`plan_for_device` makes ``planned_auto``."""
+    """The policy that a name stands for; :func:`plan_for_device` makes ``planned_auto``.
+
+    ``shares`` is how many devices take a part of each packed batch.
+    """
     if name in POLICIES:
         return POLICIES[name](lengths)
     if name == "packed":
         options = {"cost": model_config.cost, "seed": config.seed, "tile_pairs": jax.default_backend() != "cpu"}
-        return Packed(plan_packing(lengths, batch_size=config.batch_size, **options))
+        return Packed(plan_packing(lengths, batch_size=config.batch_size, shares=shares, **options))
     plan = plan_shapes(
         lengths,
         max_shapes=int(name.removeprefix("planned_")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -19,6 +20,9 @@ TOLERANCE = 1e-4
 
 SMALL_PAGES = "small_pages"
 
+CORES = "cores"
+"""JAX sees each core as a device, which takes a share of every batch."""
+
 UNPADDED = ("nested", "flex", "sample")
 """PyTorch's layouts without padding."""
 
@@ -28,7 +32,9 @@ def environment_of(library: str) -> dict[str, str]:
 
     On a GPU JAX takes memory as it needs it, so that PyTorch finds some.
     """
+    cores = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={os.cpu_count()}"}
     return {
+        **(cores if library.endswith(CORES) else {}),
         "GLIBC_TUNABLES": f"glibc.malloc.hugetlb={0 if library.endswith(SMALL_PAGES) else 1}",
         "JAX_ENABLE_COMPILATION_CACHE": "false",
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
@@ -41,7 +47,8 @@ class Contender(NamedTuple):
     Attributes:
         name: for the table.
         batches: policy and grouping of :mod:`experiments.compare_padding`, which say who is in which batch.
-        library: ``"jax"`` or ``"torch"``, and after a dot what is different: ``compile``, ``flex`` or ``small_pages``.
+        library: ``"jax"`` or ``"torch"``, and after a dot what is different: ``compile``, ``flex``, ``cores`` or
+            ``small_pages``.
             Each of them has a process of its own.
         layout: how PyTorch lays a batch out: padded to the policy's lengths or to the batch's own ``"maxima"``, or
             without padding, with attention of ``"nested"`` tensors, ``"flex"``, or of each ``"sample"`` by itself.
@@ -62,6 +69,7 @@ CONTENDERS = {
     "planned_8": Contender("planned, 8 shapes", "planned_8/length"),
     "planned_4": Contender("planned, 4 shapes", "planned_4/length"),
     "packed": Contender("packed", "packed/balanced"),
+    "packed_cores": Contender("packed, a share on each core", "packed/balanced", f"jax.{CORES}"),
     "torch_fixed": Contender("PyTorch eager, fixed padding", "fixed/random", "torch"),
     "torch_random": Contender("PyTorch eager, own maxima", "exact/random", "torch", "maxima"),
     "torch_length": Contender("PyTorch eager, own maxima", "planned_8/length", "torch", "maxima"),
@@ -78,7 +86,7 @@ CONTENDERS = {
 }
 """Who can be compared, by the names that the command takes."""
 
-MAIN = ("fixed", "planned_8", "packed", "torch_random", "torch_length", "torch_sample", "torch_flex")
+MAIN = ("fixed", "planned_8", "packed", "packed_cores", "torch_random", "torch_length", "torch_sample", "torch_flex")
 """What ``--contenders main`` stands for: this project's best and PyTorch's, in minutes. Nested tensors
 take many times as long on CPU: a step there is a turn."""
 
@@ -111,7 +119,7 @@ def quick(config: Config) -> Config:
     few = tuple(
         contender._replace(batches=contender.batches.replace("_8", "_2"), compiled=contender.compiled and 1)
         for contender in config.contenders
-        if "4 shapes" not in contender.name and "." not in contender.library
+        if "4 shapes" not in contender.name and contender.library in ("jax", f"jax.{CORES}", "torch")
     )
     return replace(config, corpus=corpus, rounds=2, turn_seconds=0.1, contenders=few)
 
@@ -176,11 +184,13 @@ def make_batches(
     lengths: LengthTable,
     model_config: TransformerConfig,
     corpus: compare_padding.Config,
+    *,
+    shares: int = 1,
 ) -> tuple[BucketBatcher, float]:
-    """The batcher of a contender, and the seconds that planning took."""
+    """The batcher of a contender, and the seconds that planning took; devices take ``shares`` of packed batches."""
     name, grouping = contender.batches.split("/")
     begun = time.perf_counter()
-    policy = compare_padding.make_policy(name, grouping, lengths, corpus, model_config)
+    policy = compare_padding.make_policy(name, grouping, lengths, corpus, model_config, shares=shares)
     preparing = time.perf_counter() - begun
     return compare_padding.make_batcher(policy, grouping, samples, lengths, corpus, model_config), preparing
 

@@ -14,6 +14,7 @@ from rich.progress import Progress
 from experiments import compare_padding
 from experiments.compare_measure import initial_model, make_step, step_work
 from experiments.peers.contenders import (
+    CORES,
     EPOCHS,
     Config,
     Contender,
@@ -27,16 +28,24 @@ from experiments.peers.contenders import (
 from multimodal_pad import BatchShape, BatchSpec, BucketBatcher, pack_samples
 from multimodal_pad.compiling import StepTable, warm_up
 from multimodal_pad.models import TransformerConfig
+from multimodal_pad.training import DataMesh
 
 
 def prepare(library: str, config: Config, _parameters: dict[str, Any]) -> tuple[dict[str, Any], Callable[..., Any]]:
     """Our side: the policies' batches and the compiled steps of one model."""
     corpus = config.corpus
     samples, lengths, model_config, _ = compare_padding.load(corpus, Progress(disable=True))
-    step = make_step(model_config, corpus.learning_rate, corpus.seed)
+    mesh = DataMesh() if library.endswith(CORES) else None
+    step = make_step(model_config, corpus.learning_rate, corpus.seed, mesh and mesh.mesh)
+    shares = 1 if mesh is None else mesh.mesh.size
     prepared = [
         _compiled_steps(
-            contender, make_batches(contender, samples, lengths, model_config, corpus), step, model_config, corpus
+            contender,
+            make_batches(contender, samples, lengths, model_config, corpus, shares=shares),
+            step,
+            model_config,
+            corpus,
+            mesh,
         )
         for contender in config.contenders
         if contender.library == library
@@ -63,12 +72,21 @@ def parameters_of(model: nnx.Module) -> dict[str, np.ndarray]:
 
 
 def _compiled_steps(
-    contender: Contender, batches: tuple[BucketBatcher, float], step: Any, config: TransformerConfig, corpus: Any
+    contender: Contender,
+    batches: tuple[BucketBatcher, float],
+    step: Any,
+    config: TransformerConfig,
+    corpus: Any,
+    mesh: DataMesh | None,
 ) -> Prepared:
     """Our train step, compiled for the shapes of the contender, or for as many of them as it says."""
     jax.clear_caches()  # else shapes that another contender has compiled before would be found there
     batcher, preparing = batches
-    schedule, table = batcher.schedule(0), StepTable(step.train_step, donate_state=True)
+    spread: dict[str, Any] = {}
+    if mesh is not None:
+        batcher = mesh.share(batcher)
+        spread = {"in_shardings": (mesh.state_sharding, mesh.batch_sharding), "out_shardings": mesh.state_sharding}
+    schedule, table = batcher.schedule(0), StepTable(step.train_step, donate_state=True, **spread)
     of_step = [
         BatchShape.of(rows, dict(zip(batcher.policy.modalities, shape, strict=True)), batcher.policy.layout)
         for rows, shape in zip(schedule.batch_sizes.tolist(), schedule.lengths.tolist(), strict=True)
@@ -87,11 +105,13 @@ def _compiled_steps(
                 table.compile(step.state, batcher.batch(0, place))
     per_shape = (time.perf_counter() - begun) / len(shapes)
     # A copy: it is donated, and every contender begins there.
-    state = jax.device_put(jax.tree.map(np.array, step.state))
+    copied = jax.tree.map(np.array, step.state)
+    state = jax.device_put(copied) if mesh is None else mesh.place_state(copied)
 
     def run(place: int) -> None:
         nonlocal state
-        state, metrics = table(state, batcher.batch(0, place))
+        batch = batcher.batch(0, place)
+        state, metrics = table(state, batch if mesh is None else mesh.place_batch(batch))
         float(metrics.loss)
 
     places = [place for place in order if of_step[place] in table.steps]

@@ -220,7 +220,7 @@ def ratios(results: dict[str, Any]) -> dict[str, list[tuple[str, np.ndarray]]]:
     """Samples per second of packed batches, and of 8 planned shapes, over others', round by round."""
     small = "planned_8_small", "torch_length_small"
     pairs = [
-        *(("packed", other) for other in ("planned_8", "fixed", *_UNPLANNED, *_UNPADDED)),
+        *((one, other) for one in _PACKED for other in ("planned_8", "fixed", *_UNPLANNED, *_UNPADDED)),
         *(("planned_8", other) for other in ("fixed", "exact", *_UNPLANNED, small[0])),
         small,
     ]
@@ -231,10 +231,11 @@ def ratios(results: dict[str, Any]) -> dict[str, list[tuple[str, np.ndarray]]]:
             both = " (of both)" if one == small[0] else ""
             name = f"{theirs['name']}{both}, {theirs['batches'].split('/')[1]} batches"
             rates = np.array(ours["samples_per_second"]) / np.array(theirs["samples_per_second"])
-            found.setdefault("packed" if one == "packed" else "8 planned shapes", []).append((name, rates))
+            found.setdefault(_PACKED.get(one, "8 planned shapes"), []).append((name, rates))
     return found
 
 
+_PACKED = {name: CONTENDERS[name].name for name in ("packed", "packed_cores")}
 _UNPLANNED = ("torch_random", "torch_length")
 _UNPADDED = ("torch_nested", "torch_sample", "torch_flex")
 
