@@ -12,6 +12,7 @@ import numpy as np
 from multimodal_pad.errors import PaddingError, SampleError
 from multimodal_pad.layouts.arrays import LayingOut, aligned_empty, array_lengths, laid_out, taken_together
 from multimodal_pad.layouts.layout import Batch, BatchOfLayout, BatchShape, Layout, named_layout
+from multimodal_pad.layouts.segment_ids import places_of, real_of, segments_of, starts_of
 from multimodal_pad.layouts.tile_pairs import Room, listed_pairs, room_of, tiles_of
 from multimodal_pad.lengths.cost import Cost
 from multimodal_pad.lengths.samples import TARGETS, Sample
@@ -306,42 +307,6 @@ def unpack(batch: Batch) -> list[dict[str, Any]]:
     [7]
     """
     return PACKED.take_apart(batch)
-
-
-def starts_of(lengths: Any, count: int = 0, shares: int = 1) -> Any:
-    """``(B,)`` int32: the first position of each sample; like the others below, of NumPy or JAX arrays.
-
-    ``count`` positions lie in as many equal shares; where there is one, they make no difference.
-    """
-    own = lengths.reshape(shares, -1)
-    firsts = np.arange(shares, dtype=np.int32) * (count // shares)
-    return (own.cumsum(axis=1, dtype=np.int32) - own + firsts[:, None]).reshape(-1)
-
-
-def segments_of(lengths: Any, count: int, shares: int = 1) -> Any:
-    """``(N,)`` int32: the sample of each of ``count`` positions, by how many samples end before it; B at padding."""
-    total, own = len(lengths), len(lengths) // shares
-    ends = lengths.reshape(shares, own).cumsum(axis=1, dtype=np.int32)
-    places = np.arange(count // shares, dtype=np.int32)
-    ended = (places[None, :, None] >= ends[:, None, :]).sum(axis=2, dtype=np.int32)
-    if shares > 1:
-        firsts = np.arange(shares, dtype=np.int32)[:, None] * own
-        ended = ended + firsts + (total - own - firsts) * (ended == own)
-    return ended.reshape(-1)
-
-
-def places_of(lengths: Any, count: int, shares: int = 1) -> Any:
-    """``(N,)`` int32: the place of each of ``count`` positions in its sample; 0 at padding."""
-    segments = segments_of(lengths, count, shares)
-    starts = starts_of(lengths, count, shares)
-    places = np.arange(count, dtype=np.int32) - starts[segments.clip(0, len(lengths) - 1)]
-    return places * (segments < len(lengths))
-
-
-def real_of(lengths: Any, count: int, shares: int = 1) -> Any:
-    """``(N,)`` bool: which of ``count`` positions are of a sample."""
-    filled = lengths.reshape(shares, -1).sum(axis=1)
-    return (np.arange(count // shares, dtype=np.int32)[None] < filled[:, None]).reshape(-1)
 
 
 def _runs(sizes: Sequence[int]) -> list[slice]:

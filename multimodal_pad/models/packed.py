@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from multimodal_pad.layouts.packed import places_of, segments_of, starts_of
+from multimodal_pad.layouts.segment_ids import places_of, segments_of, starts_of
 from multimodal_pad.models.attention import Precision
 from multimodal_pad.models.attention_choice import Implementation
 from multimodal_pad.models.positions import Positions

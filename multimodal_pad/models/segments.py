@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from multimodal_pad.layouts.packed import segments_of, starts_of
+from multimodal_pad.layouts.segment_ids import segments_of, starts_of
 from multimodal_pad.models.attention import Precision, check_precision, tiled_attention
 from multimodal_pad.models.attention_choice import Implementation, choose_implementation
 from multimodal_pad.models.paired import Paired, paired_attentions
