@@ -28,7 +28,7 @@ def torch_measured():
 def test_everybody_who_is_installed_is_measured(results):
     rows = results["training"]["rows"]
     libraries = {row["library"] for row in rows}
-    assert libraries == ({"jax", "torch"} if torch_measured() else {"jax"})
+    assert libraries == {"jax", "jax.cores", *(["torch"] if torch_measured() else [])}
     for row in rows:
         assert len(row["turns"]) == results["training"]["config"]["rounds"]
         assert all(turn for turn in row["turns"])
@@ -65,8 +65,10 @@ def test_the_table_and_the_ratios(results):
     unpadded = [f"PyTorch eager, {how}, random batches" for how in ("nested jagged tensors", "attention by sample")]
     fixed, exact = ("fixed padding, random batches", "exact padding, random batches")
     theirs = torch_measured()
+    beside_packed = ["planned, 8 shapes, length batches", fixed, *(eager + unpadded if theirs else [])]
     assert named == {
-        "packed": ["planned, 8 shapes, length batches", fixed, *(eager + unpadded if theirs else [])],
+        "packed": beside_packed,
+        "packed, a share on each core": beside_packed,
         "8 planned shapes": [fixed, exact, *(eager if theirs else [])],
     }
 
