@@ -23,6 +23,8 @@ there are. Smaller packs have windows of as many samples."""
 
 LEAST_SAMPLES = 2048  # of a window
 
+_LEAST = np.iinfo(np.uint16).max  # the sort key of no sample
+
 _TOGETHER = 2**17  # packs that are dealt to at once: more of them leave the cache
 _THREADS = 2
 _CHANGES = 16  # swaps that a pack above its capacity may take before what is too much leaves it
@@ -89,9 +91,6 @@ def deal_packs(
         return Packs(members, loads, 0)
     more = _keep_within(members, loads, lengths, capacities)
     return Packs(np.concatenate([members, more]), np.concatenate([loads, _loads(lengths, more)]), len(more))
-
-
-_LEAST = np.iinfo(np.uint16).max
 
 
 def _descending(sizes: np.ndarray) -> np.ndarray:

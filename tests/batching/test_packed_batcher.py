@@ -88,7 +88,7 @@ def test_what_a_step_is_compiled_for_is_the_batch_of_all_shards():
 
 @pytest.mark.parametrize(("shares", "count", "devices"), [(6, 5, 1), (6, 2, 2), (1, 2, 1), (2, 1, 4)])
 def test_a_plan_of_other_shares_is_refused(shares, count, devices):
-    """Even where its capacities could be cut into so many: nobody has dealt samples so that they hold."""
+    """Even where its capacities could be cut into so many: samples are not dealt so that the parts hold them."""
     batcher = make_batcher(batch_size=24, shares=shares)
     total = count * devices
     message = rf"in {shares} shares to share out over {total}; plan with plan_packing.*shares={total}\) or a multiple"

@@ -118,7 +118,7 @@ def test_a_damaged_checkpoint_is_set_aside_when_its_step_is_reached_again(tmp_pa
         with Checkpoints(tmp_path) as checkpoints:
             with pytest.warns(CheckpointWarning, match="2 is damaged"):
                 checkpoints.restore(make_state(0))
-            assert aside not in names(tmp_path)  # whoever only reads changes nothing
+            assert aside not in names(tmp_path)  # reading alone changes nothing
             checkpoints.save(2, make_state(2), {"epoch": 2})
         assert aside in names(tmp_path)
         assert_restored(tmp_path, 2)
