@@ -21,8 +21,8 @@ def text_table(heading: Sequence[str], body: Sequence[Sequence[str]], *, left: i
 def html_table(caption: str, heading: Sequence[str], body: Sequence[Sequence[str]], below: Sequence[str] = ()) -> str:
     """A table for a notebook, with a caption and lines below it; all text is escaped.
 
-    >>> html_table("two < three", ["n"], [["7"]])
-    '<table><caption>two &lt; three</caption><thead><tr><th>n</th></tr></thead><tbody><tr><td>7</td></tr></tbody></table>'
+    >>> html_table("2 < 3", ["n"], [["7"]])
+    '<table><caption>2 &lt; 3</caption><thead><tr><th>n</th></tr></thead><tbody><tr><td>7</td></tr></tbody></table>'
     """
     head = "".join(f"<th>{escape(cell)}</th>" for cell in heading)
     rows = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in body)

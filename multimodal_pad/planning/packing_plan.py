@@ -168,8 +168,8 @@ class PackingPlan:
         """The picture of an epoch of the plan, as ``multimodal-pad plan --packed --plot`` draws it.
 
         Args:
-            lengths: a length table, its columns, or samples, to deal; by default those that the plan was made for. A plan
-                that was read from a file has none, and only what is empty is drawn.
+            lengths: a length table, its columns, or samples, to deal; by default those that the plan was made for. A
+                plan that was read from a file has none, and only what is empty is drawn.
             seed: of the epoch.
 
         Returns:

@@ -19,12 +19,18 @@ from multimodal_pad.scheduling.schedule import WINDOW
 class DrawnPacking(Protocol):
     """What of a packing plan is drawn."""
 
-    modalities: tuple[str, ...]
-    lengths: np.ndarray
-    batch_size: int
-    shares: int
-    position_efficiency: dict[str, float]
-    unrounded_efficiency: dict[str, float]
+    @property
+    def modalities(self) -> tuple[str, ...]: ...  # noqa: D102
+    @property
+    def lengths(self) -> np.ndarray: ...  # noqa: D102
+    @property
+    def batch_size(self) -> int: ...  # noqa: D102
+    @property
+    def shares(self) -> int: ...  # noqa: D102
+    @property
+    def position_efficiency(self) -> dict[str, float]: ...  # noqa: D102
+    @property
+    def unrounded_efficiency(self) -> dict[str, float]: ...  # noqa: D102
 
 
 def plot_packing(plan: DrawnPacking, lengths: LengthTable, path: str | Path, *, seed: int = 0) -> None:

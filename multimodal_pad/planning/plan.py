@@ -182,8 +182,8 @@ class ShapePlan:
         sizes = sorted(set(self.batch_sizes.tolist()))
         rows = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
         return (
-            f"ShapePlan({len(self)} {'shape' if len(self) == 1 else 'shapes'} of {', '.join(self.modalities)}, batches of "
-            f"{rows}, {self.grouping} grouping, {self.efficiency:.1%} of the padded cost is real)"
+            f"ShapePlan({len(self)} {'shape' if len(self) == 1 else 'shapes'} of {', '.join(self.modalities)}, batches "
+            f"of {rows}, {self.grouping} grouping, {self.efficiency:.1%} of the padded cost is real)"
         )
 
     def __str__(self) -> str:
@@ -213,8 +213,8 @@ class ShapePlan:
         """The picture of the plan, as ``multimodal-pad plan --plot`` draws it without other policies.
 
         Args:
-            lengths: a length table, its columns, or samples, to draw the shapes over; by default those that the plan was
-                made for. A plan that was read from a file has none, and is drawn without.
+            lengths: a length table, its columns, or samples, to draw the shapes over; by default those that the plan
+                was made for. A plan that was read from a file has none, and is drawn without.
 
         Returns:
             A ``matplotlib.figure.Figure``, which a notebook shows; ``.savefig("plan.png")`` writes it.

@@ -27,10 +27,14 @@ SHOWN_SAMPLES = 20_000
 class DrawnPlan(Protocol):
     """What of a shape plan is drawn."""
 
-    modalities: tuple[str, ...]
-    lengths: np.ndarray
-    efficiencies: np.ndarray
-    bounds: np.ndarray
+    @property
+    def modalities(self) -> tuple[str, ...]: ...  # noqa: D102
+    @property
+    def lengths(self) -> np.ndarray: ...  # noqa: D102
+    @property
+    def efficiencies(self) -> np.ndarray: ...  # noqa: D102
+    @property
+    def bounds(self) -> np.ndarray: ...  # noqa: D102
 
     def __len__(self) -> int: ...
 

@@ -13,7 +13,7 @@ from multimodal_pad.planning.planned import Planned
 from multimodal_pad.scheduling.policy import Policy
 
 PolicyLike = Policy | ShapePlan | PackingPlan | str | Path
-"""A policy; a plan, for which its own policy stands (:class:`Planned`, :class:`Packed`); or the path of a plan's file."""
+"""A policy; a plan, for which its policy stands (:class:`Planned`, :class:`Packed`); or the path of a plan's file."""
 
 
 def as_policy(policy: PolicyLike) -> Policy:
@@ -36,8 +36,8 @@ def as_policy(policy: PolicyLike) -> Policy:
         return Packed(policy)
     if not isinstance(policy, Policy):
         raise PaddingError(
-            f"got {type(policy).__name__} for the policy; give a policy (Planned, Packed, Ladder, Fixed, Exact), a plan "
-            "(of plan_shapes or plan_packing), or the path of a plan's file"
+            f"got {type(policy).__name__} for the policy; give a policy (Planned, Packed, Ladder, Fixed, Exact), a "
+            "plan (of plan_shapes or plan_packing), or the path of a plan's file"
         )
     return policy
 
