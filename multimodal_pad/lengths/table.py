@@ -185,10 +185,8 @@ def as_lengths(lengths: Lengths) -> LengthTable:
         return lengths
     if isinstance(lengths, Mapping):
         return LengthTable.from_columns(lengths)
-    known = isinstance(getattr(lengths, "lengths", None), LengthTable)
-    if (not known and not (hasattr(lengths, "__len__") and hasattr(lengths, "__getitem__"))) or isinstance(
-        lengths, str
-    ):
+    indexed = hasattr(lengths, "__len__") and hasattr(lengths, "__getitem__") and not isinstance(lengths, str)
+    if not indexed and not isinstance(getattr(lengths, "lengths", None), LengthTable):
         raise LengthError(
             f"got {type(lengths).__name__} for the lengths; give a LengthTable, a dict of columns such as "
             '{"text": [3, 5]}, or samples with len() and [i], such as a list (a stream is planned by '
