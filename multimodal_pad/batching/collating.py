@@ -18,7 +18,8 @@ class Collator:
     """Lays the samples that a loader has drawn out in the cheapest batch shape of a plan that holds them.
 
     As a ``collate_fn`` of ``torch.utils.data.DataLoader`` it is pickled for worker processes, and a last batch that is
-    short is filled up, so that no more shapes come than the plan has. A loader draws samples at random: plan with
+    short is filled up, so that no more shapes come than the plan has. Where JAX runs, start the workers with
+    ``multiprocessing_context="spawn"``, since a process with threads must not be forked. A loader draws samples at random: plan with
     ``grouping="random"``, whose shapes hold any of them together. A batcher decides itself which samples share a batch,
     and pads less.
 
