@@ -19,9 +19,10 @@ class Collator:
 
     As a ``collate_fn`` of ``torch.utils.data.DataLoader`` it is pickled for worker processes, and a last batch that is
     short is filled up, so that no more shapes come than the plan has. Where JAX runs, start the workers with
-    ``multiprocessing_context="spawn"``, since a process with threads must not be forked. A loader draws samples at random: plan with
-    ``grouping="random"``, whose shapes hold any of them together. A batcher decides itself which samples share a batch,
-    and pads less.
+    ``multiprocessing_context="spawn"``, since a process with threads must not be forked.
+
+    A loader draws samples at random: plan with ``grouping="random"``, whose shapes hold any of them together. A batcher
+    decides itself which samples share a batch, and pads less.
 
     Args:
         plan: a :class:`~multimodal_pad.ShapePlan`, a :class:`~multimodal_pad.PackingPlan`, a policy, or the path of a
