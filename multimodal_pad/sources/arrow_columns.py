@@ -73,62 +73,105 @@ def column_of(name: str, kind: Any) -> Column:
     return Column(name, depth, dtype, None if None in inner[1:] else tuple(inner[1:]))
 
 
-def list_lengths(column: Any) -> np.ndarray:
-    """``(N,)`` int64: how long the list of each row of a chunked column is; 0 where it is None."""
-    return np.concatenate([np.zeros(0, np.int64), *(_value_lengths(storage(chunk), 0) for chunk in column.chunks)])
+class ArrowColumn:
+    """A column of an Arrow table, whose rows are views of its buffers where these hold what is asked for.
+
+    Args:
+        chunks: the column, as a chunked array.
+        column: what it holds.
+    """
+
+    def __init__(self, chunks: Any, column: Column) -> None:
+        self.column = column
+        self._chunks = [_storage(chunk) for chunk in chunks.chunks]
+        self._starts = np.cumsum([0, *map(len, self._chunks)])
+        self._opened: dict[int, tuple[list[_Lists], Any]] = {}
+
+    def lengths(self) -> np.ndarray:
+        """``(N,)`` int64: how long the list of each row is, from its offsets; 0 where it is None."""
+        from pyarrow import compute
+
+        functions: Any = compute  # made when it is imported, so that type checkers don't know them
+        parts = [functions.list_value_length(chunk).cast("int64") for chunk in self._chunks]
+        found = [functions.fill_null(part, 0).to_numpy(zero_copy_only=False) for part in parts]
+        return np.concatenate([np.zeros(0, np.int64), *found])
+
+    def array(self, place: int, row: int) -> np.ndarray:
+        """The value of a row as an array ``(length, *inner)``, or a number of rank 0.
+
+        Args:
+            place: of the row in the table.
+            row: its number, for errors.
+
+        Raises:
+            SampleError: a number within it is None, its vectors are of unequal widths, or of another than those of
+                other rows; or a whole number does not fit the column's dtype.
+        """
+        column, number = self.column, int(np.searchsorted(self._starts, place, "right")) - 1
+        start = place - int(self._starts[number])
+        lists, leaf = self._levels(number)
+        if not self._chunks[number].is_valid()[start].as_py() if self._chunks[number].null_count else False:
+            if not column.depth:
+                raise SampleError(
+                    f"row {row}, column {column.name!r}: it is None; leave such rows out (dataset.filter)"
+                )
+            return column.empty()
+        stop, shape = start + 1, []
+        for level, one in enumerate(lists):
+            start, stop, widths = one.inside(start, stop)
+            if not any(widths):  # no position, or no number in any
+                return column.empty() if not level else np.zeros((shape[0], *column.known_inner), column.dtype)
+            if len(widths) > 1:
+                what = "None" if None in widths else f"lists of {widths} numbers"
+                raise SampleError(
+                    f"row {row}, column {column.name!r}: got {what} among its positions; give each as many numbers as "
+                    "the others"
+                )
+            shape.append(widths[0])
+        cells = leaf[start:stop]
+        if cells.null_count:
+            raise SampleError(f"row {row}, column {column.name!r}: a number is None; put a number there (dataset.map)")
+        array = cells.to_numpy(zero_copy_only=False).reshape(shape)
+        check_inner(array.shape[1:], column, row)
+        return as_plain(array, column, row)
+
+    def _levels(self, number: int) -> tuple[list[_Lists], Any]:
+        """The lists of a chunk from the outside in, and the numbers within."""
+        if number not in self._opened:
+            array, lists = self._chunks[number], []
+            for _ in range(self.column.depth):
+                lists.append(_Lists(array, array.offsets.to_numpy() if hasattr(array, "offsets") else None))
+                array = array.values
+            self._opened[number] = lists, array
+        return self._opened[number]
 
 
-def _value_lengths(lists: Any, none: int) -> np.ndarray:
-    """How long each list of an Arrow array is, int64, with another number where it is None."""
-    from pyarrow import compute
+class _Lists(NamedTuple):
+    """An array of lists; offsets where these may be of unequal lengths."""
 
-    functions: Any = compute  # made when it is imported, so that type checkers don't know them
-    return functions.fill_null(functions.list_value_length(lists).cast("int64"), none).to_numpy(zero_copy_only=False)
+    array: Any
+    offsets: np.ndarray | None
+
+    def inside(self, start: int, stop: int) -> tuple[int, int, list[int | None]]:
+        """Where the items of these lists lie among the values, and the lengths that the lists have, each once."""
+        if self.offsets is None:
+            size, first = self.array.type.list_size, self.array.offset
+            start, stop, found = (first + start) * size, (first + stop) * size, [size] * (stop > start)
+            return start, stop, found if not self._none(start // size - first, stop // size - first) else [*found, None]
+        edges = self.offsets[start : stop + 1]
+        found: list[int | None] = np.unique(np.diff(edges)).tolist()
+        return int(edges[0]), int(edges[-1]), [*found, None] if self._none(start, stop) else found
+
+    def _none(self, start: int, stop: int) -> bool:
+        """Whether one of the lists is None."""
+        return bool(self.array.null_count and self.array[start:stop].null_count)
 
 
-def storage(chunk: Any) -> Any:
+def _storage(chunk: Any) -> Any:
     """The array without the extension type that tells readers more about it."""
     while hasattr(chunk, "storage"):
         chunk = chunk.storage
     return chunk
-
-
-def row_array(cells: Any, column: Column, row: int) -> np.ndarray:
-    """The value of the first of some cells as an array ``(length, *inner)``, or a number of rank 0.
-
-    Args:
-        cells: an Arrow array, or a chunked one.
-        column: what it holds.
-        row: its number, for errors.
-
-    Raises:
-        SampleError: a number within it is None, its lists are of unequal lengths, or its vectors have another width
-            than those of other rows.
-    """
-    chunks = [chunk for chunk in getattr(cells, "chunks", [cells]) if len(chunk)]
-    cells = storage(chunks[0])[:1]
-    if cells.null_count:
-        if not column.depth:
-            raise SampleError(f"row {row}, column {column.name!r}: it is None; leave such rows out (dataset.filter)")
-        return column.empty()
-    shape: list[int] = []
-    for level in range(column.depth):
-        widths = np.unique(_value_lengths(cells, -1)).tolist()
-        if not any(widths):  # no position, or no number in any
-            return column.empty() if not level else np.zeros((shape[0], *column.known_inner), column.dtype)
-        if len(widths) > 1 or widths[0] < 0:
-            what = "None" if widths[0] < 0 else f"lists of {widths} numbers"
-            raise SampleError(
-                f"row {row}, column {column.name!r}: got {what} among its positions; give each as many numbers as the "
-                "others"
-            )
-        shape += widths
-        cells = cells.flatten()
-    if cells.null_count:
-        raise SampleError(f"row {row}, column {column.name!r}: a number is None; put a number there (dataset.map)")
-    array = cells.to_numpy(zero_copy_only=False).reshape(shape)
-    check_inner(array.shape[1:], column, row)
-    return as_plain(array, column, row)
 
 
 def check_inner(inner: tuple[int, ...], column: Column, row: int) -> None:

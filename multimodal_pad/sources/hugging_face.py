@@ -10,7 +10,7 @@ import numpy as np
 
 from multimodal_pad.errors import PaddingError, SourceError
 from multimodal_pad.lengths.table import LengthTable
-from multimodal_pad.sources.arrow_columns import Column, column_of, list_lengths, row_array
+from multimodal_pad.sources.arrow_columns import ArrowColumn, column_of
 from multimodal_pad.sources.row_columns import Named, Rows, check_there, choose_columns, columns_of, length_of
 
 
@@ -64,27 +64,37 @@ class HuggingFace:
         if not isinstance(dataset, library.Dataset):
             raise PaddingError(_not_a_dataset(dataset, library))
         self.dataset, self._parts = dataset, choose_columns(modalities, targets, position_targets)
-        schema, self._rows = dataset.data.schema, Rows(self._parts)
-        self._transformed = dataset.format["type"] == "custom"
-        if not self._transformed:
-            check_there(self._parts.names, dataset.column_names)
-        self._arrow = dataset if self._transformed else dataset.with_format("arrow", columns=self._parts.names)
-        self._known: dict[str, Column] = {}
-        if self._transformed:
+        self._rows, self._inner = Rows(self._parts), {}
+        self._columns: dict[str, ArrowColumn] = {}
+        self._places: np.ndarray | None = None
+        if dataset.format["type"] == "custom":
             self.lengths = self._measure_rows()
             return
-        self._known = {name: column_of(name, schema.field(name).type) for name in self._parts.names}
+        check_there(self._parts.names, dataset.column_names)
+        self._open()
+        found = {name: self._lengths_of(one) for name, one in self._columns.items() if one.column.depth}
         for modality, name in self._parts.modalities.items():
-            if not self._known[name].depth:
+            if name not in found:
                 raise SourceError(f"the column {name!r} has a number in each row; {modality!r} is a list of positions")
-        names = self._parts.modalities
-        found = {name: self._list_lengths(name) for name in self._parts.names if self._known[name].depth}
         self._check_positions(found)
+        names = self._parts.modalities
         self.lengths = LengthTable(tuple(names), np.stack([found[name] for name in names.values()], axis=1))
-        for name, column in self._known.items():
-            if column.inner is None and column.depth and found[name].any():
-                row = int(np.argmax(found[name] > 0))
-                self._known[name] = column._replace(inner=self._read(row, name).shape[1:])
+        for name, one in self._columns.items():
+            if one.column.depth > 1 and one.column.inner is None and found[name].any():
+                self._inner[name] = self._read(one, int(np.argmax(found[name] > 0))).shape[1:]
+                one.column = one.column._replace(inner=self._inner[name])
+
+    def _open(self) -> None:
+        """Find the columns in the table, and the places of the rows in it."""
+        dataset = self.dataset
+        if not hasattr(dataset, "_indices"):  # of another version: without them the table is the dataset
+            dataset = dataset.flatten_indices()
+        indices = getattr(dataset, "_indices", None)
+        self._places = None if indices is None else indices.column(0).to_numpy()
+        for name in self._parts.names:
+            chunks = dataset.data.column(name)
+            column = column_of(name, chunks.type)
+            self._columns[name] = ArrowColumn(chunks, column._replace(inner=self._inner.get(name, column.inner)))
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -99,25 +109,28 @@ class HuggingFace:
         if not 0 <= index < len(self):
             raise IndexError(f"sample {index} of {len(self)}")
         index = int(index)
-        row = self._arrow[index]
-        if self._transformed:
-            return self._rows.sample(row, index)
-        return self._parts.sample(lambda name: row_array(row.column(name), self._known[name], index))
+        if not self._columns:
+            return self._rows.sample(self.dataset[index], index)
+        return self._parts.sample(lambda name: self._read(self._columns[name], index))
 
     def __repr__(self) -> str:
         return f"HuggingFace({len(self):,} samples, {self._parts.modalities}, targets={self._parts.targets!r})"
 
-    def _read(self, row: int, name: str) -> np.ndarray:
-        return row_array(self._arrow[row].column(name), self._known[name], row)
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the columns, which another process finds in the dataset again."""
+        return {**self.__dict__, "_columns": {}, "_places": None, "_opened": bool(self._columns)}
 
-    def _list_lengths(self, name: str) -> np.ndarray:
-        """Of a column, from the offsets; of rows that were chosen or shuffled, those that the indices name."""
-        if not hasattr(self.dataset, "_indices"):
-            parts = self._arrow.with_format("arrow", columns=[name]).iter(batch_size=10_000)
-            return np.concatenate([list_lengths(part.column(name)) for part in parts])
-        lengths = list_lengths(self.dataset.data.column(name))
-        indices = self.dataset._indices
-        return lengths if indices is None else lengths[indices.column(0).to_numpy()]
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        opened = state.pop("_opened")
+        self.__dict__.update(state)
+        if opened:
+            self._open()
+
+    def _read(self, column: ArrowColumn, row: int) -> np.ndarray:
+        return column.array(row if self._places is None else int(self._places[row]), row)
+
+    def _lengths_of(self, column: ArrowColumn) -> np.ndarray:
+        return column.lengths() if self._places is None else column.lengths()[self._places]
 
     def _check_positions(self, lengths: Mapping[str, np.ndarray]) -> None:
         """Raise a SourceError where position targets are not as many as the positions."""

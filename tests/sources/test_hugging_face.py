@@ -55,6 +55,11 @@ def in_chunks():
     return datasets.concatenate_datasets([Dataset.from_list(ROWS[:7]), Dataset.from_list(ROWS[7:])])
 
 
+def a_slice():
+    """Of a table, whose arrays begin in the middle of their buffers."""
+    return Dataset.from_list([*ROWS[:7], *ROWS, *ROWS], features=FEATURES).select(range(7, 37))
+
+
 def chosen():
     return Dataset.from_list([*reversed(ROWS), *ROWS]).select(range(29, -1, -1))
 
@@ -67,6 +72,7 @@ FORMATS = {
     "lists": as_it_comes,
     "features": with_features,
     "chunks": in_chunks,
+    "slice": a_slice,
     "chosen": chosen,
     "numpy": lambda: as_it_comes().with_format("numpy"),
     "columns": lambda: with_features().with_format("numpy", columns=["label"]),
@@ -120,13 +126,25 @@ def test_lengths_take_no_row(monkeypatch):
     assert HuggingFace(dataset, ["ids"], targets="label").lengths.values.ravel().tolist() == [2, 1, 0]
 
 
-def test_lengths_of_datasets_whose_indices_are_not_told():
+class Untold(Dataset):
+    """A dataset of a version that does not tell its indices."""
+
+    def __getattribute__(self, name):
+        if name == "_indices" and not self.__dict__.get("flat"):
+            raise AttributeError(name)
+        return super().__getattribute__(name)
+
+    def flatten_indices(self):
+        self.flat = True
+        return Dataset.from_list(list(self.with_format(None)))
+
+
+def test_rows_of_datasets_whose_indices_are_not_told():
     dataset = chosen()
-    assert hasattr(dataset, "_indices")
-    hidden = type("Hidden", (Dataset,), {"_indices": property(lambda _: (_ for _ in ()).throw(AttributeError))})
+    dataset.__class__ = Untold
     source = HuggingFace(dataset, MODALITIES)
-    source.dataset = object.__new__(hidden)
-    assert source._list_lengths("ids").tolist() == LENGTHS[:, 0].tolist()
+    assert source.lengths.values.tolist() == LENGTHS.tolist()
+    check_sample(source[8], 8)
 
 
 def test_several_targets_and_targets_per_position():
