@@ -21,7 +21,7 @@ from multimodal_pad.batching.streams.options import StreamKeywords, StreamOption
 from multimodal_pad.errors import PaddingError, PlanWarning
 from multimodal_pad.layouts.layout import BatchOfLayout
 from multimodal_pad.lengths.samples import check_whole
-from multimodal_pad.scheduling.policy import Policy
+from multimodal_pad.planning.plan_policy import PolicyLike, as_policy
 
 
 class BatchMapDataset(grain.MapDataset[BatchOfLayout]):
@@ -178,7 +178,8 @@ class StreamIterDataset(grain.IterDataset[BatchOfLayout]):
 
     Args:
         parent: gives ``{modality: (length, *feature_shape), "targets": ...}``.
-        policy: rounds lengths up to buckets; its modalities are the ones that are padded.
+        policy: rounds lengths up to buckets; its modalities are the ones that are padded. Or a plan, or the path of its
+            file.
         options: how samples become batches, such as ``batch_size`` and ``buffer``: the fields of
             :class:`~multimodal_pad.batching.streams.StreamOptions` beside the policy.
 
@@ -194,9 +195,9 @@ class StreamIterDataset(grain.IterDataset[BatchOfLayout]):
     ['2 x (text 16)', '2 x (text 8)']
     """
 
-    def __init__(self, parent: grain.IterDataset[Any], policy: Policy, **options: Unpack[StreamKeywords]) -> None:
+    def __init__(self, parent: grain.IterDataset[Any], policy: PolicyLike, **options: Unpack[StreamKeywords]) -> None:
         super().__init__(parent)
-        self.stream_options = StreamOptions(policy, **options)
+        self.stream_options = StreamOptions(as_policy(policy), **options)
 
     def __iter__(self) -> grain.DatasetIterator[BatchOfLayout]:
         return _StreamIterator(self._parent.__iter__(), self.stream_options)

@@ -23,7 +23,7 @@ from multimodal_pad.layouts.layout import BatchOfLayout, BatchShape, BatchSpec
 from multimodal_pad.lengths.cost import BatchBudget, Cost, position_count
 from multimodal_pad.lengths.samples import EMPTY, Sample, check_whole
 from multimodal_pad.lengths.table import LengthTable
-from multimodal_pad.planning.planned import Planned
+from multimodal_pad.planning.plan_policy import PolicyLike, as_policy
 from multimodal_pad.planning.planner import plan_shapes
 from multimodal_pad.scheduling.dealing import policy_shapes
 from multimodal_pad.scheduling.policy import Policy
@@ -53,8 +53,8 @@ class StreamBatcher:
 
     Args:
         samples: gives ``{modality: (length, *feature_shape), "targets": ...}``. Read in a background thread.
-        policy: rounds lengths up to buckets, or has capacities; its modalities are the ones that batches hold. The
-            shares of a packing plan play no part, as a stream is not shared out.
+        policy: rounds lengths up to buckets, or has capacities; its modalities are the ones that batches hold. Or a
+            plan, or the path of its file. The shares of a packing plan play no part, as a stream is not shared out.
         prefetch: batches made ahead.
         timeout: seconds that the iterable may take for one sample; None for as long as it takes.
         recent: samples whose lengths are remembered, to tell when a plan has gone stale.
@@ -85,7 +85,7 @@ class StreamBatcher:
     def __init__(
         self,
         samples: Iterable[Sample],
-        policy: Policy,
+        policy: PolicyLike,
         *,
         prefetch: int = 2,
         timeout: float | None = 300.0,
@@ -95,6 +95,7 @@ class StreamBatcher:
         check_whole("prefetch", prefetch, 1)
         check_whole("recent", recent, 1)
         _check_stream(samples, timeout)
+        policy = as_policy(policy)
         self.samples, self.prefetch, self.timeout = samples, prefetch, timeout
         self.options = StreamOptions(policy, **options)
         self._intake = self.options.new_intake()
@@ -173,7 +174,7 @@ class StreamBatcher:
                 alignment=alignment,
                 batch_size=batch_size,
             )
-            batcher = cls(samples, Planned(plan), buffer=buffer, cost=cost, timeout=timeout, **options)
+            batcher = cls(samples, plan, buffer=buffer, cost=cost, timeout=timeout, **options)
         except BaseException:
             with suppress(ValueError):  # it is still being read, in the thread that was left
                 reader.close()
@@ -206,6 +207,13 @@ class StreamBatcher:
                     error.add_note(notice)
                 raise
         self._tell()
+
+    def __repr__(self) -> str:
+        size = "" if self.options.batch_size is None else f", batches of {self.options.batch_size}"
+        return (
+            f"{type(self).__name__}({type(self.samples).__name__}, {self.policy!r}{size}, buffer of "
+            f"{self.options.buffer:,})"
+        )
 
     @property
     def policy(self) -> Policy:
