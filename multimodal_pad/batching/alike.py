@@ -5,7 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from multimodal_pad.errors import SampleError
-from multimodal_pad.lengths.samples import TARGETS, Sample, target_array
+from multimodal_pad.lengths.samples import POSITION_TARGETS, RESERVED, TARGETS, Sample
+from multimodal_pad.lengths.targets import target_arrays
+
+_Kind = tuple[tuple[int, ...], np.dtype]
+_ANY_TARGETS = frozenset(RESERVED)
 
 
 class AlikeSamples:
@@ -20,31 +24,40 @@ class AlikeSamples:
     """
 
     def __init__(self) -> None:
-        self._first: dict[str, tuple[int, tuple[tuple[int, ...], np.dtype] | None]] = {}
+        self._first: dict[str, tuple[int, _Kind]] = {}
+        self._targets: tuple[int, dict[str, _Kind]] | None = None
 
     def check(self, number: int, modality: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
         """Raise a SampleError where sample ``number`` has another feature shape or dtype than the first one."""
         kind = (shape, dtype)
         first, wanted = self._first.setdefault(modality, (number, kind))
-        if kind != wanted and wanted is not None:
+        if kind != wanted:
             raise SampleError(
                 f"sample {number}, {modality!r}: got feature shape {shape} and dtype {dtype}, but sample {first} "
                 f"has {wanted[0]} and {wanted[1]}; give every sample the same"
             )
 
     def check_targets(self, number: int, sample: Sample) -> None:
-        """Raise a SampleError where the targets have another shape or dtype than the first one's, or one has none."""
-        kind = None
-        if TARGETS in sample:
-            targets = target_array(sample, number)
-            kind = (targets.shape, targets.dtype)
-        first, wanted = self._first.setdefault(TARGETS, (number, kind))
-        if kind != wanted:
-            raise SampleError(
-                f"sample {number}, {TARGETS!r}: got {_describe(kind)}, but sample {first} has {_describe(wanted)}; "
-                "give all samples the same"
-            )
+        """Hold targets, and those of positions, against the first sample's.
+
+        Raises:
+            SampleError: they have another shape or dtype, or one has some where the other has none.
+        """
+        if self._targets is not None and not self._targets[1] and _ANY_TARGETS.isdisjoint(sample):
+            return
+        kinds = {where: (x.shape, x.dtype) for where, x in target_arrays(sample, TARGETS, number).items()}
+        for where, x in target_arrays(sample, POSITION_TARGETS, number).items():
+            kinds[where] = (x.shape[1:], x.dtype)
+        if self._targets is None:
+            self._targets = (number, kinds)
+        first, wanted = self._targets
+        for where in [*wanted, *kinds]:
+            if kinds.get(where) != wanted.get(where):
+                raise SampleError(
+                    f"sample {number}, {where}: got {_describe(kinds.get(where))}, but sample {first} has "
+                    f"{_describe(wanted.get(where))}; give all samples the same"
+                )
 
 
-def _describe(kind: tuple[tuple[int, ...], np.dtype] | None) -> str:
+def _describe(kind: _Kind | None) -> str:
     return "none" if kind is None else f"shape {kind[0]} and dtype {kind[1]}"

@@ -12,6 +12,7 @@ from multimodal_pad.errors import SampleError
 from multimodal_pad.layouts.arrays import alike_arrays, array_lengths
 from multimodal_pad.layouts.layout import BatchOfLayout, BatchShape
 from multimodal_pad.lengths.samples import EMPTY, Source, read_sample
+from multimodal_pad.lengths.trees import leaves_of
 
 
 class Assembly:
@@ -67,8 +68,8 @@ class Assembly:
         batch = shape.layout.lay_out(arrays, samples, shape, numbers=ids, share_sizes=share_sizes, **self._options)
         if empty:
             batch.sample_mask[:] = False
-            if batch.targets is not None:
-                batch.targets[:] = 0
+            for targets in leaves_of(batch.targets):
+                targets[:] = 0
             if batch.ids is not None:
                 batch.ids[:] = EMPTY
         return batch

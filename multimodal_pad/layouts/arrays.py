@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NotRequired, TypedDict
@@ -10,19 +9,17 @@ from typing import Any, NotRequired, TypedDict
 import numpy as np
 
 from multimodal_pad.errors import SampleError
+from multimodal_pad.layouts.buffers import aligned_empty
+from multimodal_pad.layouts.targets import lay_out_position_targets, stack_targets
 from multimodal_pad.lengths.samples import (
     EMPTY,
-    TARGETS,
     Sample,
     check_array,
     check_names,
     check_same_modalities,
     modality_array,
     modality_names,
-    target_array,
 )
-
-_ALIGNMENT = 64  # bytes: what the CPU backend of JAX asks for to take a NumPy buffer without a copy
 
 
 class LayingOut(TypedDict):
@@ -42,18 +39,6 @@ class LayingOut(TypedDict):
     check_finite: bool
     with_ids: bool
     share_sizes: NotRequired[Sequence[int] | None]
-
-
-def aligned_empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """An uninitialised C-contiguous array that starts on a 64-byte boundary.
-
-    On the CPU backend ``jax.device_put`` takes such an array without a copy, whatever
-    ``may_alias`` says; for that reason no buffer is ever used for a second batch.
-    """
-    size = math.prod(shape) * dtype.itemsize
-    raw = np.empty(size + _ALIGNMENT, np.uint8)
-    start = -raw.ctypes.data % _ALIGNMENT
-    return raw[start : start + size].view(dtype).reshape(shape)
 
 
 def array_lengths(arrays: list[np.ndarray]) -> np.ndarray:
@@ -87,11 +72,11 @@ def laid_out(
     count: int,
     place: Callable[[str, list[np.ndarray], np.ndarray, Any], np.ndarray],
     options: LayingOut,
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], np.ndarray | None, np.ndarray, np.ndarray | None]:
-    """The fields of a batch of ``count``: features, lengths, targets, sample mask and ids.
+) -> dict[str, Any]:
+    """The fields of a batch of ``count`` that all layouts have.
 
-    Features are what ``place(name, arrays, lengths, value)`` makes of a modality's arrays, where ``value`` is that of
-    the padding in their dtype.
+    Features, and targets of positions, are what ``place(name, arrays, lengths, value)`` makes of a modality's arrays,
+    where ``value`` is that of the padding in their dtype.
     """
     numbers, values = options["numbers"], pad_values(options["pad_value"], tuple(arrays))
     features, lengths = {}, {}
@@ -101,7 +86,16 @@ def laid_out(
         lengths[name] = lengths_of_batch(column, count)
         features[name] = place(name, column, lengths[name], as_dtype(values[name], column[0].dtype, name))
     sample_mask, ids = numbers_of_batch(numbers, count, with_ids=options["with_ids"])
-    return features, lengths, stack_targets(samples, count, numbers), sample_mask, ids
+    return {
+        "features": features,
+        "lengths": lengths,
+        "targets": stack_targets(samples, count, numbers),
+        "sample_mask": sample_mask,
+        "ids": ids,
+        "position_targets": lay_out_position_targets(
+            samples, arrays, numbers, lambda name, column: place(name, column, lengths[name], 0)
+        ),
+    }
 
 
 def taken_together(
@@ -192,27 +186,3 @@ def as_dtype(value: float, dtype: np.dtype, name: str) -> Any:
     if not fits:
         raise SampleError(f"{name!r}: the pad value {value} is not a value of dtype {dtype}")
     return cast
-
-
-def stack_targets(samples: Sequence[Sample], rows: int, ids: Sequence[int]) -> np.ndarray | None:
-    """Targets of all samples, ``(rows, ...)`` with zeros behind them, or None where there are none.
-
-    Raises:
-        SampleError: some samples have targets and others none, or of another shape or dtype.
-    """
-    without = [i for sample, i in zip(samples, ids, strict=True) if TARGETS not in sample]
-    if len(without) == len(samples):
-        return None
-    if without:
-        raise SampleError(f"sample {without[0]} has no {TARGETS!r} and others have; give them to all or none")
-    targets = [target_array(sample, index) for sample, index in zip(samples, ids, strict=True)]
-    for target, index in zip(targets, ids, strict=True):
-        if target.shape != targets[0].shape or target.dtype != targets[0].dtype:
-            raise SampleError(
-                f"sample {index}, {TARGETS!r}: got shape {target.shape} and dtype {target.dtype}, but sample "
-                f"{ids[0]} has {targets[0].shape} and {targets[0].dtype}; give all the same"
-            )
-    out = aligned_empty((rows, *targets[0].shape), targets[0].dtype)
-    out[: len(targets)] = targets
-    out[len(targets) :] = 0
-    return out

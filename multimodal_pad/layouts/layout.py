@@ -12,6 +12,7 @@ from multimodal_pad.errors import PaddingError
 from multimodal_pad.layouts.arrays import LayingOut
 from multimodal_pad.lengths.cost import Cost
 from multimodal_pad.lengths.samples import Sample
+from multimodal_pad.lengths.trees import Tree
 
 
 class Batch(Protocol):
@@ -20,9 +21,11 @@ class Batch(Protocol):
     Attributes:
         features: arrays of each modality, laid out.
         lengths: ``{m: (B,)}`` int32, positions of each sample; 0 = missing.
-        targets: ``(B, ...)``, or None.
+        targets: ``(B, ...)``, or a dict of such arrays, or None.
         sample_mask: ``(B,)`` bool; False = an empty sample that only fills up the batch.
         ids: int32 ``(B,)``, the numbers of the samples, -1 where one only fills up; None where not asked for.
+        position_targets: of each modality that has some a target for each of its positions, laid out as these are: an
+            array, or a dict of them; or None.
         shape: the batch shape.
         layout: how the samples lie.
         nbytes: of all arrays.
@@ -39,11 +42,13 @@ class Batch(Protocol):
     @property
     def lengths(self) -> dict[str, np.ndarray]: ...  # noqa: D102
     @property
-    def targets(self) -> np.ndarray | None: ...  # noqa: D102
+    def targets(self) -> Tree: ...  # noqa: D102
     @property
     def sample_mask(self) -> np.ndarray: ...  # noqa: D102
     @property
     def ids(self) -> np.ndarray | None: ...  # noqa: D102
+    @property
+    def position_targets(self) -> dict[str, Tree] | None: ...  # noqa: D102
     @property
     def shape(self) -> BatchShape: ...  # noqa: D102
     @property
@@ -166,7 +171,7 @@ class Layout(ABC):
 
         Raises:
             SampleError: samples that the shape does not hold, NaN or inf, a pad value that the dtype can't hold, or
-                targets that are not alike.
+                targets that are not alike, or not one for each position.
         """
 
     @abstractmethod

@@ -10,13 +10,16 @@ from typing import Any, NamedTuple, Unpack
 import numpy as np
 
 from multimodal_pad.errors import PaddingError, SampleError
-from multimodal_pad.layouts.arrays import LayingOut, aligned_empty, array_lengths, laid_out, taken_together
+from multimodal_pad.layouts.arrays import LayingOut, array_lengths, laid_out, taken_together
+from multimodal_pad.layouts.buffers import aligned_empty
 from multimodal_pad.layouts.fitting import Shapes, check_plan, fit_samples
 from multimodal_pad.layouts.layout import Batch, BatchOfLayout, BatchShape, Layout, named_layout
 from multimodal_pad.layouts.segment_ids import places_of, real_of, segments_of, starts_of
+from multimodal_pad.layouts.targets import take_targets
 from multimodal_pad.layouts.tile_pairs import Room, listed_pairs, room_of, tiles_of
 from multimodal_pad.lengths.cost import Cost
-from multimodal_pad.lengths.samples import TARGETS, Sample
+from multimodal_pad.lengths.samples import Sample
+from multimodal_pad.lengths.trees import Tree, leaves_of, map_of_modalities, map_tree
 
 
 class PackedBatch(NamedTuple):
@@ -27,7 +30,8 @@ class PackedBatch(NamedTuple):
             each modality, then padding. N_m is the capacity.
         lengths: ``{m: (B,)}`` int32: positions of each sample; 0 = the modality is missing, or the sample only fills
             up the batch.
-        targets: ``(B, ...)``, or None where the samples have none. Zeros where a sample only fills up.
+        targets: ``(B, ...)``, or a dict of such arrays; None where the samples have none. Zeros where a sample only
+            fills up.
         sample_mask: ``(B,)`` bool; False = an empty sample that only fills up the batch.
         ids: int32 ``(B,)``: the numbers of the samples, -1 where one only fills up; None where they were not
             asked for.
@@ -38,6 +42,8 @@ class PackedBatch(NamedTuple):
         tile_pairs: ``{(target, source): (S * P, 2)}`` int32: for attention on a GPU or TPU, which tiles of 64 positions
             of the target's axis share samples with which of the source's; P is part of the batch shape. In each
             share ascending, and unused ones, with -1, at its end. None where the plan has none.
+        position_targets: ``{m: (N_m, ...)}``, a target for each position of a modality, or dicts of such arrays; None
+            where the samples have none. Zeros in the padding.
 
     >>> batch = pack_samples([{"text": [5, 6, 7]}, {"text": [8]}], capacity={"text": 6})
     >>> batch.features["text"].tolist(), batch.lengths["text"].tolist(), batch.starts["text"].tolist()
@@ -48,11 +54,12 @@ class PackedBatch(NamedTuple):
 
     features: dict[str, np.ndarray]
     lengths: dict[str, np.ndarray]
-    targets: np.ndarray | None
+    targets: Tree
     sample_mask: np.ndarray
     ids: np.ndarray | None = None
     share_sizes: np.ndarray | None = None
     tile_pairs: dict[tuple[str, str], np.ndarray] | None = None
+    position_targets: dict[str, Tree] | None = None
 
     @property
     def shares(self) -> int:
@@ -95,8 +102,7 @@ class PackedBatch(NamedTuple):
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays of the batch, which is what goes to the device."""
-        arrays = [*self.features.values(), *self.lengths.values(), *self[2:-1], *(self.tile_pairs or {}).values()]
-        return sum(x.nbytes for x in arrays if x is not None)
+        return sum(x.nbytes for field in self for x in leaves_of(field))
 
 
 @dataclass(frozen=True)
@@ -136,7 +142,7 @@ class PackedLayout(Layout):
                 _check_fits(lengths[run], name, capacities, numbers[run])
             return _pack([column[run] for run in runs], capacities[name], value, column[0])
 
-        batch = PackedBatch(*laid_out(arrays, samples, shape.batch_size, place, options))
+        batch = PackedBatch(**laid_out(arrays, samples, shape.batch_size, place, options))
         batch = batch if sizes is None else _shared_out(batch, runs, one.batch_size)
         if not self.room:
             return batch
@@ -150,12 +156,11 @@ class PackedLayout(Layout):
         features = {m: np.asarray(x) for m, x in batch.features.items()}
         lengths = {m: np.asarray(x) for m, x in batch.lengths.items()}
         starts = {m: np.asarray(x) for m, x in batch.starts.items()}
-        targets = None if batch.targets is None else np.asarray(batch.targets)
         samples = []
         for i in np.flatnonzero(np.asarray(batch.sample_mask)):
-            sample: dict[str, Any] = {m: x[starts[m][i] : starts[m][i] + lengths[m][i]] for m, x in features.items()}
-            if targets is not None:
-                sample[TARGETS] = targets[i]
+            own = {m: slice(starts[m][i], starts[m][i] + lengths[m][i]) for m in features}
+            sample: dict[str, Any] = {m: x[own[m]] for m, x in features.items()}
+            sample |= take_targets(batch.targets, batch.position_targets, i, lambda m, x, own=own: x[own[m]])
             samples.append(sample)
         return samples
 
@@ -165,11 +170,12 @@ class PackedLayout(Layout):
         return PackedBatch(
             {m: like(x, capacities[m]) for m, x in example.features.items()},
             {m: like(x, count) for m, x in example.lengths.items()},
-            None if example.targets is None else like(example.targets, count),
+            map_tree(lambda x: like(x, count), example.targets),
             like(example.sample_mask, count),
             None if example.ids is None else like(example.ids, count),
             None if example.share_sizes is None else like(example.share_sizes),
             None if example.tile_pairs is None else self._listed(example, capacities, like),
+            map_of_modalities(lambda m, x: like(x, capacities[m]), example.position_targets),
         )
 
     def _listed(
@@ -263,8 +269,9 @@ def pack_samples(
     """Lay samples end to end on one axis per modality, and say how long each is.
 
     Args:
-        samples: at least one ``{modality: (length, *feature_shape), "targets": ...}``; a modality that is missing in a
-            sample is an array of length 0.
+        samples: at least one ``{modality: (length, *feature_shape), "targets": ..., "position_targets":
+            {modality: (length, ...)}}``; a modality that is missing in a sample is an array of length 0. Targets are
+            arrays, or dicts of them (or of such dicts).
         plan: a :class:`~multimodal_pad.PackingPlan` or a policy: the batch has the smallest capacity that holds the
             samples, as many samples as the plan's batches, and its layout. By default, and with ``capacity``, no plan.
         capacity: positions of each modality's axis, at least the sum of the lengths and at least 1. By default that
@@ -309,8 +316,8 @@ def unpack(batch: Batch) -> list[dict[str, Any]]:
         batch: in the packed layout; of NumPy or JAX arrays.
 
     Returns:
-        One dict per sample whose ``sample_mask`` is True, with views of the batch's arrays, and ``"targets"`` where the
-        batch has them.
+        One dict per sample whose ``sample_mask`` is True, with views of the batch's arrays, and ``"targets"`` and
+        ``"position_targets"`` where the batch has them.
 
     >>> unpack(pack_samples([{"text": [5, 6]}, {"text": [7]}], batch_size=4))[1]["text"].tolist()
     [7]
@@ -342,14 +349,13 @@ def _shared_out(batch: PackedBatch, runs: list[slice], size: int) -> PackedBatch
         rows += range(run.start, run.stop)
         rows += islice(behind, number * size - len(rows))
 
-    def in_shares(x: np.ndarray | None) -> Any:
-        return x if x is None else np.take(x, rows, axis=0, out=aligned_empty(x.shape, x.dtype))
+    def in_shares(tree: Tree) -> Tree:
+        return map_tree(lambda x: np.take(x, rows, axis=0, out=aligned_empty(x.shape, x.dtype)), tree)
 
     sizes = aligned_empty((len(runs),), np.dtype(np.int32))
     sizes[:] = [run.stop - run.start for run in runs]
-    lengths = {name: in_shares(x) for name, x in batch.lengths.items()}
-    targets, sample_mask, ids = (in_shares(x) for x in (batch.targets, batch.sample_mask, batch.ids))
-    return PackedBatch(batch.features, lengths, targets, sample_mask, ids, sizes)
+    of_samples = {name: in_shares(getattr(batch, name)) for name in ("lengths", "targets", "sample_mask", "ids")}
+    return batch._replace(**of_samples, share_sizes=sizes)
 
 
 def _check_fits(lengths: np.ndarray, name: str, capacities: Mapping[str, int], numbers: Sequence[int]) -> None:

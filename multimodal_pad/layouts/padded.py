@@ -9,11 +9,14 @@ from typing import Any, NamedTuple, Unpack
 import numpy as np
 
 from multimodal_pad.errors import PaddingError, SampleError
-from multimodal_pad.layouts.arrays import LayingOut, aligned_empty, laid_out, taken_together
+from multimodal_pad.layouts.arrays import LayingOut, laid_out, taken_together
+from multimodal_pad.layouts.buffers import aligned_empty
 from multimodal_pad.layouts.fitting import Shapes, check_plan, fit_samples
 from multimodal_pad.layouts.layout import Batch, BatchShape, Layout, named_layout
+from multimodal_pad.layouts.targets import take_targets
 from multimodal_pad.lengths.cost import Cost
-from multimodal_pad.lengths.samples import TARGETS, Sample
+from multimodal_pad.lengths.samples import Sample
+from multimodal_pad.lengths.trees import Tree, leaves_of, map_of_modalities, map_tree
 
 
 class PaddedBatch(NamedTuple):
@@ -23,10 +26,12 @@ class PaddedBatch(NamedTuple):
         features: ``{m: (B, L_m, *F_m)}`` in the dtype of the samples.
         lengths: ``{m: (B,)}`` int32: real positions, which come first; 0 = the modality is missing, or the row only
             fills up the batch. Lengths never come from values: an all-zero frame inside a sample is data.
-        targets: ``(B, ...)``, or None where the samples have none. Rows of padding hold zeros.
+        targets: ``(B, ...)``, or a dict of such arrays; None where the samples have none. Rows of padding hold zeros.
         sample_mask: ``(B,)`` bool; False = the row only fills up the batch.
         ids: int32 ``(B,)``: the numbers of the samples, -1 where a row only fills up; None where they were
             not asked for.
+        position_targets: ``{m: (B, L_m, ...)}``, a target for each position of a modality, or dicts of such arrays;
+            None where the samples have none. Zeros in the padding.
 
     >>> batch = pad_samples([{"text": [5, 6, 7]}, {"text": [8]}])
     >>> batch.lengths["text"].tolist(), batch.masks["text"].tolist()
@@ -35,9 +40,10 @@ class PaddedBatch(NamedTuple):
 
     features: dict[str, np.ndarray]
     lengths: dict[str, np.ndarray]
-    targets: np.ndarray | None
+    targets: Tree
     sample_mask: np.ndarray
     ids: np.ndarray | None = None
+    position_targets: dict[str, Tree] | None = None
 
     @property
     def masks(self) -> dict[str, np.ndarray]:
@@ -61,8 +67,7 @@ class PaddedBatch(NamedTuple):
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays of the batch, which is what goes to the device."""
-        arrays = [*self.features.values(), *self.lengths.values(), self.targets, self.sample_mask, self.ids]
-        return sum(x.nbytes for x in arrays if x is not None)
+        return sum(x.nbytes for field in self for x in leaves_of(field))
 
 
 @dataclass(frozen=True)
@@ -85,18 +90,17 @@ class PaddedLayout(Layout):
             _check_fits(lengths, name, padded, numbers)
             return _pad(column, rows, padded[name], value)
 
-        return PaddedBatch(*laid_out(arrays, samples, rows, place, options))
+        return PaddedBatch(**laid_out(arrays, samples, rows, place, options))
 
     def take_apart(self, batch: Batch) -> list[dict[str, Any]]:
         """Cut each row to its real positions."""
         features = {m: np.asarray(x) for m, x in batch.features.items()}
         lengths = {m: np.asarray(x).tolist() for m, x in batch.lengths.items()}
-        targets = None if batch.targets is None else np.asarray(batch.targets)
         samples = []
         for row in np.flatnonzero(np.asarray(batch.sample_mask)):
-            sample: dict[str, Any] = {m: x[row, : lengths[m][row]] for m, x in features.items()}
-            if targets is not None:
-                sample[TARGETS] = targets[row]
+            own = {m: (row, slice(lengths[m][row])) for m in features}
+            sample: dict[str, Any] = {m: x[own[m]] for m, x in features.items()}
+            sample |= take_targets(batch.targets, batch.position_targets, row, lambda m, x, own=own: x[own[m]])
             samples.append(sample)
         return samples
 
@@ -106,9 +110,10 @@ class PaddedLayout(Layout):
         return PaddedBatch(
             {m: like(x, rows, lengths[m]) for m, x in example.features.items()},
             {m: like(x, rows) for m, x in example.lengths.items()},
-            None if example.targets is None else like(example.targets, rows),
+            map_tree(lambda x: like(x, rows), example.targets),
             like(example.sample_mask, rows),
             None if example.ids is None else like(example.ids, rows),
+            map_of_modalities(lambda m, x: like(x, rows, lengths[m]), example.position_targets),
         )
 
     def full_lengths(self, shape: BatchShape) -> dict[str, np.ndarray]:
@@ -158,8 +163,9 @@ def pad_samples(
     modality, the padded length is the longest of the batch; position j of sample i is real where ``j < L_m_i``.
 
     Args:
-        samples: at least one ``{modality: (length, *feature_shape), "targets": ...}``; a
-            modality that is missing in a sample is an array of length 0.
+        samples: at least one ``{modality: (length, *feature_shape), "targets": ..., "position_targets":
+            {modality: (length, ...)}}``; a modality that is missing in a sample is an array of length 0. Targets are
+            arrays, or dicts of them (or of such dicts).
         plan: a :class:`~multimodal_pad.ShapePlan` or a policy: the batch has its cheapest shape that holds all of the
             samples, and its rows. By default, and with ``pad_to``, no plan.
         pad_to: the padded length of each modality, at least the longest and at least 1. By
@@ -179,8 +185,8 @@ def pad_samples(
     Raises:
         SampleError: no samples, more samples than rows, a missing modality, a width, rank or dtype
             that differs between samples, a sample longer than ``pad_to``, a pad value that the
-            dtype cannot hold or for an unknown modality, targets in only some samples, or NaN or
-            inf with ``check_finite``.
+            dtype cannot hold or for an unknown modality, targets in only some samples or of other
+            keys, shapes or dtypes, not one target for each position, or NaN or inf with ``check_finite``.
         UncoveredLengthError: no shape of the plan holds a sample, or all of them together.
         PaddingError: a plan of packed batches, or ``pad_to`` beside a plan.
 
@@ -217,7 +223,7 @@ def unpad(batch: Batch) -> list[dict[str, Any]]:
 
     Returns:
         One dict per row whose ``sample_mask`` is True, with views of the batch's arrays cut to the
-        real positions, and ``"targets"`` where the batch has them.
+        real positions, and ``"targets"`` and ``"position_targets"`` where the batch has them.
 
     >>> unpad(pad_samples([{"text": [5, 6]}, {"text": [7]}], batch_size=4))[1]["text"].tolist()
     [7]

@@ -11,14 +11,19 @@ import numpy as np
 from multimodal_pad.errors import LengthError, PaddingError, SampleError
 
 TARGETS = "targets"
-"""The key of a sample that holds its targets; every other key is a modality."""
+"""The key of a sample that holds its targets: an array, or a dict of arrays, or of such dicts."""
 
+POSITION_TARGETS = "position_targets"
+"""The key of a sample that holds targets of positions: ``{modality: array (length, ...)}``, or dicts of such arrays."""
+
+RESERVED = (TARGETS, POSITION_TARGETS)
+"""Every other key of a sample is a modality."""
 
 EMPTY = -1
 """The number of a sample that only fills up a short batch."""
 
 Sample = Mapping[str, Any]
-"""``{modality: array (length, *feature_shape), ..., "targets": array (...)}``."""
+"""``{modality: array (length, *feature_shape), ..., "targets": array (...)}``, and ``"position_targets"`` like it."""
 
 
 class Source(Protocol):
@@ -33,14 +38,14 @@ class Source(Protocol):
 
 
 def check_names(names: Sequence[str]) -> tuple[str, ...]:
-    """The modality names as a tuple; at least one, no repeats, none called ``targets``."""
+    """The modality names as a tuple; at least one, no repeats, none that is reserved."""
     if isinstance(names, str):
         raise LengthError(f"got the string {names!r} for the modalities; give a sequence of names")
     checked = tuple(names)
-    if not checked or len(set(checked)) < len(checked) or TARGETS in checked:
+    if not checked or len(set(checked)) < len(checked) or not set(RESERVED).isdisjoint(checked):
         raise LengthError(
             f"got the modalities {list(checked)}; give at least one name, each once, "
-            f"and none of them {TARGETS!r}, which is the key of the targets"
+            f"and none of them {TARGETS!r} or {POSITION_TARGETS!r}, which are keys of targets"
         )
     return checked
 
@@ -53,12 +58,12 @@ def check_whole(name: str, value: object, least: int, error: type[PaddingError] 
 
 def modality_names(sample: Sample) -> tuple[str, ...]:
     """Every key of a sample that is a modality, in the sample's order."""
-    return tuple(name for name in sample if name != TARGETS)
+    return tuple(name for name in sample if name not in RESERVED)
 
 
 def check_same_modalities(sample: Sample, names: tuple[str, ...], index: int) -> None:
     """Raise a SampleError where a sample has a modality that the first one lacks."""
-    if {*names, TARGETS}.issuperset(sample):
+    if {*names, *RESERVED}.issuperset(sample):
         return
     extra = [name for name in modality_names(sample) if name not in names]
     if extra:
@@ -98,31 +103,21 @@ def modality_array(sample: Sample, name: str, index: int) -> np.ndarray:
             f"sample {index} has no {name!r}, only {sorted(sample)}; a modality that is missing "
             "in a sample is an array of length 0, with the width and dtype of the others"
         )
-    with _named(name, index):
+    with naming(repr(name), index):
         array = np.asarray(sample[name])
     check_array(array, name, index)
     return array
 
 
-def target_array(sample: Sample, index: int) -> np.ndarray:
-    """The targets of sample number ``index``, which has some.
-
-    Raises:
-        SampleError: they are not an array of one shape.
-    """
-    with _named(TARGETS, index):
-        return np.asarray(sample[TARGETS])
-
-
 @contextmanager
-def _named(key: str, index: int) -> Iterator[None]:
+def naming(where: str, index: int) -> Iterator[None]:
     """What an array fails by when it is read, with a word about whose it is."""
     try:
         yield
     except ValueError as error:
-        raise SampleError(f"sample {index}, {key!r}: not an array of one shape ({error})") from None
+        raise SampleError(f"sample {index}, {where}: not an array of one shape ({error})") from None
     except Exception as error:
-        error.add_note(f"while {key!r} of sample {index} was read")
+        error.add_note(f"while {where} of sample {index} was read")
         raise
 
 

@@ -81,7 +81,7 @@ class LengthTable:
         Args:
             source: indexable samples.
             modalities: which modalities, in which order; by default every key of the first
-                sample except ``"targets"``.
+                sample that is no key of targets.
 
         Raises:
             LengthError: there are no samples.

@@ -84,7 +84,7 @@ class TransformerConfig:
             the device multiplies float32 in less by default: in TF32 on an NVIDIA GPU, in bfloat16 on a TPU.
 
     Raises:
-        LengthError: no modality, or one that is called ``"targets"``.
+        LengthError: no modality, or one that is called ``"targets"`` or ``"position_targets"``.
         PaddingError: a number out of range, heads that don't divide ``d_model``, or an unknown name.
 
     >>> modalities = {"text": ModalityConfig(vocabulary_size=9000), "audio": ModalityConfig(feature_width=74)}

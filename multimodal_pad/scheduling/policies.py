@@ -23,7 +23,7 @@ class Exact(Policy):
         modalities: names of the M columns.
 
     Raises:
-        LengthError: no names, one twice, or one that is ``"targets"``.
+        LengthError: no names, one twice, or one that is ``"targets"`` or ``"position_targets"``.
 
     >>> Exact(["text", "audio"]).round_up(np.array([[3, 0]])).tolist()
     [[3, 1]]

@@ -13,7 +13,7 @@ import numpy as np
 
 from multimodal_pad.batching.alike import AlikeSamples
 from multimodal_pad.errors import SampleError, SourceError
-from multimodal_pad.lengths.samples import TARGETS, Source, modality_array, read_sample
+from multimodal_pad.lengths.samples import POSITION_TARGETS, TARGETS, Sample, Source, modality_array, read_sample
 from multimodal_pad.lengths.table import LengthTable
 from multimodal_pad.sources.corpus import Progress, check_distinct, check_finite_targets
 from multimodal_pad.sources.numpy_dir import IDS, OFFSETS
@@ -49,6 +49,7 @@ def write_split(
             _write(file, _header(kinds[name], int(offsets[-1])), f"{split}/{name}.npy, its first bytes")
         for index in range(len(source)):
             sample = read_sample(source, index)
+            _check_kept(sample, f"split {split!r}, sample {index}")
             alike.check_targets(index, sample)
             for (name, kind), length in zip(kinds.items(), table.values[index].tolist(), strict=True):
                 what = f"split {split!r}, {name!r}, sample {index}"
@@ -70,6 +71,16 @@ def write_split(
     check_finite_targets(stacked, ids or list(map(str, range(len(stacked)))), f"split {split!r}")
     _save(folder / f"{TARGETS}.npy", stacked)
     return stacked
+
+
+def _check_kept(sample: Sample, where: str) -> None:
+    """Raise a SampleError where a sample has targets that the cache has no place for."""
+    if POSITION_TARGETS in sample or isinstance(sample.get(TARGETS), Mapping):
+        what = POSITION_TARGETS if POSITION_TARGETS in sample else "a dict of targets"
+        raise SampleError(
+            f"{where}: has {what}, and a cache holds one array of targets for each sample; make batches of the source "
+            "itself, or leave them out"
+        )
 
 
 def _frames(array: np.ndarray, kind: Kind, length: int, what: str) -> np.ndarray:

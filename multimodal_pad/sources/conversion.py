@@ -14,7 +14,7 @@ import numpy as np
 
 from multimodal_pad.batching.alike import AlikeSamples
 from multimodal_pad.errors import PaddingError
-from multimodal_pad.lengths.samples import TARGETS, Source, modality_array, read_sample
+from multimodal_pad.lengths.samples import RESERVED, Source, modality_array, read_sample
 from multimodal_pad.lengths.table import LengthTable
 from multimodal_pad.output import write_folder
 from multimodal_pad.sources.cache_writing import Kind, save_json, write_split, writing
@@ -67,7 +67,7 @@ def convert(
             made.
         SourceError: a sample that the source can't give (its own error), NaN or inf, a value too large for the dtype,
             an id that two samples have, or targets that are NaN.
-        SampleError: a sample that does not fit the others, or targets that are no numbers.
+        SampleError: a sample that does not fit the others, or targets that are no numbers, a dict, or of positions.
         OSError: it cannot be written (the split, the modality and the sample are named), or there is too little room
             on the disk, which is known before anything is written.
 
@@ -246,7 +246,7 @@ def _check_file_name(name: str) -> None:
         not isinstance(name, str)
         or not name
         or name.startswith(".")
-        or name in (TARGETS, IDS)
+        or name in (*RESERVED, IDS)
         or name.endswith(OFFSETS)
         or set(name) & set("/\\\0")
     ):

@@ -2,18 +2,24 @@
 
 import numpy as np
 
+from multimodal_pad.lengths.trees import leaves_of, named_leaves
+
 
 def assert_same_samples(got, wanted):
     assert len(got) == len(wanted)
     for one, other in zip(got, wanted, strict=True):
         assert set(one) == set(other)
         for key, value in other.items():
-            assert np.asarray(one[key]).dtype == np.asarray(value).dtype
-            np.testing.assert_array_equal(one[key], value)
+            got_leaves, wanted_leaves = named_leaves(one[key], key), named_leaves(value, key)
+            assert set(got_leaves) == set(wanted_leaves)
+            for where, leaf in wanted_leaves.items():
+                assert np.asarray(got_leaves[where]).dtype == np.asarray(leaf).dtype
+                np.testing.assert_array_equal(got_leaves[where], leaf, err_msg=where)
 
 
 def flat(batch):
-    return [*batch.features.values(), *batch.lengths.values(), batch.targets, batch.sample_mask]
+    targets = [*leaves_of(batch.targets), *leaves_of(batch.position_targets)]
+    return [*batch.features.values(), *batch.lengths.values(), *targets, batch.sample_mask]
 
 
 def assert_same(ones, others):

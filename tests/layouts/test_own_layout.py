@@ -34,6 +34,7 @@ class TimeMajorBatch(NamedTuple):
     targets: np.ndarray | None
     sample_mask: np.ndarray
     ids: np.ndarray | None = None
+    position_targets: dict | None = None
 
     @property
     def layout(self):

@@ -10,7 +10,8 @@ import numpy as np
 
 from multimodal_pad.batching.alike import AlikeSamples
 from multimodal_pad.errors import UncoveredLengthError
-from multimodal_pad.lengths.samples import TARGETS, Sample, check_same_modalities, modality_array
+from multimodal_pad.lengths.samples import POSITION_TARGETS, RESERVED, Sample, check_same_modalities, modality_array
+from multimodal_pad.lengths.targets import check_position_targets, cut_position_targets
 from multimodal_pad.scheduling.checks import LongSamples, check_long_samples
 from multimodal_pad.scheduling.policy import Policy
 
@@ -69,8 +70,8 @@ class Intake:
         for name, array in kept.items():
             self._alike.check(number, name, array.shape[1:], array.dtype)
         self._alike.check_targets(number, sample)
-        if TARGETS in sample:
-            kept[TARGETS] = sample[TARGETS]
+        check_position_targets(sample, names, number)
+        kept |= {key: sample[key] for key in RESERVED if key in sample}
         waiting = Waiting(number, kept)
         self.first = self.first or waiting
         return waiting
@@ -116,5 +117,11 @@ class Intake:
 
 def _cut(waiting: Waiting, names: tuple[str, ...], lengths: list[int]) -> Waiting:
     # Copies: a view would keep the whole of a sample that was too long.
-    arrays = {name: waiting.sample[name][:length].copy() for name, length in zip(names, lengths, strict=True)}
-    return Waiting(waiting.number, {**waiting.sample, **arrays})
+    cut: dict[str, Any] = {
+        name: waiting.sample[name][:length].copy() for name, length in zip(names, lengths, strict=True)
+    }
+    if POSITION_TARGETS in waiting.sample:
+        cut[POSITION_TARGETS] = cut_position_targets(
+            waiting.sample[POSITION_TARGETS], dict(zip(names, lengths, strict=True))
+        )
+    return Waiting(waiting.number, {**waiting.sample, **cut})

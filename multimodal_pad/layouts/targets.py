@@ -1,0 +1,116 @@
+"""The targets of a batch: a tree of arrays of every sample, to one tree of arrays, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from multimodal_pad.errors import SampleError
+from multimodal_pad.layouts.buffers import aligned_empty
+from multimodal_pad.lengths.samples import POSITION_TARGETS, TARGETS, Sample
+from multimodal_pad.lengths.targets import check_keys, check_position_targets, target_array
+from multimodal_pad.lengths.trees import Tree, map_of_modalities, map_tree
+
+
+def stack_targets(samples: Sequence[Sample], rows: int, ids: Sequence[int]) -> Tree:
+    """Targets of all samples, each array ``(rows, ...)`` with zeros behind them, or None where there are none.
+
+    Raises:
+        SampleError: some samples have targets and others none, or with other keys, of another shape or dtype.
+    """
+    if not _all_have(samples, TARGETS, ids):
+        return None
+    return map_tree(lambda column: _stack(column, rows), _columns([s[TARGETS] for s in samples], repr(TARGETS), ids, 0))
+
+
+def lay_out_position_targets(
+    samples: Sequence[Sample],
+    arrays: Mapping[str, list[np.ndarray]],
+    ids: Sequence[int],
+    place: Callable[[str, list[np.ndarray]], np.ndarray],
+) -> dict[str, Tree] | None:
+    """Targets of positions, laid out as those are, or None where there are none.
+
+    Args:
+        samples: as they were given.
+        arrays: what is laid out of each modality. Where that is cut, so are the targets.
+        ids: numbers of the samples, for errors.
+        place: lays out one array per sample, as the arrays of a modality are.
+
+    Raises:
+        SampleError: some samples have such targets and others none, or with other keys, of another shape or dtype; they
+            are of a modality that is not laid out, or not one for each position.
+    """
+    if not _all_have(samples, POSITION_TARGETS, ids):
+        return None
+    for sample, number in zip(samples, ids, strict=True):
+        check_position_targets(sample, tuple(arrays), number)
+    columns = _columns([sample[POSITION_TARGETS] for sample in samples], repr(POSITION_TARGETS), ids, 1)
+
+    def lay_out(name: str, column: list[np.ndarray]) -> np.ndarray:
+        return place(name, [target[: len(x)] for target, x in zip(column, arrays[name], strict=True)])
+
+    return map_of_modalities(lay_out, columns)
+
+
+def take_targets(
+    targets: Tree,
+    position_targets: Mapping[str, Tree] | None,
+    row: np.intp,
+    cut: Callable[[str, np.ndarray], np.ndarray],
+) -> dict[str, Any]:
+    """Of a batch's targets those of one sample: a row, and what ``cut(modality, array)`` makes of the positions'."""
+    taken: dict[str, Any] = {}
+    if targets is not None:
+        taken[TARGETS] = map_tree(lambda x: np.asarray(x)[row], targets)
+    if position_targets is not None:
+        taken[POSITION_TARGETS] = map_of_modalities(lambda name, x: cut(name, np.asarray(x)), position_targets)
+    return taken
+
+
+def _all_have(samples: Sequence[Sample], key: str, ids: Sequence[int]) -> bool:
+    """Whether all samples have it, or none.
+
+    Raises:
+        SampleError: some have.
+    """
+    have = [key in sample for sample in samples]
+    if all(have) or not any(have):
+        return have[0]
+    raise SampleError(f"sample {ids[have.index(False)]} has no {key!r} and others have; give them to all or none")
+
+
+def _columns(trees: Sequence[Tree], where: str, ids: Sequence[int], axes: int) -> Tree:
+    """One tree of lists, an array per sample each, which are alike but for the first ``axes`` axes.
+
+    Raises:
+        SampleError: names the sample, and where its tree is not like the first one's.
+    """
+    first = trees[0]
+    if isinstance(first, Mapping):
+        for tree, number in zip(trees, ids, strict=True):
+            if not isinstance(tree, Mapping) or tree.keys() != first.keys():
+                has = f"the keys {list(tree)}" if isinstance(tree, Mapping) else "no keys"
+                raise SampleError(
+                    f"sample {number}, {where}: has {has}, but sample {ids[0]} has {list(first)}; give all the same"
+                )
+        check_keys(first, where, ids[0])
+        return {key: _columns([tree[key] for tree in trees], f"{where}[{key!r}]", ids, axes) for key in first}
+    arrays = [target_array(tree, where, number) for tree, number in zip(trees, ids, strict=True)]
+    kind = arrays[0].shape[axes:], arrays[0].dtype
+    for array, number in zip(arrays, ids, strict=True):
+        if (array.shape[axes:], array.dtype) != kind:
+            raise SampleError(
+                f"sample {number}, {where}: got shape {array.shape[axes:]} and dtype {array.dtype}, but sample "
+                f"{ids[0]} has {kind[0]} and {kind[1]}; give all the same"
+            )
+    return arrays
+
+
+def _stack(arrays: list[np.ndarray], rows: int) -> np.ndarray:
+    out = aligned_empty((rows, *arrays[0].shape), arrays[0].dtype)
+    out[: len(arrays)] = arrays
+    out[len(arrays) :] = 0
+    return out

@@ -1,0 +1,98 @@
+"""What a sample may be asked for: targets of the sample, and of each position of a modality."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from multimodal_pad.errors import SampleError
+from multimodal_pad.lengths.samples import POSITION_TARGETS, Sample, naming
+from multimodal_pad.lengths.trees import Tree, map_of_modalities, named_leaves
+
+
+def target_arrays(sample: Sample, key: str, index: int) -> dict[str, np.ndarray]:
+    """All arrays under ``"targets"`` or ``"position_targets"`` by where they are; none where it has no such key.
+
+    Raises:
+        SampleError: one of them is not an array of one shape, or a dict is empty or has other keys than strings.
+
+    >>> target_arrays({"text": [3, 1], "targets": {"emotion": 2}}, "targets", 0)
+    {"'targets'['emotion']": array(2)}
+    """
+    if key not in sample:
+        return {}
+    check_keys(sample[key], repr(key), index)
+    return {where: target_array(leaf, where, index) for where, leaf in named_leaves(sample[key], repr(key)).items()}
+
+
+def target_array(leaf: Any, where: str, index: int) -> np.ndarray:
+    """An array of targets of sample number ``index``.
+
+    Raises:
+        SampleError: it is not an array of one shape, or none of numbers.
+    """
+    with naming(where, index):
+        array = np.asarray(leaf)
+    if array.dtype.kind == "O":
+        raise SampleError(
+            f"sample {index}, {where}: got {type(leaf).__name__}; targets are numbers, an array of them, or a dict of "
+            "such arrays"
+        )
+    return array
+
+
+def check_keys(tree: Tree, where: str, index: int) -> None:
+    """Raise a SampleError where a dict is empty or has other keys than strings."""
+    if not isinstance(tree, Mapping):
+        return
+    if not tree or not all(isinstance(name, str) for name in tree):
+        raise SampleError(
+            f"sample {index}, {where}: got a dict with the keys {list(tree)}; give at least one, and strings"
+        )
+    for name, branch in tree.items():
+        check_keys(branch, f"{where}[{name!r}]", index)
+
+
+def check_position_targets(sample: Sample, modalities: Sequence[str], index: int) -> None:
+    """Hold the targets of a sample's positions, where it has some, against its modalities.
+
+    Raises:
+        SampleError: they are of no modality of these, or not one for each position that the modality has in this
+            sample.
+
+    >>> sample = {"text": [7, 8, 9], "position_targets": {"text": [0, 1]}}
+    >>> check_position_targets(sample, ["text"], 4)
+    Traceback (most recent call last):
+    multimodal_pad.errors.SampleError: sample 4, 'position_targets'['text']: got shape (2,), and 'text' has 3 \
+positions; give one target for each
+    """
+    if POSITION_TARGETS not in sample:
+        return
+    given = sample[POSITION_TARGETS]
+    if not isinstance(given, Mapping):
+        raise SampleError(
+            f"sample {index}, {POSITION_TARGETS!r}: got {type(given).__name__}; give {{modality: array (length, ...)}}"
+        )
+    unknown = [name for name in given if name not in modalities]
+    if unknown:
+        raise SampleError(
+            f"sample {index}, {POSITION_TARGETS!r}: got targets for the positions of {unknown}, and the modalities of "
+            f"the batch are {list(modalities)}; have those in the batch too, or leave their targets out"
+        )
+    check_keys(given, repr(POSITION_TARGETS), index)
+    for name, tree in given.items():
+        length = len(sample[name])
+        for where, leaf in named_leaves(tree, f"{POSITION_TARGETS!r}[{name!r}]").items():
+            shape = target_array(leaf, where, index).shape
+            if shape[:1] != (length,):
+                raise SampleError(
+                    f"sample {index}, {where}: got shape {shape}, and {name!r} has {length} positions; give one target "
+                    "for each"
+                )
+
+
+def cut_position_targets(given: Mapping[str, Tree], lengths: Mapping[str, int]) -> dict[str, Tree]:
+    """Copies of the targets of the first positions, as many as are left of each modality."""
+    return map_of_modalities(lambda name, leaf: np.array(leaf[: lengths[name]]), given) or {}
