@@ -8,10 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from multimodal_pad.errors import PaddingError, SampleError, SourceError
-from multimodal_pad.lengths.samples import TARGETS, check_names
+from multimodal_pad.lengths.samples import POSITION_TARGETS, TARGETS, check_names
 from multimodal_pad.sources.arrow_columns import Column, as_plain, check_inner, plain_dtype
-
-POSITION_TARGETS = "position_targets"
 
 Named = str | Mapping[str, Any]
 """A column; or several of them by name, which become a dict of arrays."""
