@@ -1,7 +1,6 @@
 """Recipes of optax's and Flax's documentation do in ``fit`` what they do in a plain NNX loop."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
