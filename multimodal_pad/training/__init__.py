@@ -7,6 +7,7 @@ Checkpoints are in :mod:`multimodal_pad.training.checkpoint`, and models from th
 from multimodal_pad.training.evaluation import evaluate
 from multimodal_pad.training.loop import FitResult, fit, make_optimizer
 from multimodal_pad.training.loss import binary_cross_entropy, cross_entropy, l1
+from multimodal_pad.training.measured import Evaluated, StepMetrics
 from multimodal_pad.training.mesh import DataMesh
 from multimodal_pad.training.metrics import (
     classification_metrics,
@@ -17,7 +18,7 @@ from multimodal_pad.training.metrics import (
 )
 from multimodal_pad.training.run import EpochRecord
 from multimodal_pad.training.state import TrainState
-from multimodal_pad.training.step import Evaluated, StepMetrics, TrainStep
+from multimodal_pad.training.step import TrainStep
 
 __all__ = [
     "DataMesh",

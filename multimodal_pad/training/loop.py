@@ -24,9 +24,10 @@ from multimodal_pad.training.evaluation import evaluate
 from multimodal_pad.training.loss import Loss, cross_entropy
 from multimodal_pad.training.mesh import DataMesh
 from multimodal_pad.training.metrics import NEED_SCIKIT_LEARN, Metrics, require_scikit_learn
+from multimodal_pad.training.objective import LossFn, WeightFn
 from multimodal_pad.training.run import EpochRecord, Run, check_settings, score
-from multimodal_pad.training.state import Arrays, TrainState, host_copies
-from multimodal_pad.training.step import TrainStep
+from multimodal_pad.training.state import Arrays, TrainState, compiled_for_state, host_copies
+from multimodal_pad.training.step import EvalParams, TrainStep
 
 if TYPE_CHECKING:  # Orbax takes a second to import
     from multimodal_pad.training.checkpoint import Checkpoints
@@ -99,8 +100,12 @@ def fit(
     batcher: BucketBatcher,
     *,
     epochs: int,
-    loss: Loss = cross_entropy,
-    optimizer: optax.GradientTransformation | None = None,
+    loss: Loss | None = None,
+    loss_fn: LossFn | None = None,
+    weight_fn: WeightFn | None = None,
+    optimizer: optax.GradientTransformation | optax.MultiSteps | None = None,
+    eval_params: EvalParams | None = None,
+    seed: int = 0,
     evaluate_on: BucketBatcher | None = None,
     metrics: Metrics | None = None,
     monitor: str = "loss",
@@ -119,12 +124,20 @@ def fit(
     and evaluation, and no other is accepted after it. :class:`~multimodal_pad.Exact` compiles as it goes.
 
     Args:
-        model: takes a batch and gives outputs ``(B, K)``; left as it is. Steps run it in training mode, with its own
-            dropout streams and batch statistics, and evaluations in evaluation mode.
+        model: an ``nnx.Module`` that takes a batch and gives what the loss takes; left as it is. Steps run it in
+            training mode, with its own dropout streams and batch statistics, and evaluations in evaluation mode.
         batcher: the training batches; epoch e is ``batcher.epoch(e)``.
         epochs: the most epochs to train.
-        loss: weighted by ``sample_mask``.
+        loss: ``(outputs, targets, mask) -> mean`` over samples, or where these have no targets over the positions of
+            the one modality that has; by default :func:`~multimodal_pad.training.cross_entropy`.
+        loss_fn: in place of it, ``(model, batch) -> loss`` or ``-> (loss, {name: scalar})``, and ``(model, batch,
+            rngs)`` for random numbers; see :class:`TrainStep`, as for the next three.
+        weight_fn: ``batch -> scalar``, what the mean of a batch was divided by; by default the number of real samples,
+            or with ``loss`` that of what the mask is of.
         optimizer: any of optax, of the parameters by name (see :class:`TrainStep`); by default ``make_optimizer()``.
+        eval_params: ``(opt_state, params) -> params``: what is evaluated, and what the result is made of, such as an
+            average that the optimizer keeps.
+        seed: of the random numbers of ``loss_fn``.
         evaluate_on: batches whose evaluation decides which epoch is the best.
         metrics: of the evaluation, see :func:`~multimodal_pad.training.evaluate`.
         monitor: the figure of the evaluation that decides: ``"loss"`` or ``"mae"``, of which the lowest is best, or
@@ -144,7 +157,8 @@ def fit(
 
     Raises:
         CompileError: something compiles after the warm-up, and ``strict`` is given.
-        TrainingError: a model without parameters, a step that changes shapes or dtypes of the state, fewer than 1
+        TrainingError: a model that is none of NNX or has no parameters, ``loss`` and ``loss_fn`` together, a loss that
+            is no scalar or finds no targets, a step that changes shapes or dtypes of the state, fewer than 1
             epoch, patience or a figure to monitor without evaluation, a figure that the evaluation does not have, a
             loss that is not finite (named by epoch and step), metrics without scikit-learn, ``strict`` for a policy
             without a finite set of shapes, ``save_every`` without checkpoints, a batcher that was restored, checkpoints
@@ -180,7 +194,8 @@ def fit(
         raise TrainingError(
             f"got strict for {endless[0]!r}, which compiles as it goes; choose a policy with few shapes"
         )
-    if evaluate_on is not None and (metrics in NEED_SCIKIT_LEARN or (metrics is None and loss is cross_entropy)):
+    usual = metrics is None and loss_fn is None and loss in (None, cross_entropy)
+    if evaluate_on is not None and (usual or metrics in NEED_SCIKIT_LEARN):
         require_scikit_learn()  # now, and not after the first epoch
     if cache_dir is not None:
         use_compilation_cache(cache_dir)
@@ -191,7 +206,17 @@ def fit(
         )
     progress = progress and jax.process_index() == 0
     mesh = DataMesh(devices) if devices is not None or jax.device_count() > 1 else None
-    step = TrainStep(model, optimizer or make_optimizer(), loss, mesh=mesh and mesh.mesh)
+    step = TrainStep(
+        model,
+        optimizer or make_optimizer(),
+        loss,
+        loss_fn=loss_fn,
+        weight_fn=weight_fn,
+        eval_params=eval_params,
+        with_outputs=metrics is not None,
+        seed=seed,
+        mesh=mesh and mesh.mesh,
+    )
     settings = {
         "evaluate_on": None if evaluate_on is None else _identity(evaluate_on),
         "monitor": monitor,
@@ -201,7 +226,8 @@ def fit(
     del step.state  # the steps donate it: whoever held on to the first one would hold its memory
     # The model of the best epoch: a copy on the host, where it needs no program and no device memory, since the next
     # step donates the state.
-    best = None if evaluate_on is None else host_copies(_model_part(state))
+    keeps_best = evaluate_on is not None or eval_params is not None
+    best = host_copies(_model_part(state)) if keeps_best else None
     if mesh is not None:
         batcher = mesh.share(batcher, "batcher")
         evaluate_on = None if evaluate_on is None else mesh.share(evaluate_on, "evaluate_on")
@@ -219,6 +245,11 @@ def fit(
         mesh.prepare(batcher.policy.modalities)
         state = mesh.place_state(state)
         spread = {"in_shardings": (mesh.state_sharding, mesh.batch_sharding), "out_shardings": mesh.state_sharding}
+    evaluated_part = (
+        _model_part
+        if eval_params is None
+        else compiled_for_state(lambda state: _model_part(step.evaluated(state)), state)
+    )
     train_table = StepTable(step.train_step, donate_state=True, compiler_options=compiler_options, **spread)
     eval_table = StepTable(step.eval_step, compiler_options=compiler_options, **spread)
     finite = [
@@ -261,8 +292,8 @@ def fit(
                     save()
             run.settle()
             evaluation = {} if evaluate_on is None else evaluate(eval_table, state, evaluate_on, mesh, metrics=metrics)
-            if run.end_epoch(time.perf_counter() - started, evaluation, monitor) and evaluate_on is not None:
-                best = host_copies(_model_part(state))
+            if run.end_epoch(time.perf_counter() - started, evaluation, monitor) and keeps_best:
+                best = host_copies(evaluated_part(state))
             save(score(evaluation, monitor) if evaluation else None)
     if checkpoints is not None:
         checkpoints.wait()

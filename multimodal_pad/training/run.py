@@ -9,7 +9,7 @@ from typing import Any
 
 from multimodal_pad.batching.batcher import BucketBatcher
 from multimodal_pad.errors import TrainingError
-from multimodal_pad.training.step import StepMetrics
+from multimodal_pad.training.measured import StepMetrics
 
 _IN_FLIGHT = 4
 """Steps dispatched ahead of the device: each holds its batch in host memory until it has run."""
@@ -24,7 +24,7 @@ class EpochRecord:
 
     Attributes:
         epoch: its number, from 0.
-        train_loss: mean over the samples, while the parameters moved.
+        train_loss: mean over the samples, or over what else the loss is a mean of, while the parameters moved.
         seconds: wall time of the epoch, evaluation included, the warm-up before the first one not.
         evaluation: loss and metrics on the evaluation set; empty where there is none.
 
@@ -47,7 +47,8 @@ class Run:
         epoch: the current epoch.
         step: the next step of it.
         steps: steps of all epochs so far.
-        loss_sum: losses of the current epoch, each times its number of samples.
+        loss_sum: losses of the current epoch, each times its weight.
+        weight: of the losses of the current epoch: real samples, positions, or what else they are means over.
         samples: samples of the current epoch.
         seconds: of the current epoch, up to the last checkpoint.
         best_epoch: the epoch with the best evaluation, or the last one as long as none could be scored.
@@ -59,6 +60,7 @@ class Run:
     step: int = 0
     steps: int = 0
     loss_sum: float = 0.0
+    weight: float = 0.0
     samples: int = 0
     seconds: float = 0.0
     best_epoch: int = 0
@@ -70,8 +72,8 @@ class Run:
 
     @property
     def loss(self) -> float:
-        """Mean over the samples of the current epoch whose steps have run."""
-        return self.loss_sum / max(1, self.samples)
+        """Mean over the current epoch, of the steps that have run."""
+        return self.loss_sum / self.weight if self.weight else 0.0
 
     def dispatched(self, metrics: StepMetrics) -> None:
         """One more step is on its way; those of a few steps ago are waited for."""
@@ -103,7 +105,8 @@ class Run:
         better = self.best_score is None or (found is not None and found < self.best_score)
         if better:
             self.best_epoch, self.best_score = self.epoch, found
-        self.epoch, self.step, self.loss_sum, self.samples, self.seconds = self.epoch + 1, 0, 0.0, 0, 0.0
+        self.epoch, self.step, self.seconds = self.epoch + 1, 0, 0.0
+        self.loss_sum, self.weight, self.samples = 0.0, 0.0, 0
         return better
 
     def stale(self, patience: int | None) -> bool:
@@ -128,15 +131,17 @@ class Run:
             )
             for epoch in record["history"]
         ]
+        fields.setdefault("weight", fields["samples"])  # of a record that was made when there was no other weight
         return cls(**{**fields, "history": history})
 
     def _settle_one(self) -> None:
         step, metrics = self._in_flight.popleft()
-        loss, samples = float(metrics.loss), int(metrics.samples)
+        loss, weight = float(metrics.loss), float(metrics.weight)
         if not math.isfinite(loss):
             raise _not_finite(f"epoch {self.epoch}, step {step}", loss)
-        self.loss_sum += loss * samples
-        self.samples += samples
+        self.loss_sum += loss * weight
+        self.weight += weight
+        self.samples += int(metrics.samples)
 
 
 def check_settings(record: dict[str, Any], settings: dict[str, Any]) -> None:
