@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections import deque
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from functools import cached_property
 from itertools import repeat
 from typing import Any, Unpack
@@ -19,6 +19,7 @@ import numpy as np
 from absl import flags
 
 from multimodal_pad.batching.batcher import BucketBatcher, Position
+from multimodal_pad.batching.prefetch import Prefetch
 from multimodal_pad.batching.streams.intake import CHUNK
 from multimodal_pad.batching.streams.options import StreamKeywords, StreamOptions
 from multimodal_pad.errors import PaddingError, PlanWarning
@@ -74,8 +75,10 @@ class BatchMapDataset(grain.MapDataset[BatchOfLayout]):
         return self.batcher.batch(self.first_epoch + place, index - int(self.starts[place]))
 
     def epoch(self, epoch: int, step: int = 0) -> Iterator[BatchOfLayout]:
-        """The batches of one epoch of the batcher from a step on, made in this thread."""
-        return map(self.batcher.batch, repeat(epoch), range(step, len(self.batcher.schedule(epoch))))
+        """The batches of one epoch of the batcher from a step on, as many made ahead as the batcher does."""
+        made = map(self.batcher.batch, repeat(epoch), range(step, len(self.batcher.schedule(epoch))))
+        with Prefetch(made, self.batcher.prefetch) if self.batcher.prefetch else nullcontext(made) as batches:
+            yield from batches
 
     def with_batcher(self, batcher: BucketBatcher) -> BatchMapDataset:
         """The same of another batcher, such as a shard."""
