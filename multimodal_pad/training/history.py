@@ -43,7 +43,7 @@ class EpochRecord:
     padding_efficiency: float | None = None
 
     def figures(self) -> dict[str, float]:
-        """All that is known, on one level; names of the training begin with ``train_``, those of evaluations ``eval_``."""
+        """All that is known, on one level: ``train_<name>`` of the training, ``eval_<name>`` of the evaluation."""
         figures = {
             "epoch": self.epoch,
             "steps": self.steps,

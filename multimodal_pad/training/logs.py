@@ -43,18 +43,25 @@ class JsonLinesLog:
 
     def __init__(self, path: str | Path) -> None:
         self._file = _Lines(Path(path))
-        self._cut = False
+        self._cut: bool | None = None
 
     def __call__(self, record: Mapping[str, Any]) -> None:
         """Write a line."""
-        if not self._cut and "steps" in record:
-            self._file.keep(lambda lines: [line for line in lines if not _comes_again(_parsed(line), record)])
-            self._cut = True
+        if not self._cut:
+            self._begin(record)
         try:
             text = json.dumps(record, allow_nan=False)
         except ValueError:
             text = json.dumps({name: value if _is_json(value) else None for name, value in record.items()})
         self._file.write(text)
+
+    def _begin(self, record: Mapping[str, Any]) -> None:
+        """Cut off what comes again, at the first record that has a step; compilations before it have none."""
+        if "steps" in record:
+            self._file.keep(lambda lines: [line for line in lines if not _comes_again(_parsed(line), record)])
+        elif self._cut is None:
+            self._file.keep(list)
+        self._cut = "steps" in record
 
 
 class CsvLog:
@@ -96,7 +103,7 @@ class CsvLog:
             new = [name for name in record if name not in self._columns]
             raise TrainingError(
                 f"{self._path}: got a record of {record.get('event')!r} with {new or 'no new names'}, and the columns "
-                f"are those of {self._event!r}: {self._columns}; give each event a file of its own, or take JsonLinesLog"
+                f"are those of {self._event!r}: {self._columns}; give each event its own file, or take JsonLinesLog"
             )
         self._file.write(_row(record.get(name, "") for name in self._columns))
 
@@ -120,8 +127,8 @@ class CsvLog:
 class TensorBoardLog:
     """Writes numbers for TensorBoard, under the event's name: ``step/loss``, ``epoch/eval_accuracy``.
 
-    They are given to a thread and are in the file after each epoch, and 10 seconds at most. One number takes some tens
-    of microseconds, so that of short steps you may want to log the epochs only. Where a run goes on in the same folder,
+    A thread writes them, within five seconds, and what is left when the process ends. One number takes some tens of
+    microseconds, so that of short steps you may want to log the epochs only. Where a run goes on in the same folder,
     TensorBoard hides what was logged after the step that comes first now.
 
     Args:
@@ -155,12 +162,11 @@ class TensorBoardLog:
         if self._writer is None:
             from tensorboardX import SummaryWriter
 
-            self._writer = SummaryWriter(str(self._folder), purge_step=steps, flush_secs=10)
+            self._writer = SummaryWriter(str(self._folder), purge_step=steps, flush_secs=5)
+            weakref.finalize(self, self._writer.close)
         for name, value in record.items():
             if name != "steps" and isinstance(value, (int, float)):
                 self._writer.add_scalar(f"{event}/{name}", value, steps)
-        if event == "epoch":
-            self._writer.flush()
 
     def close(self) -> None:
         """Write what is left, and end the thread."""
