@@ -20,6 +20,7 @@ from multimodal_pad.compiling import CompilerOptions, StepTable, forbid_compiles
 from multimodal_pad.compiling.table import batch_struct
 from multimodal_pad.errors import TrainingError
 from multimodal_pad.layouts.layout import Batch, BatchShape
+from multimodal_pad.training.described import MADE_OF, describe_run
 from multimodal_pad.training.evaluation import evaluate
 from multimodal_pad.training.loss import Loss, cross_entropy
 from multimodal_pad.training.mesh import DataMesh
@@ -196,6 +197,7 @@ def fit(
         "evaluate_on": None if evaluate_on is None else _identity(evaluate_on),
         "monitor": monitor,
     }
+    made_of = None if checkpoints is None else {MADE_OF: describe_run(model, batcher)}
     spread: dict[str, Any] = {}
     state = step.state
     del step.state  # the steps donate it: whoever held on to the first one would hold its memory
@@ -241,7 +243,8 @@ def fit(
 
     def save(loss: float | None = None) -> None:
         if checkpoints is not None:
-            checkpoints.save(run.steps, _saved(state, best), run.to_record(batcher, settings), loss=loss)
+            record = {**run.to_record(batcher, settings), **(made_of or {})}
+            checkpoints.save(run.steps, _saved(state, best), record, loss=loss)
 
     watch = nullcontext() if mesh is None else mesh.watch()
     with forbid_compiles() if strict else nullcontext() as guard, watch, _bar(progress) as show:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from multimodal_pad.batching.batcher import BucketBatcher
@@ -121,14 +121,15 @@ class Run:
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> Run:
         """The run that :meth:`to_record` wrote."""
-        fields = {name: value for name, value in record.items() if name not in ("batcher", "settings")}
+        names = {each.name for each in fields(cls)}
+        values = {name: value for name, value in record.items() if name in names}
         history = [
             EpochRecord(
                 **{**epoch, "evaluation": {name: float(figure) for name, figure in epoch["evaluation"].items()}}
             )
             for epoch in record["history"]
         ]
-        return cls(**{**fields, "history": history})
+        return cls(**{**values, "history": history})
 
     def _settle_one(self) -> None:
         step, metrics = self._in_flight.popleft()
