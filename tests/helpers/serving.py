@@ -9,6 +9,7 @@ import numpy as np
 from flax import nnx
 
 from multimodal_pad import LengthTable, pad_samples, plan_packing, plan_shapes
+from multimodal_pad.models import ModalityConfig, MultimodalTransformer, TransformerConfig
 from multimodal_pad.serving import PredictionStats, Predictor
 from tests.helpers.packed import make_model
 
@@ -58,6 +59,14 @@ def transformer():
 
 
 @functools.cache
+def audio_transformer(**options):
+    """The smallest there is, of one modality."""
+    sizes = {"d_model": 4, "num_heads": 1, "crossmodal_layers": 1, "memory_layers": 1, "dropout_rate": 0.0}
+    config = TransformerConfig({"audio": ModalityConfig(feature_width=3)}, 2, **{**sizes, **options})
+    return MultimodalTransformer(config, rngs=nnx.Rngs(0))
+
+
+@functools.cache
 def predictor(plan="padded", long_samples="error"):
     """Compiled once for all choices of ``long_samples``; its statistics go on from test to test."""
     if long_samples != "error":
@@ -68,15 +77,15 @@ def predictor(plan="padded", long_samples="error"):
 
 
 @functools.cache
-def _alone():
-    graph, state = nnx.split(transformer())
+def _alone(model):
+    graph, state = nnx.split(model)
     return jax.jit(lambda state, batch: nnx.merge(graph, state)(batch)), state
 
 
-def alone(samples, longest=LONGEST):
-    """The transformer's own outputs for each sample by itself."""
-    function, state = _alone()
-    plain = [{name: sample[name] for name in LONGEST} for sample in samples]
+def alone(samples, longest=LONGEST, model=None):
+    """A model's own outputs for each sample by itself; by default the transformer's."""
+    function, state = _alone(transformer() if model is None else model)
+    plain = [{name: sample[name] for name in longest} for sample in samples]
     return [np.asarray(function(state, pad_samples([sample], pad_to=longest)))[0] for sample in plain]
 
 
