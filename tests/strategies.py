@@ -76,3 +76,15 @@ def make_samples(table: LengthTable, seed: int = 0) -> list[dict[str, Any]]:
                 sample[name] = rng.standard_normal((length, *WIDTHS[name])).astype(np.float32)
         samples.append(sample)
     return samples
+
+
+def with_all_targets(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The samples with targets in nested dicts, and with targets of positions that equal what is at these positions."""
+    made = []
+    for sample in samples:
+        number, modalities = sample["targets"], {name: x for name, x in sample.items() if name != "targets"}
+        of_positions: dict[str, Any] = {name: {"same": x, "up": {"bool": x > 0}} for name, x in modalities.items()}
+        of_positions["text"] = modalities["text"]
+        scores = {"pair": np.array([number, 0.5], np.float32), "sign": np.bool_(number % 2)}
+        made.append({**modalities, "targets": {"number": number, "scores": scores}, "position_targets": of_positions})
+    return made

@@ -19,7 +19,10 @@ grain = pytest.importorskip("grain")
 from multimodal_pad.grain import BatchIterDataset, BatchMapDataset, StreamIterDataset  # noqa: E402
 
 TABLE = LengthTable(("text", "audio"), np.random.default_rng(3).integers(0, 17, (37, 2)))
-SAMPLES = make_samples(TABLE)
+SAMPLES = [
+    {**sample, "position_targets": {"text": {"next": sample["text"] + 1}, "audio": sample["audio"][:, 0]}}
+    for sample in make_samples(TABLE)
+]
 LADDER = Ladder.powers_of_two(TABLE, 4)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ import numpy as np
 from flax import nnx
 
 from multimodal_pad.errors import TrainingError
+from multimodal_pad.training.model_kinds import check_is_nnx
 
 Arrays = dict[Any, Any]
 """Nested dicts of arrays: their keys are the names of the attributes (numbers in an ``nnx.List``) from the model on."""
@@ -76,8 +78,9 @@ def take_apart(model: nnx.Module) -> tuple[Structure, Arrays, Arrays]:
         model: is read, not changed; it may be in either mode.
 
     Raises:
-        TrainingError: the model has no parameters.
+        TrainingError: it is no NNX module (says what it is), or has no parameters.
     """
+    check_is_nnx(model)
     graphdef, params, rest = nnx.split(model, nnx.Param, ...)
     params, rest = _pure(params), _pure(rest)
     if not params:
@@ -124,8 +127,16 @@ def host_copies(tree: Any) -> Any:
     return jax.tree.map(lambda x: np.array(x, copy=True), tree)
 
 
-def check_kept(before: Any, after: Any) -> None:
-    """Check that a step keeps the names, shapes and dtypes of what it is given back with the next batch.
+def compiled_for_state(function: Callable[[TrainState], Any], state: TrainState) -> Callable[[TrainState], Any]:
+    """The function, compiled now for states like this one, where they lie; so calling it compiles nothing."""
+    sharding = getattr(state.step, "sharding", None)
+    spread = {"in_shardings": sharding, "out_shardings": sharding} if sharding is not None else {}
+    structs = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state)
+    return jax.jit(function, **spread).lower(structs).compile()
+
+
+def check_kept(before: Any, after: Any, by: str = "a step") -> None:
+    """Check that a step, or another function, keeps the names, shapes and dtypes of the arrays that it is given.
 
     Raises:
         TrainingError: names the first array that differs.
@@ -140,7 +151,7 @@ def check_kept(before: Any, after: Any) -> None:
     for name in [*was, *now]:
         if was.get(name) != now.get(name):
             raise TrainingError(
-                f"a step gives {now.get(name, 'nothing')} at state{name} and takes {was.get(name, 'nothing')}; make "
+                f"{by} gives {now.get(name, 'nothing')} at state{name} and takes {was.get(name, 'nothing')}; make "
                 "every variable when the model or the optimizer's state is made, with the shape and the dtype that it "
                 "keeps"
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +14,10 @@ from jax.sharding import Mesh, PartitionSpec
 
 from multimodal_pad.errors import TrainingError
 from multimodal_pad.layouts.layout import Batch
-from multimodal_pad.lengths.samples import TARGETS
+from multimodal_pad.lengths.samples import check_whole
 from multimodal_pad.training.loss import Loss
+from multimodal_pad.training.measured import Evaluated, StepMetrics
+from multimodal_pad.training.objective import LossFn, Objective, WeightFn, wanted
 from multimodal_pad.training.state import (
     Arrays,
     TrainState,
@@ -28,44 +30,8 @@ from multimodal_pad.training.state import (
     take_apart,
 )
 
-
-class StepMetrics(NamedTuple):
-    """What a train step measures: scalars on the device.
-
-    Attributes:
-        loss: mean over the real samples.
-        grad_norm: global norm of the gradient, before clipping.
-        samples: number of real samples, int32.
-
-    >>> metrics = StepMetrics(jnp.float32(0.5), grad_norm=jnp.float32(2.0), samples=jnp.int32(32))
-    >>> f"loss {metrics.loss:.2f} over {metrics.samples} samples"  # waits for the device
-    'loss 0.50 over 32 samples'
-    """
-
-    loss: jax.Array
-    grad_norm: jax.Array
-    samples: jax.Array
-
-
-class Evaluated(NamedTuple):
-    """What an evaluation step gives, of the whole batch, wherever its rows were computed.
-
-    Attributes:
-        outputs: ``(B, K)``.
-        targets: those of the batch, ``(B, ...)``.
-        sample_mask: bool ``(B,)``; False = the row only fills up the batch.
-        loss: mean over the real samples, a scalar.
-
-    >>> outputs, mask = jnp.array([[0.2, 0.8], [0.0, 0.0]]), jnp.array([True, False])
-    >>> found = Evaluated(outputs, targets=jnp.array([1, 0]), sample_mask=mask, loss=jnp.float32(0.4))
-    >>> np.asarray(found.outputs)[np.asarray(found.sample_mask)].argmax(axis=1).tolist()
-    [1]
-    """
-
-    outputs: jax.Array
-    targets: jax.Array
-    sample_mask: jax.Array
-    loss: jax.Array
+EvalParams = Callable[[Any, Arrays], Arrays]
+"""``(opt_state, params) -> params``: what is evaluated of a state that is being trained."""
 
 
 class TrainStep:
@@ -78,20 +44,36 @@ class TrainStep:
     an evaluation step runs it in evaluation mode (``model.eval()``).
 
     Args:
-        model: takes a batch and gives outputs ``(B, K)``; it is read, not changed, and may be in either mode.
-        optimizer: an optax transformation of ``state.params``.
-        loss: weighted by ``sample_mask``.
+        model: an ``nnx.Module`` that takes a batch and gives what the loss takes; it is read, not changed, and may be
+            in either mode.
+        optimizer: an optax transformation of ``state.params``, or an ``optax.MultiSteps``.
+        loss: ``(outputs, targets, mask) -> mean``, where ``targets`` and ``mask`` are those of the samples, or where
+            these have none those of the positions of the one modality that has; by default
+            :func:`~multimodal_pad.training.cross_entropy`.
+        loss_fn: in place of it, ``(model, batch) -> loss`` or ``-> (loss, {name: scalar})``, as in Flax's examples. All
+            are means over what is real in the batch: over several devices each is computed of the rows of one of them,
+            and counts by the weight of these. With a parameter ``rngs`` it gets an ``nnx.Rngs``, another one in each
+            step and on each device, and in every evaluation step that of step 0.
+        weight_fn: ``batch -> scalar``: what the mean was divided by; by default the number of real samples, and with
+            ``loss`` and targets of positions that of real positions.
+        eval_params: ``(opt_state, params) -> params``: what is evaluated instead of the parameters that are trained,
+            such as an average that the optimizer keeps.
+        with_outputs: whether evaluation steps give outputs and targets with a ``loss_fn`` too: those of
+            ``model(batch)``.
+        seed: of ``rngs``; it is part of the program.
         mesh: devices that share the rows of each batch; by default there is one. Each computes the loss of its own
-            rows, and their sum is divided by the number of real samples on all of them. So is that of variables that
+            rows, and their mean by weight is the batch's. So is by numbers of samples that of variables that
             are floats, such as batch statistics (give ``nnx.BatchNorm`` the mesh's axis as ``axis_name``, and it
             normalizes by the statistics of all rows); integers must come out alike on all. Every device draws dropout
-            of its own, so that only without dropout results don't depend on the number of devices.
+            of its own, so that only without dropout results don't depend on the number of devices. A loss that compares
+            rows, such as a contrastive one, sees those of its device, unless it gathers the others
+            (``jax.lax.all_gather(x, "data", tiled=True)``).
 
     Attributes:
         state: the initial state. A table that donates it takes it away: ``del step.state`` lets go of it.
 
     Raises:
-        TrainingError: the model has no parameters.
+        TrainingError: the model is no NNX module or has no parameters, or both ``loss`` and ``loss_fn`` are given.
 
     >>> from multimodal_pad.training import cross_entropy
     >>> class Model(nnx.Module):
@@ -107,13 +89,21 @@ class TrainStep:
     def __init__(
         self,
         model: nnx.Module,
-        optimizer: optax.GradientTransformation,
-        loss: Loss,
+        optimizer: optax.GradientTransformation | optax.MultiSteps,
+        loss: Loss | None = None,
         *,
+        loss_fn: LossFn | None = None,
+        weight_fn: WeightFn | None = None,
+        eval_params: EvalParams | None = None,
+        with_outputs: bool = False,
+        seed: int = 0,
         mesh: Mesh | None = None,
     ) -> None:
+        check_whole("seed", seed, 0, TrainingError)
+        self._objective = Objective(loss, loss_fn, weight_fn)
+        self._eval_params, self._with_outputs, self._seed = eval_params, with_outputs, seed
         self._structure, *arrays = take_apart(model)
-        self._optimizer, self._loss, self._mesh = optax.with_extra_args_support(optimizer), loss, mesh
+        self._optimizer, self._mesh = _with_extra_args(optimizer), mesh
         # Of arrays on the host no program is needed to copy them, and of the optimizer's state one for all of it:
         # made eagerly, each shape would be a program of its own.
         params, rest = jax.device_put(arrays)
@@ -124,8 +114,8 @@ class TrainStep:
         """Update once; donate ``state``.
 
         Raises:
-            TrainingError: the batches have no targets, or the model or the optimizer changes a shape or dtype of the
-                state (names it).
+            TrainingError: the batches have no targets that the loss could take, the loss is no scalar, metrics are no
+                scalars by name, or the model or the optimizer changes a shape or dtype of the state (names it).
         """
         return self._on_mesh(self._train)(state, batch)
 
@@ -133,13 +123,28 @@ class TrainStep:
         """Compute outputs and loss in evaluation mode.
 
         Raises:
-            TrainingError: the batches have no targets.
+            TrainingError: as :meth:`train_step`, or ``eval_params`` gives other parameters than the model's.
         """
         return self._on_mesh(self._evaluate)(state, batch)
 
     def model(self, state: TrainState) -> Any:
-        """Make the model of a state, in evaluation mode: to evaluate, inspect or save. Compiles nothing."""
+        """Make the model of a state, in evaluation mode: to evaluate, inspect or save. Compiles nothing.
+
+        It has the parameters of the state as they are: with ``eval_params`` give it :meth:`evaluated`.
+        """
         return self._structure.model(state.params, state.rest)
+
+    def evaluated(self, state: TrainState) -> TrainState:
+        """The state with the parameters that are evaluated.
+
+        Raises:
+            TrainingError: ``eval_params`` gives other names, shapes or dtypes than the parameters have.
+        """
+        if self._eval_params is None:
+            return state
+        params = self._eval_params(as_keys(state.opt_state, self._impls), state.params)
+        check_kept({"params": state.params}, {"params": params}, "eval_params")
+        return state._replace(params=params)
 
     def _init_optimizer(self, params: Arrays) -> Any:
         opt_state = self._optimizer.init(params)
@@ -164,20 +169,20 @@ class TrainStep:
         return x if self._mesh is None else jax.lax.all_gather(x, self._mesh.axis_names, tiled=True)
 
     def _train(self, state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
-        samples, share = self._share(batch)
+        (samples, of_samples), (weight, share) = self._weights(batch)
         rest = self._structure.keys_of(state.rest)
-        own = self._keys_of_device(rest)
+        own, key = self._keys_of_device(rest), self._key(state.step)
 
-        def objective(params: Arrays) -> tuple[jax.Array, Arrays]:
+        def objective(params: Arrays) -> tuple[jax.Array, tuple[dict[str, jax.Array], Arrays]]:
             model = self._structure.training(params, own)
-            loss = self._batch_loss(model(batch), batch)
-            return loss, rest_of(model)
+            loss, metrics = self._objective(model, batch, key)
+            return loss, (metrics, rest_of(model))
 
-        def measure(params: Arrays) -> tuple[jax.Array, Arrays, Arrays]:
-            (loss, after), gradient = jax.value_and_grad(objective, has_aux=True)(params)
-            return *self._combine((loss, gradient), share), after
+        def measure(params: Arrays) -> tuple[jax.Array, Arrays, dict[str, jax.Array], Arrays]:
+            (loss, (metrics, after)), gradient = jax.value_and_grad(objective, has_aux=True)(params)
+            return *self._combine((loss, gradient, metrics), share), after
 
-        loss, gradient, after = measure(state.params)
+        loss, gradient, metrics, after = measure(state.params)
         check_kept({"rest": rest}, {"rest": after})
         updates, opt_state = self._optimizer.update(
             gradient,
@@ -187,31 +192,54 @@ class TrainStep:
             grad=gradient,
             value_fn=_of_all(lambda params: self._combine(objective(params)[0], share), measure),
         )
-        rest = as_numbers(self._carried(rest, after, share))
+        rest = as_numbers(self._carried(rest, after, of_samples))
         params: Any = optax.apply_updates(state.params, updates)
         new = TrainState(state.step + 1, params, as_numbers(opt_state), rest)
         check_kept(state._asdict(), new._asdict())
-        return new, StepMetrics(loss, optax.tree.norm(gradient), samples)
+        return new, StepMetrics(loss, optax.tree.norm(gradient), samples, weight, metrics)
 
     def _evaluate(self, state: TrainState, batch: Batch) -> Evaluated:
-        outputs = self._structure.evaluating(state.params, state.rest)(batch)
-        loss = self._combine(self._batch_loss(outputs, batch), self._share(batch)[1])
-        outputs, targets, mask = (self._gather(jnp.asarray(x)) for x in (outputs, batch.targets, batch.sample_mask))
-        return Evaluated(outputs, targets, mask, loss)
+        _, (weight, share) = self._weights(batch)
+        model = self._structure.evaluating(self.evaluated(state).params, state.rest)
+        targets, mask, outputs = None, batch.sample_mask, None
+        if self._objective.loss is not None:
+            outputs = model(batch)
+            loss, metrics = self._objective.of_outputs(outputs, batch), {}
+        else:
+            outputs = model(batch) if self._with_outputs else None
+            loss, metrics = self._objective(model, batch, self._key(0))
+        if outputs is not None:
+            targets, mask = wanted(batch)
+            _check_outputs(outputs, mask)
+        loss, metrics = self._combine((loss, metrics), share)
+        outputs, targets, mask = jax.tree.map(lambda x: self._gather(jnp.asarray(x)), (outputs, targets, mask))
+        return Evaluated(outputs, targets, mask, loss, weight, metrics)
 
-    def _share(self, batch: Batch) -> tuple[jax.Array, jax.Array]:
-        """The real samples on all devices, and the share of them that this device has.
+    def _weights(self, batch: Batch) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
+        """The real samples on all devices and this one's share of them, and the loss's weight in the same way.
 
         Raises:
             PaddingError: the batch is laid out for more devices than there are.
         """
         batch.layout.check_alone(batch)
-        here = jnp.sum(batch.sample_mask)
-        samples = self._sum(here)
-        return samples, here / jnp.maximum(samples, 1)
+        return self._share(jnp.sum(batch.sample_mask)), self._share(self._objective.weight(batch))
+
+    def _share(self, here: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The sum over all devices, and this one's part of it, from 0 to 1."""
+        total = self._sum(here)
+        return total, jnp.where(total > 0, here / jnp.where(total > 0, total, 1), 0)
+
+    def _key(self, step: Any) -> jax.Array | None:
+        """Of the random numbers of a step on this device; None where nobody asks."""
+        if not self._objective.takes_rngs:
+            return None
+        key = jax.random.fold_in(jax.random.key(self._seed), step)
+        if self._mesh is None or self._mesh.size == 1:
+            return key
+        return jax.random.fold_in(key, jax.lax.axis_index(self._mesh.axis_names))
 
     def _combine(self, means: Any, share: jax.Array) -> Any:
-        """The means over all devices, of means over the real samples on each, which may be NaN where there are none."""
+        """The means over all devices, of means on each, which may be NaN where its share is 0."""
         if self._mesh is None:
             return means
         sums = self._sum(jax.tree.map(lambda x: jnp.where(share > 0, share * x, 0), means))
@@ -236,10 +264,23 @@ class TrainStep:
         ]
         return jax.tree.unflatten(structure, kept)
 
-    def _batch_loss(self, outputs: jax.Array, batch: Batch) -> jax.Array:
-        if batch.targets is None:
-            raise TrainingError(f"the batches have no targets; give every sample its {TARGETS!r}")
-        return self._loss(outputs, batch.targets, batch.sample_mask)
+
+def _with_extra_args(optimizer: optax.GradientTransformation | optax.MultiSteps) -> Any:
+    """The optimizer with ``update(..., **extra_args)``."""
+    if isinstance(optimizer, optax.MultiSteps):  # optax itself would take it for one that wants none
+        update: Any = optimizer.update
+        return optax.GradientTransformationExtraArgs(optimizer.init, update)
+    return optax.with_extra_args_support(optimizer)
+
+
+def _check_outputs(outputs: Any, mask: jax.Array) -> None:
+    """Raise a TrainingError unless all arrays of the outputs begin with the axes of the mask."""
+    for path, x in jax.tree_util.tree_leaves_with_path(outputs):
+        if jnp.shape(x)[: mask.ndim] != mask.shape:
+            raise TrainingError(
+                f"the model gives outputs{jax.tree_util.keystr(path)} of shape {jnp.shape(x)}, and the targets are of "
+                f"{mask.shape}; outputs begin with the same axes"
+            )
 
 
 def _folded(keys: jax.Array, number: jax.Array) -> jax.Array:

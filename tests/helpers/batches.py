@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from multimodal_pad.lengths.trees import leaves_of, named_leaves
+from multimodal_pad.lengths.trees import named_leaves
 
 
 def assert_same_samples(got, wanted):
@@ -18,7 +18,8 @@ def assert_same_samples(got, wanted):
 
 
 def flat(batch):
-    targets = [*leaves_of(batch.targets), *leaves_of(batch.position_targets)]
+    named = named_leaves({"targets": batch.targets, "positions": batch.position_targets}, "")
+    targets = [named[where] for where in sorted(named)]  # worker processes give dicts in the order of the alphabet
     return [*batch.features.values(), *batch.lengths.values(), *targets, batch.sample_mask]
 
 

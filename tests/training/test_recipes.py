@@ -1,7 +1,6 @@
 """Recipes of optax's and Flax's documentation do in ``fit`` what they do in a plain NNX loop."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -10,6 +9,7 @@ from flax import nnx
 from multimodal_pad import BucketBatcher, Fixed
 from multimodal_pad.models import ModalityConfig, MultimodalTransformer, TransformerConfig
 from multimodal_pad.training import cross_entropy, fit, make_optimizer
+from tests.helpers.models import assert_same_models
 from tests.helpers.training import DeepModel, make_batcher, make_samples
 
 EPOCHS = 3
@@ -50,16 +50,6 @@ def plain_loop(model, optimizer, batcher, epochs=EPOCHS):
     losses = [float(train_step(model, state, batch)) for epoch in range(epochs) for batch in batcher.epoch(epoch)]
     model.eval()
     return model, losses
-
-
-def assert_same_models(one, other):
-    for kind in (nnx.Param, nnx.Not(nnx.Param)):
-        got, wanted = (nnx.to_pure_dict(nnx.state(model, kind)) for model in (one, other))
-        assert jax.tree.structure(got) == jax.tree.structure(wanted)
-        for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(got), jax.tree.leaves(wanted), strict=True):
-            if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
-                a, b = jax.random.key_data(a), jax.random.key_data(b)
-            np.testing.assert_allclose(a, b, atol=1e-6, err_msg=jax.tree_util.keystr(path))
 
 
 def compare(make, optimizer):

@@ -69,8 +69,8 @@ class Intake:
         kept: dict[str, Any] = {name: modality_array(sample, name, number) for name in names}
         for name, array in kept.items():
             self._alike.check(number, name, array.shape[1:], array.dtype)
-        self._alike.check_targets(number, sample)
         check_position_targets(sample, names, number)
+        self._alike.check_targets(number, sample)
         kept |= {key: sample[key] for key in RESERVED if key in sample}
         waiting = Waiting(number, kept)
         self.first = self.first or waiting
