@@ -1,5 +1,6 @@
 """A label for each audio frame."""
 
+import optax
 from flax import nnx
 
 from experiments.jobs.given import make_frame_labels, make_samples
@@ -11,4 +12,9 @@ samples = make_samples()
 for sample, labels in zip(samples, make_frame_labels(samples), strict=True):
     del sample["targets"]
     sample["position_targets"] = {"audio": labels}
-fit(FrameClassifier(rngs=nnx.Rngs(0)), batches(samples, max_shapes=4, batch_size=16), epochs=3)
+fit(
+    FrameClassifier(rngs=nnx.Rngs(0)),
+    batches(samples, max_shapes=4, batch_size=16),
+    epochs=3,
+    optimizer=optax.adam(1e-2),
+)

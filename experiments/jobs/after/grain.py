@@ -1,5 +1,6 @@
 """Batches through Grain, trained on."""
 
+import optax
 from flax import nnx
 
 from experiments.jobs.given import make_samples
@@ -9,4 +10,4 @@ from multimodal_pad.grain import BatchIterDataset
 from multimodal_pad.training import fit
 
 dataset = BatchIterDataset(batches(make_samples(), max_shapes=4, batch_size=16))
-fit(Classifier(rngs=nnx.Rngs(0)), dataset, epochs=3)
+fit(Classifier(rngs=nnx.Rngs(0)), dataset, epochs=3, optimizer=optax.adam(1e-2))

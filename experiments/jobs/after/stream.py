@@ -1,5 +1,6 @@
 """A stream of samples of unknown length."""
 
+import optax
 from flax import nnx
 
 from experiments.jobs.given import Stream
@@ -8,4 +9,4 @@ from multimodal_pad import StreamBatcher
 from multimodal_pad.training import fit
 
 batcher = StreamBatcher.planned(Stream(), max_shapes=4, batch_size=16)
-fit(Classifier(rngs=nnx.Rngs(0)), batcher, epochs=3)
+fit(Classifier(rngs=nnx.Rngs(0)), batcher, epochs=3, optimizer=optax.adam(1e-2))
