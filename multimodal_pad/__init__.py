@@ -5,7 +5,9 @@ imported from here.
 """
 
 from multimodal_pad.batching.batcher import BucketBatcher
+from multimodal_pad.batching.collating import Collator
 from multimodal_pad.batching.ledger import PaddingStats
+from multimodal_pad.batching.one_line import batches
 from multimodal_pad.batching.streams import StreamBatcher
 from multimodal_pad.errors import PaddingError, PlanWarning
 from multimodal_pad.layouts.layout import Batch, BatchShape, BatchSpec
@@ -33,6 +35,7 @@ __all__ = [
     "BatchShape",
     "BatchSpec",
     "BucketBatcher",
+    "Collator",
     "Exact",
     "Fixed",
     "Ladder",
@@ -53,6 +56,7 @@ __all__ = [
     "StreamBatcher",
     "TransformerCost",
     "attention_area",
+    "batches",
     "make_schedule",
     "pack_samples",
     "pad_samples",

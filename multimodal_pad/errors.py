@@ -41,6 +41,10 @@ class UnplannedShapeError(CompileError):
     """A batch has a shape that its step table was not warmed up for."""
 
 
+class StepMismatchError(CompileError, TypeError):
+    """A state or a batch has another structure, or arrays of other shapes or dtypes, than its step was compiled for."""
+
+
 class CheckpointWarning(UserWarning):
     """A checkpoint is damaged or was never finished, and another one is taken instead."""
 

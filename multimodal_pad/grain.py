@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import warnings
 from collections import deque
+from collections.abc import Iterator
+from contextlib import closing, nullcontext
 from functools import cached_property
+from itertools import repeat
 from typing import Any, Unpack
 
 import grain
@@ -16,12 +19,15 @@ import numpy as np
 from absl import flags
 
 from multimodal_pad.batching.batcher import BucketBatcher, Position
+from multimodal_pad.batching.prefetch import Prefetch
 from multimodal_pad.batching.streams.intake import CHUNK
 from multimodal_pad.batching.streams.options import StreamKeywords, StreamOptions
 from multimodal_pad.errors import PaddingError, PlanWarning
-from multimodal_pad.layouts.layout import BatchOfLayout
+from multimodal_pad.layouts.layout import BatchOfLayout, BatchSpec
 from multimodal_pad.lengths.samples import check_whole
-from multimodal_pad.scheduling.policy import Policy
+from multimodal_pad.planning.plan_policy import PolicyLike, as_policy
+from multimodal_pad.scheduling.dealing import policy_shapes
+from multimodal_pad.spans import READ, span
 
 
 class BatchMapDataset(grain.MapDataset[BatchOfLayout]):
@@ -68,6 +74,16 @@ class BatchMapDataset(grain.MapDataset[BatchOfLayout]):
         place = int(np.searchsorted(self.starts, index, side="right")) - 1
         return self.batcher.batch(self.first_epoch + place, index - int(self.starts[place]))
 
+    def epoch(self, epoch: int, step: int = 0) -> Iterator[BatchOfLayout]:
+        """The batches of one epoch of the batcher from a step on, as many made ahead as the batcher does."""
+        made = map(self.batcher.batch, repeat(epoch), range(step, len(self.batcher.schedule(epoch))))
+        with Prefetch(made, self.batcher.prefetch) if self.batcher.prefetch else nullcontext(made) as batches:
+            yield from batches
+
+    def with_batcher(self, batcher: BucketBatcher) -> BatchMapDataset:
+        """The same of another batcher, such as a shard."""
+        return BatchMapDataset(batcher, epochs=self.epochs, first_epoch=self.first_epoch)
+
 
 class BatchIterDataset(grain.IterDataset[BatchOfLayout]):
     """The batches of a batcher's epochs in order, made a few ahead, and resumed at any step.
@@ -103,22 +119,36 @@ class BatchIterDataset(grain.IterDataset[BatchOfLayout]):
     def __iter__(self) -> grain.DatasetIterator[BatchOfLayout]:
         return _BatchIterator(self)
 
+    def epoch(self, epoch: int, step: int = 0) -> Iterator[BatchOfLayout]:
+        """The batches of one epoch of the batcher from a step on, whatever the number of epochs.
+
+        Leaving the loop early stops what makes them.
+        """
+        with closing(_BatchIterator(self, Position(epoch, step))) as batches:
+            yield from batches
+
+    def with_batcher(self, batcher: BucketBatcher) -> BatchIterDataset:
+        """The same of another batcher, such as a shard."""
+        return BatchIterDataset(batcher, epochs=self.epochs, workers=self.workers, buffer=self.buffer)
+
 
 class _BatchIterator(grain.DatasetIterator[BatchOfLayout]):
     """Counts the steps itself: the state of Grain's own iterator fits one number of workers only."""
 
-    def __init__(self, dataset: BatchIterDataset) -> None:
+    def __init__(self, dataset: BatchIterDataset, position: Position | None = None) -> None:
+        """From a position on: to the end of that epoch, or without one, through all epochs."""
         super().__init__()
-        self._dataset, self._position = dataset, Position(0, 0)
+        self._dataset, self._position = dataset, position or Position(0, 0)
+        self._epochs = dataset.epochs if position is None else position.epoch + 1
         self._inner: grain.DatasetIterator[BatchOfLayout] | None = None
 
     def __next__(self) -> BatchOfLayout:
         self._assert_not_closed()
         batcher, (epoch, step) = self._dataset.batcher, self._position
-        if epoch < self._dataset.epochs and step == len(batcher.schedule(epoch)):
+        if epoch < self._epochs and step == len(batcher.schedule(epoch)):
             self._close_inner()
             epoch, step = epoch + 1, 0
-        if epoch == self._dataset.epochs:
+        if epoch == self._epochs:
             raise StopIteration
         try:
             if self._inner is None:
@@ -178,7 +208,8 @@ class StreamIterDataset(grain.IterDataset[BatchOfLayout]):
 
     Args:
         parent: gives ``{modality: (length, *feature_shape), "targets": ...}``.
-        policy: rounds lengths up to buckets; its modalities are the ones that are padded.
+        policy: rounds lengths up to buckets; its modalities are the ones that are padded. Or a plan, or the path of its
+            file.
         options: how samples become batches, such as ``batch_size`` and ``buffer``: the fields of
             :class:`~multimodal_pad.batching.streams.StreamOptions` beside the policy.
 
@@ -194,19 +225,51 @@ class StreamIterDataset(grain.IterDataset[BatchOfLayout]):
     ['2 x (text 16)', '2 x (text 8)']
     """
 
-    def __init__(self, parent: grain.IterDataset[Any], policy: Policy, **options: Unpack[StreamKeywords]) -> None:
+    def __init__(self, parent: grain.IterDataset[Any], policy: PolicyLike, **options: Unpack[StreamKeywords]) -> None:
         super().__init__(parent)
-        self.stream_options = StreamOptions(policy, **options)
+        self.stream_options = StreamOptions(as_policy(policy), **options)
 
     def __iter__(self) -> grain.DatasetIterator[BatchOfLayout]:
-        return _StreamIterator(self._parent.__iter__(), self.stream_options)
+        return self.epoch(0)
+
+    def epoch(self, epoch: int) -> _StreamIterator:
+        """A pass over the samples, in the order of pass number ``epoch``; each ``for`` loop is that of number 0."""
+        check_whole("epoch", epoch, 0)
+        return _StreamIterator(self._parent.__iter__(), self.stream_options, epoch)
+
+    def spec(self, epochs: int = 1) -> BatchSpec:
+        """What a step is to be compiled for, whichever ``epochs`` use it; reads the first sample.
+
+        Raises:
+            PaddingError: the policy has no end of shapes, or there are no samples.
+        """
+        del epochs
+        options = self.stream_options
+        shapes = policy_shapes(options.policy, options.batch_size)
+        return BatchSpec(shapes, self.example(), options.policy.fingerprint)
+
+    def example(self) -> BatchOfLayout:
+        """A batch of the first sample that a bucket holds, in a pass of its own.
+
+        Raises:
+            PaddingError: there are no samples.
+        """
+        with closing(self.epoch(0)) as batches:
+            return batches.example()
 
 
 class _StreamIterator(grain.DatasetIterator[BatchOfLayout]):
-    def __init__(self, parent: grain.DatasetIterator[Any], options: StreamOptions) -> None:
+    def __init__(self, parent: grain.DatasetIterator[Any], options: StreamOptions, epoch: int) -> None:
         super().__init__(parent)
-        self._options, self._intake = options, options.new_intake()
+        self._options, self._intake, self._epoch = options, options.new_intake(), epoch
         self._begin(0, 0, 0)
+
+    def example(self) -> BatchOfLayout:
+        """A batch of the first sample, which is then gone."""
+        self._fill(1)
+        if self._intake.first is None:
+            raise PaddingError("the dataset gave no samples; there is none to make an example of")
+        return self._options.example(self._intake.first)
 
     def __next__(self) -> BatchOfLayout:
         self._assert_not_closed()
@@ -229,6 +292,7 @@ class _StreamIterator(grain.DatasetIterator[BatchOfLayout]):
             "added": self._added,
             "number": self._number,
             "finished": int(self._finished),
+            "epoch": self._epoch,
             "batch": self._buffer.batch,
             # As text, since Grain wants states of one structure, and the samples that wait are now more, now fewer.
             "held": ",".join(map(str, held)),
@@ -236,6 +300,7 @@ class _StreamIterator(grain.DatasetIterator[BatchOfLayout]):
 
     def set_state(self, state: dict[str, Any]) -> None:
         self._parent.set_state(state["parent"])
+        self._epoch = state.get("epoch", 0)  # which states of older versions don't have
         self._begin(state["parent_added"], state["parent_number"], state["batch"])
         held = set(map(int, filter(None, state["held"].split(","))))
         while self._number < state["number"] and not self._finished:
@@ -251,7 +316,7 @@ class _StreamIterator(grain.DatasetIterator[BatchOfLayout]):
 
     def _begin(self, added: int, number: int, batch: int) -> None:
         """An empty buffer, before the sample that the parent gives next."""
-        self._buffer = self._options.new_buffer(batch=batch)
+        self._buffer = self._options.new_buffer(self._epoch, batch)
         self._added, self._number, self._finished = added, number, False
         self._read: list[tuple[int, Any]] = []  # samples that are not looked at yet
         # States of the parent, each with the numbers of samples kept and read before it.
@@ -263,14 +328,15 @@ class _StreamIterator(grain.DatasetIterator[BatchOfLayout]):
             self._marks.append((self._added, self._number, self._parent.get_state()))
         # What was read stays where the next sample, or one of these, is an error: nothing is lost where one goes on.
         samples = self._read
-        while len(samples) < count:
-            try:
-                samples.append((self._number + len(samples), next(self._parent)))
-            except StopIteration:
-                break
-            except Exception as error:
-                error.add_note(f"while sample {self._number + len(samples)} of the stream was read")
-                raise
+        with span(READ):
+            while len(samples) < count:
+                try:
+                    samples.append((self._number + len(samples), next(self._parent)))
+                except StopIteration:
+                    break
+                except Exception as error:
+                    error.add_note(f"while sample {self._number + len(samples)} of the stream was read")
+                    raise
         if not samples:
             if not self._added:
                 raise PaddingError("the dataset gave no samples that a bucket holds; give at least one")

@@ -13,6 +13,7 @@ from multimodal_pad.layouts.arrays import alike_arrays, array_lengths
 from multimodal_pad.layouts.layout import BatchOfLayout, BatchShape
 from multimodal_pad.lengths.samples import EMPTY, Source, read_sample
 from multimodal_pad.lengths.trees import leaves_of
+from multimodal_pad.spans import LAY_OUT, READ, span
 
 
 class Assembly:
@@ -54,7 +55,8 @@ class Assembly:
         Raises:
             SampleError: a sample that does not fit the others, or is not as long as the length table says.
         """
-        samples = [read_sample(self._source, index) for index in ids]
+        with span(READ):
+            samples = [read_sample(self._source, index) for index in ids]
         arrays = {name: alike_arrays(samples, name, ids) for name in self._measured.modalities}
         self._alike.check_targets(ids[0], samples[0])  # within a batch samples are alike
         for column, (name, found) in enumerate(arrays.items()):
@@ -65,7 +67,8 @@ class Assembly:
             elif self._limits is not None:
                 limits = self._limits.values[ids, column].tolist()
                 arrays[name] = [array[:limit] for array, limit in zip(found, limits, strict=True)]
-        batch = shape.layout.lay_out(arrays, samples, shape, numbers=ids, share_sizes=share_sizes, **self._options)
+        with span(LAY_OUT):
+            batch = shape.layout.lay_out(arrays, samples, shape, numbers=ids, share_sizes=share_sizes, **self._options)
         if empty:
             batch.sample_mask[:] = False
             for targets in leaves_of(batch.targets):

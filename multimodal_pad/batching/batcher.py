@@ -17,11 +17,12 @@ from multimodal_pad.errors import LengthError, PaddingError
 from multimodal_pad.layouts.layout import BatchOfLayout, BatchShape, BatchSpec, batch_shapes
 from multimodal_pad.lengths.cost import Cost
 from multimodal_pad.lengths.samples import EMPTY, Source, check_whole
-from multimodal_pad.lengths.table import LengthTable
+from multimodal_pad.lengths.table import LengthTable, as_lengths
+from multimodal_pad.planning.plan_policy import PolicyLike, as_policy
 from multimodal_pad.scheduling.checks import LongSamples, choose_batch_size, choose_cost
 from multimodal_pad.scheduling.dealing import policy_shapes, sorted_shapes
 from multimodal_pad.scheduling.groupings import choose_grouping
-from multimodal_pad.scheduling.policy import Grouping, Policy
+from multimodal_pad.scheduling.policy import Grouping
 from multimodal_pad.scheduling.resuming import check_state, describe_run
 from multimodal_pad.scheduling.schedule import WINDOW, Schedule, Schedules
 from multimodal_pad.scheduling.steps import Steps
@@ -37,14 +38,19 @@ class Position(NamedTuple):
 class BucketBatcher:
     """Batches of a small set of shapes from any indexable source of samples.
 
+    A ``for`` loop over it runs the next epoch: 0, then 1, and so on. After :meth:`restore` the first one runs what is
+    left of the epoch that the state was taken in; an epoch that a loop has left early is over. ``len(batcher)`` is how
+    many batches the loop gives. :meth:`epoch` runs any epoch by its number.
+
     Args:
         source: ``len(source)`` and ``source[i] -> {modality: (length, *feature_shape),
             "targets": ...}``; a list of dicts is enough. Read in a background thread.
-        policy: rounds lengths up to buckets; its modalities are the ones that are padded.
+        policy: rounds lengths up to buckets; its modalities are the ones that are padded. Or a
+            :class:`~multimodal_pad.ShapePlan` or :class:`~multimodal_pad.PackingPlan`, or the path of a plan's file.
         batch_size: samples of every batch, where the policy doesn't say (a plan does). A short last batch is
             filled up with empty ones.
-        lengths: the length table of the source; by default the source's own ``lengths``, or else
-            every sample is read once to be measured.
+        lengths: the length table of the source, or its columns, ``{"text": [3, 5, ...]}``; by default the source's own
+            ``lengths``, or else every sample is read once to be measured.
         grouping: ``"length"`` puts samples of like shape together, ``"random"`` draws the batch
             first (see :func:`~multimodal_pad.scheduling.schedule.make_schedule`); by default the one that the plan
             was made for, or ``"length"``.
@@ -78,17 +84,19 @@ class BucketBatcher:
     >>> from multimodal_pad import Ladder
     >>> samples = [{"text": np.arange(n), "targets": n % 2} for n in (3, 5, 12)]
     >>> batcher = BucketBatcher(samples, Ladder({"text": [8, 16]}), batch_size=2)
-    >>> sorted(str(batch.shape) for batch in batcher.epoch(0))
+    >>> sorted(str(batch.shape) for batch in batcher)
     ['2 x (text 16)', '2 x (text 8)']
+    >>> len(batcher), batcher.position
+    (2, Position(epoch=0, step=2))
     """
 
     def __init__(
         self,
         source: Source,
-        policy: Policy,
+        policy: PolicyLike,
         *,
         batch_size: int | None = None,
-        lengths: LengthTable | None = None,
+        lengths: LengthTable | Mapping[str, Any] | None = None,
         grouping: Grouping | str | None = None,
         window: int = WINDOW,
         seed: int = 0,
@@ -99,13 +107,14 @@ class BucketBatcher:
         with_ids: bool = False,
         prefetch: int = 2,
     ) -> None:
+        policy = as_policy(policy)
         self.grouping = choose_grouping(policy, grouping)
         for name, value, least in (("window", window, 1), ("seed", seed, 0), ("prefetch", prefetch, 0)):
             check_whole(name, value, least)
         cost = choose_cost(policy, cost)
         self.source, self.policy, self.batch_size = source, policy, choose_batch_size(policy, batch_size)
         self.window, self.seed, self.cost, self.prefetch = window, seed, cost, prefetch
-        table = LengthTable.measure(source, policy.modalities) if lengths is None else lengths
+        table = LengthTable.measure(source, policy.modalities) if lengths is None else as_lengths(lengths)
         if len(table) != len(source):
             raise LengthError(
                 f"got a length table of {len(table)} rows for a source of {len(source)} samples; give one row per "
@@ -120,6 +129,7 @@ class BucketBatcher:
         self._made: dict[int, Schedule] = {}
         self._making = threading.Lock()
         self._position, self._counted, self.resumes = Position(0, 0), 0, False
+        self._begun, self._running = False, None
         self._stats = self._new_stats()
 
     def schedule(self, epoch: int) -> Schedule:
@@ -333,7 +343,27 @@ class BucketBatcher:
         check_whole("epoch", epoch, 0)
         start = self._position.step if self.resumes and epoch == self._position.epoch else 0
         self._begin(Position(epoch, start))
-        return self._batches(epoch, start)
+        self._begun, self._running = True, Position(epoch, start)
+        return self._batches(self._running)
+
+    def __iter__(self) -> Iterator[BatchOfLayout]:
+        """The batches of the next epoch; after :meth:`restore`, those that are left."""
+        return self.epoch(self._next().epoch)
+
+    def __len__(self) -> int:
+        """How many batches the loop that runs gives in all, or else the one that comes next."""
+        epoch, start = self._running or self._next()
+        return len(self.schedule(epoch)) - start
+
+    def __bool__(self) -> bool:
+        return True  # and no schedule is made to find out
+
+    def _next(self) -> Position:
+        """Where the next loop begins."""
+        epoch, step = self._position
+        if self.resumes and step < len(self.schedule(epoch)):
+            return Position(epoch, step)
+        return Position(epoch + 1 if self._begun or self.resumes else 0, 0)
 
     def batch(self, epoch: int, step: int) -> BatchOfLayout:
         """One batch by itself, from any thread; neither :attr:`position` nor :attr:`stats` take notice.
@@ -345,15 +375,20 @@ class BucketBatcher:
         shape, ids = self.schedule(epoch)[step]
         return self._make(Steps(shape[None], np.array([0, len(ids)]), ids))
 
-    def _batches(self, epoch: int, start: int) -> Iterator[BatchOfLayout]:
+    def _batches(self, begin: Position) -> Iterator[BatchOfLayout]:
+        epoch, start = begin
         steps = (part.part(i, i + 1) for part in self.schedule(epoch).parts(start) for i in range(len(part)))
         made = (self._make(step) for step in steps)
-        with Prefetch(made, self.prefetch) if self.prefetch else nullcontext(made) as ahead:
-            for number, batch in enumerate(ahead, start=start):
-                if self._position != (epoch, number):  # another loop over the batcher is under way too
-                    self._begin(Position(epoch, number))
-                self._position = Position(epoch, number + 1)
-                yield batch
+        try:
+            with Prefetch(made, self.prefetch) if self.prefetch else nullcontext(made) as ahead:
+                for number, batch in enumerate(ahead, start=start):
+                    if self._position != (epoch, number):  # another loop over the batcher is under way too
+                        self._begin(Position(epoch, number))
+                    self._position = Position(epoch, number + 1)
+                    yield batch
+        finally:
+            if self._running is begin:
+                self._running = None
 
     def _make(self, step: Steps) -> BatchOfLayout:
         """This shard's rows of one step."""
@@ -373,6 +408,15 @@ class BucketBatcher:
     def _new_stats(self) -> PaddingStats:
         lost = {"dropped": self._covered.dropped, "truncated": self._covered.truncated}
         return PaddingStats(self.policy.modalities, self.cost, self.policy.layout, **lost)
+
+    def __repr__(self) -> str:
+        size = "" if self.batch_size is None else f", batches of {self.batch_size}"
+        share = f", shard {self.shard_index} of {self.shard_count}" if self.shard_count > 1 else ""
+        devices = f", {self.devices} devices" if self.devices > 1 else ""
+        return (
+            f"{type(self).__name__}({len(self.lengths):,} samples, {self.policy!r}{size}, {self.grouping} "
+            f"grouping{share}{devices})"
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the schedules, which a worker process makes for itself rather than receive."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Generic, TypeVar
 
 from multimodal_pad.errors import PaddingError
+from multimodal_pad.spans import WAIT, span
 
 T = TypeVar("T")
 
@@ -66,7 +67,8 @@ class Prefetch(Iterator[T], Generic[T]):
     def __next__(self) -> T:
         if self._stop.is_set():
             raise StopIteration
-        item, error = self._ready.get() if self._watch is None else self._get_watched(self._watch)
+        with span(WAIT):
+            item, error = self._ready.get() if self._watch is None else self._get_watched(self._watch)
         if item is not _END:
             self._room.release()
             return item

@@ -1,5 +1,7 @@
 """What XLA compiles: counted, done before the first step, and forbidden after it (JAX)."""
 
+from jax.profiler import TraceAnnotation
+
 from multimodal_pad.compiling.batch_sizes import fit_batch_sizes
 from multimodal_pad.compiling.cache import use_compilation_cache
 from multimodal_pad.compiling.calibration import Calibration, calibrate, typical_shapes
@@ -10,6 +12,9 @@ from multimodal_pad.compiling.policy_times import PolicyTime, PolicyTimes, time_
 from multimodal_pad.compiling.run_planning import plan_run
 from multimodal_pad.compiling.table import CompiledStep, StepTable, batch_struct, device_bytes
 from multimodal_pad.compiling.warming import warm_up, warm_up_all
+from multimodal_pad.spans import name_spans_by
+
+name_spans_by(TraceAnnotation)  # so that a profile names what the data side does, which knows nothing of JAX
 
 __all__ = [
     "Calibration",

@@ -14,8 +14,9 @@ import jax
 import numpy as np
 
 from multimodal_pad.compiling.events import report_shape
+from multimodal_pad.compiling.mismatch import explain_mismatch
 from multimodal_pad.compiling.options import CompilerOptions, OptionSet
-from multimodal_pad.errors import PaddingError, PlanWarning, UnplannedShapeError
+from multimodal_pad.errors import PaddingError, PlanWarning, StepMismatchError, UnplannedShapeError
 from multimodal_pad.layouts.layout import Batch, BatchShape
 from multimodal_pad.text_table import text_table
 
@@ -114,14 +115,21 @@ class StepTable:
 
         Raises:
             UnplannedShapeError: the table is strict and was not warmed up for that shape.
-            TypeError: state or batch have other dtypes or structure than those compiled for.
+            StepMismatchError: state or batch have other dtypes, shapes or structure than those compiled for, such as a
+                state that the step itself gave back otherwise than it was given; the leaves are named by their paths.
             ValueError: they are sharded in another way.
 
         Warns:
             PlanWarning: the table is not strict, and the shape is an unplanned one, met for the first time.
         """
-        step = self.steps.get(batch.shape)
-        return (step or self._first(state, batch)).call(state, batch)
+        step = self.steps.get(batch.shape) or self._first(state, batch)
+        try:
+            return step.call(state, batch)
+        except TypeError:
+            why = explain_mismatch(step.call, state, batch)
+            if why is None:
+                raise
+            raise StepMismatchError(self._mismatch(why, batch.shape)) from None
 
     def compile(self, state: Any, batch: Batch) -> CompiledStep:
         """Compile for the shape of ``batch``, or return what is there. Only shapes and dtypes are read."""
@@ -132,7 +140,7 @@ class StepTable:
         """Trace and lower for the shape of ``batch``: what ``.compile()`` is to be called on, and the seconds."""
         started = time.perf_counter()
         try:
-            lowered = self._jitted.lower(*jax.tree.map(_struct, (state, batch)))
+            lowered = self._jitted.lower(_structs("state", state), _structs("batch", batch))
         except Exception as error:
             error.add_note(f"while {self.name!r} was traced for {batch.shape}")
             raise
@@ -162,6 +170,12 @@ class StepTable:
             warnings.warn(f"{message}; it was compiled now", PlanWarning, stacklevel=3)
             return step
         return self.compile(state, batch)
+
+    def _mismatch(self, why: str, shape: BatchShape) -> str:
+        advice = "warm up with a state and an example batch like those that come"
+        if "comes back" in why:
+            advice = "let the step give the state back as it takes it (x.astype(...) for a dtype)"
+        return f"{self.name!r}, compiled for {shape}: {why}; {advice}"
 
     def _nearest(self, shape: BatchShape) -> str:
         """What the nearest planned shape is, and where it differs."""
@@ -280,10 +294,17 @@ def batch_struct(example: Batch, shape: BatchShape) -> Batch:
     return shape.layout.struct(example, shape, at)
 
 
-def _struct(x: Any) -> jax.ShapeDtypeStruct:
+def _structs(root: str, tree: Any) -> Any:
+    return jax.tree_util.tree_map_with_path(lambda path, x: _struct(x, root, path), tree)
+
+
+def _struct(x: Any, root: str, path: Any) -> jax.ShapeDtypeStruct:
     """Shape and dtype: no weak type and no placement on one device, which would each be a program of their own."""
     if not hasattr(x, "shape"):
-        raise PaddingError(f"got {type(x).__name__} {x!r} in the state; give arrays, so that dtypes are fixed")
+        raise PaddingError(
+            f"got {type(x).__name__} {x!r} at {root}{jax.tree_util.keystr(path)}; give arrays, so that dtypes are "
+            "fixed (of an Equinox model: its arrays alone, by eqx.partition)"
+        )
     dtype = jax.dtypes.canonicalize_dtype(x.dtype, allow_extended_dtype=True)
     return jax.ShapeDtypeStruct(x.shape, dtype, sharding=_spread(x))
 

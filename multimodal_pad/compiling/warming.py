@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,6 +27,11 @@ class Batches(Protocol):
 
 Job = tuple[StepTable, Batch]
 """A table, and the shapes and dtypes of a batch to compile its step for."""
+
+_Finished = tuple[StepTable, BatchShape, CompiledStep]
+
+OnCompiled = Callable[[StepTable, BatchShape, CompiledStep], Any]
+"""Is told of an executable that is there."""
 
 
 def warm_up(
@@ -92,6 +97,7 @@ def warm_up_all(
     threads: int | None = None,
     cache_dir: str | Path | None = None,
     progress: bool = True,
+    on_compiled: OnCompiled | None = None,
 ) -> None:
     """:func:`warm_up` for several steps of one state together, such as training and evaluation.
 
@@ -102,6 +108,7 @@ def warm_up_all(
         threads: that compile side by side; by default :func:`~multimodal_pad.compiling.default_threads`.
         cache_dir: folder of the persistent compilation cache.
         progress: show a bar, and what the cache gave.
+        on_compiled: is called in this thread with the table, the batch shape and the executable, as each is there.
 
     >>> import numpy as np
     >>> from multimodal_pad import BatchShape, BatchSpec, pad_samples
@@ -126,7 +133,7 @@ def warm_up_all(
     # The largest ones first, so that no thread starts on one of them when the other has nothing left.
     jobs.sort(key=lambda job: -job[1].shape.positions)
     with CompileLog() as log:
-        compile_all(jobs, state, threads=threads, progress=progress)
+        compile_all(jobs, state, threads=threads, progress=progress, on_compiled=on_compiled)
     for line in log.cache_report() if progress else []:
         print(line)
     # Only now: what was interrupted on the way has no planned shapes without a program.
@@ -140,7 +147,14 @@ def as_spec(batches: Batches | BatchSpec, epochs: int = 1) -> BatchSpec:
     return batches if isinstance(batches, BatchSpec) else batches.spec(epochs)
 
 
-def compile_all(jobs: Sequence[Job], state: Any, *, threads: int | None, progress: bool) -> list[CompiledStep]:
+def compile_all(
+    jobs: Sequence[Job],
+    state: Any,
+    *,
+    threads: int | None,
+    progress: bool,
+    on_compiled: OnCompiled | None = None,
+) -> list[CompiledStep]:
     """Compile each table's step for the shapes and dtypes of a batch; the executables in the order of the jobs.
 
     What a table has already is not compiled again. On a GPU the first program is compiled alone, since XLA measures
@@ -161,33 +175,39 @@ def compile_all(jobs: Sequence[Job], state: Any, *, threads: int | None, progres
     with Progress(*columns, disable=not progress or not missing) as bar:
         task = bar.add_task("compiling", total=len(missing))
 
-        def finish(table: StepTable, shape: BatchShape, lowered: Any, seconds: float) -> None:
-            table.finish(shape, lowered, seconds)
+        def finish(table: StepTable, shape: BatchShape, lowered: Any, seconds: float) -> _Finished:
+            step = table.finish(shape, lowered, seconds)
             bar.update(task, advance=1, description=f"compiled {table.name} for {shape}")
+            return table, shape, step
 
-        futures: list[Future[None]] = []
+        def settle(futures: Iterable[Future[_Finished]]) -> None:
+            for future in futures:
+                finished = future.result()
+                if on_compiled is not None:
+                    on_compiled(*finished)
+
+        futures: list[Future[_Finished]] = []
         programs: set[Hashable] = set()
         second: list[tuple[StepTable, BatchShape, Any, float]] = []
         third: list[tuple[StepTable, BatchShape, Any, float]] = []
         pool = ThreadPoolExecutor(threads, thread_name_prefix="compiling")
         try:
             for table, batch in missing.values():
-                for future in futures:
-                    if future.done():
-                        future.result()  # raises at once, and not when everything else is compiled
+                done = [future for future in futures if future.done()]
+                futures = [future for future in futures if future not in done]
+                settle(done)  # an error is raised at once, and not when everything else is compiled
                 lowered, seconds = table.lower(state, batch)
                 program = program_digest(lowered) if cached else (id(table), batch.shape)
                 job = table, batch.shape, lowered, seconds
                 if program in programs:
                     third.append(job)
-                elif futures and first_alone:
+                elif programs and first_alone:
                     second.append(job)
                 else:
                     futures.append(pool.submit(finish, *job))
                 programs.add(program)
             for jobs_left in (second, third, []):
-                for future in futures:
-                    future.result()
+                settle(as_completed(futures))
                 futures = [pool.submit(finish, *job) for job in jobs_left]
         except KeyboardInterrupt:
             bar.update(task, description="stopping once those under way are compiled")

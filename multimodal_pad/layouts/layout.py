@@ -193,6 +193,10 @@ class Layout(ABC):
     def full_lengths(self, shape: BatchShape) -> dict[str, np.ndarray]:
         """Lengths ``{m: (B,)}`` int32 with which every position of a batch is real."""
 
+    def together(self, lengths: np.ndarray) -> np.ndarray:
+        """The least lengths ``(M,)`` of a shape that holds samples of ``lengths (n, M)`` in one batch."""
+        return np.maximum(lengths.sum(axis=0) if self.end_to_end else lengths.max(axis=0), 1)
+
     @abstractmethod
     def positions(self, batch_sizes: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """Positions that batches hold, ``(k, M)``, for sizes ``(k,)`` and the shapes' lengths ``(k, M)``."""

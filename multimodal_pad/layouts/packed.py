@@ -12,6 +12,7 @@ import numpy as np
 from multimodal_pad.errors import PaddingError, SampleError
 from multimodal_pad.layouts.arrays import LayingOut, array_lengths, laid_out, taken_together
 from multimodal_pad.layouts.buffers import aligned_empty
+from multimodal_pad.layouts.fitting import Shapes, check_plan, fit_samples
 from multimodal_pad.layouts.layout import Batch, BatchOfLayout, BatchShape, Layout, named_layout
 from multimodal_pad.layouts.segment_ids import places_of, real_of, segments_of, starts_of
 from multimodal_pad.layouts.targets import take_targets
@@ -254,6 +255,7 @@ PACKED = named_layout(PackedLayout())
 
 def pack_samples(
     samples: Sequence[Sample],
+    plan: Shapes | None = None,
     *,
     capacity: Mapping[str, int] | None = None,
     batch_size: int | None = None,
@@ -270,10 +272,12 @@ def pack_samples(
         samples: at least one ``{modality: (length, *feature_shape), "targets": ..., "position_targets":
             {modality: (length, ...)}}``; a modality that is missing in a sample is an array of length 0. Targets are
             arrays, or dicts of them (or of such dicts).
+        plan: a :class:`~multimodal_pad.PackingPlan` or a policy: the batch has the smallest capacity that holds the
+            samples, as many samples as the plan's batches, and its layout. By default, and with ``capacity``, no plan.
         capacity: positions of each modality's axis, at least the sum of the lengths and at least 1. By default that
             sum, or 1 where the modality is missing in every sample.
-        batch_size: samples of the batch; empty ones fill it up. By default ``len(samples)``.
-        modalities: which keys to pack, in which order; by default those of the first sample.
+        batch_size: samples of the batch; empty ones fill it up. By default the plan's, or ``len(samples)``.
+        modalities: which keys to pack, in which order; by default those of the plan, or of the first sample.
         pad_value: what stands behind the last sample, for all modalities or per modality.
         check_finite: look for NaN and inf in float features (reads every value once more).
         ids: the numbers of the samples, which errors give; by default their places in ``samples``.
@@ -286,18 +290,23 @@ def pack_samples(
     Raises:
         SampleError: as :func:`~multimodal_pad.pad_samples`; for more positions than the capacity, and for more pairs
             of tiles than the layout has room for, too.
+        UncoveredLengthError: no capacity of the plan holds a sample, or all of them together.
+        PaddingError: a plan of padded batches, or ``capacity`` beside a plan.
 
     >>> batch = pack_samples([{"text": [5, 6, 7], "audio": [0.5]}, {"text": [8], "audio": []}], batch_size=3)
     >>> batch.features["text"].tolist(), batch.lengths["audio"].tolist(), batch.sample_mask.tolist()
     ([5, 6, 7, 8], [1, 0, 0], [True, True, False])
     """
+    options: dict[str, Any] = {"pad_value": pad_value, "check_finite": check_finite, "with_ids": with_ids}
+    if plan is not None:
+        check_plan(plan, PACKED.name, "pad_samples")
+        if capacity is not None:
+            raise PaddingError("got capacity beside a plan, which says what batches hold; give one of the two")
+        return fit_samples(samples, plan, batch_size=batch_size, modalities=modalities, ids=ids, **options)
     arrays, count, numbers = taken_together(samples, batch_size, modalities, ids)
     if capacity is None:
         capacity = {name: max(1, sum(map(len, column))) for name, column in arrays.items()}
-    shape = BatchShape.of(count, capacity, layout)
-    return layout.lay_out(
-        arrays, samples, shape, pad_value=pad_value, check_finite=check_finite, numbers=numbers, with_ids=with_ids
-    )
+    return layout.lay_out(arrays, samples, BatchShape.of(count, capacity, layout), numbers=numbers, **options)
 
 
 def unpack(batch: Batch) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ import numpy as np
 from multimodal_pad.errors import PaddingError, SampleError
 from multimodal_pad.layouts.arrays import LayingOut, laid_out, taken_together
 from multimodal_pad.layouts.buffers import aligned_empty
+from multimodal_pad.layouts.fitting import Shapes, check_plan, fit_samples
 from multimodal_pad.layouts.layout import Batch, BatchShape, Layout, named_layout
 from multimodal_pad.layouts.targets import take_targets
 from multimodal_pad.lengths.cost import Cost
@@ -146,6 +147,7 @@ PADDED = named_layout(PaddedLayout())
 
 def pad_samples(
     samples: Sequence[Sample],
+    plan: Shapes | None = None,
     *,
     pad_to: Mapping[str, int] | None = None,
     batch_size: int | None = None,
@@ -164,11 +166,13 @@ def pad_samples(
         samples: at least one ``{modality: (length, *feature_shape), "targets": ..., "position_targets":
             {modality: (length, ...)}}``; a modality that is missing in a sample is an array of length 0. Targets are
             arrays, or dicts of them (or of such dicts).
+        plan: a :class:`~multimodal_pad.ShapePlan` or a policy: the batch has its cheapest shape that holds all of the
+            samples, and its rows. By default, and with ``pad_to``, no plan.
         pad_to: the padded length of each modality, at least the longest and at least 1. By
             default the batch's own maximum, or 1 where the modality is missing in every sample.
-        batch_size: rows of the batch; rows beyond ``len(samples)`` are padding. By default
+        batch_size: rows of the batch; rows beyond ``len(samples)`` are padding. By default the plan's, or
             ``len(samples)``.
-        modalities: which keys to pad, in which order; by default those of the first sample.
+        modalities: which keys to pad, in which order; by default those of the plan, or of the first sample.
         pad_value: what stands in the padding, for all modalities or per modality.
         check_finite: look for NaN and inf in float features (reads every value once more).
         ids: the numbers of the samples, which errors give; by default their places in ``samples``.
@@ -183,18 +187,32 @@ def pad_samples(
             that differs between samples, a sample longer than ``pad_to``, a pad value that the
             dtype cannot hold or for an unknown modality, targets in only some samples or of other
             keys, shapes or dtypes, not one target for each position, or NaN or inf with ``check_finite``.
+        UncoveredLengthError: no shape of the plan holds a sample, or all of them together.
+        PaddingError: a plan of packed batches, or ``pad_to`` beside a plan.
 
     >>> batch = pad_samples([{"text": [5, 6, 7]}, {"text": [8]}])
     >>> batch.features["text"].tolist(), batch.lengths["text"].tolist()
     ([[5, 6, 7], [8, 0, 0]], [3, 1])
+
+    With a plan, it is a collate function, for a loader that draws batches at random
+    (:class:`~multimodal_pad.Collator` is one that worker processes take):
+
+    >>> from multimodal_pad import plan_shapes
+    >>> plan = plan_shapes({"text": [1, 3, 4, 9]}, max_shapes=2, batch_size=4, grouping="random")
+    >>> collate = lambda samples: pad_samples(samples, plan)
+    >>> str(collate([{"text": [5, 6, 7]}, {"text": [8]}]).shape)
+    '4 x (text 9)'
     """
+    options: dict[str, Any] = {"pad_value": pad_value, "check_finite": check_finite, "with_ids": with_ids}
+    if plan is not None:
+        check_plan(plan, PADDED.name, "pack_samples")
+        if pad_to is not None:
+            raise PaddingError("got pad_to beside a plan, which says how long batches are; give one of the two")
+        return fit_samples(samples, plan, batch_size=batch_size, modalities=modalities, ids=ids, **options)
     arrays, rows, numbers = taken_together(samples, batch_size, modalities, ids)
     if pad_to is None:
         pad_to = {name: max(1, *map(len, column)) for name, column in arrays.items()}
-    shape = BatchShape.of(rows, pad_to, PADDED)
-    return PADDED.lay_out(
-        arrays, samples, shape, pad_value=pad_value, check_finite=check_finite, numbers=numbers, with_ids=with_ids
-    )
+    return PADDED.lay_out(arrays, samples, BatchShape.of(rows, pad_to, PADDED), numbers=numbers, **options)
 
 
 def unpad(batch: Batch) -> list[dict[str, Any]]:

@@ -27,7 +27,7 @@ LONGEST = 2**31 - 1
 _BLOCK = 2**18  # samples: what is computed for so many at once stays in the cache
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LengthTable:
     """Lengths of N samples in M named modalities.
 
@@ -71,7 +71,7 @@ class LengthTable:
         sizes = {name: len(column) for name, column in columns.items()}
         if len(set(sizes.values())) > 1:
             raise LengthError(f"the columns must have one length per sample each, got {sizes}")
-        stacked = [np.asarray(column) for column in columns.values()]
+        stacked = [_as_column(name, column) for name, column in columns.items()]
         return cls(tuple(columns), np.stack(stacked, axis=1) if stacked else np.empty((0, 0)))
 
     @classmethod
@@ -154,6 +154,10 @@ class LengthTable:
     def __len__(self) -> int:
         return len(self.values)
 
+    def __repr__(self) -> str:
+        longest = ", ".join(f"{name} up to {length:,}" for name, length in self.maxima.items())
+        return f"LengthTable({len(self):,} {'sample' if len(self) == 1 else 'samples'}: {longest})"
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled for another process, a table in a memory-mapped file is mapped there, and not copied."""
         mapped = self.values if isinstance(self.values, np.memmap) else self.values.base
@@ -161,6 +165,48 @@ class LengthTable:
             order = "C" if mapped.flags.c_contiguous else "F"
             return _open_mapped, (self.modalities, str(mapped.filename), mapped.offset, mapped.shape, order)
         return LengthTable, (self.modalities, self.values)
+
+
+Lengths = LengthTable | Mapping[str, Any] | Source
+"""What stands for a length table: one, ``{modality: N lengths}``, or samples that are measured."""
+
+
+def as_lengths(lengths: Lengths) -> LengthTable:
+    """The length table given, or one of columns, or of samples, each of which is read once.
+
+    Raises:
+        LengthError: it is none of them, or has no samples.
+        SampleError: a sample that is measured does not fit the others.
+
+    >>> as_lengths({"text": [3, 5]}), as_lengths([{"text": [7, 8, 9]}])
+    (LengthTable(2 samples: text up to 5), LengthTable(1 sample: text up to 3))
+    """
+    if isinstance(lengths, LengthTable):
+        return lengths
+    if isinstance(lengths, Mapping):
+        return LengthTable.from_columns(lengths)
+    indexed = hasattr(lengths, "__len__") and hasattr(lengths, "__getitem__") and not isinstance(lengths, str)
+    if not indexed and not isinstance(getattr(lengths, "lengths", None), LengthTable):
+        raise LengthError(
+            f"got {type(lengths).__name__} for the lengths; give a LengthTable, a dict of columns such as "
+            '{"text": [3, 5]}, or samples with len() and [i], such as a list (a stream is planned by '
+            "StreamBatcher.planned)"
+        )
+    return LengthTable.measure(lengths)
+
+
+def _as_column(name: str, column: Any) -> np.ndarray:
+    """One modality's lengths as an array, ``(N,)``."""
+    try:
+        array = np.asarray(column)
+    except ValueError:  # lists of unequal lengths
+        array = np.empty((0, 0))
+    if array.ndim != 1:
+        raise LengthError(
+            f"the column of {name!r} holds more than a number for each sample; give their lengths, such as "
+            "[len(x) for x in ...], or the samples themselves"
+        )
+    return array
 
 
 def _open_mapped(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from multimodal_pad.layouts.layout import BatchShape
 from multimodal_pad.lengths.cost import Cost, position_count
 from multimodal_pad.lengths.table import LengthTable
 from multimodal_pad.planning.packing import plan_packing
@@ -100,6 +101,12 @@ class Packed(Policy):
             f"{self.modalities[column]!r} has {lengths[column]} positions and the largest capacity{part} is "
             f"{limits[column]}"
         )
+
+    def shape_for(
+        self, lengths: np.ndarray, *, batch_size: int | None = None, numbers: Sequence[int] | None = None
+    ) -> BatchShape:
+        """What the plan says."""
+        return self.plan.shape_for(lengths, batch_size=batch_size, numbers=numbers)
 
     def __repr__(self) -> str:
         return f"Packed({len(self.plan)} shapes, {self.plan.shapes_fingerprint[:12]})"

@@ -11,7 +11,7 @@ import numpy as np
 from multimodal_pad.errors import LengthError, PaddingError
 from multimodal_pad.lengths.cost import BatchBudget, Cost, check_priced, cost_name, costs_of, position_count
 from multimodal_pad.lengths.samples import check_whole
-from multimodal_pad.lengths.table import LengthTable
+from multimodal_pad.lengths.table import Lengths, LengthTable, as_lengths
 from multimodal_pad.planning.packing_budget import largest_within, sizes_to_try
 from multimodal_pad.planning.packing_pairs import pairs_room
 from multimodal_pad.planning.packing_plan import PackingPlan
@@ -46,7 +46,7 @@ class _Found(NamedTuple):
 
 
 def plan_packing(
-    lengths: LengthTable,
+    lengths: Lengths,
     *,
     batch_size: int | BatchBudget = 32,
     max_shapes: int = 1,
@@ -65,7 +65,8 @@ def plan_packing(
     for all; with ``max_shapes=2`` a second, longer shape takes those, where that saves 2 % of the cost.
 
     Args:
-        lengths: the length table.
+        lengths: the length table; or its columns, ``{"text": [3, 5, ...]}``; or samples, each of which is read once to
+            be measured.
         batch_size: samples of every batch, but for the last of an epoch. Or a
             :class:`~multimodal_pad.lengths.cost.BatchBudget`: as many samples as have capacities within its limit, so
             that the next larger batch size would exceed it. Capacities are those of a whole batch, with all of its
@@ -98,6 +99,7 @@ def plan_packing(
     left to gain: 16.1% of the cost
     the longest text of 20 positions is 1.3 times what a mean batch has
     """
+    lengths = as_lengths(lengths)
     check_whole("max_shapes", max_shapes, 1)
     check_whole("shares", shares, 1)
     check_whole("seed", seed, 0)
@@ -141,6 +143,7 @@ def plan_packing(
         fingerprint=lengths.fingerprint,
         cost=cost,
         cost_name=cost_name(cost),
+        table=lengths,
     )
 
 

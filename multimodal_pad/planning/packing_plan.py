@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from multimodal_pad.layouts.fitting import check_rows, check_together
 from multimodal_pad.layouts.layout import Batch, BatchShape, BatchSpec, batch_shapes
 from multimodal_pad.layouts.packed import PackedLayout
 from multimodal_pad.layouts.tile_pairs import TILE, Room, tiles_of
 from multimodal_pad.lengths.cost import Cost, check_priced, cost_name
+from multimodal_pad.lengths.table import Lengths, LengthTable, as_lengths
+from multimodal_pad.planning.packing_plot import draw_packing
 from multimodal_pad.planning.plan import load_plan, save_plan
 from multimodal_pad.planning.plan_file import PACKING_READERS, read_fields, write_fields
-from multimodal_pad.text_table import text_table
+from multimodal_pad.text_table import html_table, text_table
 
 FORMAT = "multimodal_pad packing plan"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class PackingPlan:
     """Capacities for batches of exactly B samples in the packed layout; made by :func:`plan_packing`.
 
@@ -44,6 +48,7 @@ class PackingPlan:
         fingerprint: of the length table that the plan was made for.
         cost: the cost function; None where a plan was read from a file and the function is not ours.
         cost_name: what the file calls it.
+        table: the length table that it was made for, for pictures; neither files nor pickles keep it.
 
     >>> from multimodal_pad import LengthTable, plan_packing
     >>> rng = np.random.default_rng(0)
@@ -68,6 +73,7 @@ class PackingPlan:
     fingerprint: str
     cost: Cost | None = field(default=None, repr=False)
     cost_name: str = ""
+    table: LengthTable | None = field(default=None, repr=False)
 
     @property
     def batch_sizes(self) -> np.ndarray:
@@ -97,25 +103,92 @@ class PackingPlan:
     def __len__(self) -> int:
         return len(self.lengths)
 
+    def covers(self, lengths: np.ndarray) -> np.ndarray:
+        """Bool ``(n,)``: which rows of ``lengths (n, M)`` fit the largest capacity, that of all shares together."""
+        return (np.asarray(lengths) <= self.lengths[-1]).all(axis=1)
+
+    def why_not(self, lengths: np.ndarray) -> str:
+        """What of a row ``(M,)`` is more than the largest capacity."""
+        column = int(np.argmax(lengths > self.lengths[-1]))
+        return (
+            f"{self.modalities[column]!r} has {lengths[column]} positions and the largest capacity is "
+            f"{self.lengths[-1, column]}"
+        )
+
+    def shape_for(
+        self, lengths: np.ndarray, *, batch_size: int | None = None, numbers: Sequence[int] | None = None
+    ) -> BatchShape:
+        """The smallest batch shape that holds samples of ``lengths (n, M)`` end to end, as one share.
+
+        Args:
+            lengths: of the samples.
+            batch_size: what the batch size is expected to be; by default anything.
+            numbers: of the samples, for errors.
+
+        Raises:
+            UncoveredLengthError: none does; the sample is named, or what they need together.
+            SampleError: there are more samples than a batch has.
+            PaddingError: another batch size than the plan's.
+        """
+        check_rows(len(lengths), self.batch_size, batch_size)
+        needed = check_together(self, np.asarray(lengths), numbers)
+        return self.batch_shapes[int((needed <= self.lengths).all(axis=1).argmax())]
+
+    def __repr__(self) -> str:
+        held = ", ".join(f"{name} {n:,}" for name, n in zip(self.modalities, self.lengths[0].tolist(), strict=True))
+        more = f" and {len(self) - 1} more" if len(self) > 1 else ""
+        return f"PackingPlan(batches of {self.batch_size} in ({held}){more}, {self.efficiency:.1%} of the cost is real)"
+
     def __str__(self) -> str:
         """What batches hold, how full they are, and what is left to gain."""
-        heading = [*self.modalities, "samples", "batches"]
+        first, *more = self._told()
+        return "\n".join([first, *text_table(*self._rows()), *more])
+
+    def _rows(self) -> tuple[list[str], list[list[str]]]:
+        """The table of the capacities: its heading, and a row for each shape."""
         rows = zip(self.lengths.tolist(), self.batches.tolist(), strict=True)
         body = [[f"{n:,}" for n in row] + [str(self.batch_size), f"{count:,.0f}"] for row, count in rows]
+        return [*self.modalities, "samples", "batches"], body
+
+    def _told(self) -> list[str]:
+        """What stands above the table, and below it."""
         parts = "" if self.shares == 1 else f", in {self.shares} shares"
         extra = f"at most {self.extra} of an epoch beyond those that the samples ask for"
-        return "\n".join(
-            [
-                f"{len(self)} packed {'shape' if len(self) == 1 else 'shapes'}, batches of {self.batch_size}{parts}",
-                *text_table(heading, body),
-                f"fill: positions {_told(self.position_efficiency)}; cost {self.efficiency:.3f}",
-                f"before rounding to {_alignments(self.alignment)}: {_told(self.unrounded_efficiency)}",
-                f"left to gain: {1 - self.efficiency:.1%} of the cost",
-                *([f"extra batches: {extra}"] if self.extra else []),
-                *_tell_longest(self),
-                *_tell_pairs(self),
-            ]
-        )
+        return [
+            f"{len(self)} packed {'shape' if len(self) == 1 else 'shapes'}, batches of {self.batch_size}{parts}",
+            f"fill: positions {_told(self.position_efficiency)}; cost {self.efficiency:.3f}",
+            f"before rounding to {_alignments(self.alignment)}: {_told(self.unrounded_efficiency)}",
+            f"left to gain: {1 - self.efficiency:.1%} of the cost",
+            *([f"extra batches: {extra}"] if self.extra else []),
+            *_tell_longest(self),
+            *_tell_pairs(self),
+        ]
+
+    def plot(self, lengths: Lengths | None = None, *, seed: int = 0) -> Any:
+        """The picture of an epoch of the plan, as ``multimodal-pad plan --packed --plot`` draws it.
+
+        Args:
+            lengths: a length table, its columns, or samples, to deal; by default those that the plan was made for. A
+                plan that was read from a file has none, and only what is empty is drawn.
+            seed: of the epoch.
+
+        Returns:
+            A ``matplotlib.figure.Figure``, which a notebook shows; ``.savefig("plan.png")`` writes it.
+
+        Raises:
+            PaddingError: matplotlib is not installed.
+            UncoveredLengthError: a sample is longer than the largest capacity.
+            LengthError: lengths of other modalities.
+        """
+        return draw_packing(self, self.table if lengths is None else as_lengths(lengths), seed=seed)
+
+    def _repr_html_(self) -> str:
+        """The plan in a notebook: the table of :meth:`__str__`."""
+        first, *more = self._told()
+        return html_table(first, *self._rows(), more)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "table": None}
 
     def to_json(self) -> str:
         """The plan as JSON, with a format version; :meth:`from_json` reads it."""

@@ -3,19 +3,37 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
+from multimodal_pad.errors import UncoveredLengthError
 from multimodal_pad.lengths.samples import EMPTY
 from multimodal_pad.lengths.table import LengthTable
-from multimodal_pad.planning.packed import Packed
-from multimodal_pad.planning.packing_plan import PackingPlan
-from multimodal_pad.planning.picture import BOUND, FAINT, INK, PLAN, picture
-from multimodal_pad.scheduling.schedule import make_schedule
+from multimodal_pad.planning.picture import BOUND, FAINT, INK, PLAN, check_plots, picture, write_picture
+from multimodal_pad.scheduling.balanced import BalancedDeal
+from multimodal_pad.scheduling.dealing import shuffled
+from multimodal_pad.scheduling.schedule import WINDOW
 
 
-def plot_packing(plan: PackingPlan, lengths: LengthTable, path: str | Path, *, seed: int = 0) -> None:
+class DrawnPacking(Protocol):
+    """What of a packing plan is drawn."""
+
+    @property
+    def modalities(self) -> tuple[str, ...]: ...  # noqa: D102
+    @property
+    def lengths(self) -> np.ndarray: ...  # noqa: D102
+    @property
+    def batch_size(self) -> int: ...  # noqa: D102
+    @property
+    def shares(self) -> int: ...  # noqa: D102
+    @property
+    def position_efficiency(self) -> dict[str, float]: ...  # noqa: D102
+    @property
+    def unrounded_efficiency(self) -> dict[str, float]: ...  # noqa: D102
+
+
+def plot_packing(plan: DrawnPacking, lengths: LengthTable, path: str | Path, *, seed: int = 0) -> None:
     """Draw an epoch of a packing plan; the file is there whole or not at all.
 
     A panel for each modality has the sums of lengths of the epoch's full batches, their mean and the capacities. The
@@ -31,20 +49,65 @@ def plot_packing(plan: PackingPlan, lengths: LengthTable, path: str | Path, *, s
         PaddingError: matplotlib is not installed, or doesn't draw this kind of file.
         UncoveredLengthError: a sample is longer than the largest capacity.
     """
-    lengths = lengths.select(plan.modalities)
-    schedule = make_schedule(lengths, Packed(plan), seed=seed)
-    ids = schedule.ids.reshape(len(schedule), plan.batch_size)
-    full = (ids != EMPTY).all(axis=1)
-    sums = lengths.values[ids[full]].sum(axis=1, dtype=np.int64)
-    with picture(path, len(plan.modalities) + 1) as axes:
+    check_plots(path)
+    write_picture(draw_packing(plan, lengths, seed=seed), path)
+
+
+def draw_packing(plan: DrawnPacking, lengths: LengthTable | None, *, seed: int = 0) -> Any:
+    """The picture as matplotlib's Figure; without lengths, of what is empty alone.
+
+    Raises:
+        PaddingError: matplotlib is not installed.
+        UncoveredLengthError: a sample is longer than the largest capacity.
+        LengthError: lengths of other modalities.
+    """
+    if lengths is None:
+        with picture(1) as (figure, axes):
+            _draw_empty(axes[0], plan)
+        return figure
+    sums, batches = _batch_sums(plan, lengths.select(plan.modalities), seed)
+    with picture(len(plan.modalities) + 1) as (figure, axes):
         for column, panel in enumerate(axes[:-1]):
             _draw_sums(panel, plan, column, sums[:, column])
-        axes[0].set_ylabel(f"batches of an epoch ({int(full.sum()):,} full ones of {len(ids):,})")
+        axes[0].set_ylabel(f"batches of an epoch ({len(sums):,} full ones of {batches:,})")
         axes[0].legend(frameon=False, fontsize=8, loc="best")
         _draw_empty(axes[-1], plan)
+    return figure
 
 
-def _draw_sums(axes: Any, plan: PackingPlan, column: int, sums: np.ndarray) -> None:
+def _batch_sums(plan: DrawnPacking, lengths: LengthTable, seed: int) -> tuple[np.ndarray, int]:
+    """Sums of lengths ``(full batches, M)`` of an epoch, and how many batches it has, short ones too."""
+    _check_held(plan, lengths)
+    order = shuffled(len(lengths), seed, 0)
+    deal = BalancedDeal(
+        lengths.values,
+        order,
+        plan.lengths,
+        plan.batch_size,
+        keep=None,
+        shares=plan.shares,
+        window=WINDOW,
+        seeds=(seed, 0),
+    )
+    parts = [deal.window(number).ids for number in range(len(deal.starts) - 1)]
+    ids = np.concatenate(parts).reshape(-1, plan.batch_size)
+    full = (ids != EMPTY).all(axis=1)
+    return lengths.values[ids[full]].sum(axis=1, dtype=np.int64), len(ids)
+
+
+def _check_held(plan: DrawnPacking, lengths: LengthTable) -> None:
+    limits = plan.lengths[-1] // plan.shares
+    for start, block in lengths.blocks():
+        row, column = np.unravel_index(int(np.argmax(block - limits)), block.shape)
+        if block[row, column] > limits[column]:
+            part = "" if plan.shares == 1 else f" of one of {plan.shares} shares"
+            raise UncoveredLengthError(
+                f"sample {start + row}: {plan.modalities[column]!r} has {block[row, column]} positions and the largest "
+                f"capacity{part} is {limits[column]}; draw lengths like those that the plan was made for"
+            )
+
+
+def _draw_sums(axes: Any, plan: DrawnPacking, column: int, sums: np.ndarray) -> None:
     """How many batches have each sum of lengths, and what holds them."""
     name, capacities = plan.modalities[column], np.unique(plan.lengths[:, column])
     low = int(min(sums.min(initial=capacities[0]), capacities[0] - 1))
@@ -62,7 +125,7 @@ def _draw_sums(axes: Any, plan: PackingPlan, column: int, sums: np.ndarray) -> N
     axes.margins(y=0.15)
 
 
-def _draw_empty(axes: Any, plan: PackingPlan) -> None:
+def _draw_empty(axes: Any, plan: DrawnPacking) -> None:
     """What of the capacities holds nothing, because they are rounded up, and for any other reason."""
     names = [*plan.modalities, "total"]
     fill = 100 * np.array([plan.position_efficiency[name] for name in names])

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from multimodal_pad.errors import PlanError
-from multimodal_pad.layouts.layout import Batch, BatchShape, BatchSpec, batch_shapes
+from multimodal_pad.layouts.fitting import check_rows, check_together
+from multimodal_pad.layouts.layout import Batch, BatchShape, BatchSpec, Layout, batch_shapes
 from multimodal_pad.layouts.padded import PADDED
 from multimodal_pad.lengths.cost import Cost, check_priced, cost_name
+from multimodal_pad.lengths.table import Lengths, LengthTable, as_lengths
 from multimodal_pad.output import write_file
 from multimodal_pad.planning.plan_file import FIELDS, read_fields, write_fields
+from multimodal_pad.planning.plan_plot import draw_plan
 from multimodal_pad.scheduling.policy import Grouping
-from multimodal_pad.text_table import text_table
+from multimodal_pad.text_table import html_table, text_table
 
 Plan = TypeVar("Plan")
 
@@ -39,7 +42,7 @@ class TailSaving(NamedTuple):
     truncating: float
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ShapePlan:
     """Batch shapes chosen jointly over all modalities; made by :func:`~multimodal_pad.planning.planner.plan_shapes`.
 
@@ -67,6 +70,7 @@ class ShapePlan:
         cost: the cost function; None where a plan was read from a file and the function is not ours.
         cost_name: what the file calls it.
         reason: of ``max_shapes="auto"``: how many shapes it chose, and why, in a line; files don't keep it.
+        table: the length table that it was made for, for pictures; neither files nor pickles keep it.
 
     >>> from multimodal_pad import LengthTable, plan_shapes
     >>> table = LengthTable(("text", "audio"), np.array([[3, 9], [9, 3], [2, 8]]))
@@ -95,6 +99,7 @@ class ShapePlan:
     cost: Cost | None = field(default=None, repr=False)
     cost_name: str = ""
     reason: str = ""
+    table: LengthTable | None = field(default=None, repr=False)
 
     @property
     def bound(self) -> float:
@@ -141,27 +146,92 @@ class ShapePlan:
             f"{self.modalities[column]!r} has {lengths[column]} positions and the nearest planned shape is ({listed})"
         )
 
-    def __str__(self) -> str:
-        heading = [*self.modalities, "rows", "samples", "efficiency"]
-        body = [
-            [*map(str, shape), str(rows), f"{samples:,.0f}", f"{efficiency:.3f}"]
-            for shape, rows, samples, efficiency in zip(
-                self.lengths.tolist(), self.batch_sizes, self.samples, self.shape_efficiency, strict=True
-            )
-        ]
-        positions = ", ".join(f"{name} {share:.3f}" for name, share in self.position_efficiency.items())
-        return "\n".join(
-            [
-                f"{len(self)} batch {'shape' if len(self) == 1 else 'shapes'} for {self.samples.sum():,.0f} samples, "
-                f"{self.grouping} grouping",
-                *text_table(heading, body),
-                f"padding efficiency: cost {self.efficiency:.3f}; positions {positions}",
-                f"bound: {self.bound:.3f} for any plan of at most {len(self.bounds)}; a better one saves at most "
-                f"{self.gap:.1%}",
-                *map(_tell_saving, self.savings),
-                *([self.reason] if self.reason else []),
-            ]
+    @property
+    def layout(self) -> Layout:
+        """The padded one."""
+        return PADDED
+
+    def shape_for(
+        self, lengths: np.ndarray, *, batch_size: int | None = None, numbers: Sequence[int] | None = None
+    ) -> BatchShape:
+        """The cheapest batch shape that holds samples of ``lengths (n, M)`` together.
+
+        Args:
+            lengths: of the samples.
+            batch_size: what the batch size is expected to be; by default anything.
+            numbers: of the samples, for errors.
+
+        Raises:
+            UncoveredLengthError: none does; the sample is named, or what they need together.
+            SampleError: there are more samples than a batch has.
+            PaddingError: another batch size than that of the shape.
+
+        >>> from multimodal_pad import plan_shapes
+        >>> plan = plan_shapes({"text": [3, 5, 9], "audio": [30, 20, 80]}, max_shapes=2, batch_size=4)
+        >>> str(plan.shape_for(np.array([[3, 20], [5, 30]])))
+        '4 x (audio 30, text 5)'
+        """
+        needed = check_together(self, np.asarray(lengths), numbers)
+        held = np.flatnonzero((needed <= self.lengths).all(axis=1))
+        sizes = self.batch_sizes[held]
+        number = int(held[np.argmax(sizes >= min(len(lengths), sizes.max()))])
+        check_rows(len(lengths), int(self.batch_sizes[number]), batch_size)
+        return self.batch_shapes[number]
+
+    def __repr__(self) -> str:
+        sizes = sorted(set(self.batch_sizes.tolist()))
+        rows = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
+        return (
+            f"ShapePlan({len(self)} {'shape' if len(self) == 1 else 'shapes'} of {', '.join(self.modalities)}, batches "
+            f"of {rows}, {self.grouping} grouping, {self.efficiency:.1%} of the padded cost is real)"
         )
+
+    def __str__(self) -> str:
+        first, *more = self._told()
+        return "\n".join([first, *text_table(*self._rows()), *more])
+
+    def _rows(self) -> tuple[list[str], list[list[str]]]:
+        """The table of the shapes: its heading, and a row for each."""
+        heading = [*self.modalities, "rows", "samples", "efficiency"]
+        shapes = zip(self.lengths.tolist(), self.batch_sizes, self.samples, self.shape_efficiency, strict=True)
+        return heading, [[*map(str, shape), str(rows), f"{n:,.0f}", f"{share:.3f}"] for shape, rows, n, share in shapes]
+
+    def _told(self) -> list[str]:
+        """What stands above the table, and below it."""
+        positions = ", ".join(f"{name} {share:.3f}" for name, share in self.position_efficiency.items())
+        return [
+            f"{len(self)} batch {'shape' if len(self) == 1 else 'shapes'} for {self.samples.sum():,.0f} samples, "
+            f"{self.grouping} grouping",
+            f"padding efficiency: cost {self.efficiency:.3f}; positions {positions}",
+            f"bound: {self.bound:.3f} for any plan of at most {len(self.bounds)}; a better one saves at most "
+            f"{self.gap:.1%}",
+            *map(_tell_saving, self.savings),
+            *([self.reason] if self.reason else []),
+        ]
+
+    def plot(self, lengths: Lengths | None = None) -> Any:
+        """The picture of the plan, as ``multimodal-pad plan --plot`` draws it without other policies.
+
+        Args:
+            lengths: a length table, its columns, or samples, to draw the shapes over; by default those that the plan
+                was made for. A plan that was read from a file has none, and is drawn without.
+
+        Returns:
+            A ``matplotlib.figure.Figure``, which a notebook shows; ``.savefig("plan.png")`` writes it.
+
+        Raises:
+            PaddingError: matplotlib is not installed.
+            LengthError: lengths of other modalities.
+        """
+        return draw_plan(self, self.table if lengths is None else as_lengths(lengths))
+
+    def _repr_html_(self) -> str:
+        """The plan in a notebook: the table of :meth:`__str__`."""
+        first, *more = self._told()
+        return html_table(first, *self._rows(), more)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "table": None}
 
     def to_json(self) -> str:
         """The plan as JSON, with a format version; :meth:`from_json` reads it."""

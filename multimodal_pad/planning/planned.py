@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
+from multimodal_pad.layouts.layout import BatchShape
 from multimodal_pad.lengths.cost import Cost, position_count
 from multimodal_pad.lengths.table import LengthTable
 from multimodal_pad.planning.plan import ShapePlan
@@ -90,6 +91,12 @@ class Planned(Policy):
     def why_not(self, lengths: np.ndarray) -> str:
         """What the plan says."""
         return self.plan.why_not(lengths)
+
+    def shape_for(
+        self, lengths: np.ndarray, *, batch_size: int | None = None, numbers: Sequence[int] | None = None
+    ) -> BatchShape:
+        """What the plan says."""
+        return self.plan.shape_for(lengths, batch_size=batch_size, numbers=numbers)
 
     def __repr__(self) -> str:
         return f"Planned({len(self.plan)} shapes, {self.plan.shapes_fingerprint[:12]})"

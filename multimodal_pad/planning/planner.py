@@ -11,7 +11,7 @@ import numpy as np
 from multimodal_pad.errors import PaddingError, PlanError
 from multimodal_pad.lengths.cost import BatchBudget, Cost, cost_name, position_count
 from multimodal_pad.lengths.samples import check_whole
-from multimodal_pad.lengths.table import LengthTable
+from multimodal_pad.lengths.table import Lengths, as_lengths
 from multimodal_pad.planning.partition import ENUMERATED, enumerate_shapes, optimal_runs
 from multimodal_pad.planning.plan import ShapePlan, TailSaving
 from multimodal_pad.planning.run_time import RunTime, ShapeCount
@@ -30,9 +30,9 @@ TAIL_SHARES = (0.001, 0.01)
 
 
 def plan_shapes(
-    lengths: LengthTable,
+    lengths: Lengths,
     *,
-    max_shapes: int | Literal["auto"],
+    max_shapes: int | Literal["auto"] = 8,
     cost: Cost = position_count,
     alignment: int | Mapping[str, int] = 1,
     grouping: Grouping | str = "length",
@@ -57,7 +57,8 @@ def plan_shapes(
     ``plan.gap`` is what is left to gain at most. The order of samples and of modalities changes nothing.
 
     Args:
-        lengths: the length table ``(N, M)``.
+        lengths: the length table ``(N, M)``; or its columns, ``{"text": [3, 5, ...]}``; or samples, each of which is
+            read once to be measured.
         max_shapes: the compile budget, or ``"auto"``: as many as take least time in all, by ``run_time``.
         cost: per row, of padded lengths ``(n, M) -> (n,)``; not below 0, and never falling as lengths
             grow. Its columns follow ``lengths.modalities``.
@@ -78,8 +79,8 @@ def plan_shapes(
             that such a plan can't have.
         PlanError: a sample, or a shape that is needed to stay within ``max_shapes``, exceeds the batch budget.
 
-    >>> table = LengthTable(("text", "audio"), np.array([[3, 30], [4, 36], [20, 31], [4, 33]]))
-    >>> print(plan_shapes(table, max_shapes=2, alignment={"audio": 8}, batch_size=2))
+    >>> lengths = {"text": [3, 4, 20, 4], "audio": [30, 36, 31, 33]}
+    >>> print(plan_shapes(lengths, max_shapes=2, alignment={"audio": 8}, batch_size=2))
     2 batch shapes for 4 samples, length grouping
     text  audio  rows  samples  efficiency
        4     40     2        3       0.833
@@ -95,7 +96,7 @@ def plan_shapes(
     if not 0 <= effort < np.inf:
         raise PaddingError(f"got effort={effort!r}; it must be a finite number, 0 or more")
     task = PlanningTask(
-        lengths,
+        as_lengths(lengths),
         cost,
         alignment=alignment,
         grouping=grouping,
@@ -211,6 +212,7 @@ def _assemble(
         cost=task.cost,
         cost_name=cost_name(task.cost),
         reason=reason,
+        table=task.lengths,
     )
 
 

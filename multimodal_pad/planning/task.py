@@ -54,6 +54,7 @@ class PlanningTask:
             :func:`~multimodal_pad.planning.planner.plan_shapes` takes them.
 
     Attributes:
+        lengths: the length table, as it is given.
         given: the modalities in the table's order.
         names: the modalities in this task's order.
         rows: int64 ``(n, M)``: the distinct aligned lengths that shapes must hold.
@@ -81,6 +82,7 @@ class PlanningTask:
         grouping = as_grouping(grouping)
         if not 0 <= batch_overhead < np.inf:
             raise PaddingError(f"got batch_overhead={batch_overhead!r}; it must be a finite number, 0 or more")
+        self.lengths = lengths
         self.given, self.names = lengths.modalities, tuple(sorted(lengths.modalities))
         self._columns = np.array([self.names.index(name) for name in self.given])
         self.fingerprint, self.cost, self.grouping, self.seed = lengths.fingerprint, cost, grouping, seed

@@ -29,7 +29,7 @@ class BalancedDeal:
         capacities: ``(k, M)`` of a batch, the smallest first.
         size: samples of a batch.
         shares: packs of a batch, each of as many samples and as large a part of the capacity.
-        window: packs that are balanced together.
+        window: packs that are balanced together, at most.
         seeds: of the order of the batches.
 
     Attributes:
@@ -49,6 +49,7 @@ class BalancedDeal:
         seeds: tuple[int, ...],
     ) -> None:
         one, own = capacities // shares, size // shares
+        window = min(window, max(MOST_PACKS, LEAST_SAMPLES * shares // size))
         packs = deal_packs(lengths, order, own, window=window, capacities=one)
         whole = len(packs.loads) - packs.extra - (len(order) % own > 0)  # those before the short one
         place = np.arange(len(packs.loads))
@@ -121,7 +122,7 @@ class BalancedGrouping(Grouping):
                 size,
                 keep=keep,
                 shares=self.shares,
-                window=min(window, max(MOST_PACKS, LEAST_SAMPLES * self.shares // size)),
+                window=window,
                 seeds=(seed, epoch),
             )
 

@@ -12,6 +12,9 @@ from multimodal_pad.lengths.samples import check_names, check_whole
 from multimodal_pad.lengths.table import LengthTable
 from multimodal_pad.scheduling.policy import Policy, digest
 
+SHOWN_EDGES = 8
+"""A ladder of more edges in a modality is described by how many they are."""
+
 
 class Exact(Policy):
     """Each batch padded to its own maxima: Algorithm 1 as it stands, one XLA program per shape.
@@ -49,7 +52,7 @@ class Exact(Policy):
     @property
     def fingerprint(self) -> str:
         """SHA-256 of the modalities."""
-        return digest(repr(self))
+        return digest(f"Exact({list(self.modalities)})")
 
     def __repr__(self) -> str:
         return f"Exact({list(self.modalities)})"
@@ -125,11 +128,16 @@ class Ladder(Policy):
     @property
     def fingerprint(self) -> str:
         """SHA-256 of the edges."""
-        return digest(repr(self))
+        return digest(f"{type(self).__name__}({self._edges()})")
+
+    def _edges(self) -> dict[str, Any]:
+        return {m: e.tolist() for m, e in zip(self.modalities, self.edges, strict=True)}
 
     def __repr__(self) -> str:
-        edges = {m: e.tolist() for m, e in zip(self.modalities, self.edges, strict=True)}
-        return f"{type(self).__name__}({edges})"
+        if all(len(edges) <= SHOWN_EDGES for edges in self.edges):
+            return f"{type(self).__name__}({self._edges()})"
+        shown = [f"{m} {len(e):,} from {e[0]} to {e[-1]}" for m, e in zip(self.modalities, self.edges, strict=True)]
+        return f"{type(self).__name__}(edges: {', '.join(shown)})"
 
 
 class Fixed(Ladder):
@@ -155,8 +163,8 @@ class Fixed(Ladder):
         """Fixed padding to the longest sample of the table (at least 1)."""
         return cls({name: max(1, length) for name, length in lengths.maxima.items()})
 
-    def __repr__(self) -> str:
-        return f"Fixed({ {m: int(e[0]) for m, e in zip(self.modalities, self.edges, strict=True)} })"
+    def _edges(self) -> dict[str, Any]:
+        return {m: int(e[0]) for m, e in zip(self.modalities, self.edges, strict=True)}
 
 
 def _check_edges(name: str, column: Any) -> np.ndarray:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
 from multimodal_pad.errors import UncoveredLengthError
-from multimodal_pad.layouts.layout import Layout
+from multimodal_pad.layouts.fitting import check_rows, check_together
+from multimodal_pad.layouts.layout import BatchShape, Layout
 from multimodal_pad.layouts.padded import PADDED
 from multimodal_pad.lengths.cost import Cost
 from multimodal_pad.lengths.table import LengthTable
@@ -181,6 +182,27 @@ class Policy(ABC):
         del padded
         return None
 
+    def shape_for(
+        self, lengths: np.ndarray, *, batch_size: int | None = None, numbers: Sequence[int] | None = None
+    ) -> BatchShape:
+        """The batch shape that holds samples of ``lengths (n, M)`` together.
+
+        Args:
+            lengths: of the samples.
+            batch_size: of the batch, where the policy leaves it open; by default as many as there are.
+            numbers: of the samples, for errors.
+
+        Raises:
+            UncoveredLengthError: none does; the sample is named.
+            SampleError: there are more samples than a batch has.
+            PaddingError: another batch size than the policy's.
+        """
+        needed = self.round_up(check_together(self, np.asarray(lengths), numbers)[None])
+        own = self.batch_sizes(needed)
+        size = batch_size if own is None else check_rows(0, int(own[0]), batch_size)
+        size = len(lengths) if size is None else check_rows(len(lengths), size)
+        return BatchShape.of(size, dict(zip(self.modalities, needed[0].tolist(), strict=True)), self.layout)
+
     @property
     def fingerprint(self) -> str:
         """SHA-256 of what the policy does: equal for policies that give the same shapes.
@@ -243,6 +265,9 @@ class Policy(ABC):
                 f"row {row}: {self.why_not(lengths[row])}; add a longer bucket, or truncate or drop long samples on "
                 "purpose"
             )
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(self.modalities)})"
 
 
 def compact(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

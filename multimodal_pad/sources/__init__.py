@@ -3,6 +3,7 @@
 from multimodal_pad.sources.conversion import convert
 from multimodal_pad.sources.corpus import Corpus
 from multimodal_pad.sources.csd import Csd
+from multimodal_pad.sources.hugging_face import HuggingFace, HuggingFaceStream
 from multimodal_pad.sources.meld import Meld
 from multimodal_pad.sources.mmsa import Mmsa
 from multimodal_pad.sources.mult import Mult
@@ -15,6 +16,8 @@ __all__ = [
     "Corpus",
     "Csd",
     "FeatureStatistics",
+    "HuggingFace",
+    "HuggingFaceStream",
     "Meld",
     "Mmsa",
     "Mult",

@@ -5,7 +5,8 @@ Checkpoints are in :mod:`multimodal_pad.training.checkpoint`, and models from th
 """
 
 from multimodal_pad.training.evaluation import evaluate
-from multimodal_pad.training.loop import FitResult, fit, make_optimizer
+from multimodal_pad.training.history import EpochRecord, History
+from multimodal_pad.training.loop import FitResult, fit
 from multimodal_pad.training.loss import binary_cross_entropy, cross_entropy, l1
 from multimodal_pad.training.measured import Evaluated, StepMetrics
 from multimodal_pad.training.mesh import DataMesh
@@ -16,16 +17,19 @@ from multimodal_pad.training.metrics import (
     sentiment_metrics,
     sims_metrics,
 )
-from multimodal_pad.training.run import EpochRecord
+from multimodal_pad.training.optimizer import make_optimizer
 from multimodal_pad.training.state import TrainState
 from multimodal_pad.training.step import TrainStep
+from multimodal_pad.training.stopping import Stopped
 
 __all__ = [
     "DataMesh",
     "EpochRecord",
     "Evaluated",
     "FitResult",
+    "History",
     "StepMetrics",
+    "Stopped",
     "TrainState",
     "TrainStep",
     "binary_cross_entropy",

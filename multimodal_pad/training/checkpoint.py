@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import shutil
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -30,6 +31,8 @@ from multimodal_pad.training.checkpoint_folder import (
     read_state,
 )
 from multimodal_pad.training.processes import told_by_the_first
+
+_REPLACED = "replaced-"
 
 _Check = Callable[[dict[str, Any]], None]
 """Is given a record, and raises where it is refused."""
@@ -94,7 +97,9 @@ class Checkpoints:
         self._damaged: list[int] = []
         self._writing = -1
 
-    def save(self, step: int, state: Any, record: Mapping[str, Any], *, loss: float | None = None) -> None:
+    def save(
+        self, step: int, state: Any, record: Mapping[str, Any], *, loss: float | None = None, replace: bool = False
+    ) -> None:
         """Copy the state and begin to write it; waits for the write before, if that is still under way.
 
         The arrays may be donated or overwritten as soon as it returns.
@@ -104,6 +109,7 @@ class Checkpoints:
             state: pytree of jax and numpy arrays.
             record: JSON values by name: what is no array, such as the history and the position in the data.
             loss: by which the best is found; without one a checkpoint is never the best.
+            replace: put it in the place of the checkpoint of this step, which is kept aside until it is whole.
 
         Raises:
             TrainingError: a step that is not above the last, a state with other things than arrays, a record that is
@@ -118,6 +124,9 @@ class Checkpoints:
             return
         copies = array_copies(state)
         saved = make_record(copies, record, None if loss is None else float(loss))
+        if replace and self._folder(step).exists():
+            self.close()
+            self._folder(step).rename(self._aside(step))
         manager = self._manager or self._open()
         latest = manager.latest_step()
         if latest is not None and latest >= step:
@@ -181,6 +190,8 @@ class Checkpoints:
                 self._manager.wait_until_finished()
             except Exception as error:
                 raise self._failed(error) from error
+        if jax.process_index() == 0 and self._folder(self._writing).exists():
+            shutil.rmtree(self._aside(self._writing), ignore_errors=True)
 
     def close(self) -> None:
         """Wait, and end all threads. A later :meth:`save` opens the folder again.
@@ -204,6 +215,19 @@ class Checkpoints:
     def _folder(self, step: int) -> Path:
         return self.directory / str(step)
 
+    def _aside(self, step: int) -> Path:
+        """Where a checkpoint is while another takes its place."""
+        return self.directory / f"{_REPLACED}{step}"
+
+    def _put_back(self) -> None:
+        """Undo what was kept aside by a process that was killed before the new one was whole."""
+        for path in self.directory.glob(f"{_REPLACED}*"):
+            folder = self._folder(int(path.name.removeprefix(_REPLACED)))
+            if folder.exists():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.rename(folder)
+
     def _read(self, step: int, like: Any, check: _Check) -> Checkpoint:
         content = read_record(self._folder(step))
         check(content["record"])
@@ -211,6 +235,7 @@ class Checkpoints:
 
     def _choose(self, like: Any, check: _Check, read: dict[int, Checkpoint]) -> int | None:
         """The step of the last whole checkpoint, which is put into ``read``."""
+        self._put_back()
         reasons: dict[int, DamageError] = {}
         for step in sorted(_steps(self.directory), reverse=True):
             try:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
-from multimodal_pad.batching.batcher import BucketBatcher
 from multimodal_pad.compiling import StepTable
+from multimodal_pad.layouts.layout import Batch
+from multimodal_pad.training.feed import AnyBatches, as_feed
 from multimodal_pad.training.mesh import DataMesh
 from multimodal_pad.training.metrics import Metrics, classification_metrics, regression_metrics
 from multimodal_pad.training.state import TrainState
@@ -18,7 +19,7 @@ from multimodal_pad.training.state import TrainState
 def evaluate(
     table: StepTable,
     state: TrainState,
-    batcher: BucketBatcher,
+    batcher: AnyBatches,
     mesh: DataMesh | None = None,
     *,
     metrics: Metrics | None = None,
@@ -31,7 +32,7 @@ def evaluate(
     Args:
         table: of the evaluation step.
         state: of the training; it is not donated, nor changed.
-        batcher: the samples.
+        batcher: the samples: a batcher's epoch 0, or one pass over a stream.
         mesh: devices that share the rows.
         metrics: of the outputs and targets of all real samples ``(n, ...)``, or positions where targets are of these,
             see :mod:`multimodal_pad.training.metrics`; where either is a dict, of dicts of arrays. By default one
@@ -43,10 +44,10 @@ def evaluate(
         its batches, and those of ``metrics``.
 
     Raises:
-        TrainingError: batches without targets, classes without scikit-learn, or as :meth:`DataMesh.share` and
-            :meth:`DataMesh.batches`.
+        TrainingError: batches without targets, classes without scikit-learn, what gives no batches, or as
+            :meth:`DataMesh.share` and :meth:`DataMesh.batches`.
 
-    >>> from multimodal_pad import Ladder
+    >>> from multimodal_pad import BucketBatcher, Ladder
     >>> from multimodal_pad.training import Evaluated, l1
     >>> def eval_step(state, batch):
     ...     outputs = state + batch.features["audio"].sum(axis=1)
@@ -56,8 +57,20 @@ def evaluate(
     >>> evaluate(StepTable(eval_step), np.float32(0), BucketBatcher(samples, Ladder({"audio": [4]}), batch_size=2))
     {'loss': 1.0, 'mae': 1.0}
     """
+    feed = as_feed(batcher)
+    if mesh is None:
+        batches = feed.epoch(0)
+    else:
+        batches = mesh.batches(feed.shared(mesh, "batcher").epoch(0), feed.policy.modalities)
+    return evaluate_batches(table, state, batches, metrics=metrics)
+
+
+def evaluate_batches(
+    table: StepTable, state: TrainState, batches: Iterable[Batch], *, metrics: Metrics | None = None
+) -> dict[str, float]:
+    """:func:`evaluate` over batches as they come, which lie where the table wants them."""
     total, sums, kept = 0.0, {}, []
-    for batch in batcher.epoch(0) if mesh is None else mesh.epoch(mesh.share(batcher), 0):
+    for batch in batches:
         found: Any = table(state, batch)
         real = np.asarray(found.mask)
         weight = float(real.sum() if found.weight is None else found.weight)

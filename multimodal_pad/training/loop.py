@@ -1,10 +1,10 @@
-"""A training loop: progress bar, evaluation, early stopping."""
+"""A training loop: compiled ahead, evaluated after each epoch, stopped early, gone on with from checkpoints."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+import sys
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,21 +13,25 @@ import jax
 import numpy as np
 import optax
 from flax import nnx
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from multimodal_pad.batching.batcher import BucketBatcher
 from multimodal_pad.compiling import CompilerOptions, StepTable, forbid_compiles, use_compilation_cache, warm_up_all
 from multimodal_pad.compiling.table import batch_struct
 from multimodal_pad.errors import TrainingError
 from multimodal_pad.layouts.layout import Batch, BatchShape
-from multimodal_pad.training.evaluation import evaluate
+from multimodal_pad.training.callbacks import Callbacks, Listeners
+from multimodal_pad.training.epochs import Epochs, model_part
+from multimodal_pad.training.feed import AnyBatches, Feed, as_feed
+from multimodal_pad.training.history import History
 from multimodal_pad.training.loss import Loss, cross_entropy
 from multimodal_pad.training.mesh import DataMesh
 from multimodal_pad.training.metrics import NEED_SCIKIT_LEARN, Metrics, require_scikit_learn
 from multimodal_pad.training.objective import LossFn, WeightFn
-from multimodal_pad.training.run import EpochRecord, Run, check_settings, score
-from multimodal_pad.training.state import Arrays, TrainState, compiled_for_state, host_copies
+from multimodal_pad.training.optimizer import make_optimizer
+from multimodal_pad.training.progress import Watched
+from multimodal_pad.training.run import Run
+from multimodal_pad.training.state import compiled_for_state, host_copies
 from multimodal_pad.training.step import EvalParams, TrainStep
+from multimodal_pad.training.stopping import Interrupted, Stop, Stopped, asks_a_person, name_of
 
 if TYPE_CHECKING:  # Orbax takes a second to import
     from multimodal_pad.training.checkpoint import Checkpoints
@@ -40,64 +44,24 @@ class FitResult:
     Attributes:
         model: with parameters and statistics of the best epoch, or of the last where nothing was evaluated; in
             evaluation mode.
-        history: a record per epoch.
+        history: a record per epoch; ``print(result.history)`` shows a table.
         best_epoch: the epoch that ``model`` is of.
 
-    >>> history = [EpochRecord(0, 1.2, 30.0, {"loss": 1.1}), EpochRecord(1, 0.7, 9.0, {"loss": 1.3})]
+    >>> from multimodal_pad.training import EpochRecord
+    >>> history = History([EpochRecord(0, 1.2, 30.0, {"loss": 1.1}), EpochRecord(1, 0.7, 9.0, {"loss": 1.3})])
     >>> result = FitResult(model=None, history=history, best_epoch=0)
     >>> result.history[result.best_epoch].evaluation
     {'loss': 1.1}
     """
 
     model: Any
-    history: list[EpochRecord]
+    history: History
     best_epoch: int
-
-
-def make_optimizer(
-    learning_rate: float = 1e-3,
-    *,
-    warmup_steps: int = 0,
-    decay_steps: int | None = None,
-    clip: float = 0.8,
-    weight_decay: float = 1e-2,
-) -> optax.GradientTransformation:
-    """AdamW with linear warm-up, cosine decay and clipping by global norm (0.8 is MulT's).
-
-    Args:
-        learning_rate: at its highest.
-        warmup_steps: steps in which it rises from 0.
-        decay_steps: the step, warm-up included, at which it has fallen to 0; by default it stays where it is.
-        clip: the largest global norm of a gradient.
-        weight_decay: of AdamW; 0 is Adam.
-
-    Raises:
-        TrainingError: a rate or norm that is not above 0, or a decay that ends before the warm-up does.
-
-    >>> optimizer = make_optimizer(2e-3, warmup_steps=100, decay_steps=2000)
-    """
-    if not learning_rate > 0 or warmup_steps < 0 or not clip > 0:
-        raise TrainingError(
-            f"got learning_rate={learning_rate}, warmup_steps={warmup_steps}, clip={clip}; learning_rate and "
-            "clip must be above 0, warmup_steps at least 0"
-        )
-    if decay_steps is not None and decay_steps <= warmup_steps:
-        raise TrainingError(
-            f"got decay_steps={decay_steps} and warmup_steps={warmup_steps}; decay ends after the warm-up"
-        )
-    rate: optax.ScalarOrSchedule = learning_rate
-    if decay_steps is not None and warmup_steps:
-        rate = optax.warmup_cosine_decay_schedule(0.0, learning_rate, warmup_steps, decay_steps)
-    elif decay_steps is not None:
-        rate = optax.cosine_decay_schedule(learning_rate, decay_steps)
-    elif warmup_steps:
-        rate = optax.linear_schedule(0.0, learning_rate, warmup_steps)
-    return optax.chain(optax.clip_by_global_norm(clip), optax.adamw(rate, weight_decay=weight_decay))
 
 
 def fit(
     model: nnx.Module,
-    batcher: BucketBatcher,
+    batcher: AnyBatches,
     *,
     epochs: int,
     loss: Loss | None = None,
@@ -106,7 +70,7 @@ def fit(
     optimizer: optax.GradientTransformation | optax.MultiSteps | None = None,
     eval_params: EvalParams | None = None,
     seed: int = 0,
-    evaluate_on: BucketBatcher | None = None,
+    evaluate_on: AnyBatches | None = None,
     metrics: Metrics | None = None,
     monitor: str = "loss",
     patience: int | None = None,
@@ -116,6 +80,9 @@ def fit(
     checkpoints: Checkpoints | None = None,
     save_every: int | None = None,
     devices: Sequence[Any] | None = None,
+    on_step: Callbacks | None = None,
+    on_epoch: Callbacks | None = None,
+    on_compile: Callbacks | None = None,
     progress: bool = True,
 ) -> FitResult:
     """Train, evaluate after each epoch, and stop when evaluation no longer gets better.
@@ -123,10 +90,18 @@ def fit(
     Every batch shape of a policy that has finitely many is compiled before the first step, for training
     and evaluation, and no other is accepted after it. :class:`~multimodal_pad.Exact` compiles as it goes.
 
+    Ctrl-C and SIGTERM, a scheduler's preemption, end it after the step under way: with ``checkpoints`` the run is saved
+    there, a line on stderr says where it stopped, and :class:`Stopped` ends the process with status 130 or 143. The
+    same call then goes on, and comes to what it would have come to. A program that is being compiled is waited for, an
+    evaluation is broken off and done again; a second signal acts at once. A handler of your own stays in its place, and
+    in an interactive session Ctrl-C is a KeyboardInterrupt as ever, once all is saved.
+
     Args:
         model: an ``nnx.Module`` that takes a batch and gives what the loss takes; left as it is. Steps run it in
             training mode, with its own dropout streams and batch statistics, and evaluations in evaluation mode.
-        batcher: the training batches; epoch e is ``batcher.epoch(e)``.
+        batcher: the training batches: a :class:`~multimodal_pad.BucketBatcher`, whose epoch e is ``batcher.epoch(e)``;
+            a :class:`~multimodal_pad.StreamBatcher`, of which an epoch is a pass; or a dataset of
+            :mod:`multimodal_pad.grain`. A stream is for one process, and a packed one for one device.
         epochs: the most epochs to train.
         loss: ``(outputs, targets, mask) -> mean`` over samples, or where these have no targets over the positions of
             the one modality that has; by default :func:`~multimodal_pad.training.cross_entropy`.
@@ -149,11 +124,15 @@ def fit(
         strict: forbid compilations of any kind after the warm-up, in all of the process, see
             :func:`~multimodal_pad.compiling.forbid_compiles`.
         checkpoints: where the run is saved after each epoch; where it holds a run already, that is what goes on.
-        save_every: save after so many steps too.
+        save_every: save after so many steps too. Not of a StreamBatcher, which can't go on within a pass.
         devices: share the rows of each batch, in all processes; by default all of them. In several processes
             give each the same batcher: it takes its own shard. With several devices the batchers that are given stay
             where they stand. Packed batches need a plan whose ``shares`` the devices divide.
-        progress: show a bar.
+        on_step: is given a flat dict of each step, once it has run; or several functions that are. See
+            :mod:`multimodal_pad.training.logs` for ready ones.
+        on_epoch: the same of each epoch, once it is evaluated.
+        on_compile: the same of each program, once it is compiled.
+        progress: show a bar, or where the output is no terminal, a line per epoch.
 
     Raises:
         CompileError: something compiles after the warm-up, and ``strict`` is given.
@@ -161,17 +140,20 @@ def fit(
             is no scalar or finds no targets, a step that changes shapes or dtypes of the state, fewer than 1
             epoch, patience or a figure to monitor without evaluation, a figure that the evaluation does not have, a
             loss that is not finite (named by epoch and step), metrics without scikit-learn, ``strict`` for a policy
-            without a finite set of shapes, ``save_every`` without checkpoints, a batcher that was restored, checkpoints
-            that are damaged, of another model, evaluation set or figure to monitor, or that can't be written, rows that
-            the devices don't divide, or processes that differ, in what they are given or in a batch. (That the learning
-            rate is another one is not noticed.)
+            without a finite set of shapes, ``save_every`` without checkpoints, or with a stream that can't go on within
+            a pass, batches of another kind, an iterator that is to be read twice, a batcher that was restored,
+            checkpoints that are damaged, of another model, evaluation set or figure to monitor, or that can't be
+            written, rows that the devices don't divide, or processes that differ, in what they are given or in a batch.
+            (That the learning rate is another one is not noticed.)
         PaddingError: checkpoints of a run on another dataset, plan or order (what differs is named).
         OSError: the folder of the checkpoints can't be made.
+        Stopped: Ctrl-C or SIGTERM.
+        Exception: what a callback raises, with a note that names it.
 
     Warns:
         CheckpointWarning: a checkpoint is damaged, and skipped.
 
-    >>> from multimodal_pad import Ladder
+    >>> from multimodal_pad import BucketBatcher, Ladder
     >>> from multimodal_pad.models import ModalityConfig, MultimodalTransformer, TransformerConfig
     >>> samples = [{"text": np.arange(1 + i % 3), "targets": i % 2} for i in range(8)]
     >>> config = TransformerConfig({"text": ModalityConfig(vocabulary_size=3)}, num_outputs=2, d_model=8)
@@ -180,30 +162,19 @@ def fit(
     >>> [record.epoch for record in result.history]
     [0, 1]
     """
-    if epochs < 1 or (patience is not None and (patience < 1 or evaluate_on is None)):
-        raise TrainingError(
-            f"got epochs={epochs} and patience={patience}; epochs must be at least 1, and patience at least 1 "
-            "with evaluate_on given"
-        )
-    if monitor != "loss" and evaluate_on is None:
-        raise TrainingError(f"got monitor={monitor!r}, a figure of the evaluation, without evaluate_on")
-    if save_every is not None and (save_every < 1 or checkpoints is None):
+    train = as_feed(batcher)
+    evaluated = None if evaluate_on is None else as_feed(evaluate_on, "evaluate_on")
+    _check_options(
+        train, evaluated, epochs=epochs, patience=patience, monitor=monitor, strict=strict, save_every=save_every
+    )
+    if save_every is not None and checkpoints is None:
         raise TrainingError(f"got save_every={save_every}; it is a number of steps, at least 1, with checkpoints given")
-    endless = [b.policy for b in (batcher, evaluate_on) if b is not None and not b.policy.finite]
-    if strict and endless:
-        raise TrainingError(
-            f"got strict for {endless[0]!r}, which compiles as it goes; choose a policy with few shapes"
-        )
     usual = metrics is None and loss_fn is None and loss in (None, cross_entropy)
     if evaluate_on is not None and (usual or metrics in NEED_SCIKIT_LEARN):
         require_scikit_learn()  # now, and not after the first epoch
+    listeners = Listeners(on_step, on_epoch, on_compile)
     if cache_dir is not None:
         use_compilation_cache(cache_dir)
-    if batcher.resumes:
-        raise TrainingError(
-            f"got a batcher that was restored to {batcher.position}; fit goes on by checkpoints: give it a new "
-            "batcher, and checkpoints of the run"
-        )
     progress = progress and jax.process_index() == 0
     mesh = DataMesh(devices) if devices is not None or jax.device_count() > 1 else None
     step = TrainStep(
@@ -217,118 +188,150 @@ def fit(
         seed=seed,
         mesh=mesh and mesh.mesh,
     )
-    settings = {
-        "evaluate_on": None if evaluate_on is None else _identity(evaluate_on),
-        "monitor": monitor,
-    }
+    settings = {"evaluate_on": None if evaluated is None else evaluated.identity(), "monitor": monitor}
     spread: dict[str, Any] = {}
     state = step.state
     del step.state  # the steps donate it: whoever held on to the first one would hold its memory
-    # The model of the best epoch: a copy on the host, where it needs no program and no device memory, since the next
-    # step donates the state.
-    keeps_best = evaluate_on is not None or eval_params is not None
-    best = host_copies(_model_part(state)) if keeps_best else None
+    keeps_best = evaluated is not None or eval_params is not None
+    best = host_copies(model_part(state)) if keeps_best else None
     if mesh is not None:
-        batcher = mesh.share(batcher, "batcher")
-        evaluate_on = None if evaluate_on is None else mesh.share(evaluate_on, "evaluate_on")
+        train = train.shared(mesh, "batcher")
+        evaluated = None if evaluated is None else evaluated.shared(mesh, "evaluate_on")
         if jax.process_count() > 1:
             arrays = b"".join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(state))
             mesh.check_agreed(
                 {
                     "the initial parameters or the optimizer": arrays,
-                    "the batcher": _identity(batcher),
-                    "the samples": [str((x.shape, x.dtype)) for x in jax.tree.leaves(_kind_of_batches(batcher))],
+                    "the batcher": train.identity(),
+                    "the samples": [str((x.shape, x.dtype)) for x in jax.tree.leaves(_kind_of_batches(train))],
                     "the settings": {**settings, "epochs": epochs, "patience": patience, "save_every": save_every},
                     "the checkpoints": checkpoints is not None,
                 }
             )
-        mesh.prepare(batcher.policy.modalities)
+        mesh.prepare(train.policy.modalities)
         state = mesh.place_state(state)
         spread = {"in_shardings": (mesh.state_sharding, mesh.batch_sharding), "out_shardings": mesh.state_sharding}
     evaluated_part = (
-        _model_part
+        model_part
         if eval_params is None
-        else compiled_for_state(lambda state: _model_part(step.evaluated(state)), state)
+        else compiled_for_state(lambda state: model_part(step.evaluated(state)), state)
     )
-    train_table = StepTable(step.train_step, donate_state=True, compiler_options=compiler_options, **spread)
-    eval_table = StepTable(step.eval_step, compiler_options=compiler_options, **spread)
-    finite = [
-        (table, batches.spec(count))
-        for table, batches, count in ((train_table, batcher, epochs), (eval_table, evaluate_on, 1))
-        if batches is not None and batches.policy.finite
-    ]
-    if finite:
-        warm_up_all(finite, state, progress=progress)
-    run = Run()
-    saved = None
-    if checkpoints is not None:
-        saved = checkpoints.restore(_saved(state, best), check=lambda record: check_settings(record, settings))
-    if saved is not None:
-        run, arrays = Run.from_record(saved.record), dict(saved.state)
-        best = arrays.pop("best", None)
-        state = TrainState(**arrays)
-        batcher.restore(saved.record["batcher"])
-        del saved, arrays
-
-    def save(loss: float | None = None) -> None:
-        if checkpoints is not None:
-            checkpoints.save(run.steps, _saved(state, best), run.to_record(batcher, settings), loss=loss)
-
-    watch = nullcontext() if mesh is None else mesh.watch()
-    with forbid_compiles() if strict else nullcontext() as guard, watch, _bar(progress) as show:
-        while run.epoch < epochs and not run.stale(patience):
-            started = time.perf_counter() - run.seconds
-            batches = batcher.epoch(run.epoch) if mesh is None else mesh.epoch(batcher, run.epoch)
-            steps = len(batcher.schedule(run.epoch))
-            for batch in batches:
-                state, measured = train_table(state, batch)
-                if guard is not None:
-                    guard.check()
-                run.dispatched(measured)
-                show(run, steps)
-                if save_every and run.steps % save_every == 0 and run.step < steps:
-                    run.settle()
-                    run.seconds = time.perf_counter() - started
-                    save()
-            run.settle()
-            evaluation = {} if evaluate_on is None else evaluate(eval_table, state, evaluate_on, mesh, metrics=metrics)
-            if run.end_epoch(time.perf_counter() - started, evaluation, monitor) and keeps_best:
-                best = host_copies(evaluated_part(state))
-            save(score(evaluation, monitor) if evaluation else None)
-    if checkpoints is not None:
-        checkpoints.wait()
+    training = Epochs(
+        state,
+        train,
+        evaluated,
+        StepTable(step.train_step, donate_state=True, compiler_options=compiler_options, **spread),
+        StepTable(step.eval_step, compiler_options=compiler_options, **spread),
+        mesh,
+        Stop(),
+        listeners,
+        checkpoints,
+        save_every,
+        settings,
+        metrics,
+        monitor,
+        best,
+        evaluated_part,
+        Run(),
+    )
+    del state, best
+    try:
+        with training.stop, nullcontext() if mesh is None else mesh.watch():
+            with training.stop.at_once():
+                _compile(training, epochs, progress)
+                training.restore()
+            with forbid_compiles() if strict else nullcontext() as guard, Watched(progress) as shown:
+                training.train_for(epochs, patience, shown, guard)
+            if checkpoints is not None:
+                checkpoints.wait()
+            training.stop.check()
+    except Interrupted as interrupted:
+        raise _stopped(training, interrupted.signal_number) from None
+    state, best, run = training.state, training.best, training.run
     return FitResult(step.model(state if best is None else state._replace(**best)), run.history, run.best_epoch)
 
 
-def _model_part(state: TrainState) -> dict[str, Arrays]:
-    """What a model is made of again."""
-    return {"params": state.params, "rest": state.rest}
+def _check_options(
+    train: Feed,
+    evaluated: Feed | None,
+    *,
+    epochs: int,
+    patience: int | None,
+    monitor: str,
+    strict: bool,
+    save_every: int | None,
+) -> None:
+    """Raise a TrainingError where options make no sense together."""
+    if epochs < 1 or (patience is not None and (patience < 1 or evaluated is None)):
+        raise TrainingError(
+            f"got epochs={epochs} and patience={patience}; epochs must be at least 1, and patience at least 1 "
+            "with evaluate_on given"
+        )
+    if monitor != "loss" and evaluated is None:
+        raise TrainingError(f"got monitor={monitor!r}, a figure of the evaluation, without evaluate_on")
+    if save_every is not None and save_every < 1:
+        raise TrainingError(f"got save_every={save_every}; it is a number of steps, at least 1, with checkpoints given")
+    if save_every is not None and not train.resumes_in_epochs:
+        raise TrainingError(
+            f"got save_every={save_every} and a StreamBatcher, which can't go on within a pass, so that it is saved at "
+            "the end of each; leave save_every out, or give multimodal_pad.grain.StreamIterDataset, which can"
+        )
+    endless = [feed.policy for feed in (train, evaluated) if feed is not None and not feed.policy.finite]
+    if strict and endless:
+        raise TrainingError(
+            f"got strict for {endless[0]!r}, which compiles as it goes; choose a policy with few shapes"
+        )
+    train.check("batcher", epochs=epochs, passes=epochs)
+    if evaluated is not None:
+        evaluated.check("evaluate_on", epochs=1, passes=epochs)
 
 
-def _saved(state: TrainState, best: dict[str, Arrays] | None) -> dict[str, Any]:
-    """What a checkpoint holds: names to find in it are those of the state, and ``best``."""
-    return state._asdict() if best is None else {**state._asdict(), "best": best}
+def _compile(training: Epochs, epochs: int, progress: bool) -> None:
+    """Compile every batch shape of a policy that has finitely many."""
+    finite = [
+        (table, feed.spec(count))
+        for table, feed, count in (
+            (training.train_table, training.train, epochs),
+            (training.eval_table, training.evaluate_on, 1),
+        )
+        if feed is not None and feed.policy.finite
+    ]
+    if finite:
+        told = training.listeners.compiled if training.listeners["on_compile"] else None
+        warm_up_all(finite, training.state, progress=progress, on_compiled=told)
 
 
-def _identity(batcher: BucketBatcher) -> dict[str, Any]:
-    """What a batcher is of, wherever it stands."""
-    return {name: value for name, value in batcher.state().items() if name not in ("epoch", "step")}
+def _stopped(training: Epochs, signal_number: int) -> BaseException:
+    """What a stopped run ends with, once all is written and a line says so."""
+    if training.checkpoints is not None:
+        training.checkpoints.wait()
+    run = training.run
+    if jax.process_index() == 0:
+        print(_where_it_stopped(training, signal_number), file=sys.stderr, flush=True)
+    if asks_a_person(signal_number):
+        return KeyboardInterrupt()
+    return Stopped(signal_number, run.epoch, run.step, training.checkpoint)
 
 
-def _kind_of_batches(batcher: BucketBatcher) -> Batch:
-    """Feature shapes, dtypes and targets of a batcher's batches, at the smallest batch shape of their layout."""
-    modalities = batcher.policy.modalities
-    return batch_struct(batcher.example(), BatchShape.of(1, dict.fromkeys(modalities, 1), batcher.policy.layout))
+def _where_it_stopped(training: Epochs, signal_number: int) -> str:
+    run, lost, folder = training.run, training.lost_steps, training.checkpoint
+    where = f"stopped by {name_of(signal_number)} "
+    where += "before the first step" if not run.steps else f"at epoch {run.epoch}, step {run.step}"
+    if folder is not None and lost:
+        return (
+            f"{where}; saved in {folder}, {lost} steps before, since a stream can't go on within a pass: the same call "
+            "goes on from there"
+        )
+    if folder is not None:
+        return f"{where}; saved in {folder}: the same call goes on from there"
+    if training.checkpoints is not None and not run.steps:
+        return f"{where} of this call; there was nothing to save"
+    if training.checkpoints is not None:
+        return f"{where}; nothing is saved, since a stream can't go on within a pass: the same call begins anew"
+    return f"{where}; nothing is saved: give fit(checkpoints=...) to go on from where it stops"
 
 
-@contextmanager
-def _bar(shown: bool) -> Iterator[Callable[[Run, int], None]]:
-    """A bar for the steps of the current epoch, with the mean loss so far."""
-    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
-    with Progress(*columns, disable=not shown) as bar:
-        task = bar.add_task("training", total=None)
-
-        def show(run: Run, steps: int) -> None:
-            bar.update(task, description=f"epoch {run.epoch}  loss {run.loss:.4f}", completed=run.step, total=steps)
-
-        yield show
+def _kind_of_batches(feed: Feed) -> Batch:
+    """Feature shapes, dtypes and targets of batches, at the smallest batch shape of their layout."""
+    modalities = feed.policy.modalities
+    return batch_struct(feed.example(), BatchShape.of(1, dict.fromkeys(modalities, 1), feed.policy.layout))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,6 +16,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from multimodal_pad.batching.batcher import BucketBatcher
 from multimodal_pad.errors import PaddingError, TrainingError
 from multimodal_pad.layouts.layout import Batch
+from multimodal_pad.spans import TELL, span
+from multimodal_pad.training.stopping import Interrupted
 
 AXIS = "data"
 """The name of the mesh's only axis."""
@@ -42,6 +44,7 @@ class DataMesh:
         mesh: the mesh, with one axis called ``"data"``.
         state_sharding: of the train state: all of it on each device.
         batch_sharding: of a batch: its rows spread over the devices.
+        process_count: how many processes there are.
 
     Raises:
         TrainingError: no devices, one of them twice, or more of one process than of another.
@@ -63,6 +66,7 @@ class DataMesh:
         self.state_sharding = NamedSharding(self.mesh, PartitionSpec())
         self.batch_sharding = NamedSharding(self.mesh, PartitionSpec(AXIS))
         self._gather = jax.jit(_all_messages, in_shardings=self.batch_sharding, out_shardings=self.state_sharding)
+        self.process_count = jax.process_count()
         self._compiled: dict[int, Any] = {}
 
     def share(self, batcher: BucketBatcher, name: str = "batcher") -> BucketBatcher:
@@ -113,14 +117,18 @@ class DataMesh:
     def prepare(self, modalities: Sequence[str]) -> None:
         """Compile what :meth:`batches` tells shapes with."""
         if jax.process_count() > 1:
-            self._compile(2 + len(modalities))
+            self._compile(3 + len(modalities))
 
-    def batches(self, batches: Iterator[Batch], modalities: Sequence[str]) -> Iterator[Batch]:
+    def batches(
+        self, batches: Iterator[Batch], modalities: Sequence[str], stop: Callable[[], int] = int
+    ) -> Iterator[Batch]:
         """The batches of all processes together, as arrays over the devices.
 
         Args:
             batches: this process's shard.
             modalities: their names, in any order that is the same in all processes.
+            stop: the number of the signal that this process is to stop for, 0 for none. It is told ahead of each step,
+                so that all processes stop at the same one, by a KeyboardInterrupt whose ``signal_number`` it is.
 
         Raises:
             TrainingError: a process has a batch of another shape, none any more, or failed to make one: all raise it,
@@ -143,12 +151,16 @@ class DataMesh:
                     except Exception as error:  # noqa: BLE001  raised in its turn
                         made = error
                     ended = made is None or isinstance(made, Exception)
-                waiting.append((made, self._tell(_say(made, modalities))))
+                with span(TELL):
+                    waiting.append((made, self._tell([*_say(made, modalities), stop()])))
             batch, told = waiting.popleft()
-            said = np.asarray(told)
+            with span(TELL):
+                said, stops = np.split(np.asarray(told), [-1], axis=1)
             if isinstance(batch, Exception):
                 raise batch
             _check_alike(said, modalities)
+            if stops.any():
+                raise Interrupted(int(stops.max()))
             if batch is None:
                 return
             yield self.place_batch(batch)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
-from multimodal_pad.batching.batcher import BucketBatcher
+import jax
+import numpy as np
+
 from multimodal_pad.errors import TrainingError
+from multimodal_pad.training.history import EpochRecord, History
 from multimodal_pad.training.measured import StepMetrics
 
 _IN_FLIGHT = 4
@@ -18,25 +23,46 @@ LOWER_IS_BETTER = ("loss", "mae")
 """Figures of an evaluation that are errors; of all others a higher one is better."""
 
 
-@dataclass(frozen=True)
-class EpochRecord:
-    """One epoch of training.
+class Fed(NamedTuple):
+    """What a step was given.
 
     Attributes:
-        epoch: its number, from 0.
-        train_loss: mean over the samples, or over what else the loss is a mean of, while the parameters moved.
-        seconds: wall time of the epoch, evaluation included, the warm-up before the first one not.
-        evaluation: loss and metrics on the evaluation set; empty where there is none.
+        shape: batch shape, in words.
+        real: real positions.
+        padded: positions.
+        waited: seconds that the loop waited for the batch.
+    """
 
-    >>> record = EpochRecord(epoch=0, train_loss=1.61, seconds=12.5, evaluation={"loss": 1.42, "accuracy": 0.48})
-    >>> record.evaluation["accuracy"]
-    0.48
+    shape: str
+    real: int
+    padded: int
+    waited: float
+
+
+class Settled(NamedTuple):
+    """A step that has run.
+
+    Attributes:
+        epoch: its epoch.
+        step: its number in the epoch, from 0.
+        steps: steps of the run up to it, itself included.
+        fed: what it was given.
+        samples: real ones.
+        loss: mean over them.
+        figures: all else that it measured, by name.
+        metrics: those of the loss, by name.
+        seconds: since the step before.
     """
 
     epoch: int
-    train_loss: float
+    step: int
+    steps: int
+    fed: Fed
+    samples: int
+    loss: float
+    figures: dict[str, float]
+    metrics: dict[str, float]
     seconds: float
-    evaluation: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -47,10 +73,16 @@ class Run:
         epoch: the current epoch.
         step: the next step of it.
         steps: steps of all epochs so far.
+        ended: whether all steps of the epoch have run, and its evaluation comes next.
         loss_sum: losses of the current epoch, each times its weight.
         weight: of the losses of the current epoch: real samples, positions, or what else they are means over.
+        metric_sums: the same of the metrics, by name.
         samples: samples of the current epoch.
         seconds: of the current epoch, up to the last checkpoint.
+        waited: how many of them the loop waited for batches.
+        real: real positions of the current epoch.
+        padded: positions of the current epoch.
+        shapes: batch shapes of the current epoch.
         best_epoch: the epoch with the best evaluation, or the last one as long as none could be scored.
         best_score: its :func:`score`.
         history: a record per epoch that is over.
@@ -59,27 +91,46 @@ class Run:
     epoch: int = 0
     step: int = 0
     steps: int = 0
+    ended: bool = False
     loss_sum: float = 0.0
     weight: float = 0.0
+    metric_sums: dict[str, float] = field(default_factory=dict)
     samples: int = 0
     seconds: float = 0.0
+    waited: float = 0.0
+    real: int = 0
+    padded: int = 0
+    shapes: list[str] = field(default_factory=list)
     best_epoch: int = 0
     best_score: float | None = None
-    history: list[EpochRecord] = field(default_factory=list)
+    history: History = field(default_factory=History)
 
     def __post_init__(self) -> None:
-        self._in_flight: deque[tuple[int, StepMetrics]] = deque()
+        self._in_flight: deque[tuple[int, int, StepMetrics, Fed]] = deque()
+        # The CPU's arrays are there to be read; from elsewhere, to ask early saves waiting later.
+        self._ask_early = jax.default_backend() != "cpu"
+        self._seen = set(self.shapes)
+        self._since = time.perf_counter()
+        self.on_settled: Callable[[Settled], None] | None = None
 
     @property
     def loss(self) -> float:
-        """Mean over the current epoch, of the steps that have run."""
+        """Mean of the current epoch, over the steps that have run."""
         return self.loss_sum / self.weight if self.weight else 0.0
 
-    def dispatched(self, metrics: StepMetrics) -> None:
+    def begin(self) -> float:
+        """The moment at which the current epoch would have begun, had it not been interrupted."""
+        self._since = time.perf_counter()
+        return self._since - self.seconds
+
+    def dispatched(self, metrics: StepMetrics, fed: Fed) -> None:
         """One more step is on its way; those of a few steps ago are waited for."""
-        self._in_flight.append((self.step, metrics))
-        self.step += 1
+        if self._ask_early:
+            for x in jax.tree.leaves(metrics):
+                x.copy_to_host_async()
         self.steps += 1
+        self._in_flight.append((self.step, self.steps, metrics, fed))
+        self.step += 1
         if len(self._in_flight) > _IN_FLIGHT:
             self._settle_one()
 
@@ -92,56 +143,103 @@ class Run:
         while self._in_flight:
             self._settle_one()
 
-    def end_epoch(self, seconds: float, evaluation: dict[str, float], monitor: str = "loss") -> bool:
+    def end_epoch(
+        self, seconds: float, evaluation: dict[str, float], monitor: str = "loss", *, evaluated_in: float = 0.0
+    ) -> bool:
         """Close the epoch; whether it is the best so far (without evaluation the last always is).
+
+        Args:
+            seconds: of the epoch.
+            evaluation: its figures; empty where there is none.
+            monitor: the one that decides.
+            evaluated_in: how many of the seconds the evaluation took.
 
         Raises:
             TrainingError: the evaluation's loss is not finite, or it has no such figure to monitor.
         """
         if not math.isfinite(evaluation.get("loss", 0.0)):
             raise _not_finite(f"epoch {self.epoch}, evaluation", evaluation["loss"])
-        self.history.append(EpochRecord(self.epoch, self.loss, seconds, evaluation))
         found = score(evaluation, monitor) if evaluation else None
         better = self.best_score is None or (found is not None and found < self.best_score)
+        self.history.append(
+            EpochRecord(
+                self.epoch,
+                self.loss,
+                seconds,
+                evaluation,
+                metrics={name: total / self.weight for name, total in self.metric_sums.items()},
+                best=better,
+                steps=self.steps,
+                samples_per_second=self.samples / max(seconds - evaluated_in, 1e-9),
+                wait_seconds=self.waited,
+                shapes=len(self.shapes),
+                padding_efficiency=self.real / max(1, self.padded),
+            )
+        )
         if better:
             self.best_epoch, self.best_score = self.epoch, found
-        self.epoch, self.step, self.seconds = self.epoch + 1, 0, 0.0
-        self.loss_sum, self.weight, self.samples = 0.0, 0.0, 0
+        fresh = Run()
+        kept = ("steps", "best_epoch", "best_score", "history")
+        vars(self).update({name: getattr(fresh, name) for name in _FIELDS if name not in kept})
+        self._seen = set()
+        self.epoch = self.history[-1].epoch + 1
         return better
 
     def stale(self, patience: int | None) -> bool:
         """Whether the last ``patience`` epochs were all worse than the best."""
         return patience is not None and bool(self.history) and self.history[-1].epoch - self.best_epoch >= patience
 
-    def to_record(self, batcher: BucketBatcher, settings: dict[str, Any]) -> dict[str, Any]:
-        """All of it as JSON values, with the batcher's state at this step, and what else the run depends on."""
-        state = {**batcher.state(), "epoch": self.epoch, "step": self.step}
-        record = {**asdict(self), "batcher": state, "settings": settings}
+    def to_record(self, batches: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+        """All of it as JSON values, with the state of the batches at this step, and what else the run depends on."""
+        record = {**asdict(self), "batcher": batches, "settings": settings}
+        record["history"] = [asdict(epoch) for epoch in self.history]
         for epoch in record["history"]:  # JSON has no NaN, which a metric can be
-            epoch["evaluation"] = {name: _spell(figure) for name, figure in epoch["evaluation"].items()}
-        return record
+            for figures in _FIGURES:
+                epoch[figures] = {name: _spell(figure) for name, figure in epoch[figures].items()}
+        return {**record, "metric_sums": {name: _spell(total) for name, total in self.metric_sums.items()}}
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> Run:
-        """The run that :meth:`to_record` wrote."""
+        """The run that :meth:`to_record` wrote, or that of an older version."""
         fields = {name: value for name, value in record.items() if name not in ("batcher", "settings")}
+        if "weight" not in fields:
+            fields["weight"] = float(fields["samples"])
         history = [
-            EpochRecord(
-                **{**epoch, "evaluation": {name: float(figure) for name, figure in epoch["evaluation"].items()}}
-            )
+            EpochRecord(**{**epoch, **{name: _read(epoch.get(name, {})) for name in _FIGURES}})
             for epoch in record["history"]
         ]
-        fields.setdefault("weight", fields["samples"])  # of a record that was made when there was no other weight
-        return cls(**{**fields, "history": history})
+        sums = _read(record.get("metric_sums", {}))
+        return cls(**{**fields, "history": History(history), "metric_sums": sums})
 
     def _settle_one(self) -> None:
-        step, metrics = self._in_flight.popleft()
-        loss, weight = float(metrics.loss), float(metrics.weight)
+        step, steps, metrics, fed = self._in_flight.popleft()
+        # One read each, without a copy: float(x) takes five times as long.
+        found: dict[str, Any] = {name: _number(x) for name, x in metrics._asdict().items() if isinstance(x, jax.Array)}
+        named = {name: _number(x) for name, x in metrics.metrics.items()}
+        loss, samples = found.pop("loss"), found.pop("samples")
         if not math.isfinite(loss):
             raise _not_finite(f"epoch {self.epoch}, step {step}", loss)
+        weight = found["weight"]
         self.loss_sum += loss * weight
         self.weight += weight
-        self.samples += int(metrics.samples)
+        for name, value in named.items():
+            self.metric_sums[name] = self.metric_sums.get(name, 0.0) + value * weight
+        self.samples += samples
+        self.real += fed.real
+        self.padded += fed.padded
+        self.waited += fed.waited
+        if fed.shape not in self._seen:
+            self._seen.add(fed.shape)
+            self.shapes.append(fed.shape)
+        if self.on_settled is not None:
+            before, self._since = self._since, time.perf_counter()
+            seconds = max(self._since - before, 1e-9)
+            self.on_settled(Settled(self.epoch, step, steps, fed, samples, loss, found, named, seconds))
+
+
+_FIELDS = tuple(Run.__dataclass_fields__)
+_FIGURES = ("evaluation", "metrics")
+"""Fields of an epoch's record that hold figures by name."""
 
 
 def check_settings(record: dict[str, Any], settings: dict[str, Any]) -> None:
@@ -158,8 +256,16 @@ def check_settings(record: dict[str, Any], settings: dict[str, Any]) -> None:
         )
 
 
+def _number(x: jax.Array) -> Any:
+    return np.asarray(x).item()
+
+
 def _spell(figure: float) -> float | str:
     return figure if math.isfinite(figure) else str(figure)
+
+
+def _read(figures: dict[str, Any]) -> dict[str, float]:
+    return {name: float(figure) for name, figure in figures.items()}
 
 
 def score(evaluation: dict[str, float], monitor: str) -> float | None:

@@ -117,7 +117,7 @@ def test_a_donated_state_is_gone():
 
 
 def test_a_state_without_dtypes_is_refused():
-    with pytest.raises(PaddingError, match=r"got float 1\.0 in the state; give arrays"):
+    with pytest.raises(PaddingError, match=r"got float 1\.0 at state; give arrays"):
         StepTable(lambda state, batch: (state, batch))(1.0, a_batch())
 
 

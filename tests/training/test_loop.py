@@ -1,3 +1,4 @@
+import re
 from contextlib import ExitStack
 
 import jax
@@ -367,6 +368,16 @@ def test_bad_optimizer_options(options):
         make_optimizer(**options)
 
 
-def test_the_bar_shows_epoch_and_loss(capsys):
+def test_a_terminal_shows_a_bar_with_epoch_and_loss(capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # so that rich takes the output for a terminal
     fit(MeanModel(), make_batcher(), epochs=1)
     assert "epoch 0  loss" in capsys.readouterr().out
+
+
+def test_a_pipe_shows_a_line_per_epoch(capsys):
+    fit(MeanModel(), make_batcher(), epochs=2, evaluate_on=make_batcher())
+    first, second = (line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch "))
+    assert re.fullmatch(r"epoch 0  train_loss \S+  eval_loss \S+  eval_accuracy \S+  .* s  best so far", first)
+    assert second.startswith("epoch 1  train_loss ")
+    fit(MeanModel(), make_batcher(), epochs=1, progress=False)
+    assert capsys.readouterr().out == ""

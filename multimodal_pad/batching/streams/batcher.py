@@ -23,11 +23,12 @@ from multimodal_pad.layouts.layout import BatchOfLayout, BatchShape, BatchSpec
 from multimodal_pad.lengths.cost import BatchBudget, Cost, position_count
 from multimodal_pad.lengths.samples import EMPTY, Sample, check_whole
 from multimodal_pad.lengths.table import LengthTable
-from multimodal_pad.planning.planned import Planned
+from multimodal_pad.planning.plan_policy import PolicyLike, as_policy
 from multimodal_pad.planning.planner import plan_shapes
 from multimodal_pad.scheduling.dealing import policy_shapes
 from multimodal_pad.scheduling.policy import Policy
 from multimodal_pad.scheduling.steps import Steps
+from multimodal_pad.spans import READ, span
 
 
 class _Made(NamedTuple):
@@ -53,8 +54,8 @@ class StreamBatcher:
 
     Args:
         samples: gives ``{modality: (length, *feature_shape), "targets": ...}``. Read in a background thread.
-        policy: rounds lengths up to buckets, or has capacities; its modalities are the ones that batches hold. The
-            shares of a packing plan play no part, as a stream is not shared out.
+        policy: rounds lengths up to buckets, or has capacities; its modalities are the ones that batches hold. Or a
+            plan, or the path of its file. The shares of a packing plan play no part, as a stream is not shared out.
         prefetch: batches made ahead.
         timeout: seconds that the iterable may take for one sample; None for as long as it takes.
         recent: samples whose lengths are remembered, to tell when a plan has gone stale.
@@ -85,7 +86,7 @@ class StreamBatcher:
     def __init__(
         self,
         samples: Iterable[Sample],
-        policy: Policy,
+        policy: PolicyLike,
         *,
         prefetch: int = 2,
         timeout: float | None = 300.0,
@@ -95,13 +96,14 @@ class StreamBatcher:
         check_whole("prefetch", prefetch, 1)
         check_whole("recent", recent, 1)
         _check_stream(samples, timeout)
+        policy = as_policy(policy)
         self.samples, self.prefetch, self.timeout = samples, prefetch, timeout
         self.options = StreamOptions(policy, **options)
         self._intake = self.options.new_intake()
         self._recent = RecentLengths(policy, self.options.sample_cost, recent)
         self._rows: int | BatchBudget | None = self.options.batch_size
         self._longest: Mapping[str, int] | None = None
-        self._passes, self._begun = 0, None
+        self._passes, self._epoch, self._begun = 0, 0, None
         self.stats = PaddingStats(policy.modalities, self.options.sample_cost, policy.layout)
 
     @classmethod
@@ -173,7 +175,7 @@ class StreamBatcher:
                 alignment=alignment,
                 batch_size=batch_size,
             )
-            batcher = cls(samples, Planned(plan), buffer=buffer, cost=cost, timeout=timeout, **options)
+            batcher = cls(samples, plan, buffer=buffer, cost=cost, timeout=timeout, **options)
         except BaseException:
             with suppress(ValueError):  # it is still being read, in the thread that was left
                 reader.close()
@@ -183,14 +185,34 @@ class StreamBatcher:
         return batcher
 
     def __iter__(self) -> Iterator[BatchOfLayout]:
-        """One pass over the samples.
+        """The next pass over the samples, see :meth:`epoch`."""
+        return self._batches(None)
+
+    def epoch(self, epoch: int) -> Iterator[BatchOfLayout]:
+        """One pass over the samples, in the order of pass number ``epoch``, whichever ones went before.
 
         Leaving the loop early stops the background thread and closes the iterator of the samples. An exception that
         it raises reaches the consumer after the batches that were made before it, with a note that names the sample.
         Either way the samples that still waited for their batch are given up.
+
+        Raises:
+            PaddingError: an epoch that is no whole number, or as the class says.
+
+        >>> from multimodal_pad import Fixed
+        >>> batcher = StreamBatcher([{"text": np.arange(n)} for n in range(1, 9)], Fixed({"text": 8}), batch_size=4)
+        >>> first, again = ([batch.lengths["text"].tolist() for batch in batcher.epoch(3)] for _ in range(2))
+        >>> first == again
+        True
         """
-        number, self._passes = self._passes, self._passes + 1
-        reader = self._begin(number)
+        check_whole("epoch", epoch, 0)
+        return self._batches(epoch)
+
+    def _batches(self, epoch: int | None) -> Iterator[BatchOfLayout]:
+        """The pass of an epoch; by default of the one after the last."""
+        reader = self._begin()
+        self._passes += 1
+        number = self._epoch if epoch is None else epoch
+        self._epoch = number + 1
         with Prefetch(self._make(reader, number), self.prefetch, watch=reader.watch) as ahead, reader:
             try:
                 for made in ahead:
@@ -206,6 +228,13 @@ class StreamBatcher:
                     error.add_note(notice)
                 raise
         self._tell()
+
+    def __repr__(self) -> str:
+        size = "" if self.options.batch_size is None else f", batches of {self.options.batch_size}"
+        return (
+            f"{type(self).__name__}({type(self.samples).__name__}, {self.policy!r}{size}, buffer of "
+            f"{self.options.buffer:,})"
+        )
 
     @property
     def policy(self) -> Policy:
@@ -242,7 +271,7 @@ class StreamBatcher:
             PaddingError: there are no samples.
         """
         if self._intake.first is None:
-            reader = self._begin(self._passes)
+            reader = self._begin()
             try:
                 for sample in reader.read_ahead(1):
                     self._intake.measure(0, sample)
@@ -252,9 +281,7 @@ class StreamBatcher:
             self._begun = reader
         if self._intake.first is None:
             raise PaddingError("the stream gave no samples; there is none to make an example of")
-        first, names = self._intake.first, self.policy.modalities
-        padded = tuple(max(1, len(first.sample[name])) for name in names)
-        return self._pad(Taken(padded, 1, [0], [first])).batch
+        return self.options.example(self._intake.first)
 
     def plan_report(self, batch_size: int | BatchBudget | None = None) -> PlanReport:
         """How the policy does on the last samples, and how a plan made for them does, which takes a while to make.
@@ -283,12 +310,12 @@ class StreamBatcher:
             )
         return self._recent.report(rows, self._longest)
 
-    def _begin(self, number: int) -> StreamReader:
+    def _begin(self) -> StreamReader:
         """The pass that planning or an example has begun, or a new one."""
         reader, self._begun = self._begun, None
         if reader is not None:
             return reader
-        if number and isinstance(self.samples, Iterator):
+        if self._passes and isinstance(self.samples, Iterator):
             raise PaddingError(
                 "the samples are an iterator, and a loop before has used it; give something that begins anew each time "
                 "(a list, or an object whose __iter__ does), or make a new batcher"
@@ -317,7 +344,8 @@ class StreamBatcher:
 
     def _fill(self, buffer: StreamBuffer[Waiting], reader: StreamReader, added: int) -> int | None:
         """Read on, a chunk or until the buffer is full: how many samples it has been given by now, None at the end."""
-        chunk = list(islice(reader, min(buffer.room, CHUNK)))
+        with span(READ):
+            chunk = list(islice(reader, min(buffer.room, CHUNK)))
         if not chunk:
             return None
         lengths, covered, waiting = self._intake.admit(chunk)

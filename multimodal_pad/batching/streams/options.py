@@ -15,6 +15,7 @@ from multimodal_pad.layouts.layout import BatchOfLayout, BatchShape
 from multimodal_pad.lengths.cost import Cost
 from multimodal_pad.scheduling.checks import LongSamples, choose_cost
 from multimodal_pad.scheduling.policy import Policy
+from multimodal_pad.spans import LAY_OUT, span
 
 
 class StreamKeywords(TypedDict, total=False):
@@ -101,17 +102,23 @@ class StreamOptions:
         """An intake that no sample has passed yet."""
         return Intake(self.policy, self.long_samples)
 
+    def example(self, first: Waiting) -> BatchOfLayout:
+        """A batch of one sample, at its own lengths."""
+        padded = tuple(max(1, len(first.sample[name])) for name in self.policy.modalities)
+        return self.lay_out(Taken(padded, 1, [0], [first]))
+
     def lay_out(self, taken: Taken[Waiting]) -> BatchOfLayout:
         """The batch of the samples taken, whose numbers errors give."""
         names, layout = self.policy.modalities, self.policy.layout
         samples = [waiting.sample for waiting in taken.samples]
         numbers = [waiting.number for waiting in taken.samples]
-        return layout.lay_out(
-            {name: alike_arrays(samples, name, numbers) for name in names},
-            samples,
-            BatchShape.of(taken.batch_size, dict(zip(names, taken.padded, strict=True)), layout),
-            pad_value=self.pad_value,
-            check_finite=self.check_finite,
-            numbers=numbers,
-            with_ids=self.with_ids,
-        )
+        with span(LAY_OUT):
+            return layout.lay_out(
+                {name: alike_arrays(samples, name, numbers) for name in names},
+                samples,
+                BatchShape.of(taken.batch_size, dict(zip(names, taken.padded, strict=True)), layout),
+                pad_value=self.pad_value,
+                check_finite=self.check_finite,
+                numbers=numbers,
+                with_ids=self.with_ids,
+            )

@@ -1,0 +1,140 @@
+"""Ctrl-C and SIGTERM while a training runs: it ends where it can go on from."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+_DEFAULTS = {signal.SIGINT: (signal.default_int_handler,), signal.SIGTERM: (signal.SIG_DFL,)}
+"""Signals that stop a training, and what handles them where nobody has said otherwise."""
+
+
+class Stopped(SystemExit):
+    """A signal has ended :func:`fit`; the exit status of the process is then 128 + the signal's number.
+
+    That is 130 for Ctrl-C and 143 for SIGTERM, by which shells and schedulers tell a stop from a failure.
+
+    Args:
+        signal_number: which signal.
+        epoch: where the run stands.
+        step: the step of the epoch that comes next.
+        checkpoint: the folder of the checkpoint to go on from; None where there is none.
+
+    >>> from signal import SIGTERM
+    >>> Stopped(SIGTERM, epoch=2, step=7, checkpoint=None).code
+    143
+    """
+
+    def __init__(self, signal_number: int, epoch: int, step: int, checkpoint: Path | None) -> None:
+        super().__init__(128 + int(signal_number))
+        self.signal_number, self.epoch, self.step, self.checkpoint = int(signal_number), epoch, step, checkpoint
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal is acted on: this never leaves :func:`fit`."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(signal_number)
+        self.signal_number = signal_number
+
+
+class Stop:
+    """While the block runs, Ctrl-C and SIGTERM ask it to stop, where it looks; a second signal acts as ever.
+
+    Signals can be handled in the main thread only: elsewhere this does nothing. A handler that somebody has set for a
+    signal stays, and so does that a signal is ignored.
+
+    Attributes:
+        signal_number: of the signal that has come; 0 as long as none has.
+
+    >>> with Stop() as stop:
+    ...     stop.check()
+    """
+
+    def __init__(self) -> None:
+        self.signal_number = 0
+        self._before: dict[int, Any] = {}
+        self._at_once = False
+
+    def __enter__(self) -> Stop:
+        if threading.current_thread() is threading.main_thread():
+            for number, defaults in _DEFAULTS.items():
+                if signal.getsignal(number) in defaults:
+                    self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._restore()
+
+    def check(self) -> None:
+        """Raise Interrupted if a signal has come."""
+        if self.signal_number:
+            raise Interrupted(self.signal_number)
+
+    def at_once(self) -> AtOnce:
+        """A block that a signal breaks off wherever it is."""
+        return AtOnce(self)
+
+    def watch(self, items: Iterator[T], *, at_once: bool) -> Iterator[T]:
+        """The items; a signal ends them between two, or with ``at_once`` while one is waited for, by Interrupted."""
+        try:
+            while True:
+                # In this order, so that no signal falls between the look and the wait.
+                self._at_once = at_once
+                try:
+                    self.check()
+                    item = next(items)
+                except StopIteration:
+                    return
+                finally:
+                    self._at_once = False
+                yield item
+        finally:
+            close = getattr(items, "close", None)
+            if close is not None:
+                close()
+
+    def _handle(self, number: int, frame: Any) -> None:
+        del frame
+        self._restore()  # whoever sends a second one does not want to wait
+        self.signal_number = number
+        if self._at_once:
+            raise Interrupted(number)
+
+    def _restore(self) -> None:
+        while self._before:
+            signal.signal(*self._before.popitem())
+
+
+class AtOnce:
+    """What :meth:`Stop.at_once` gives."""
+
+    def __init__(self, stop: Stop) -> None:
+        self._stop = stop
+
+    def __enter__(self) -> None:
+        self._stop._at_once = True
+        self._stop.check()
+
+    def __exit__(self, *_: object) -> None:
+        self._stop._at_once = False
+
+
+def asks_a_person(signal_number: int) -> bool:
+    """Whether it is Ctrl-C in a session that goes on after it, such as a notebook."""
+    return signal_number == signal.SIGINT and (hasattr(sys, "ps1") or bool(sys.flags.interactive))
+
+
+def name_of(signal_number: int) -> str:
+    """What people call a signal.
+
+    >>> name_of(2), name_of(15)
+    ('Ctrl-C', 'SIGTERM')
+    """
+    return "Ctrl-C" if signal_number == signal.SIGINT else signal.Signals(signal_number).name
