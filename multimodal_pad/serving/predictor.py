@@ -33,7 +33,8 @@ class Predictor(PieceRunner):
         model: an ``nnx.Module``, called as ``model(batch)`` in evaluation mode; its outputs, an array or dicts, lists
             and tuples of arrays, have the samples on the first axis. It is read, not changed. (Or a program of
             :func:`load_exported`.)
-        plan: a :class:`~multimodal_pad.ShapePlan`, a :class:`~multimodal_pad.PackingPlan`, or a policy with few shapes.
+        plan: a :class:`~multimodal_pad.ShapePlan`, a :class:`~multimodal_pad.PackingPlan`, the path of a plan's file,
+            or a policy with few shapes.
         batch_size: samples of a batch, where the plan doesn't say.
         example: a sample, a batch, or a batcher: its feature shapes and dtypes are those of all samples.
         positions: of which modality outputs have positions, ``(B, L_m, ...)`` or packed ``(N_m, ...)``: these are cut
