@@ -7,6 +7,7 @@ import argparse
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI, HTTPException
@@ -16,7 +17,7 @@ from multimodal_pad.errors import QueueFullError
 from multimodal_pad.serving import Predictor
 
 
-def make_app(predictor: Predictor, **options: float) -> FastAPI:
+def make_app(predictor: Predictor, **options: Any) -> FastAPI:
     """The application; ``options`` are those of ``predictor.serve``."""
 
     @asynccontextmanager
