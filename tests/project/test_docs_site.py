@@ -14,7 +14,7 @@ from multimodal_pad.planning import partition, planner, search, task
 from tests.helpers.caches import restored_cache_options
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-PAGES = ["index.md", "choose-a-policy.md", "pipeline.md", "planner.md", "write-a-packed-model.md"]
+PAGES = ["index.md", "choose-a-policy.md", "pipeline.md", "planner.md", "write-a-packed-model.md", "logging.md"]
 DOCUMENTED = re.findall(
     r"^::: (\S+)$", "\n".join(page.read_text(encoding="utf-8") for page in (DOCS / "api").glob("*.md")), re.MULTILINE
 )
