@@ -158,7 +158,7 @@ def _train(config: Config, batches: Ready, links: int, loop: str) -> dict[str, l
     with tempfile.TemporaryDirectory() as folder, _names(loop != PLAIN):
         fit(
             Chain(config.width, links, nnx.Rngs(0)),
-            batches,  # type: ignore[arg-type]  which fit takes, as all batches become one
+            batches,
             epochs=config.epochs,
             optimizer=optax.sgd(1e-3),
             on_step=[JsonLinesLog(Path(folder, "steps.jsonl")), _nothing] if loop == CALLBACKS else None,
@@ -180,7 +180,7 @@ def _names(given: bool) -> Iterator[None]:
         with mock.patch.object(jax.profiler, "StepTraceAnnotation", return_value=nullcontext()):
             yield
     finally:
-        name_spans_by(lambda name: jax.profiler.TraceAnnotation(name))
+        name_spans_by(jax.profiler.TraceAnnotation)
 
 
 def _nothing(record: dict[str, Any]) -> None:
