@@ -10,7 +10,7 @@ import numpy as np
 
 from multimodal_pad.compiling import StepTable
 from multimodal_pad.layouts.layout import Batch
-from multimodal_pad.training.feed import AnyBatches, as_feed
+from multimodal_pad.training.any_batches import AnyBatches, as_feed
 from multimodal_pad.training.mesh import DataMesh
 from multimodal_pad.training.metrics import Metrics, classification_metrics, regression_metrics
 from multimodal_pad.training.state import TrainState

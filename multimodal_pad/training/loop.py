@@ -18,10 +18,11 @@ from multimodal_pad.compiling import CompilerOptions, StepTable, forbid_compiles
 from multimodal_pad.compiling.table import batch_struct
 from multimodal_pad.errors import TrainingError
 from multimodal_pad.layouts.layout import Batch, BatchShape
+from multimodal_pad.training.any_batches import AnyBatches, as_feed
 from multimodal_pad.training.callbacks import Callbacks, Listeners
 from multimodal_pad.training.described import MADE_OF, describe_training
 from multimodal_pad.training.epochs import Epochs, model_part
-from multimodal_pad.training.feed import AnyBatches, Feed, as_feed
+from multimodal_pad.training.feed import Feed
 from multimodal_pad.training.history import History
 from multimodal_pad.training.loss import Loss, cross_entropy
 from multimodal_pad.training.mesh import DataMesh

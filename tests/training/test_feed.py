@@ -10,8 +10,8 @@ from multimodal_pad import BucketBatcher, Fixed, Ladder, PaddingError, StreamBat
 from multimodal_pad.compiling import StepTable
 from multimodal_pad.errors import TrainingError
 from multimodal_pad.training import TrainStep, cross_entropy, evaluate, fit
+from multimodal_pad.training.any_batches import as_feed
 from multimodal_pad.training.checkpoint import Checkpoints
-from multimodal_pad.training.feed import as_feed
 from tests.helpers.training import MeanModel, make_batcher, make_samples
 
 grain = pytest.importorskip("grain")

@@ -38,6 +38,12 @@ def test_what_is_no_number_is_null(tmp_path):
     assert line == {"event": "epoch", "steps": 3, "eval_corr": None, "eval_mae": None}
 
 
+def test_names_and_words_are_quoted(tmp_path):
+    record = {"event": 'a "word"', "steps": 3, "50 %s": 1.5e-300, "\n": True, "é": None}
+    JsonLinesLog(tmp_path / "run.jsonl")(record)
+    assert lines(tmp_path / "run.jsonl") == [record]
+
+
 def test_what_comes_again_is_cut_off(tmp_path):
     """Two steps an epoch; the run was killed in a write, after step 5, and goes on from the end of the first epoch."""
     path, compiled = tmp_path / "run.jsonl", {"event": "compile", "seconds": 1.0}
