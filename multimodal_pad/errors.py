@@ -29,6 +29,14 @@ class TrainingError(PaddingError):
     """Training cannot go on: the loss stopped being a number, or an option makes no sense."""
 
 
+class ServingError(PaddingError):
+    """A request can't be served: the server is closed, or the batch that the request was in has failed."""
+
+
+class QueueFullError(ServingError):
+    """As many requests wait already as the server's queue holds."""
+
+
 class PlanError(PaddingError):
     """A shape plan cannot be made, or a plan file is not one that this version reads."""
 

@@ -10,10 +10,10 @@ TELL, EVALUATE, SAVE = "tell other processes", "evaluate", "save a checkpoint"
 
 _NOTHING: AbstractContextManager[None] = nullcontext()
 
-_make: Callable[[str], AbstractContextManager[object]] | None = None
+_make: Callable[..., AbstractContextManager[object]] | None = None
 
 
-def name_spans_by(make: Callable[[str], AbstractContextManager[object]]) -> None:
+def name_spans_by(make: Callable[..., AbstractContextManager[object]]) -> None:
     """From now on :func:`span` is what ``make`` gives, such as ``jax.profiler.TraceAnnotation``."""
     global _make
     _make = make

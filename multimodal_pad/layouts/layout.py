@@ -189,6 +189,14 @@ class Layout(ABC):
     def check_streamed(self) -> None:  # noqa: B027  most layouts take any samples that their shapes hold
         """Raise a PaddingError where batches of samples that were not planned for may not be laid out."""
 
+    def holds(self, shape: BatchShape, lengths: np.ndarray) -> bool:
+        """Whether a batch of a shape holds samples of these lengths ``(n, M)``, in this order.
+
+        The columns follow the shape's lengths.
+        """
+        needed = lengths.sum(axis=0) if self.end_to_end else lengths.max(axis=0, initial=0)
+        return len(lengths) <= shape.batch_size and bool((needed <= [n for _, n in shape.lengths]).all())
+
     @abstractmethod
     def full_lengths(self, shape: BatchShape) -> dict[str, np.ndarray]:
         """Lengths ``{m: (B,)}`` int32 with which every position of a batch is real."""

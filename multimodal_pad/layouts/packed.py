@@ -16,7 +16,7 @@ from multimodal_pad.layouts.fitting import Shapes, check_plan, fit_samples
 from multimodal_pad.layouts.layout import Batch, BatchOfLayout, BatchShape, Layout, named_layout
 from multimodal_pad.layouts.segment_ids import places_of, real_of, segments_of, starts_of
 from multimodal_pad.layouts.targets import give_targets_back
-from multimodal_pad.layouts.tile_pairs import Room, listed_pairs, room_of, tiles_of
+from multimodal_pad.layouts.tile_pairs import Room, has_room, listed_pairs, room_of, tiles_of
 from multimodal_pad.lengths.cost import Cost
 from multimodal_pad.lengths.samples import Sample
 from multimodal_pad.lengths.trees import Tree, leaves_of, map_of_modalities, map_tree
@@ -203,6 +203,12 @@ class PackedLayout(Layout):
                 "got a packing plan with tile_pairs=True for a stream, whose batches may have more pairs than it has "
                 "room for; plan without, and attention goes over all queries and keys"
             )
+
+    def holds(self, shape: BatchShape, lengths: np.ndarray) -> bool:
+        """Within the capacities, and within the room for pairs of tiles."""
+        if not super().holds(shape, lengths) or not self.room:
+            return super().holds(shape, lengths)
+        return has_room(lengths, dict(shape.lengths), self.room)
 
     def full_lengths(self, shape: BatchShape) -> dict[str, np.ndarray]:
         """As even as can be."""

@@ -75,6 +75,18 @@ def room_needed(lengths: np.ndarray, tiles: np.ndarray) -> np.ndarray:
     return room
 
 
+def has_room(lengths: np.ndarray, capacities: Mapping[str, int], room: Room) -> bool:
+    """Whether lists of this room take the pairs of samples of these lengths ``(n, M)``, in the order of ``capacities``.
+
+    >>> lengths = np.array([[100], [20]])
+    >>> [has_room(lengths, {"text": 128}, (("text", "text", more),)) for more in (0, -1)]
+    [True, False]
+    """
+    names = list(capacities)
+    needed = room_needed(lengths[None], np.array([tiles_of(n) for n in capacities.values()]))
+    return all(needed[names.index(target), names.index(source)] <= more for target, source, more in room)
+
+
 def listed_pairs(
     lengths: Mapping[str, np.ndarray], tiles: Mapping[str, int], room: Room, shares: int
 ) -> dict[tuple[str, str], np.ndarray]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax
@@ -34,7 +37,13 @@ class AttentionDevice(NamedTuple):
 
     @classmethod
     def default(cls) -> AttentionDevice:
-        """JAX's default device, with AMD's GPUs told from NVIDIA's (JAX calls both ``gpu``)."""
+        """JAX's default device, with AMD's GPUs told from NVIDIA's (JAX calls both ``gpu``).
+
+        Within :func:`lowering_for`, the device given there.
+        """
+        lowered_for = _LOWERED_FOR.get()
+        if lowered_for is not None:
+            return lowered_for
         device: Any = jax.config.jax_default_device  # type: ignore[attr-defined]
         if device is None or isinstance(device, str):
             device = jax.local_devices(backend=device)[0]
@@ -43,6 +52,26 @@ class AttentionDevice(NamedTuple):
         if "rocm" in get_backend("gpu").platform_version.lower():
             return cls("rocm")
         return cls("cuda", _capability(getattr(device, "compute_capability", None)), _cudnn_version())
+
+
+_LOWERED_FOR: ContextVar[AttentionDevice | None] = ContextVar("lowered_for", default=None)
+
+
+@contextmanager
+def lowering_for(device: AttentionDevice) -> Iterator[None]:
+    """What is traced in this thread meanwhile gets the attention of this device, wherever it is traced.
+
+    Trace a function of its own for each device: JAX keeps what it has traced of a function.
+
+    >>> with lowering_for(AttentionDevice("tpu")):
+    ...     select_implementation("float32", 64)
+    AttentionChoice(implementation='xla', reason='on tpu')
+    """
+    token = _LOWERED_FOR.set(device)
+    try:
+        yield
+    finally:
+        _LOWERED_FOR.reset(token)
 
 
 class AttentionChoice(NamedTuple):

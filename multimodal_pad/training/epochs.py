@@ -44,6 +44,7 @@ class Epochs:
         checkpoints: where it is saved.
         save_every: after how many steps, beside the ends of epochs.
         settings: what checkpoints are held against.
+        made_of: what checkpoints say of the model and its batches.
         metrics: of the evaluation.
         monitor: the figure of it that decides.
         best: the model of the best epoch, on the host, where it needs no program and no device memory, since the next
@@ -63,6 +64,7 @@ class Epochs:
     checkpoints: Checkpoints | None
     save_every: int | None
     settings: dict[str, Any]
+    made_of: dict[str, Any]
     metrics: Metrics | None
     monitor: str
     best: dict[str, Arrays] | None
@@ -172,7 +174,7 @@ class Epochs:
         if self.checkpoints is None:
             return
         run, arrays = self.run, saved_arrays(self.state, self.best)
-        record = run.to_record(self.train.state(run.epoch, run.step), self.settings)
+        record = {**run.to_record(self.train.state(run.epoch, run.step), self.settings), **self.made_of}
         with span(SAVE):
             self.checkpoints.save(run.steps, arrays, record, loss=loss, replace=run.steps == self._saved_at)
         self._saved_at = run.steps

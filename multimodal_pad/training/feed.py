@@ -48,11 +48,15 @@ class Feed(ABC):
 
     Attributes:
         policy: of the batches.
+        batch_size: of the batches, where the policy doesn't say.
+        source: what the samples are read from.
         resumes_in_epochs: whether an epoch can be gone on with in its middle.
         breaks_off: whether the wait for a batch may be broken off, and :meth:`state` is right all the same.
     """
 
     policy: Policy
+    batch_size: int | None
+    source: Any
     resumes_in_epochs: ClassVar[bool] = True
     breaks_off: ClassVar[bool] = True
 
@@ -98,6 +102,7 @@ class _BatcherFeed(Feed):
 
     def __init__(self, batcher: BucketBatcher) -> None:
         self.batcher, self.policy = batcher, batcher.policy
+        self.batch_size, self.source = batcher.batch_size, batcher.source
 
     def spec(self, epochs: int = 1) -> BatchSpec:
         return self.batcher.spec(epochs)
@@ -164,6 +169,7 @@ class _StreamFeed(Feed):
 
     def __init__(self, stream: StreamBatcher) -> None:
         self._stream, self.policy, self._options = stream, stream.policy, stream.options
+        self.batch_size, self.source = stream.options.batch_size, stream.samples
 
     def spec(self, epochs: int = 1) -> BatchSpec:
         return self._stream.spec(epochs)
@@ -204,6 +210,7 @@ class _GrainStreamFeed(Feed):
 
     def __init__(self, dataset: GrainStream) -> None:
         self._dataset, self._options, self.policy = dataset, dataset.stream_options, dataset.stream_options.policy
+        self.batch_size, self.source = self._options.batch_size, dataset
         self._start: tuple[int, Any] | None = None
         self._reading: tuple[int, Any] = (-1, None)
 

@@ -19,6 +19,7 @@ from multimodal_pad.compiling.table import batch_struct
 from multimodal_pad.errors import TrainingError
 from multimodal_pad.layouts.layout import Batch, BatchShape
 from multimodal_pad.training.callbacks import Callbacks, Listeners
+from multimodal_pad.training.described import MADE_OF, describe_training
 from multimodal_pad.training.epochs import Epochs, model_part
 from multimodal_pad.training.feed import AnyBatches, Feed, as_feed
 from multimodal_pad.training.history import History
@@ -189,6 +190,7 @@ def fit(
         mesh=mesh and mesh.mesh,
     )
     settings = {"evaluate_on": None if evaluated is None else evaluated.identity(), "monitor": monitor}
+    made_of = {} if checkpoints is None else {MADE_OF: describe_training(model, train)}
     spread: dict[str, Any] = {}
     state = step.state
     del step.state  # the steps donate it: whoever held on to the first one would hold its memory
@@ -228,6 +230,7 @@ def fit(
         checkpoints,
         save_every,
         settings,
+        made_of,
         metrics,
         monitor,
         best,

@@ -201,15 +201,14 @@ class Run:
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> Run:
         """The run that :meth:`to_record` wrote, or that of an older version."""
-        fields = {name: value for name, value in record.items() if name not in ("batcher", "settings")}
-        if "weight" not in fields:
-            fields["weight"] = float(fields["samples"])
+        values = {name: value for name, value in record.items() if name in _FIELDS}
+        values.setdefault("weight", float(record["samples"]))
         history = [
             EpochRecord(**{**epoch, **{name: _read(epoch.get(name, {})) for name in _FIGURES}})
             for epoch in record["history"]
         ]
         sums = _read(record.get("metric_sums", {}))
-        return cls(**{**fields, "history": History(history), "metric_sums": sums})
+        return cls(**{**values, "history": History(history), "metric_sums": sums})
 
     def _settle_one(self) -> None:
         step, steps, metrics, fed = self._in_flight.popleft()

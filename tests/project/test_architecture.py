@@ -17,6 +17,7 @@ ROOMS = [
     ["models", "compiling"],
     ["sources"],
     ["training", "grain"],
+    ["serving"],
     ["commands"],
     ["cli"],
 ]

@@ -1,0 +1,1 @@
+"""Each job with the library as it is."""

@@ -1,0 +1,51 @@
+"""What a new user brings: samples of words and audio frames. No line of it is counted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+
+def make_samples(count: int = 96, seed: int = 0) -> list[dict[str, Any]]:
+    """Token ids, audio frames, and a class that both tell."""
+    rng = np.random.default_rng(seed)
+    samples = []
+    for number in range(count):
+        words, label = int(rng.integers(1, 12)), number % 2
+        samples.append(
+            {
+                "text": rng.integers(0, 20, words).astype(np.int32) + 20 * label,
+                "audio": rng.normal(label, 1, (3 * words, 4)).astype(np.float32),
+                "targets": np.int32(label),
+            }
+        )
+    return samples
+
+
+def make_frame_labels(samples: list[dict[str, Any]]) -> list[np.ndarray]:
+    """A class for each audio frame."""
+    return [(sample["audio"][:, 0] > 0).astype(np.int32) for sample in samples]
+
+
+class Stream:
+    """Samples as they come, anew in each loop; nobody knows how many."""
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        yield from make_samples()
+
+
+def make_dataset() -> Any:
+    """The samples as a Hugging Face dataset, some without audio."""
+    from datasets import Dataset
+
+    rows = [
+        {
+            "input_ids": sample["text"].tolist(),
+            "frames": sample["audio"].tolist() if number % 5 else None,
+            "label": int(sample["targets"]),
+        }
+        for number, sample in enumerate(make_samples())
+    ]
+    return Dataset.from_list(rows)

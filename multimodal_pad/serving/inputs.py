@@ -1,0 +1,138 @@
+"""What a request must hold to be a sample of the model: names, feature shapes, dtypes, finite numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from multimodal_pad.errors import PaddingError, SampleError
+from multimodal_pad.layouts.arrays import check_all_finite
+from multimodal_pad.layouts.layout import Batch
+from multimodal_pad.lengths.samples import Sample, modality_array
+from multimodal_pad.sources.standardizing import FeatureStatistics
+
+
+class Kind(NamedTuple):
+    """What the arrays of one modality are.
+
+    Attributes:
+        feature_shape: of a position.
+        dtype: that the model takes.
+        vocabulary_size: token ids are below it; None where they are no token ids, or it isn't known.
+    """
+
+    feature_shape: tuple[int, ...]
+    dtype: np.dtype
+    vocabulary_size: int | None = None
+
+
+class Inputs:
+    """Makes a sample of a request, or says what is wrong with it.
+
+    Args:
+        kinds: of each modality.
+        standardize: statistics of the modalities whose features come as they were before standardising.
+        check_finite: refuse NaN and inf.
+
+    >>> inputs = Inputs({"audio": Kind((2,), np.dtype("float32"))})
+    >>> inputs.arrays({"audio": [[1.0, 2.0]], "targets": 1}, 0)
+    {'audio': array([[1., 2.]], dtype=float32)}
+    """
+
+    def __init__(
+        self,
+        kinds: Mapping[str, Kind],
+        standardize: Mapping[str, FeatureStatistics] | None = None,
+        *,
+        check_finite: bool = True,
+    ) -> None:
+        self.kinds, self.standardize, self.check_finite = dict(kinds), dict(standardize or {}), check_finite
+        for name, found in self.standardize.items():
+            kind = self.kinds.get(name)
+            if kind is None or kind.dtype.kind in "biu" or np.shape(found.mean) != kind.feature_shape:
+                raise PaddingError(
+                    f"got statistics to standardise {name!r} by, of shape {np.shape(found.mean)}, and the model takes "
+                    f"{'no such modality' if kind is None else f'{kind.dtype}{list(kind.feature_shape)} of it'}; give "
+                    "those that its corpus was standardised with"
+                )
+
+    def arrays(self, sample: Sample, number: int) -> dict[str, np.ndarray]:
+        """The arrays of a sample as the model takes them; targets and other keys are left out.
+
+        Raises:
+            SampleError: a modality is missing, has another feature shape, or values that the model's dtype doesn't
+                hold, that are NaN or inf, or that are no token ids of the vocabulary.
+        """
+        if not isinstance(sample, Mapping):
+            raise SampleError(
+                f"sample {number} is no mapping but {type(sample).__name__}; a sample is {{modality: array (length, "
+                "*feature_shape), ...}"
+            )
+        return {name: self._array(modality_array(sample, name, number), name, number) for name in self.kinds}
+
+    def _array(self, array: np.ndarray, name: str, number: int) -> np.ndarray:
+        kind = self.kinds[name]
+        if not len(array) and array.ndim <= 1 + len(kind.feature_shape):
+            return np.empty((0, *kind.feature_shape), kind.dtype)  # an empty list has neither width nor dtype
+        if array.shape[1:] != kind.feature_shape:
+            raise SampleError(
+                f"sample {number}, {name!r}: got feature shape {array.shape[1:]}, and the model takes "
+                f"{kind.feature_shape}; give arrays of (length, *feature_shape)"
+            )
+        if self.check_finite and array.dtype.kind not in "biu":
+            check_all_finite([array], name, [number])
+        if name in self.standardize:
+            found = self.standardize[name]
+            array = ((array - found.mean) / found.std).astype(np.float32)
+        cast = self._cast(array, kind, name, number)
+        if kind.vocabulary_size is not None and cast.dtype.kind in "iu":
+            low, high = int(cast.min()), int(cast.max())
+            if low < 0 or high >= kind.vocabulary_size:
+                raise SampleError(
+                    f"sample {number}, {name!r}: got the token id {low if low < 0 else high}; ids run from 0 to "
+                    f"{kind.vocabulary_size - 1}"
+                )
+        return cast
+
+    def _cast(self, array: np.ndarray, kind: Kind, name: str, number: int) -> np.ndarray:
+        """In the dtype of the model, where that keeps what the values are but for rounding."""
+        if array.dtype == kind.dtype:
+            return array
+        whole, wanted = array.dtype.kind in "biu", kind.dtype.kind
+        with np.errstate(over="ignore", invalid="ignore"):
+            cast = array.astype(kind.dtype)
+        if wanted in "biu":
+            fits = whole and (wanted != "b" or array.dtype.kind == "b") and bool((cast == array).all())
+        else:
+            fits = bool((np.isfinite(cast.astype(np.float32)) | ~np.isfinite(array)).all())
+        if not fits:
+            raise SampleError(
+                f"sample {number}, {name!r}: got {array.dtype} with values that {kind.dtype}, which the model takes, "
+                "does not hold; give that dtype"
+            )
+        return cast
+
+
+def kinds_of(example: Sample | Batch, modalities: tuple[str, ...]) -> dict[str, Kind]:
+    """The kinds of the arrays of a sample, or of the first sample of a batch, in the dtypes that JAX takes them in.
+
+    Raises:
+        SampleError: it lacks a modality, or has something else than numbers there.
+        PaddingError: a batch without a sample.
+    """
+    sample = example if isinstance(example, Mapping) else _first_of(example)
+    kinds = {}
+    for name in modalities:
+        array = modality_array(sample, name, 0)
+        kinds[name] = Kind(array.shape[1:], np.dtype(jax.dtypes.canonicalize_dtype(array.dtype)))
+    return kinds
+
+
+def _first_of(batch: Any) -> Sample:
+    samples = batch.layout.take_apart(batch)
+    if not samples:
+        raise PaddingError("got an example batch without a sample; give a sample, or a batch that has one")
+    return samples[0]

@@ -1,0 +1,244 @@
+"""A trained model for samples: one, a list, or an iterator of unknown length, in the shapes of a plan."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, overload
+
+from flax import nnx
+
+from multimodal_pad.lengths.samples import Sample, Source, read_sample
+from multimodal_pad.serving.exporting import export, read_exported
+from multimodal_pad.serving.folders import Loaded
+from multimodal_pad.serving.running import Dispatched, PieceRunner
+from multimodal_pad.serving.saving import is_exported, read_saved, save
+from multimodal_pad.serving.server import Server
+
+CHUNK = 16
+"""Batches whose samples are in memory at a time, for a list or an iterator."""
+
+_IN_FLIGHT = 2  # batches on the device while the next one is laid out
+
+
+class Predictor(PieceRunner):
+    """Outputs of a trained model for samples, in their order, computed in batches of planned shapes.
+
+    Each shape is compiled once, before the first answer: when the predictor is made, where ``example`` says what
+    samples hold, or else at the first call. After that nothing compiles. Any number of threads may call it.
+
+    Args:
+        model: an ``nnx.Module``, called as ``model(batch)`` in evaluation mode; its outputs, an array or dicts, lists
+            and tuples of arrays, have the samples on the first axis. It is read, not changed. (Or a program of
+            :func:`load_exported`.)
+        plan: a :class:`~multimodal_pad.ShapePlan`, a :class:`~multimodal_pad.PackingPlan`, the path of a plan's file,
+            or a policy with few shapes.
+        batch_size: samples of a batch, where the plan doesn't say.
+        example: a sample, a batch, or a batcher: its feature shapes and dtypes are those of all samples.
+        positions: of which modality outputs have positions, ``(B, L_m, ...)`` or packed ``(N_m, ...)``: these are cut
+            to the length of each sample. One name for all outputs, or by the outputs' own names, ``{"tags": "text"}``.
+        long_samples: what becomes of samples that no shape holds: ``"error"``; ``"truncate"`` (keep the front); or
+            ``"window"``: they are cut into as few equal windows as fit, as many for each modality, and outputs are the
+            mean over the windows, weighted by their positions (outputs per position are put end to end). Counted in
+            :attr:`stats`.
+        standardize: statistics that features are standardised by before they go to the model, where it was trained on
+            such; samples then hold features as they were before.
+        check_finite: refuse NaN and inf, which would reach other samples of a packed batch.
+        pad_value: what stands in the padding, for all modalities or per modality.
+        smaller: also compile each shape at a part of its samples, ``(4, 16)`` for a fourth and a 16th, for batches that
+            hold no more. In the packed layout capacities are divided, too.
+        vocabulary_sizes: ids of a modality are below it; by default what a ``MultimodalTransformer`` says.
+        vocabularies: token to id, of modalities that are token ids; kept for the caller.
+        compiler_options: of XLA, see :class:`~multimodal_pad.compiling.StepTable`.
+        progress: show a bar while shapes are compiled.
+
+    Attributes:
+        policy: of the plan.
+        shapes: all batch shapes that are compiled.
+        stats: what was predicted so far, a :class:`PredictionStats`.
+        vocabularies: as given.
+
+    Raises:
+        PaddingError: something else than an NNX module, a policy without an end of shapes or with very many, no batch
+            size or another than the plan's, a part that doesn't divide a shape, or an option out of range.
+
+    >>> import numpy as np
+    >>> from multimodal_pad import Fixed
+    >>> class Sums(nnx.Module):
+    ...     def __init__(self):
+    ...         self.scale = nnx.Param(np.float32(2))
+    ...     def __call__(self, batch):
+    ...         return self.scale * batch.features["audio"].sum(axis=1)
+    >>> predictor = Predictor(Sums(), Fixed({"audio": 4}), batch_size=2, long_samples="truncate")
+    >>> float(predictor({"audio": np.float32([1, 2])}))
+    6.0
+    >>> [float(x) for x in predictor([{"audio": np.ones(n, np.float32)} for n in (3, 9, 0)])]
+    [6.0, 8.0, 0.0]
+    >>> predictor.stats.truncated
+    1
+    """
+
+    @overload
+    def __call__(self, samples: Mapping[str, Any]) -> Any: ...
+    @overload
+    def __call__(self, samples: Sequence[Sample] | Source) -> list[Any]: ...
+    @overload
+    def __call__(self, samples: Iterable[Sample]) -> Iterator[Any]: ...
+
+    def __call__(self, samples: Any) -> Any:
+        """The outputs of one sample, or of each of several in their order; NumPy, without the axis of samples.
+
+        Args:
+            samples: one sample; a list, or another source with ``len()`` and ``[i]``, which gives a list; or any other
+                iterable, which gives a generator that reads ``CHUNK`` batches of samples at a time. Targets are left
+                out.
+
+        Raises:
+            SampleError: a sample that is not like the first one or the example, or with NaN or inf; it is named.
+            UncoveredLengthError: a sample is longer than every shape, and ``long_samples="error"``.
+            PaddingError: outputs without the samples' axis, or means of windows that are no floats.
+        """
+        if isinstance(samples, Mapping):
+            return next(self._outputs(iter([samples])))
+        if hasattr(samples, "__len__") and hasattr(samples, "__getitem__"):
+            return list(self._outputs(read_sample(samples, index) for index in range(len(samples))))
+        return self._outputs(iter(samples))
+
+    def serve(self, *, max_delay_ms: float = 5.0, queue_size: int = 1024) -> Server:
+        """A server that gathers single requests into batches; see :class:`Server`."""
+        return Server(self, max_delay_ms=max_delay_ms, queue_size=queue_size)
+
+    def save(self, folder: str | Path) -> None:
+        """Write parameters, plan, options and what the model is made of to a new folder; :meth:`load` reads it.
+
+        No pickle is written, and none is read.
+
+        Raises:
+            FileExistsError: the folder is there.
+            PaddingError: an exported program, which has no model, or no sample was seen yet.
+        """
+        save(self, Path(folder))
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path,
+        *,
+        model: nnx.Module | None = None,
+        best: bool = True,
+        ahead: bool = True,
+        **options: Any,
+    ) -> Predictor:
+        """Read a predictor that was saved or exported, or the model of checkpoints that ``fit`` wrote.
+
+        The model of checkpoints takes features as they were before the corpus was standardised, where a flat cache says
+        that it was: statistics travel along, and so do vocabularies.
+
+        Args:
+            folder: what :meth:`save` or :meth:`export` wrote, or the checkpoints of a training.
+            model: one that is made like the one that was saved, where that is no ``MultimodalTransformer``; its values
+                don't matter.
+            best: of checkpoints: of the best epoch so far, or of the last step.
+            ahead: compile all shapes now.
+            options: of :class:`Predictor`, instead of those that were saved. ``plan`` is needed where the policy isn't
+                of this package; ``standardize=None`` takes features that are standardised already.
+
+        Raises:
+            PaddingError: no predictor there, one that is damaged or of another version, another model, or a model that
+                only its own code can make.
+            TrainingError: as :func:`~multimodal_pad.training.saved_model.restore_model`.
+
+        Warns:
+            CheckpointWarning: a checkpoint is damaged, and skipped.
+        """
+        if is_exported(Path(folder)):
+            return load_exported(folder, ahead=ahead, **options)
+        return cls._of(read_saved(Path(folder), model, best=best, options=options), ahead=ahead)
+
+    def export(self, folder: str | Path, platforms: Sequence[str] = ("cpu", "cuda", "tpu")) -> None:
+        """Write programs that a process without the model's code loads; see :func:`load_exported`.
+
+        A program per batch shape and platform, made by :mod:`jax.export`, with the attention that this package would
+        choose there (on an NVIDIA GPU one that any of them runs), and the parameters once for all. Needs the package
+        ``flatbuffers``.
+
+        Args:
+            folder: a new one.
+            platforms: of ``"cpu"``, ``"cuda"``, ``"rocm"`` and ``"tpu"``; none of them has to be here.
+
+        Raises:
+            FileExistsError: the folder is there.
+            PaddingError: as :meth:`save`, an unknown platform, outputs of classes of one's own, or ``flatbuffers`` is
+                missing.
+        """
+        export(self, Path(folder), platforms)
+
+    @classmethod
+    def _of(cls, loaded: Loaded, *, ahead: bool) -> Predictor:
+        predictor = cls(loaded.model, loaded.plan, **loaded.options)
+        if ahead and loaded.kinds and "example" not in loaded.options:
+            predictor.warm_up(predictor.limited(loaded.kinds))
+        return predictor
+
+    def __repr__(self) -> str:
+        return f"Predictor({len(self.shapes)} shapes of {self.policy!r}, long_samples={self.long_samples!r})"
+
+    def _outputs(self, samples: Iterator[Sample]) -> Iterator[Any]:
+        """Chunk by chunk: dealt to batches, a few of which are on the device while the next is laid out."""
+        size, first = CHUNK * max(shape.batch_size for shape in self._planned), 0
+        while chunk := list(islice(samples, size)):
+            waiting = self.waiting()
+            wanted = [self.pieces(sample, place, first + place) for place, sample in enumerate(chunk)]
+            for pieces in wanted:
+                waiting.add(pieces)
+            found: list[list[Any]] = [[None] * len(pieces) for pieces in wanted]
+            in_flight: deque[Dispatched] = deque()
+
+            def settle(dispatched: Dispatched, found: list[list[Any]] = found) -> None:
+                for piece, parts in zip(dispatched.pieces, self.finish(dispatched), strict=True):
+                    found[piece.owner][piece.place] = parts
+
+            for taken in waiting.batches():
+                in_flight.append(self.dispatch(taken))
+                if len(in_flight) > _IN_FLIGHT:
+                    settle(in_flight.popleft())
+            for dispatched in in_flight:
+                settle(dispatched)
+            for pieces, parts in zip(wanted, found, strict=True):
+                yield self.output(pieces, parts)
+            first += len(chunk)
+
+
+def load_exported(folder: str | Path, *, ahead: bool = True, **options: Any) -> Predictor:
+    """Read what :meth:`Predictor.export` wrote; the model's code is not needed, nor are its programs traced again.
+
+    What is in the folder is run: load only what you trust.
+
+    Args:
+        folder: of the programs.
+        ahead: compile all shapes now.
+        options: of :class:`Predictor`, instead of those that were exported.
+
+    Raises:
+        PaddingError: no exported programs there, none for JAX's default backend, damage, another version, or the
+            package ``flatbuffers`` is missing.
+
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from multimodal_pad import Fixed
+    >>> class Sums(nnx.Module):
+    ...     def __init__(self):
+    ...         self.scale = nnx.Param(np.float32(2))
+    ...     def __call__(self, batch):
+    ...         return self.scale * batch.features["audio"].sum(axis=1)
+    >>> sample = {"audio": np.float32([1, 2])}
+    >>> predictor = Predictor(Sums(), Fixed({"audio": 4}), batch_size=2, example=sample)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     predictor.export(folder + "/exported", platforms=["cpu", "cuda", "tpu"])
+    ...     loaded = load_exported(folder + "/exported")
+    >>> float(loaded(sample))
+    6.0
+    """
+    return Predictor._of(read_exported(Path(folder), options), ahead=ahead)

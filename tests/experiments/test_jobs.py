@@ -1,0 +1,66 @@
+"""The scripts of a new user's jobs: all run, and their lines are counted."""
+
+import pytest
+from rich.progress import Progress
+
+from experiments.jobs.__main__ import FOLDER, JOBS, SIDES, count_lines, markdown, run, run_script
+from multimodal_pad import PaddingError
+
+
+def test_every_job_has_both_scripts_and_no_other_is_there():
+    for side in SIDES:
+        assert {path.stem for path in (FOLDER / side).glob("*.py")} == {*JOBS, "__init__"}
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("", 0),
+        ('"""A docstring\nof two lines."""\nimport numpy\n', 1),
+        ("x = [\n\n    1,  # one\n    # two\n]\n", 3),
+        ('def f():\n    """Says."""\n    return """a\nb"""\n', 3),
+        ("a = 1; b = 2\n", 1),
+    ],
+)
+def test_lines_of_code_are_counted(text, lines):
+    assert count_lines(text) == lines
+
+
+def test_no_script_hides_lines_in_what_is_given():
+    for job in JOBS:
+        imported = {
+            side: {
+                line
+                for line in (FOLDER / side / f"{job}.py").read_text(encoding="utf-8").splitlines()
+                if line.startswith("from experiments.")
+            }
+            for side in SIDES
+        }
+        given = {side: {line.split(" import ")[0] for line in lines} for side, lines in imported.items()}
+        assert given["before"] == given["after"], job
+
+
+@pytest.mark.experiment
+@pytest.mark.parametrize("job", JOBS)
+def test_the_scripts_of_a_job_run(job):
+    results = run([job], Progress(disable=True))
+    lines = {side: results["jobs"][job][side]["lines"] for side in SIDES}
+    assert 0 < lines["after"] < lines["before"]
+
+
+def test_a_script_that_fails_is_named(monkeypatch, tmp_path):
+    monkeypatch.setattr("experiments.jobs.__main__.FOLDER", tmp_path / "experiments" / "jobs")
+    folder = tmp_path / "experiments" / "jobs" / "after"
+    folder.mkdir(parents=True)
+    (folder / "broken.py").write_text("raise SystemExit('of no use')")
+    with pytest.raises(PaddingError, match=r"the script .*broken\.py failed:\nof no use"):
+        run_script("after", "broken")
+
+
+def test_the_table_has_a_line_for_each_job_and_the_sum():
+    jobs = {job: {"before": {"lines": 9}, "after": {"lines": 4}} for job in JOBS}
+    device = {"count": 1, "kind": "cpu", "platform": "cpu", "cpu": "a CPU", "cores": 2, "memory_gib": 8}
+    origin = {"device": device, "versions": {"jax": "1", "flax": "1"}, "python": "3", "commit": None, "command": "-"}
+    table = markdown({"jobs": jobs, **origin}).splitlines()
+    assert len([line for line in table if line.startswith("|")]) == len(JOBS) + 3
+    assert f"| **all** | {9 * len(JOBS)} | {4 * len(JOBS)} |" in table
