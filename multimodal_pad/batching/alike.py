@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from multimodal_pad.errors import SampleError
-from multimodal_pad.lengths.samples import POSITION_TARGETS, RESERVED, TARGETS, Sample
+from multimodal_pad.lengths.samples import POSITION_TARGETS, TARGETS, Sample
 from multimodal_pad.lengths.targets import target_arrays
 
 _Kind = tuple[tuple[int, ...], np.dtype]
-_ANY_TARGETS = frozenset(RESERVED)
+_TARGETS = repr(TARGETS)
 
 
 class AlikeSamples:
@@ -43,8 +43,12 @@ class AlikeSamples:
         Raises:
             SampleError: they have another shape or dtype, or one has some where the other has none.
         """
-        if self._targets is not None and not self._targets[1] and _ANY_TARGETS.isdisjoint(sample):
-            return
+        if self._targets is not None and POSITION_TARGETS not in sample:  # the usual: one array, or none at all
+            targets, kinds = sample.get(TARGETS), self._targets[1]
+            if not kinds and TARGETS not in sample:
+                return
+            if isinstance(targets, np.ndarray | np.generic) and kinds == {_TARGETS: (targets.shape, targets.dtype)}:
+                return
         kinds = {where: (x.shape, x.dtype) for where, x in target_arrays(sample, TARGETS, number).items()}
         for where, x in target_arrays(sample, POSITION_TARGETS, number).items():
             kinds[where] = (x.shape[1:], x.dtype)

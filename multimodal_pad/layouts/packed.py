@@ -15,7 +15,7 @@ from multimodal_pad.layouts.buffers import aligned_empty
 from multimodal_pad.layouts.fitting import Shapes, check_plan, fit_samples
 from multimodal_pad.layouts.layout import Batch, BatchOfLayout, BatchShape, Layout, named_layout
 from multimodal_pad.layouts.segment_ids import places_of, real_of, segments_of, starts_of
-from multimodal_pad.layouts.targets import take_targets
+from multimodal_pad.layouts.targets import give_targets_back
 from multimodal_pad.layouts.tile_pairs import Room, has_room, listed_pairs, room_of, tiles_of
 from multimodal_pad.lengths.cost import Cost
 from multimodal_pad.lengths.samples import Sample
@@ -154,14 +154,15 @@ class PackedLayout(Layout):
     def take_apart(self, batch: BatchOfLayout) -> list[dict[str, Any]]:
         """Cut the axes where samples begin and end."""
         features = {m: np.asarray(x) for m, x in batch.features.items()}
-        lengths = {m: np.asarray(x) for m, x in batch.lengths.items()}
-        starts = {m: np.asarray(x) for m, x in batch.starts.items()}
-        samples = []
-        for i in np.flatnonzero(np.asarray(batch.sample_mask)):
-            own = {m: slice(starts[m][i], starts[m][i] + lengths[m][i]) for m in features}
-            sample: dict[str, Any] = {m: x[own[m]] for m, x in features.items()}
-            sample |= take_targets(batch.targets, batch.position_targets, i, lambda m, x, own=own: x[own[m]])
-            samples.append(sample)
+        lengths = {m: np.asarray(x).tolist() for m, x in batch.lengths.items()}
+        starts = {m: np.asarray(x).tolist() for m, x in batch.starts.items()}
+        rows = np.flatnonzero(np.asarray(batch.sample_mask)).tolist()
+
+        def cut(m: str, x: np.ndarray, row: int) -> np.ndarray:
+            return x[starts[m][row] : starts[m][row] + lengths[m][row]]
+
+        samples: list[dict[str, Any]] = [{m: cut(m, x, row) for m, x in features.items()} for row in rows]
+        give_targets_back(samples, batch, rows, cut)
         return samples
 
     def struct(self, example: BatchOfLayout, shape: BatchShape, like: Callable[..., Any]) -> PackedBatch:

@@ -13,7 +13,7 @@ from multimodal_pad.layouts.arrays import LayingOut, laid_out, taken_together
 from multimodal_pad.layouts.buffers import aligned_empty
 from multimodal_pad.layouts.fitting import Shapes, check_plan, fit_samples
 from multimodal_pad.layouts.layout import Batch, BatchShape, Layout, named_layout
-from multimodal_pad.layouts.targets import take_targets
+from multimodal_pad.layouts.targets import give_targets_back
 from multimodal_pad.lengths.cost import Cost
 from multimodal_pad.lengths.samples import Sample
 from multimodal_pad.lengths.trees import Tree, leaves_of, map_of_modalities, map_tree
@@ -96,12 +96,13 @@ class PaddedLayout(Layout):
         """Cut each row to its real positions."""
         features = {m: np.asarray(x) for m, x in batch.features.items()}
         lengths = {m: np.asarray(x).tolist() for m, x in batch.lengths.items()}
-        samples = []
-        for row in np.flatnonzero(np.asarray(batch.sample_mask)):
-            own = {m: (row, slice(lengths[m][row])) for m in features}
-            sample: dict[str, Any] = {m: x[own[m]] for m, x in features.items()}
-            sample |= take_targets(batch.targets, batch.position_targets, row, lambda m, x, own=own: x[own[m]])
-            samples.append(sample)
+        rows = np.flatnonzero(np.asarray(batch.sample_mask)).tolist()
+
+        def cut(m: str, x: np.ndarray, row: int) -> np.ndarray:
+            return x[row, : lengths[m][row]]
+
+        samples: list[dict[str, Any]] = [{m: cut(m, x, row) for m, x in features.items()} for row in rows]
+        give_targets_back(samples, batch, rows, cut)
         return samples
 
     def struct(self, example: Batch, shape: BatchShape, like: Callable[..., Any]) -> PaddedBatch:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -55,19 +57,27 @@ def lay_out_position_targets(
     return map_of_modalities(lay_out, columns)
 
 
-def take_targets(
-    targets: Tree,
-    position_targets: Mapping[str, Tree] | None,
-    row: np.intp,
-    cut: Callable[[str, np.ndarray], np.ndarray],
-) -> dict[str, Any]:
-    """Of a batch's targets those of one sample: a row, and what ``cut(modality, array)`` makes of the positions'."""
-    taken: dict[str, Any] = {}
-    if targets is not None:
-        taken[TARGETS] = map_tree(lambda x: np.asarray(x)[row], targets)
-    if position_targets is not None:
-        taken[POSITION_TARGETS] = map_of_modalities(lambda name, x: cut(name, np.asarray(x)), position_targets)
-    return taken
+def give_targets_back(
+    samples: Sequence[dict[str, Any]],
+    batch: Any,
+    rows: Sequence[int] | np.ndarray,
+    cut: Callable[[str, np.ndarray, int], np.ndarray],
+) -> None:
+    """Put the targets of a batch into its samples.
+
+    Args:
+        samples: those in ``rows``, of which each gets its own.
+        batch: of NumPy or JAX arrays.
+        rows: numbers of the samples in the batch.
+        cut: ``(modality, array, row)``: what an array of positions holds of a sample.
+    """
+    targets = map_tree(np.asarray, batch.targets)
+    of_positions = map_of_modalities(lambda _, x: np.asarray(x), batch.position_targets)
+    for sample, row in zip(samples, rows, strict=True):
+        if targets is not None:
+            sample[TARGETS] = map_tree(itemgetter(row), targets)
+        if of_positions is not None:
+            sample[POSITION_TARGETS] = map_of_modalities(lambda m, x, row=row: cut(m, x, row), of_positions)
 
 
 def _all_have(samples: Sequence[Sample], key: str, ids: Sequence[int]) -> bool:
@@ -98,6 +108,11 @@ def _columns(trees: Sequence[Tree], where: str, ids: Sequence[int], axes: int) -
                 )
         check_keys(first, where, ids[0])
         return {key: _columns([tree[key] for tree in trees], f"{where}[{key!r}]", ids, axes) for key in first}
+    with suppress(Exception):  # whatever is wrong with one, below it is named
+        arrays = [np.asarray(tree) for tree in trees]
+        kinds = [(array.shape[axes:], array.dtype) for array in arrays]
+        if kinds.count(kinds[0]) == len(arrays) and arrays[0].dtype.kind != "O":
+            return arrays
     arrays = [target_array(tree, where, number) for tree, number in zip(trees, ids, strict=True)]
     kind = arrays[0].shape[axes:], arrays[0].dtype
     for array, number in zip(arrays, ids, strict=True):

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 Tree = Any
 """An array, or a dict of trees by name; or None, where there is none."""
 
@@ -45,4 +47,8 @@ def named_leaves(tree: Tree, name: str) -> dict[str, Any]:
 
 def leaves_of(tree: Tree) -> list[Any]:
     """The leaves in their order."""
-    return list(named_leaves(tree, "").values())
+    if isinstance(tree, np.ndarray):  # the usual, and quickly told
+        return [tree]
+    if isinstance(tree, Mapping):
+        return [leaf for branch in tree.values() for leaf in leaves_of(branch)]
+    return [] if tree is None else [tree]

@@ -21,8 +21,9 @@ def restore_model(checkpoints: Checkpoints, model: Model, *, best: bool = True) 
     Args:
         checkpoints: of the training.
         model: one that is made like the one in training; it is read, not changed. Its values don't matter.
-        best: of the best epoch so far, where the training evaluates (before the first evaluation these are the values
-            it began with); else, and where it does not, of the last step.
+        best: of the best epoch so far, where the training evaluates or has ``eval_params``, whose parameters these are
+            (before the end of the first epoch, the values it began with); else, and where it has neither, those that
+            are trained, of the last step.
 
     Returns:
         Another model with the parameters and all other variables of the checkpoint, in evaluation mode.

@@ -158,7 +158,7 @@ class Kind:
     data: Any
     loss_fn: Callable[..., Any]
     options: dict[str, Any] = field(default_factory=dict)
-    optimizer: Any = field(default_factory=lambda: optax.adam(0.02))
+    optimizer: Any = field(default_factory=lambda: optax.sgd(0.1))
     layout: str = "padded"
 
 
@@ -179,15 +179,15 @@ KINDS = {
     "two heads": Kind(TwoHeads, "dict", two_heads, {"loss_fn": two_heads}),
     "weighted samples": Kind(TwoHeads, "dict", weighted, {"loss_fn": weighted, "weight_fn": sample_weights}),
     "bfloat16": Kind(Halved, "label", classify, {"loss_fn": classify}),
-    "average": Kind(_deep(), "label", classify, AVERAGED, optax.chain(optax.adam(0.02), keep_average(0.8))),
-    "schedule-free": Kind(_deep(), "label", classify, SCHEDULE_FREE, optax.contrib.schedule_free_adamw(0.02)),
+    "average": Kind(_deep(), "label", classify, AVERAGED, optax.chain(optax.sgd(0.1), keep_average(0.8))),
+    "schedule-free": Kind(_deep(), "label", classify, SCHEDULE_FREE, optax.contrib.schedule_free_sgd(0.1)),
     "accumulation, and a rate that falls on a plateau": Kind(
         _deep(),
         "label",
         classify,
         {"loss_fn": classify},
         optax.MultiSteps(
-            optax.chain(optax.adam(0.02), optax.contrib.reduce_on_plateau(factor=0.5, patience=1, rtol=0.9)), 2
+            optax.chain(optax.sgd(0.1), optax.contrib.reduce_on_plateau(factor=0.5, patience=1, rtol=0.9)), 2
         ),
     ),
     "dropout and statistics": Kind(_deep(norm=True, dropout=0.5), "label", classify, {"loss_fn": classify}),

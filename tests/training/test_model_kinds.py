@@ -9,6 +9,7 @@ from flax import linen, nnx
 
 from multimodal_pad.errors import TrainingError
 from multimodal_pad.training import TrainStep, fit
+from tests.helpers.own_losses import batcher_of
 from tests.helpers.training import MeanModel, make_batcher, mean_of
 
 
@@ -47,7 +48,7 @@ def test_a_linen_module_trains_as_the_error_says():
         TrainingError, match=r"nnx\.bridge\.ToNNX\(module, rngs=nnx\.Rngs\(0\)\)\.lazy_init\(batch\) make"
     ):
         TrainStep(LinenModel(), optax.sgd(0.1))
-    batcher = make_batcher()
+    batcher = batcher_of("label")
     batch = next(batcher.epoch(0))
     model = nnx.bridge.ToNNX(LinenModel(), rngs=nnx.Rngs(0)).lazy_init(batch)
     result = fit(model, batcher, epochs=2, optimizer=optax.adam(0.05), progress=False)

@@ -160,9 +160,8 @@ def test_parameters_to_evaluate_are_those_of_the_model():
         trace(mean, what="eval_step", eval_params=lambda _, params: {"head": {"kernel": params["head"]["kernel"]}})
 
 
-@pytest.mark.parametrize("shape", [(6,), (3, 5), (7,)])
-def test_losses_of_any_leading_shape_are_means_over_the_mask(shape):
-    rng = np.random.default_rng(0)
+def test_losses_of_positions_are_means_over_the_mask_whatever_is_elsewhere():
+    rng, shape = np.random.default_rng(0), (3, 5)
     outputs, mask = rng.standard_normal((*shape, 4)).astype(np.float32), rng.random(shape) < 0.6
     classes = rng.integers(0, 4, shape)
     present, values = rng.integers(0, 2, (*shape, 4)), rng.standard_normal((*shape, 4)).astype(np.float32)
@@ -207,12 +206,11 @@ def test_random_numbers_of_a_loss_are_others_in_each_step_and_the_same_in_evalua
     def drawn(seed, step):
         return float(jax.random.uniform(nnx.Rngs(jax.random.fold_in(jax.random.key(seed), step)).noise()))
 
-    for seed in (0, 7):
-        step = TrainStep(MODEL, optax.sgd(0.0), loss_fn=loss_fn, seed=seed)
-        run, state = jax.jit(step.train_step), step.state
-        for number in range(3):
-            state, found = run(state, BATCH)
-            assert float(found.metrics["drawn"]) == pytest.approx(drawn(seed, number))
-        evaluated = jax.jit(step.eval_step)(state, BATCH)
-        assert float(evaluated.metrics["drawn"]) == pytest.approx(drawn(seed, 0))
-    assert drawn(0, 1) != drawn(7, 1)
+    step = TrainStep(MODEL, optax.sgd(0.0), loss_fn=loss_fn, seed=7)
+    run, state = jax.jit(step.train_step), step.state
+    for number in range(3):
+        state, found = run(state, BATCH)
+        assert float(found.metrics["drawn"]) == pytest.approx(drawn(7, number))
+    evaluated = jax.jit(step.eval_step)(state, BATCH)
+    assert float(evaluated.metrics["drawn"]) == pytest.approx(drawn(7, 0))
+    assert len({drawn(7, 0), drawn(7, 1), drawn(0, 1)}) == 3

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 from multimodal_pad.training import DataMesh, TrainStep, fit
 from tests.helpers.models import assert_same_models
-from tests.helpers.own_losses import KINDS, batcher_of, classify, contrast, mean_of, tag
+from tests.helpers.own_losses import KINDS, batcher_of, classify, contrast, keep_average, mean_of
 from tests.helpers.training import DeepModel
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -30,11 +30,14 @@ def mean_of_positions(outputs, targets):
     return {"right": (outputs.argmax(1) == targets).mean(), "count": len(targets)}
 
 
+AVERAGED = {
+    "eval_params": lambda opt_state, _: opt_state[-1].params,
+    "optimizer": optax.chain(optax.sgd(0.1), keep_average(0.5)),
+}
 for name, layout, options in (
-    ("tags of positions", "padded", {"metrics": mean_of_positions}),
+    ("tags of positions", "padded", {**AVERAGED, "metrics": mean_of_positions}),
     ("tags of positions, packed", "packed", {"metrics": mean_of_positions}),
     ("weighted samples", "padded", {}),
-    ("average", "padded", {"optimizer": KINDS["average"].optimizer}),
 ):
     one, two = (train(KINDS[name], devices, layout, **options) for devices in (1, 2))
     assert_same_models(two.model, one.model, atol=1e-5)
