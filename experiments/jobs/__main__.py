@@ -86,7 +86,7 @@ def run_script(side: str, job: str) -> dict[str, Any]:
     return {
         "lines": count_lines(path.read_text(encoding="utf-8")),
         "seconds": round(time.perf_counter() - begun, 1),
-        "printed": done.stdout.splitlines()[-3:],
+        "printed": done.stdout.splitlines()[-2:],
     }
 
 
