@@ -12,10 +12,7 @@ from multimodal_pad.compiling import CompilerOptions, StepTable, batch_struct, w
 from multimodal_pad.errors import PaddingError
 from multimodal_pad.layouts.layout import Batch, BatchOfLayout, BatchShape, BatchSpec, Layout
 from multimodal_pad.lengths.samples import Sample, check_whole
-from multimodal_pad.planning.packed import Packed
-from multimodal_pad.planning.packing_plan import PackingPlan
-from multimodal_pad.planning.plan import ShapePlan
-from multimodal_pad.planning.planned import Planned
+from multimodal_pad.planning.plan_policy import PolicyLike, as_policy
 from multimodal_pad.scheduling.checks import choose_batch_size, choose_cost
 from multimodal_pad.scheduling.dealing import policy_shapes
 from multimodal_pad.scheduling.policy import Policy
@@ -48,7 +45,7 @@ class PieceRunner:
     def __init__(
         self,
         model: Any,
-        plan: ShapePlan | PackingPlan | Policy,
+        plan: PolicyLike,
         *,
         batch_size: int | None = None,
         example: Sample | Batch | Any = None,
@@ -203,19 +200,6 @@ class PieceRunner:
         if isinstance(example, Mapping):  # one as it was before standardising, after which it is float32
             kinds |= {name: kinds[name]._replace(dtype=np.dtype(np.float32)) for name in self.standardize}
         return self.limited(kinds)
-
-
-def as_policy(plan: Any) -> Policy:
-    """The policy of a plan, or the one given."""
-    if isinstance(plan, ShapePlan):
-        return Planned(plan)
-    if isinstance(plan, PackingPlan):
-        return Packed(plan)
-    if isinstance(plan, Policy):
-        return plan
-    raise PaddingError(
-        f"got a {type(plan).__name__} for the plan; give a ShapePlan, a PackingPlan, or a policy such as Fixed"
-    )
 
 
 def _planned_shapes(policy: Policy, batch_size: int | None) -> list[BatchShape]:

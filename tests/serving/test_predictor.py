@@ -204,7 +204,7 @@ class Counts(NoAxis):
     ("options", "message"),
     [
         ({"model": object()}, "got a builtins.object for the model; give a flax.nnx.Module"),
-        ({"plan": [8]}, "got a list for the plan; give a ShapePlan, a PackingPlan, or a policy"),
+        ({"plan": [8]}, "got list for the policy; give a policy"),
         ({"plan": Exact(["text"])}, "has no end of shapes"),
         ({"plan": Ladder({"text": range(1, 30), "audio": range(1, 30)})}, r"which has 841 shapes, each a program"),
         ({"batch_size": None}, "got no batch_size"),
