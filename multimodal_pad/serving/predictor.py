@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, overload
 
@@ -16,9 +16,10 @@ from multimodal_pad.serving.folders import Loaded
 from multimodal_pad.serving.running import Dispatched, PieceRunner
 from multimodal_pad.serving.saving import is_exported, read_saved, save
 from multimodal_pad.serving.server import Server
+from multimodal_pad.serving.waiting import Taken
 
-CHUNK = 16
-"""Batches whose samples are in memory at a time, for a list or an iterator."""
+AHEAD = 32
+"""Batches whose samples are read ahead, of a list or an iterator: there is more to choose from, and less padding."""
 
 _IN_FLIGHT = 2  # batches on the device while the next one is laid out
 
@@ -33,7 +34,8 @@ class Predictor(PieceRunner):
         model: an ``nnx.Module``, called as ``model(batch)`` in evaluation mode; its outputs, an array or dicts, lists
             and tuples of arrays, have the samples on the first axis. It is read, not changed. (Or a program of
             :func:`load_exported`.)
-        plan: a :class:`~multimodal_pad.ShapePlan`, a :class:`~multimodal_pad.PackingPlan`, or a policy with few shapes.
+        plan: a :class:`~multimodal_pad.ShapePlan`, a :class:`~multimodal_pad.PackingPlan`, the path of a plan's file,
+            or a policy with few shapes.
         batch_size: samples of a batch, where the plan doesn't say.
         example: a sample, a batch, or a batcher: its feature shapes and dtypes are those of all samples.
         positions: of which modality outputs have positions, ``(B, L_m, ...)`` or packed ``(N_m, ...)``: these are cut
@@ -91,7 +93,7 @@ class Predictor(PieceRunner):
 
         Args:
             samples: one sample; a list, or another source with ``len()`` and ``[i]``, which gives a list; or any other
-                iterable, which gives a generator that reads ``CHUNK`` batches of samples at a time. Targets are left
+                iterable, which gives a generator that reads the samples of some 32 batches ahead. Targets are left
                 out.
 
         Raises:
@@ -185,29 +187,53 @@ class Predictor(PieceRunner):
         return f"Predictor({len(self.shapes)} shapes of {self.policy!r}, long_samples={self.long_samples!r})"
 
     def _outputs(self, samples: Iterator[Sample]) -> Iterator[Any]:
-        """Chunk by chunk: dealt to batches, a few of which are on the device while the next is laid out."""
-        size, first = CHUNK * max(shape.batch_size for shape in self._planned), 0
-        while chunk := list(islice(samples, size)):
-            waiting = self.waiting()
-            wanted = [self.pieces(sample, place, first + place) for place, sample in enumerate(chunk)]
-            for pieces in wanted:
-                waiting.add(pieces)
-            found: list[list[Any]] = [[None] * len(pieces) for pieces in wanted]
-            in_flight: deque[Dispatched] = deque()
+        """In order: full batches while there is much to choose from, and what is left in the end.
 
-            def settle(dispatched: Dispatched, found: list[list[Any]] = found) -> None:
+        Where the outputs of many samples wait for one of a rare shape, that has its batch at once.
+        """
+        waiting, open_samples, in_flight = self.waiting(), deque[_Sample](), deque[Dispatched]()
+        ahead = AHEAD * self.most_samples
+
+        def settle(left: int) -> None:
+            while len(in_flight) > left:
+                dispatched = in_flight.popleft()
                 for piece, parts in zip(dispatched.pieces, self.finish(dispatched), strict=True):
-                    found[piece.owner][piece.place] = parts
+                    piece.owner.parts[piece.place] = parts
 
-            for taken in waiting.batches():
+        def run(taken: Taken | None) -> None:
+            if taken is not None:
                 in_flight.append(self.dispatch(taken))
-                if len(in_flight) > _IN_FLIGHT:
-                    settle(in_flight.popleft())
-            for dispatched in in_flight:
-                settle(dispatched)
-            for pieces, parts in zip(wanted, found, strict=True):
-                yield self.output(pieces, parts)
-            first += len(chunk)
+                settle(_IN_FLIGHT)
+
+        for number, given in enumerate(samples):
+            sample = _Sample()
+            pieces = self.pieces(given, sample, number)
+            sample.weights += [sum(piece.lengths) for piece in pieces]
+            sample.parts += [None] * len(pieces)
+            open_samples.append(sample)
+            waiting.add(pieces)
+            while len(waiting) > ahead:
+                run(waiting.take_best())
+            if len(open_samples) > 2 * ahead:  # the first one is of a rare shape, or on its way
+                while (first := waiting.first()) is not None and first.owner is open_samples[0]:
+                    run(waiting.take_oldest())
+                settle(0)
+            while open_samples and all(parts is not None for parts in open_samples[0].parts):
+                sample = open_samples.popleft()
+                yield self.together(sample.parts, sample.weights)
+        for taken in waiting.batches():
+            run(taken)
+        settle(0)
+        for sample in open_samples:
+            yield self.together(sample.parts, sample.weights)
+
+
+@dataclass(eq=False)
+class _Sample:
+    """The outputs of a sample's pieces, as they come, and what each weighs."""
+
+    parts: list[Any] = field(default_factory=list)
+    weights: list[int] = field(default_factory=list)
 
 
 def load_exported(folder: str | Path, *, ahead: bool = True, **options: Any) -> Predictor:

@@ -168,9 +168,14 @@ class PieceRunner:
             return [self.finish(self.dispatch((self._alone(piece), [piece])))[0] for piece in pieces]
         return found
 
-    def output(self, pieces: Sequence[Piece], parts: Sequence[list[np.ndarray]]) -> Any:
-        """The output of a sample, from those of its pieces."""
-        return self._parts.together(parts, [sum(piece.lengths) for piece in pieces])
+    def together(self, parts: Sequence[list[np.ndarray]], weights: Sequence[int]) -> Any:
+        """The output of a sample, from those of its pieces; their positions are the weights of a mean."""
+        return self._parts.together(parts, weights)
+
+    @property
+    def most_samples(self) -> int:
+        """Of a batch."""
+        return max(shape.batch_size for shape in self._planned)
 
     def _laid_out(self, shape: BatchShape, pieces: Sequence[Piece]) -> BatchOfLayout:
         arrays = {name: [piece.arrays[name] for piece in pieces] for name in self.policy.modalities}

@@ -250,7 +250,7 @@ class Server:
             if len(whole) < len(request.parts) or request.future.done():
                 continue
             try:
-                output = self.predictor.output(request.pieces, whole)
+                output = self.predictor.together(whole, [sum(piece.lengths) for piece in request.pieces])
             except Exception as error:  # noqa: BLE001  such as windows whose mean makes no sense
                 self._fail(request, error)
                 continue

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -88,7 +88,7 @@ class Waiting:
                 return place
         return None
 
-    def batches(self) -> Iterable[Taken]:
+    def batches(self) -> Iterator[Taken]:
         """All that waits: full batches first, and then the most expensive shapes, so that what is left is cheap."""
         while self._count:
             place = self.full()
@@ -97,6 +97,16 @@ class Waiting:
             taken = self.take(place)
             if taken is not None:
                 yield taken
+
+    def take_best(self) -> Taken | None:
+        """A full batch, or else the oldest piece's; None where nothing waits."""
+        place = self.full()
+        return self.take_oldest() if place is None else self.take(place)
+
+    def take_oldest(self) -> Taken | None:
+        """A batch for the piece that has waited longest; None where nothing waits."""
+        place = self.oldest()
+        return None if place is None else self.take(place)
 
     def take(self, place: int, claim: Callable[[Piece], bool] = lambda _: True) -> Taken | None:
         """A batch for a queue.

@@ -66,8 +66,8 @@ class TrainStep:
             are floats, such as batch statistics (give ``nnx.BatchNorm`` the mesh's axis as ``axis_name``, and it
             normalizes by the statistics of all rows); integers must come out alike on all. Every device draws dropout
             of its own, so that only without dropout results don't depend on the number of devices. A loss that compares
-            rows, such as a contrastive one, sees those of its device, unless it gathers the others
-            (``jax.lax.all_gather(x, "data", tiled=True)``).
+            rows, such as a contrastive one, sees those of its device, unless it gathers what it compares
+            (``jax.lax.all_gather(x, "data", tiled=True)``); its ``weight_fn`` then counts what was gathered.
 
     Attributes:
         state: the initial state. A table that donates it takes it away: ``del step.state`` lets go of it.

@@ -10,7 +10,7 @@ import numpy as np
 
 from multimodal_pad import BucketBatcher, Fixed, LengthTable
 from multimodal_pad.errors import TrainingError
-from multimodal_pad.training import DataMesh, fit, make_optimizer
+from multimodal_pad.training import DataMesh, Stopped, fit, make_optimizer
 from multimodal_pad.training.checkpoint import Checkpoints
 from tests.helpers.training import MeanModel, make_batcher, make_samples
 
@@ -20,8 +20,8 @@ LENGTHS = LengthTable.measure(make_samples(41))
 class Failing(list):
     """A source one of whose reads fails, or ends the process."""
 
-    def __init__(self, fail, at):
-        super().__init__(make_samples(41))
+    def __init__(self, fail, at, count=41):
+        super().__init__(make_samples(count))
         self.fail, self.reads, self.at = fail, 0, at
 
     def __getitem__(self, index):
@@ -33,6 +33,10 @@ class Failing(list):
 
 def damaged():
     raise OSError("the disk is damaged")
+
+
+def terminated():
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def killed():
@@ -58,11 +62,13 @@ def refusal(batcher, kind=TrainingError, model=None, **options):
     raise SystemExit("nothing was raised")
 
 
-def train(layout="padded", epochs=3, **options):
+def train(layout="padded", epochs=3, terminated_at=None, **options):
     """What one device and several are to come to alike; in the last batch of 37 samples, the first has the only row."""
     how = {"layout": layout, "batch_size": 12 if layout == "packed" else 6, "shares": 4}
     options |= {"evaluate_on": make_batcher(make_samples(23, seed=1), **how), "optimizer": make_optimizer(0.1)}
-    samples = make_batcher(make_samples(37), **how)
+    lengths = make_batcher(make_samples(37), **how).lengths
+    samples = make_samples(37) if terminated_at is None else Failing(terminated, terminated_at, 37)
+    samples = make_batcher(samples, **how, lengths=lengths)
     result = fit(MeanModel(), samples, epochs=epochs, **options, strict=True, progress=False)
     losses = [[record.train_loss, *record.evaluation.values()] for record in result.history]
     return {"kernel": np.asarray(result.model.head.kernel[...]), "losses": np.array(losses)}
@@ -76,12 +82,23 @@ def train_in_two_goes(layout, folder, devices):
         return train(layout, checkpoints=checkpoints, devices=devices)
 
 
+def train_with_a_stop(folder, index, devices):
+    """:func:`train`, where one process gets SIGTERM in the second epoch, and both go on from there."""
+    with Checkpoints(folder) as checkpoints:
+        try:
+            train(terminated_at=30 if index else None, checkpoints=checkpoints, devices=devices)
+        except Stopped as stopped:
+            print("stop:", stopped.code, stopped.epoch, stopped.step, flush=True)
+        return train(checkpoints=checkpoints, devices=devices)
+
+
 def main(port: str, index: int, folder: Path) -> None:
     seconds = {"heartbeat_timeout_seconds": 10, "shutdown_timeout_seconds": 10}
     jax.distributed.initialize(f"localhost:{port}", 2, index, **seconds)
     assert jax.device_count() == 4
     for layout, devices in (("padded", one_of_each()), ("packed", jax.devices())):
         np.savez(folder / f"{layout}-{index}.npz", **train_in_two_goes(layout, folder / layout, devices))
+    np.savez(folder / f"stopped-{index}.npz", **train_with_a_stop(folder / "stopped", index, one_of_each()))
     batcher = one_shape(make_samples(41))
     print("model:", refusal(batcher, model=MeanModel(2 + index)), flush=True)
     print("epochs:", refusal(batcher, epochs=1 + index), flush=True)

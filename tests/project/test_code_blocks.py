@@ -27,7 +27,7 @@ ALONE = ["scale.md"]
 ONE_TASK = {"SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "1", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
 """What a job of one task is told by Slurm, whose port follows from the number of the job."""
 
-NOT_EVERYWHERE = {"tensorflow": "tensorflow", "grain": "grain", "datasets": "datasets", "equinox": "equinox"}
+NOT_EVERYWHERE = {"tensorflow", "grain", "datasets", "equinox", "torch", "tensorboardX", "fastapi", "uvicorn", "httpx"}
 COMMANDS = ["README.md", "corpora.md"]
 """Pages whose lines for the console command run, too."""
 
@@ -43,7 +43,7 @@ def missing(block):
     """What a block imports that is not installed."""
     imported = re.findall(r"^\s*(?:import|from) (\w+)(?:\.(\w+))?", block, re.MULTILINE)
     names = {part for pair in imported for part in pair if part}
-    return [name for name in names & set(NOT_EVERYWHERE) if importlib.util.find_spec(NOT_EVERYWHERE[name]) is None]
+    return [name for name in names & NOT_EVERYWHERE if importlib.util.find_spec(name) is None]
 
 
 def run_page(page):

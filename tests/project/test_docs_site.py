@@ -16,7 +16,7 @@ DOCUMENTED = re.findall(
 )
 
 
-@pytest.mark.parametrize("package", ["", "compiling", "models", "sources", "batching.streams", "training"])
+@pytest.mark.parametrize("package", ["", "compiling", "models", "serving", "sources", "batching.streams", "training"])
 def test_every_public_name_has_its_place(package):
     module = importlib.import_module(f"multimodal_pad.{package}".rstrip("."))
     missing = [name for name in module.__all__ if not any(leads_to(path, module, name) for path in DOCUMENTED)]

@@ -20,6 +20,7 @@ PACKAGES = [
     "multimodal_pad.batching.streams",
     "multimodal_pad.compiling",
     "multimodal_pad.models",
+    "multimodal_pad.serving",
     "multimodal_pad.sources",
     "multimodal_pad.training",
 ]

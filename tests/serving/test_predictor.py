@@ -17,7 +17,7 @@ from multimodal_pad import (
 from multimodal_pad.compiling import CompileLog, forbid_compiles
 from multimodal_pad.errors import SampleError, TrainingError, UncoveredLengthError
 from multimodal_pad.serving import Predictor
-from multimodal_pad.serving.predictor import CHUNK
+from multimodal_pad.serving.predictor import AHEAD
 from tests.helpers.serving import PLANS, TABLE, Tagger, alone, make_requests, predictor, worst
 from tests.helpers.training import MeanModel, make_samples
 
@@ -83,9 +83,29 @@ def test_an_iterator_is_read_as_far_as_it_is_asked_for():
 
     outputs = predictor()(endless())
     assert not read
-    for _ in range(CHUNK * 8):
+    for number in range(1, 3 * AHEAD * 8):
         next(outputs)
-    assert len(read) == CHUNK * 8
+        assert len(read) <= number + AHEAD * 8 + 16 + 8  # those of batches on the way, and of one to be filled
+    outputs.close()
+
+
+def test_a_rare_shape_holds_up_no_more_than_twice_as_many():
+    """One long sample, and then short ones without an end."""
+    short, long = ({name: x[:n] for name, x in LONG.items()} for n in (1, 8))
+    read = []
+
+    def samples():
+        yield long
+        while True:
+            read.append(1)
+            yield short
+
+    predict = Predictor(MeanModel(), Ladder({"audio": [1, 8]}), batch_size=2)
+    outputs = predict(samples())
+    first = next(outputs)
+    assert len(read) <= 2 * AHEAD * 2 + 2
+    assert worst([first, next(outputs)], [predict(long), predict(short)]) < 1e-6
+    assert predict.stats.efficiency > 0.8
 
 
 def test_the_sample_that_is_wrong_is_named_by_its_number():

@@ -54,7 +54,7 @@ def test_2000_requests_from_8_threads(plan):
         None,
     ]
     long = {"text": np.zeros(3, np.int32), "audio": np.zeros((500, 3), "f4")}
-    futures, calls, lock = {}, [], threading.Lock()
+    futures, calls, lock, predict = {}, [], threading.Lock(), predictor(plan)
 
     def send(thread):
         for number in range(thread, len(samples), 8):
@@ -68,7 +68,7 @@ def test_2000_requests_from_8_threads(plan):
                 futures[number] = future
 
     with CompileLog() as log, forbid_compiles():
-        with predictor(plan).serve(max_delay_ms=2, queue_size=64) as server:
+        with predict.serve(max_delay_ms=2, queue_size=64) as server:
             threads = [threading.Thread(target=send, args=(thread,)) for thread in range(8)]
             for thread in threads:
                 thread.start()

@@ -255,3 +255,23 @@ def test_options_out_of_range_are_refused(tmp_path):
     for directory in (file, "gs://bucket/run"):
         with pytest.raises(TrainingError, match="not a local folder"):
             Checkpoints(directory)
+
+
+def test_a_checkpoint_is_replaced(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(3, make_state(1), {"epoch": 1})
+        with pytest.raises(TrainingError, match="has a checkpoint of step 3"):
+            checkpoints.save(3, make_state(3), {"epoch": 3})
+        checkpoints.save(3, make_state(3), {"epoch": 3}, replace=True)
+    assert names(tmp_path) == ["3"]
+    assert_restored(tmp_path, 3)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_killed_while_one_is_replaced_the_old_one_or_the_new_one_is_there(whole, tmp_path):
+    save_steps(tmp_path, 3)
+    (tmp_path / "3").rename(tmp_path / "replaced-3")
+    if whole:
+        save_steps(tmp_path, 3)
+    assert_restored(tmp_path, 3)
+    assert names(tmp_path) == ["3"]

@@ -17,7 +17,7 @@ from tests.helpers.training import LAYOUTS, MeanModel, make_batcher, make_sample
 
 TWO_DEVICES = """
 import jax, optax, numpy as np
-from multimodal_pad import BucketBatcher, Fixed
+from multimodal_pad import BucketBatcher, Fixed, LengthTable, Packed, StreamBatcher, plan_packing
 from multimodal_pad.errors import TrainingError
 from multimodal_pad.training import DataMesh, fit
 from tests.helpers.pair import train
@@ -41,6 +41,24 @@ else:
 fit(MeanModel(), BucketBatcher(make_samples(37), Fixed({{"audio": 12}}), batch_size=6), epochs=1, loss=naive)
 batcher = BucketBatcher(make_samples(), Fixed({{"audio": 12}}), batch_size=5)
 fit(MeanModel(), batcher, epochs=1, devices=jax.devices()[1:], progress=False)
+
+def of_stream(policy, rows=6, **options):
+    batches = StreamBatcher(make_samples(37), policy, batch_size=rows, buffer=12)
+    return fit(MeanModel(), batches, epochs=1, evaluate_on=batches, progress=False, **options).model.head.kernel[...]
+
+one, both = of_stream(Fixed({{"audio": 12}}), devices=jax.devices()[:1]), of_stream(Fixed({{"audio": 12}}))
+np.testing.assert_allclose(one, both, atol=1e-6)
+packed = Packed(plan_packing(LengthTable.measure(make_samples(37)), batch_size=6, shares=2))
+for policy, rows, message in (
+    (Fixed({{"audio": 12}}), 5, "batcher: got batches of 5 rows for 2 shards"),
+    (packed, None, "batcher: got a packed stream for 2 devices, which is not shared out; give one device"),
+):
+    try:
+        of_stream(policy, rows)
+    except TrainingError as error:
+        assert message in str(error), error
+    else:
+        raise SystemExit(f"not refused: {{message}}")
 print("well")
 """
 
@@ -110,6 +128,18 @@ def test_two_processes_train_as_one(pair, layout, one_cpu):
     """Padded batches on a device of each, packed ones on all four."""
     for index in range(2):
         assert_trained_alike(one_cpu[layout], np.load(pair[1] / f"{layout}-{index}.npz"))
+
+
+def test_a_signal_to_one_process_stops_both_at_the_same_step(pair, one_cpu):
+    first, second = lines(pair[0], "stop:")
+    assert first == second
+    code, epoch, step = map(int, first.removeprefix("stop:").split())
+    assert (code, epoch) == (143, 1)
+    assert 0 < step < 7
+    line = f"stopped by SIGTERM at epoch 1, step {step}; saved in {pair[1] / 'stopped' / str(7 + step)}"
+    assert [line in said for said in pair[0]] == [True, False], "the first process says so, once"
+    for index in range(2):
+        assert_trained_alike(one_cpu["padded"], np.load(pair[1] / f"stopped-{index}.npz"))
 
 
 @pytest.mark.parametrize(

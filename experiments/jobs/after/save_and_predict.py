@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 from flax import nnx
-from multimodal_pad.serving import Predictor
 
 from experiments.jobs.given import make_samples
 from experiments.jobs.nnx_models import Classifier
 from multimodal_pad import batches
+from multimodal_pad.serving import Predictor
 from multimodal_pad.training import fit
 
 folder = Path(tempfile.mkdtemp(), "model")

@@ -4,11 +4,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from flax import nnx
-from multimodal_pad.serving import Predictor
 
 from experiments.jobs.given import make_samples
 from experiments.jobs.nnx_models import Classifier
 from multimodal_pad import plan_shapes
+from multimodal_pad.serving import Predictor
 
 samples = make_samples()
 plan = plan_shapes(samples, max_shapes=4, batch_size=16, grouping="random")
