@@ -83,7 +83,11 @@ def run_script(side: str, job: str) -> dict[str, Any]:
     )
     if done.returncode:
         raise PaddingError(f"the script {path} failed:\n{done.stderr[-3000:]}")
-    return {"lines": count_lines(path.read_text(encoding="utf-8")), "seconds": round(time.perf_counter() - begun, 1)}
+    return {
+        "lines": count_lines(path.read_text(encoding="utf-8")),
+        "seconds": round(time.perf_counter() - begun, 1),
+        "printed": done.stdout.splitlines()[-2:],
+    }
 
 
 def run(jobs: list[str], progress: Progress) -> dict[str, Any]:

@@ -189,21 +189,22 @@ class Layout(ABC):
     def check_streamed(self) -> None:  # noqa: B027  most layouts take any samples that their shapes hold
         """Raise a PaddingError where batches of samples that were not planned for may not be laid out."""
 
+    def together(self, lengths: np.ndarray) -> np.ndarray:
+        """The least lengths ``(M,)`` of a shape that holds samples of ``lengths (n, M)`` in one batch."""
+        return np.maximum(lengths.sum(axis=0) if self.end_to_end else lengths.max(axis=0, initial=0), 1)
+
     def holds(self, shape: BatchShape, lengths: np.ndarray) -> bool:
         """Whether a batch of a shape holds samples of these lengths ``(n, M)``, in this order.
 
         The columns follow the shape's lengths.
         """
-        needed = lengths.sum(axis=0) if self.end_to_end else lengths.max(axis=0, initial=0)
-        return len(lengths) <= shape.batch_size and bool((needed <= [n for _, n in shape.lengths]).all())
+        return len(lengths) <= shape.batch_size and bool(
+            (self.together(lengths) <= [n for _, n in shape.lengths]).all()
+        )
 
     @abstractmethod
     def full_lengths(self, shape: BatchShape) -> dict[str, np.ndarray]:
         """Lengths ``{m: (B,)}`` int32 with which every position of a batch is real."""
-
-    def together(self, lengths: np.ndarray) -> np.ndarray:
-        """The least lengths ``(M,)`` of a shape that holds samples of ``lengths (n, M)`` in one batch."""
-        return np.maximum(lengths.sum(axis=0) if self.end_to_end else lengths.max(axis=0), 1)
 
     @abstractmethod
     def positions(self, batch_sizes: np.ndarray, lengths: np.ndarray) -> np.ndarray:

@@ -8,10 +8,5 @@ from experiments.jobs.nnx_models import TwoTowers, contrast
 from multimodal_pad import batches
 from multimodal_pad.training import fit
 
-fit(
-    TwoTowers(rngs=nnx.Rngs(0)),
-    batches(make_samples(), max_shapes=4, batch_size=16),
-    epochs=3,
-    optimizer=optax.adam(1e-2),
-    loss_fn=contrast,
-)
+batcher = batches(make_samples(), max_shapes=4, batch_size=16)
+fit(TwoTowers(rngs=nnx.Rngs(0)), batcher, epochs=3, optimizer=optax.adam(1e-2), loss_fn=contrast)

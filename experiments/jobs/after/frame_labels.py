@@ -12,9 +12,5 @@ samples = make_samples()
 for sample, labels in zip(samples, make_frame_labels(samples), strict=True):
     del sample["targets"]
     sample["position_targets"] = {"audio": labels}
-fit(
-    FrameClassifier(rngs=nnx.Rngs(0)),
-    batches(samples, max_shapes=4, batch_size=16),
-    epochs=3,
-    optimizer=optax.adam(1e-2),
-)
+batcher = batches(samples, max_shapes=4, batch_size=16)
+fit(FrameClassifier(rngs=nnx.Rngs(0)), batcher, epochs=3, optimizer=optax.adam(1e-2))
