@@ -17,7 +17,7 @@ from flax import nnx
 from multimodal_pad.compiling import CompilerOptions, StepTable, forbid_compiles, use_compilation_cache, warm_up_all
 from multimodal_pad.compiling.table import batch_struct
 from multimodal_pad.errors import TrainingError
-from multimodal_pad.layouts.layout import Batch, BatchShape
+from multimodal_pad.layouts.layout import BatchShape
 from multimodal_pad.training.any_batches import AnyBatches, as_feed
 from multimodal_pad.training.callbacks import Callbacks, Listeners
 from multimodal_pad.training.described import MADE_OF, describe_training
@@ -206,7 +206,7 @@ def fit(
                 {
                     "the initial parameters or the optimizer": arrays,
                     "the batcher": train.identity(),
-                    "the samples": [str((x.shape, x.dtype)) for x in jax.tree.leaves(_kind_of_batches(train))],
+                    "the samples": _kind_of_batches(train),
                     "the settings": {**settings, "epochs": epochs, "patience": patience, "save_every": save_every},
                     "the checkpoints": checkpoints is not None,
                 }
@@ -335,7 +335,9 @@ def _where_it_stopped(training: Epochs, signal_number: int) -> str:
     return f"{where}; nothing is saved: give fit(checkpoints=...) to go on from where it stops"
 
 
-def _kind_of_batches(feed: Feed) -> Batch:
-    """Feature shapes, dtypes and targets of batches, at the smallest batch shape of their layout."""
+def _kind_of_batches(feed: Feed) -> list[str]:
+    """Feature shapes, dtypes and targets of batches by name, at the smallest batch shape of their layout."""
     modalities = feed.policy.modalities
-    return batch_struct(feed.example(), BatchShape.of(1, dict.fromkeys(modalities, 1), feed.policy.layout))
+    struct = batch_struct(feed.example(), BatchShape.of(1, dict.fromkeys(modalities, 1), feed.policy.layout))
+    leaves = jax.tree_util.tree_leaves_with_path(struct)
+    return [f"{jax.tree_util.keystr(path)} {x.dtype}{list(x.shape)}" for path, x in leaves]

@@ -116,7 +116,7 @@ class Run:
     @property
     def loss(self) -> float:
         """Mean of the current epoch, over the steps that have run."""
-        return self.loss_sum / self.weight if self.weight else 0.0
+        return _mean(self.loss_sum, self.weight)
 
     def begin(self) -> float:
         """The moment at which the current epoch would have begun, had it not been interrupted."""
@@ -167,7 +167,7 @@ class Run:
                 self.loss,
                 seconds,
                 evaluation,
-                metrics={name: total / self.weight for name, total in self.metric_sums.items()},
+                metrics={name: _mean(total, self.weight) for name, total in self.metric_sums.items()},
                 best=better,
                 steps=self.steps,
                 samples_per_second=self.samples / max(seconds - evaluated_in, 1e-9),
@@ -257,6 +257,10 @@ def check_settings(record: dict[str, Any], settings: dict[str, Any]) -> None:
 
 def _number(x: jax.Array) -> Any:
     return np.asarray(x).item()
+
+
+def _mean(total: float, weight: float) -> float:
+    return total / weight if weight else 0.0
 
 
 def _spell(figure: float) -> float | str:
