@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from typing import Any, NamedTuple
@@ -13,18 +12,18 @@ from multimodal_pad.batching.assembly import Assembly
 from multimodal_pad.batching.ledger import PaddingStats
 from multimodal_pad.batching.long_samples import cover
 from multimodal_pad.batching.prefetch import Prefetch
+from multimodal_pad.batching.scheduled import ScheduledEpochs
 from multimodal_pad.errors import LengthError, PaddingError
-from multimodal_pad.layouts.layout import BatchOfLayout, BatchShape, BatchSpec, batch_shapes
+from multimodal_pad.layouts.layout import BatchOfLayout, BatchShape, BatchSpec
 from multimodal_pad.lengths.cost import Cost
 from multimodal_pad.lengths.samples import EMPTY, Source, check_whole
 from multimodal_pad.lengths.table import LengthTable, as_lengths
 from multimodal_pad.planning.plan_policy import PolicyLike, as_policy
 from multimodal_pad.scheduling.checks import LongSamples, choose_batch_size, choose_cost
-from multimodal_pad.scheduling.dealing import policy_shapes, sorted_shapes
 from multimodal_pad.scheduling.groupings import choose_grouping
 from multimodal_pad.scheduling.policy import Grouping
 from multimodal_pad.scheduling.resuming import check_state, describe_run
-from multimodal_pad.scheduling.schedule import WINDOW, Schedule, Schedules
+from multimodal_pad.scheduling.schedule import WINDOW
 from multimodal_pad.scheduling.steps import Steps
 
 
@@ -35,7 +34,7 @@ class Position(NamedTuple):
     step: int
 
 
-class BucketBatcher:
+class BucketBatcher(ScheduledEpochs):
     """Batches of a small set of shapes from any indexable source of samples.
 
     A ``for`` loop over it runs the next epoch: 0, then 1, and so on. After :meth:`restore` the first one runs what is
@@ -108,55 +107,32 @@ class BucketBatcher:
         prefetch: int = 2,
     ) -> None:
         policy = as_policy(policy)
-        self.grouping = choose_grouping(policy, grouping)
+        grouping = choose_grouping(policy, grouping)
         for name, value, least in (("window", window, 1), ("seed", seed, 0), ("prefetch", prefetch, 0)):
             check_whole(name, value, least)
-        cost = choose_cost(policy, cost)
-        self.source, self.policy, self.batch_size = source, policy, choose_batch_size(policy, batch_size)
-        self.window, self.seed, self.cost, self.prefetch = window, seed, cost, prefetch
+        cost, batch_size = choose_cost(policy, cost), choose_batch_size(policy, batch_size)
         table = LengthTable.measure(source, policy.modalities) if lengths is None else as_lengths(lengths)
         if len(table) != len(source):
             raise LengthError(
                 f"got a length table of {len(table)} rows for a source of {len(source)} samples; give one row per "
                 "sample"
             )
-        self._covered = cover(table.select(policy.modalities), policy, long_samples)
-        self.lengths = self._covered.table
+        super().__init__(
+            cover(table.select(policy.modalities), policy, long_samples),
+            policy,
+            batch_size=batch_size,
+            grouping=grouping,
+            window=window,
+            seed=seed,
+            cost=cost,
+        )
+        self.source, self.prefetch = source, prefetch
         self.long_samples: LongSamples = long_samples
         self.shard_index, self.shard_count, self.devices = 0, 1, 1
         self._assembly = Assembly(source, self._covered, pad_value, check_finite, with_ids=with_ids)
-        self._schedules: Schedules | None = None
-        self._made: dict[int, Schedule] = {}
-        self._making = threading.Lock()
         self._position, self._counted, self.resumes = Position(0, 0), 0, False
         self._begun, self._running = False, None
         self._stats = self._new_stats()
-
-    def schedule(self, epoch: int) -> Schedule:
-        """The steps of an epoch, of all shards together: padded lengths and sample numbers. Reads no sample.
-
-        The last two schedules asked for are kept.
-
-        Raises:
-            PaddingError: every sample was dropped, or too many shapes to group by length.
-        """
-        with self._making:  # at the end of an epoch, threads that read ahead ask for the next one all at once
-            if self._schedules is None:
-                self._schedules = Schedules(
-                    self.lengths,
-                    self.policy,
-                    batch_size=self.batch_size,
-                    grouping=self.grouping,
-                    window=self.window,
-                    seed=self.seed,
-                    cost=self.cost,
-                    keep=self._covered.keep,
-                )
-            if epoch not in self._made:
-                newest = dict(list(self._made.items())[-1:])
-                self._made = {}  # or three of them would be held while the next one is made
-                self._made = {**newest, epoch: self._schedules.epoch(epoch)}
-            return self._made[epoch]
 
     def shard(self, index: int, count: int, *, devices: int = 1) -> BucketBatcher:
         """The same run for one of ``count`` hosts: its share of the rows of every batch.
@@ -192,24 +168,6 @@ class BucketBatcher:
         other.shard_index, other.shard_count, other.devices = index, count, devices
         other._stats, other._counted = other._new_stats(), self._position.step
         return other
-
-    def check_shares(self, count: int) -> None:
-        """Raise a PaddingError unless every batch can be shared out evenly over so many."""
-        self.grouping.check_shares(count)
-        for shape in self._known_shapes():
-            self.policy.layout.share(shape, count)
-
-    @property
-    def batch_sizes(self) -> list[int]:
-        """The samples of batches, of all shards together, each number once."""
-        return sorted({shape.batch_size for shape in self._known_shapes()})
-
-    def _known_shapes(self) -> list[BatchShape]:
-        """A batch shape of each batch size, at least."""
-        if self.batch_size is not None:
-            ones = np.ones((1, len(self.policy.modalities)), np.int64)
-            return batch_shapes(np.array([self.batch_size]), ones, self.policy.modalities, self.policy.layout)
-        return policy_shapes(self.policy, None) if self.policy.finite else self._used_shapes(1)
 
     @property
     def position(self) -> Position:
@@ -279,34 +237,6 @@ class BucketBatcher:
         """Stand somewhere else, with what was consumed before counted."""
         self._stats = self.stats
         self._position, self._counted, self.resumes = position, position.step, False
-
-    def forecast(self, epoch: int = 0) -> PaddingStats:
-        """The ledger that the epoch will leave, from the lengths alone."""
-        stats = self._new_stats()
-        for part in self.schedule(epoch).parts():
-            stats.record(part, self.lengths)
-        return stats
-
-    def batch_shapes(self, epochs: int) -> list[BatchShape]:
-        """The batch shapes of the epochs 0 to ``epochs - 1``: what a step is to be compiled for.
-
-        Of a plan or of fixed padding, every shape, whichever epochs use it; of a ladder, whose shapes are a large
-        product, and of exact padding, those that the schedules of these epochs use, each of which is made for it.
-
-        >>> from multimodal_pad import Ladder
-        >>> samples = [{"text": np.arange(n)} for n in (3, 5, 12)]
-        >>> batcher = BucketBatcher(samples, Ladder({"text": [8, 16, 32]}), batch_size=2)
-        >>> [str(shape) for shape in batcher.batch_shapes(epochs=3)]
-        ['2 x (text 16)', '2 x (text 8)']
-        """
-        check_whole("epochs", epochs, 1)
-        return policy_shapes(self.policy, self.batch_size) if self.policy.compile_all else self._used_shapes(epochs)
-
-    def _used_shapes(self, epochs: int) -> list[BatchShape]:
-        """The batch shapes that the schedules of so many epochs use."""
-        used = [self.schedule(epoch).used for epoch in range(epochs)]
-        sizes, lengths = (np.concatenate(arrays) for arrays in zip(*used, strict=True))
-        return sorted_shapes(self.policy, sizes, lengths)
 
     def spec(self, epochs: int = 1) -> BatchSpec:
         """What a step is to be compiled for: :meth:`batch_shapes` and :meth:`example`.
@@ -405,10 +335,6 @@ class BucketBatcher:
         names = self.policy.modalities
         return BatchShape.of(batch_size, dict(zip(names, lengths.tolist(), strict=True)), self.policy.layout)
 
-    def _new_stats(self) -> PaddingStats:
-        lost = {"dropped": self._covered.dropped, "truncated": self._covered.truncated}
-        return PaddingStats(self.policy.modalities, self.cost, self.policy.layout, **lost)
-
     def __repr__(self) -> str:
         size = "" if self.batch_size is None else f", batches of {self.batch_size}"
         share = f", shard {self.shard_index} of {self.shard_count}" if self.shard_count > 1 else ""
@@ -417,11 +343,3 @@ class BucketBatcher:
             f"{type(self).__name__}({len(self.lengths):,} samples, {self.policy!r}{size}, {self.grouping} "
             f"grouping{share}{devices})"
         )
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Without the schedules, which a worker process makes for itself rather than receive."""
-        return {**self.__dict__, "_schedules": None, "_made": {}, "_making": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._making = threading.Lock()
