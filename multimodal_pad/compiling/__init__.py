@@ -14,7 +14,8 @@ from multimodal_pad.compiling.table import CompiledStep, StepTable, batch_struct
 from multimodal_pad.compiling.warming import warm_up, warm_up_all
 from multimodal_pad.spans import name_spans_by
 
-name_spans_by(TraceAnnotation)  # so that a profile names what the data side does, which knows nothing of JAX
+# So that a profile names what the data side does, which knows nothing of JAX.
+name_spans_by(TraceAnnotation, TraceAnnotation.is_enabled)
 
 __all__ = [
     "Calibration",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 
@@ -21,6 +21,19 @@ Callback = Callable[[Record], Any]
 
 Callbacks = Callback | Sequence[Callback]
 """One of them, or several that are called in order."""
+
+
+@runtime_checkable
+class TakesMany(Protocol):
+    """A callback that takes several records at once, in less time than one by one, and changes none of them."""
+
+    def __call__(self, record: Mapping[str, Any]) -> Any:
+        """Take one."""
+        ...
+
+    def all_of(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Take them all."""
+        ...
 
 
 class Listeners:
@@ -46,30 +59,14 @@ class Listeners:
     def __getitem__(self, name: str) -> tuple[Callback, ...]:
         return self._callbacks[name]
 
-    def step(self, settled: Settled) -> None:
-        """Tell of a step that has run."""
-        fed = settled.fed
-        record = {
-            "event": "step",
-            "epoch": settled.epoch,
-            "step": settled.step,
-            "steps": settled.steps,
-            "loss": settled.loss,
-            **settled.figures,
-            "samples": settled.samples,
-            "shape": fed.shape,
-            "padding_efficiency": fed.real / fed.padded if fed.padded else 1.0,
-            "wait_seconds": fed.waited,
-            "samples_per_second": settled.samples / settled.seconds,
-        }
-        for name, figure in settled.metrics.items():
-            record[name if name not in record else f"metric_{name}"] = figure
-        self._tell("on_step", record)
+    def steps(self, settled: Sequence[Settled]) -> None:
+        """Tell of steps that have run, all of them to one callback after the other."""
+        self._tell("on_step", [_of_step(step) for step in settled])
 
     def epoch(self, record: EpochRecord) -> None:
         """Tell of an epoch that is over."""
         if self._callbacks["on_epoch"]:
-            self._tell("on_epoch", {"event": "epoch", **record.figures()})
+            self._tell("on_epoch", [{"event": "epoch", **record.figures()}])
 
     def compiled(self, table: StepTable, shape: BatchShape, step: CompiledStep) -> None:
         """Tell of a program."""
@@ -77,17 +74,43 @@ class Listeners:
             record = {"event": "compile", "name": table.name, "shape": str(shape), "seconds": step.seconds}
             if step.device_bytes is not None:
                 record["device_bytes"] = step.device_bytes
-            self._tell("on_compile", record)
+            self._tell("on_compile", [record])
 
-    def _tell(self, name: str, record: Record) -> None:
-        for callback in self._callbacks[name]:
+    def _tell(self, name: str, records: Sequence[Record]) -> None:
+        callbacks = self._callbacks[name]
+        for callback in callbacks:
+            record = records[0]
             try:
-                callback(dict(record))  # its own, whatever it does to it
+                if isinstance(callback, TakesMany):
+                    callback.all_of(records)
+                    continue
+                for record in records:
+                    callback(dict(record) if len(callbacks) > 1 else record)  # its own, whatever it does to it
             except Exception as error:
                 called = getattr(callback, "__qualname__", None) or type(callback).__qualname__
                 where = ", ".join(f"{key} {record[key]}" for key in ("epoch", "step", "shape") if key in record)
                 error.add_note(f"in the callback {name}={called}, of {where}")
                 raise
+
+
+def _of_step(settled: Settled) -> Record:
+    fed = settled.fed
+    record = {
+        "event": "step",
+        "epoch": settled.epoch,
+        "step": settled.step,
+        "steps": settled.steps,
+        "loss": settled.loss,
+        **settled.figures,
+        "samples": settled.samples,
+        "shape": fed.shape,
+        "padding_efficiency": fed.real / fed.padded if fed.padded else 1.0,
+        "wait_seconds": fed.waited,
+        "samples_per_second": settled.samples / settled.seconds,
+    }
+    for name, figure in settled.metrics.items():
+        record[name if name not in record else f"metric_{name}"] = figure
+    return record
 
 
 def _checked(name: str, given: Callbacks | None) -> tuple[Callback, ...]:

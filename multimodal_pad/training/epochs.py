@@ -12,7 +12,7 @@ import jax
 
 from multimodal_pad.compiling import CompileGuard, StepTable
 from multimodal_pad.errors import TrainingError
-from multimodal_pad.spans import EVALUATE, SAVE, span
+from multimodal_pad.spans import EVALUATE, SAVE, STEP, span
 from multimodal_pad.training.callbacks import Listeners
 from multimodal_pad.training.evaluation import evaluate_batches
 from multimodal_pad.training.feed import Feed
@@ -95,7 +95,7 @@ class Epochs:
             Interrupted: a signal has come; everything is saved that can be gone on from.
         """
         if self.listeners["on_step"]:
-            self.run.on_settled = self.listeners.step
+            self.run.on_settled = self.listeners.steps
         while self.run.epoch < epochs and not self.run.stale(patience):
             began = self.run.begin()
             try:
@@ -129,7 +129,7 @@ class Epochs:
         supply = Supply(self.train, self.mesh, self.stop)
         compiled, annotation = len(table), jax.profiler.StepTraceAnnotation
         for batch in supply.epoch(run.epoch):
-            with annotation("train_step", step_num=run.steps, shape=supply.fed.shape):
+            with span(STEP, annotation, step_num=run.steps, shape=supply.fed.shape):
                 self.state, measured = table(self.state, batch)
             if guard is not None:
                 guard.check()

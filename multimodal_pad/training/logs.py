@@ -12,7 +12,7 @@ import json
 import math
 import os
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -48,12 +48,18 @@ class JsonLinesLog:
 
     def __call__(self, record: Mapping[str, Any]) -> None:
         """Write a line."""
-        if not self._cut:
+        self.all_of([record])
+
+    def all_of(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Write a line for each record, all at once."""
+        for record in records:
             self._begin(record)
-        self._file.write(_object(record))
+        self._file.write("\n".join(map(_object, records)))
 
     def _begin(self, record: Mapping[str, Any]) -> None:
         """Cut off what comes again, at the first record that has a step; compilations before it have none."""
+        if self._cut:
+            return
         if "steps" in record:
             self._file.keep(lambda lines: [line for line in lines if not _comes_again(_parsed(line), record)])
         elif self._cut is None:
@@ -188,7 +194,7 @@ class _Lines:
             write_file(self._path, text.encode())
 
     def write(self, line: str) -> None:
-        """Add a line."""
+        """Add a line, or several."""
         if self._descriptor < 0:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)

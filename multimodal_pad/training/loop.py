@@ -130,7 +130,8 @@ def fit(
         devices: share the rows of each batch, in all processes; by default all of them. In several processes
             give each the same batcher: it takes its own shard. With several devices the batchers that are given stay
             where they stand. Packed batches need a plan whose ``shares`` the devices divide.
-        on_step: is given a flat dict of each step, once it has run; or several functions that are. See
+        on_step: is given a flat dict of each step, once it has run, of those of 0.05 s together; or several functions
+            that are. See
             :mod:`multimodal_pad.training.logs` for ready ones.
         on_epoch: the same of each epoch, once it is evaluated.
         on_compile: the same of each program, once it is compiled.

@@ -19,6 +19,9 @@ from multimodal_pad.training.measured import StepMetrics
 _IN_FLIGHT = 4
 """Steps dispatched ahead of the device: each holds its batch in host memory until it has run."""
 
+_TOLD_SECONDS = 0.05
+"""Steps are told of together, so often: one at a time it takes far longer, as a step in between takes the caches."""
+
 LOWER_IS_BETTER = ("loss", "mae")
 """Figures of an evaluation that are errors; of all others a higher one is better."""
 
@@ -110,8 +113,9 @@ class Run:
         # The CPU's arrays are there to be read; from elsewhere, to ask early saves waiting later.
         self._ask_early = jax.default_backend() != "cpu"
         self._seen = set(self.shapes)
-        self._since = time.perf_counter()
-        self.on_settled: Callable[[Settled], None] | None = None
+        self._since = self._told_at = time.perf_counter()
+        self._untold: list[Settled] = []
+        self.on_settled: Callable[[list[Settled]], None] | None = None
 
     @property
     def loss(self) -> float:
@@ -142,6 +146,7 @@ class Run:
         """
         while self._in_flight:
             self._settle_one()
+        self._tell()
 
     def end_epoch(
         self, seconds: float, evaluation: dict[str, float], monitor: str = "loss", *, evaluated_in: float = 0.0
@@ -217,6 +222,7 @@ class Run:
         named = {name: _number(x) for name, x in metrics.metrics.items()}
         loss, samples = found.pop("loss"), found.pop("samples")
         if not math.isfinite(loss):
+            self._tell()
             raise _not_finite(f"epoch {self.epoch}, step {step}", loss)
         weight = found["weight"]
         self.loss_sum += loss * weight
@@ -233,7 +239,16 @@ class Run:
         if self.on_settled is not None:
             before, self._since = self._since, time.perf_counter()
             seconds = max(self._since - before, 1e-9)
-            self.on_settled(Settled(self.epoch, step, steps, fed, samples, loss, found, named, seconds))
+            self._untold.append(Settled(self.epoch, step, steps, fed, samples, loss, found, named, seconds))
+            if self._since - self._told_at > _TOLD_SECONDS:
+                self._tell()
+
+    def _tell(self) -> None:
+        """Tell of the steps that have run since the last time."""
+        untold, self._untold = self._untold, []
+        if self.on_settled is not None and untold:
+            self.on_settled(untold)
+        self._told_at = time.perf_counter()
 
 
 _FIELDS = tuple(Run.__dataclass_fields__)
