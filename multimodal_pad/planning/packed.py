@@ -109,4 +109,5 @@ class Packed(Policy):
         return self.plan.shape_for(lengths, batch_size=batch_size, numbers=numbers)
 
     def __repr__(self) -> str:
-        return f"Packed({len(self.plan)} shapes, {self.plan.shapes_fingerprint[:12]})"
+        shapes = "1 shape" if len(self.plan) == 1 else f"{len(self.plan)} shapes"
+        return f"Packed({shapes}, {self.plan.shapes_fingerprint[:12]})"

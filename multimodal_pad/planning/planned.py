@@ -99,4 +99,5 @@ class Planned(Policy):
         return self.plan.shape_for(lengths, batch_size=batch_size, numbers=numbers)
 
     def __repr__(self) -> str:
-        return f"Planned({len(self.plan)} shapes, {self.plan.shapes_fingerprint[:12]})"
+        shapes = "1 shape" if len(self.plan) == 1 else f"{len(self.plan)} shapes"
+        return f"Planned({shapes}, {self.plan.shapes_fingerprint[:12]})"

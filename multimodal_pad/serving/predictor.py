@@ -184,7 +184,8 @@ class Predictor(PieceRunner):
         return predictor
 
     def __repr__(self) -> str:
-        return f"Predictor({len(self.shapes)} shapes of {self.policy!r}, long_samples={self.long_samples!r})"
+        more = f", at {len(self.shapes)} batch shapes" if self.smaller else ""
+        return f"Predictor({self.policy!r}{more}, long_samples={self.long_samples!r})"
 
     def _outputs(self, samples: Iterator[Sample]) -> Iterator[Any]:
         """In order: full batches while there is much to choose from, and what is left in the end.

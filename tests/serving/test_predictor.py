@@ -204,7 +204,7 @@ def test_a_batcher_or_a_batch_is_an_example_too():
         assert {name: kind.feature_shape for name, kind in predict.inputs.items()} == {"text": (), "audio": (3,)}
         with forbid_compiles():
             assert len(predict(requests)) == 12
-    assert repr(predict).startswith("Predictor(1 shapes of Planned(1 shapes, ")
+    assert repr(predict).startswith("Predictor(Planned(1 shape, ")
 
 
 class NoAxis(nnx.Module):
