@@ -19,7 +19,7 @@ from multimodal_pad.training.measured import StepMetrics
 _IN_FLIGHT = 4
 """Steps dispatched ahead of the device: each holds its batch in host memory until it has run."""
 
-_TOLD_SECONDS = 0.05
+TOLD_SECONDS = 0.05
 """Steps are told of together, so often: one at a time it takes far longer, as a step in between takes the caches."""
 
 LOWER_IS_BETTER = ("loss", "mae")
@@ -240,7 +240,7 @@ class Run:
             before, self._since = self._since, time.perf_counter()
             seconds = max(self._since - before, 1e-9)
             self._untold.append(Settled(self.epoch, step, steps, fed, samples, loss, found, named, seconds))
-            if self._since - self._told_at > _TOLD_SECONDS:
+            if self._since - self._told_at > TOLD_SECONDS:
                 self._tell()
 
     def _tell(self) -> None:

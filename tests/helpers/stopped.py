@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from multimodal_pad.training import fit, make_optimizer
+from multimodal_pad.training import fit, make_optimizer, run
 from multimodal_pad.training.checkpoint import Checkpoints
 from tests.helpers.training import MeanModel, make_batcher, make_samples
 
@@ -64,5 +64,6 @@ def train(checkpoints=None, phase=None):
 
 
 if __name__ == "__main__":
+    run.TOLD_SECONDS = -1.0  # callbacks are told of each step by itself
     kind = TerminatedWhileSaving if sys.argv[2] == "saving" else Checkpoints
     train(kind(Path(sys.argv[1])), sys.argv[2])

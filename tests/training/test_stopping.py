@@ -18,6 +18,12 @@ STEPS = 7
 """Of an epoch of ``tests.helpers.stopped``."""
 
 
+@pytest.fixture(autouse=True)
+def each_step_by_itself(monkeypatch):
+    """Callbacks are told of each step as soon as it has run, so that a signal of theirs comes there."""
+    monkeypatch.setattr("multimodal_pad.training.run.TOLD_SECONDS", -1.0)
+
+
 @pytest.fixture(scope="module")
 def uninterrupted():
     return stopped.train()
