@@ -89,7 +89,7 @@ class Chain(nnx.Module):
 
 
 class Ready(Feed):
-    """The batches of a batcher, made once: nobody reads or waits."""
+    """The batches of a batcher, made once, so that none is waited for."""
 
     def __init__(self, batcher: BucketBatcher) -> None:
         self.policy, self._batcher = batcher.policy, batcher

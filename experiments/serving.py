@@ -105,7 +105,7 @@ def make_sample(lengths: dict[str, int], rng: np.random.Generator) -> Sample:
 
 
 def make_model(config: Config, table: LengthTable) -> MultimodalTransformer:
-    """A transformer that nobody trained: what it says doesn't matter here."""
+    """A transformer as it is made: what it says doesn't matter here."""
     tokens = ModalityConfig(vocabulary_size=VOCABULARY)
     sizes = {name: ModalityConfig(feature_width=width) for name, width in WIDTHS.items()}
     modalities = {name: sizes.get(name, tokens) for name in table.modalities}

@@ -5,7 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from _thread import interrupt_main
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from threading import Timer
+from typing import Any
 
 from multimodal_pad import __version__
 from multimodal_pad.commands import convert, inspect, plan
@@ -21,7 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def exit_status(run: Callable[[], None]) -> int:
     """0 where ``run`` ends well, 1 where the output is closed, 2 for bad input, 130 for Ctrl-C; errors are a line."""
     try:
-        run()
+        with _interrupts_raised_later():
+            run()
     except BrokenPipeError:  # as in: multimodal-pad plan ... | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -32,6 +37,28 @@ def exit_status(run: Callable[[], None]) -> int:
         print("stopped", file=sys.stderr)
         return 130
     return 0
+
+
+@contextmanager
+def _interrupts_raised_later() -> Iterator[None]:
+    """Meanwhile Ctrl-C counts wherever it comes.
+
+    Within a destructor, or a callback of the garbage collector such as JAX's, nothing can be raised: Python prints the
+    KeyboardInterrupt with its traceback and forgets it.
+    """
+    before = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        if issubclass(unraisable.exc_type, KeyboardInterrupt):
+            Timer(0.01, interrupt_main).start()  # again, once that is over: here it would be lost as well
+        else:
+            before(unraisable)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -30,7 +30,7 @@ def make_frame_labels(samples: list[dict[str, Any]]) -> list[np.ndarray]:
 
 
 class Stream:
-    """Samples as they come, anew in each loop; nobody knows how many."""
+    """Samples as they come, anew in each loop; how many is not known beforehand."""
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         yield from make_samples()

@@ -52,7 +52,7 @@ class Contender(NamedTuple):
             Each of them has a process of its own.
         layout: how PyTorch lays a batch out: padded to the policy's lengths or to the batch's own ``"maxima"``, or
             without padding, with attention of ``"nested"`` tensors, ``"flex"``, or of each ``"sample"`` by itself.
-        compiled: the most shapes to compile (the others are foretold), or None for all.
+        compiled: the most shapes to compile (the others are predicted), or None for all.
     """
 
     name: str

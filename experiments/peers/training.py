@@ -2,7 +2,7 @@
 
 JAX has one process and PyTorch another. All contenders are warm before the first turn; in each round every one of them
 trains for a few seconds on steps of its own epoch, in turn, while the others wait. What an epoch takes is then
-foretold from the steps measured, as in :mod:`experiments.compare_measure`.
+predicted from the steps measured, as in :mod:`experiments.compare_measure`.
 """
 
 from __future__ import annotations
@@ -178,7 +178,7 @@ def table(results: dict[str, Any]) -> Table:
     heading += ["compiling", "memory of a step"] if with_memory else []
     heading += [f"{e} epoch{'s' * (e > 1)}" for e in EPOCHS]
     return Table(
-        "Training: samples per second, and seconds foretold for some epochs",
+        "Training: samples per second, and seconds predicted for some epochs",
         heading,
         rows,
         _note(results) + (" Memory: of the largest step on the device, by XLA's analysis." if with_memory else ""),
@@ -187,7 +187,7 @@ def table(results: dict[str, Any]) -> Table:
 
 
 def seconds_text(row: dict[str, Any], epochs: str) -> str:
-    """Seconds for so many epochs, with a mark where shapes were not compiled but foretold."""
+    """Seconds for so many epochs, with a mark where shapes were not compiled but predicted."""
     partial = row["shapes_compiled"] is not None and row["shapes_compiled"] < row["shapes"][epochs]
     return f"{'~' if partial else ''}{row['seconds'][epochs]:,.0f} s"
 
@@ -206,7 +206,7 @@ def _note(results: dict[str, Any]) -> str:
         f"{results['samples']:,} samples ({results['corpus']}), batches of {corpus['batch_size']}, "
         f"{results['parameters']:,} parameters, {same}jax {versions['jax']}"
         + (f", torch {versions['torch']}" if "torch" in versions else "")
-        + ". Samples per second of an epoch once compiled, padding included, foretold from the steps measured: "
+        + ". Samples per second of an epoch once compiled, padding included, predicted from the steps measured: "
         "median and middle half of "
         f"{results['config']['rounds']} turns of {results['config']['turn_seconds']:g} s. Seconds with planning and "
         "compiling; `~`: not every shape was compiled, and the seconds of the others are taken to be the same. "

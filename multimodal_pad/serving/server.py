@@ -169,7 +169,7 @@ class Server:
         return self.queue_size - len(self._waiting)
 
     def _run(self) -> None:
-        """Work; whatever ends that ahead of time, nobody waits for an answer in vain."""
+        """Work; whatever ends that ahead of time, every request gets an answer."""
         try:
             self._work()
         except BaseException as error:

@@ -110,7 +110,7 @@ class ArrowColumn:
         column, number = self.column, int(np.searchsorted(self._starts, place, "right")) - 1
         start = place - int(self._starts[number])
         lists, leaf = self._levels(number)
-        if not self._chunks[number].is_valid()[start].as_py() if self._chunks[number].null_count else False:
+        if self._chunks[number].null_count and not self._chunks[number][start].is_valid:
             if not column.depth:
                 raise SampleError(
                     f"row {row}, column {column.name!r}: it is None; leave such rows out (dataset.filter)"

@@ -222,7 +222,10 @@ class Checkpoints:
     def _put_back(self) -> None:
         """Undo what was kept aside by a process that was killed before the new one was whole."""
         for path in self.directory.glob(f"{_REPLACED}*"):
-            folder = self._folder(int(path.name.removeprefix(_REPLACED)))
+            step = path.name.removeprefix(_REPLACED)
+            if not step.isdecimal():
+                continue  # somebody else's
+            folder = self._folder(int(step))
             if folder.exists():
                 shutil.rmtree(path, ignore_errors=True)
             else:

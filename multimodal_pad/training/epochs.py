@@ -99,8 +99,11 @@ class Epochs:
         while self.run.epoch < epochs and not self.run.stale(patience):
             began = self.run.begin()
             try:
-                if not self.run.ended:
-                    self._train_epoch(began, shown, guard)
+                try:
+                    if not self.run.ended:
+                        self._train_epoch(began, shown, guard)
+                finally:
+                    self.run.tell()  # of the last steps before an error, too
                 evaluation, evaluated_in = self._evaluate()
             except Interrupted:
                 self._save_where_it_stands(time.perf_counter() - began)

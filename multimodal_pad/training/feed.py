@@ -43,7 +43,7 @@ class Feed(ABC):
 
     @abstractmethod
     def steps(self, epoch: int) -> int | None:
-        """How many there are, or None where nobody knows yet."""
+        """How many there are, or None where that is not known beforehand."""
 
     @abstractmethod
     def identity(self) -> dict[str, Any]:

@@ -167,11 +167,9 @@ def fit(
     """
     train = as_feed(batcher)
     evaluated = None if evaluate_on is None else as_feed(evaluate_on, "evaluate_on")
-    _check_options(
-        train, evaluated, epochs=epochs, patience=patience, monitor=monitor, strict=strict, save_every=save_every
-    )
-    if save_every is not None and checkpoints is None:
-        raise TrainingError(f"got save_every={save_every}; it is a number of steps, at least 1, with checkpoints given")
+    _check_options(train, evaluated, epochs=epochs, patience=patience, monitor=monitor, strict=strict)
+    if save_every is not None:
+        _check_save_every(save_every, train, checkpoints)
     usual = metrics is None and loss_fn is None and loss in (None, cross_entropy)
     if evaluate_on is not None and (usual or metrics in NEED_SCIKIT_LEARN):
         require_scikit_learn()  # now, and not after the first epoch
@@ -264,7 +262,6 @@ def _check_options(
     patience: int | None,
     monitor: str,
     strict: bool,
-    save_every: int | None,
 ) -> None:
     """Raise a TrainingError where options make no sense together."""
     if epochs < 1 or (patience is not None and (patience < 1 or evaluated is None)):
@@ -274,13 +271,6 @@ def _check_options(
         )
     if monitor != "loss" and evaluated is None:
         raise TrainingError(f"got monitor={monitor!r}, a figure of the evaluation, without evaluate_on")
-    if save_every is not None and save_every < 1:
-        raise TrainingError(f"got save_every={save_every}; it is a number of steps, at least 1, with checkpoints given")
-    if save_every is not None and not train.resumes_in_epochs:
-        raise TrainingError(
-            f"got save_every={save_every} and a StreamBatcher, which can't go on within a pass, so that it is saved at "
-            "the end of each; leave save_every out, or give multimodal_pad.grain.StreamIterDataset, which can"
-        )
     endless = [feed.policy for feed in (train, evaluated) if feed is not None and not feed.policy.finite]
     if strict and endless:
         raise TrainingError(
@@ -289,6 +279,16 @@ def _check_options(
     train.check("batcher", epochs=epochs, passes=epochs)
     if evaluated is not None:
         evaluated.check("evaluate_on", epochs=1, passes=epochs)
+
+
+def _check_save_every(save_every: int, train: Feed, checkpoints: Checkpoints | None) -> None:
+    if save_every < 1 or checkpoints is None:
+        raise TrainingError(f"got save_every={save_every}; it is a number of steps, at least 1, with checkpoints given")
+    if not train.resumes_in_epochs:
+        raise TrainingError(
+            f"got save_every={save_every} and a StreamBatcher, which can't go on within a pass, so that it is saved at "
+            "the end of each; leave save_every out, or give multimodal_pad.grain.StreamIterDataset, which can"
+        )
 
 
 def _compile(training: Epochs, epochs: int, progress: bool) -> None:

@@ -1,4 +1,4 @@
-"""How far a training is, for whoever watches: a bar on a terminal, and where it is piped, a line per epoch."""
+"""How far a training is: a bar on a terminal, and where the output is piped, a line per epoch."""
 
 from __future__ import annotations
 

@@ -146,7 +146,14 @@ class Run:
         """
         while self._in_flight:
             self._settle_one()
-        self._tell()
+        self.tell()
+
+    def tell(self) -> None:
+        """Tell of the steps that have run since the last time."""
+        untold, self._untold = self._untold, []
+        if self.on_settled is not None and untold:
+            self.on_settled(untold)
+        self._told_at = time.perf_counter()
 
     def end_epoch(
         self, seconds: float, evaluation: dict[str, float], monitor: str = "loss", *, evaluated_in: float = 0.0
@@ -222,7 +229,6 @@ class Run:
         named = {name: _number(x) for name, x in metrics.metrics.items()}
         loss, samples = found.pop("loss"), found.pop("samples")
         if not math.isfinite(loss):
-            self._tell()
             raise _not_finite(f"epoch {self.epoch}, step {step}", loss)
         weight = found["weight"]
         self.loss_sum += loss * weight
@@ -241,14 +247,7 @@ class Run:
             seconds = max(self._since - before, 1e-9)
             self._untold.append(Settled(self.epoch, step, steps, fed, samples, loss, found, named, seconds))
             if self._since - self._told_at > TOLD_SECONDS:
-                self._tell()
-
-    def _tell(self) -> None:
-        """Tell of the steps that have run since the last time."""
-        untold, self._untold = self._untold, []
-        if self.on_settled is not None and untold:
-            self.on_settled(untold)
-        self._told_at = time.perf_counter()
+                self.tell()
 
 
 _FIELDS = tuple(Run.__dataclass_fields__)

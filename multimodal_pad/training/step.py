@@ -230,7 +230,7 @@ class TrainStep:
         return total, jnp.where(total > 0, here / jnp.where(total > 0, total, 1), 0)
 
     def _key(self, step: Any) -> jax.Array | None:
-        """Of the random numbers of a step on this device; None where nobody asks."""
+        """Of the random numbers of a step on this device; None where the loss takes none."""
         if not self._objective.takes_rngs:
             return None
         key = jax.random.fold_in(jax.random.key(self._seed), step)

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 _DEFAULTS = {signal.SIGINT: (signal.default_int_handler,), signal.SIGTERM: (signal.SIG_DFL,)}
-"""Signals that stop a training, and what handles them where nobody has said otherwise."""
+"""Signals that stop a training, and what handles them by default."""
 
 
 class Stopped(SystemExit):
@@ -102,7 +102,7 @@ class Stop:
 
     def _handle(self, number: int, frame: Any) -> None:
         del frame
-        self._restore()  # whoever sends a second one does not want to wait
+        self._restore()  # so that a second one acts at once
         self.signal_number = number
         if self._at_once:
             raise Interrupted(number)

@@ -47,7 +47,7 @@ class StreamFeed(Feed):
         return self._stream.epoch(epoch)
 
     def steps(self, epoch: int) -> int | None:
-        del epoch  # nobody knows before it is over
+        del epoch  # known when it is over
         return None
 
     def identity(self) -> dict[str, Any]:
@@ -94,7 +94,7 @@ class GrainStreamFeed(Feed):
         return waited_for(batches)
 
     def steps(self, epoch: int) -> int | None:
-        del epoch  # nobody knows before it is over
+        del epoch  # known when it is over
         return None
 
     def identity(self) -> dict[str, Any]:

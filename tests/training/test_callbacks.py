@@ -141,3 +141,13 @@ def test_figures_of_an_epoch_outlive_an_interruption(tmp_path):
     assert [record["steps"] for record in heard] == list(range(saved_at + 1, EPOCHS * STEPS + 1))
     for one, other in zip(resumed.history, run().history, strict=True):
         assert (one.shapes, one.padding_efficiency, one.steps) == (other.shapes, other.padding_efficiency, other.steps)
+
+
+def test_all_steps_before_an_error_are_told(monkeypatch):
+    monkeypatch.setattr("multimodal_pad.training.run.TOLD_SECONDS", 1e9)  # of none by itself
+    samples, told = make_samples(41), []
+    bad = int(make_batcher(samples).schedule(0)[4][1][0])  # in the fifth batch
+    samples[bad] = {**samples[bad], "audio": np.full_like(samples[bad]["audio"], np.nan)}
+    with pytest.raises(TrainingError, match="epoch 0, step 4: the loss is nan"):
+        fit(MeanModel(), make_batcher(samples), epochs=1, on_step=told.append, progress=False)
+    assert [record["step"] for record in told] == [0, 1, 2, 3]
