@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 ROOMS = [
     ["errors"],
-    ["output", "spans", "text_table"],
+    ["delimited", "output", "spans", "text_table"],
     ["lengths"],
     ["layouts"],
     ["scheduling"],
