@@ -13,6 +13,7 @@ from typing import NamedTuple, TextIO
 import numpy as np
 
 from multimodal_pad.errors import SourceError
+from multimodal_pad.reading import file_size
 
 SEPARATORS = (",", ";", "\t", "|")
 
@@ -58,8 +59,7 @@ class DelimitedFile:
 
     def __init__(self, path: str | Path, required: Sequence[str] = ()) -> None:
         self.path = Path(path)
-        if self.path.exists() and not self.path.is_file():
-            raise SourceError(f"{path}: is no regular file; give a table of text, such as a .csv")
+        file_size(self.path)  # refuses a pipe, which would be waited for
         with self.path.open("rb") as file:
             self._encoding = _ENCODINGS.get(file.read(2), "utf-8-sig")
         self._before = 0  # lines before the names of the columns

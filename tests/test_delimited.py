@@ -93,7 +93,7 @@ def test_what_is_wrong_is_named_by_file_and_line(path, content, message):
 
 
 def test_what_is_no_file(tmp_path):
-    with pytest.raises(SourceError, match="is no regular file; give a table of text"):
+    with pytest.raises(SourceError, match="is a folder; name the file in it"):
         DelimitedFile(tmp_path)
     with pytest.raises(FileNotFoundError):
         DelimitedFile(tmp_path / "nothing.csv")
