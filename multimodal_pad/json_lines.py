@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import gzip
 import json
-import stat
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from multimodal_pad.errors import SourceError
+from multimodal_pad.reading import check_unpacked, file_size, reading
 
 SUFFIXES = (".jsonl", ".ndjson", ".json")
 """What such files are called, ``.gz`` after it or not."""
 
 _LONGEST_LINE = 1 << 24  # bytes
-_MOST_PACKED = 200
-"""Times as large as a packed file: manifests make 10 to 40, and a file that makes more was made to fill the memory."""
 
 
 def is_json_lines(path: Path) -> bool:
@@ -34,7 +31,7 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
     Raises:
         SourceError: no regular file, a line that is no JSON object, or longer than 16 MiB, bytes that are no UTF-8, or
-            a packed file that is damaged, or holds 200 times its size. The line is named.
+            a packed file that is damaged, or holds more than 100 times its size. The line is named.
         OSError: the file cannot be read.
 
     >>> import tempfile
@@ -44,18 +41,17 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     ...     list(read_json_lines(path))
     [(1, {'duration': 2.5})]
     """
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise SourceError(f"{path}: is no regular file; give a file of JSON lines, such as manifest.jsonl")
-    packed = path.name.lower().endswith(".gz")
-    most = _MOST_PACKED * path.stat().st_size + _LONGEST_LINE
-    number = 0
-    try:
-        with gzip.open(path) if packed else path.open("rb") as file:
-            for number, line in enumerate(_lines(file, path, most), start=1):
-                if not line.isspace():
-                    yield number, _object(line, f"{path}, line {number}")
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise SourceError(f"{path}, line {number + 1}: damaged or cut short ({error}); copy the file again") from None
+    size = file_size(path)
+    unpacked = 0
+    with reading(path), gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as file:
+        for number, line in enumerate(iter(lambda: file.readline(_LONGEST_LINE + 1), b""), start=1):
+            where = f"{path}, line {number}"
+            unpacked += len(line)
+            check_unpacked(unpacked, size, where)
+            if len(line) > _LONGEST_LINE:
+                raise SourceError(f"{where}: has more than 16 MiB; each line is an object, such as {{...}}")
+            if not line.isspace():
+                yield number, _object(line, where)
 
 
 def value_at(record: dict[str, Any], field: str, where: str) -> Any:
@@ -82,19 +78,6 @@ def value_at(record: dict[str, Any], field: str, where: str) -> Any:
             raise SourceError(f"{where}: has no field {name!r}{within}, only {there}")
         value = value[name]
     return value
-
-
-def _lines(file: IO[bytes], path: Path, most: int) -> Iterator[bytes]:
-    total = 0
-    for number in range(1, 1 << 62):
-        line = file.readline(_LONGEST_LINE + 1)
-        if not line:
-            return
-        total += len(line)
-        if len(line) > _LONGEST_LINE or total > most:
-            what = "a line of more than 16 MiB" if len(line) > _LONGEST_LINE else f"more than {_MOST_PACKED} times its size"
-            raise SourceError(f"{path}, line {number}: {what}; give a file of JSON lines, an object per line")
-        yield line
 
 
 def _object(line: bytes, where: str) -> dict[str, Any]:

@@ -45,8 +45,8 @@ class LengthField(NamedTuple):
         rate = _number(found["rate"]) if found and found["rate"] else None
         if found is None or (found["rate"] and not rate) or (found["unit"] and found["unit"] not in _COUNTS):
             raise LengthError(
-                f"got {text!r} for the length of a modality; give FIELD, FIELD@RATE for seconds at so many positions per "
-                f"second, or FIELD:{' or FIELD:'.join(_COUNTS)} for text"
+                f"got {text!r} for the length of a modality; give FIELD, FIELD@RATE for seconds at so many positions "
+                f"per second, or FIELD:{' or FIELD:'.join(_COUNTS)} for text"
             )
         return cls(found["field"], rate, found["unit"])
 
@@ -67,7 +67,9 @@ class LengthField(NamedTuple):
             return sum(map(_COUNTS[self.unit], texts))
         number = _number(value)
         if number is None or not 0 <= number < 2**53:
-            what = "a length is a whole number of positions" if self.rate is None else "a duration is a number of seconds"
+            what = (
+                "a length is a whole number of positions" if self.rate is None else "a duration is a number of seconds"
+            )
             raise SourceError(f"{where}, {self.field!r}: got {_shown(value)}; {what}, 0 (missing) or more")
         if self.rate is not None:
             return max(1, round(number * self.rate)) if number else 0

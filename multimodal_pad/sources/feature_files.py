@@ -14,7 +14,7 @@ import numpy as np
 
 from multimodal_pad.errors import SourceError
 from multimodal_pad.sources.corpus import Progress
-from multimodal_pad.sources.npy_files import NpyFile, read_npy
+from multimodal_pad.sources.npy_files import NpyFile, read_frame
 
 Absent = Literal["error", "missing"]
 """What becomes of a sample without a file."""
@@ -38,7 +38,7 @@ class FeatureFiles:
 
     All have features of one shape. Arrays of length 0 are samples that lack the modality, whatever their other axes.
     An array of one axis beside arrays ``(length, features)`` is one frame, as squeezing leaves it. Where all have one
-    axis, whole numbers are token ids ``(length,)``; of others ``vectors`` has to say what they are.
+    axis, whole numbers are ``(length,)``, such as token ids; of others ``vectors`` has to say what they are.
 
     Only headers are read to open it, and of a folder that of its first frame.
 
@@ -47,8 +47,8 @@ class FeatureFiles:
         modality: its name.
         ids: of the samples, for errors.
         where: the folder of all, or the column that names them, for errors.
-        absent: what becomes of samples without a file, or with an empty folder: ``"error"``, or ``"missing"``: they lack
-            the modality (length 0), which is logged as a warning and counted.
+        absent: what becomes of samples without a file, or with an empty folder: ``"error"``, or ``"missing"``: they
+            lack the modality (length 0), which is logged as a warning and counted.
         vectors: what an array of one axis is: ``"frame"`` or ``"sequence"``.
         progress: told how many headers are read.
 
@@ -160,23 +160,24 @@ class FeatureFiles:
 
     def _settle(self, entries: list[_Entry]) -> tuple[tuple[int, ...], np.dtype]:
         """The shape of the features and the dtype that all have; raises a SourceError that names one that differs."""
-        full = [entry for entry in entries if entry.size] or entries
-        first = next((entry for entry in full if len(entry.shape) > 1), full[0])
+        full = [entry for entry in entries if entry.size]
+        first = next((entry for entry in full or entries if len(entry.shape) > 1), (full or entries)[0])
         whole = first.dtype.kind in "biu"
         if len(first.shape) > 1:
             shape = first.shape[1:]
         elif self._vectors is None and not whole and first.size:
             raise SourceError(
-                f"{first.path}: holds one axis of {first.shape[0]} numbers ({first.dtype}), and so do all others of "
+                f"{first.path}: holds one axis of {first.size} numbers ({first.dtype}), and so do all others of "
                 f"{self._modality!r}; say whether that is one frame of as many features (vectors='frame'; --vectors "
                 "frame) or as many positions of one number (vectors='sequence'), or save them as (length, features)"
             )
         else:
-            shape = first.shape if self._vectors == "frame" else ()
+            shape = first.shape if self._vectors == "frame" and not whole else ()
         for entry in full:
             fits = entry.shape[1:] == shape or (entry.shape == shape and self._vectors != "sequence")
             if not fits or (entry.dtype.kind in "biu") != whole or (whole and entry.dtype != first.dtype):
-                hint = "; drop the first axis with np.squeeze" if entry.shape[0] == 1 and len(entry.shape) > 2 else ""
+                axes = len(entry.shape)
+                hint = "; drop the first axis with np.squeeze" if entry.size == 1 and axes > 2 else ""
                 raise SourceError(
                     f"{entry.path}: holds {entry.shape} of {entry.dtype}, and {first.path.name} {first.shape} of "
                     f"{first.dtype}; give all of {self._modality!r} features of one shape and kind{hint}"
@@ -209,19 +210,17 @@ class _Entry(NamedTuple):
             return self.file.read()
         values = np.empty(self.shape, self.dtype)
         for row, path in zip(values, self.paths(), strict=True):
-            found = read_npy(path)
+            found = read_frame(path)
             if found.dtype != self.dtype or _frame_shape(found.shape) != self.shape[1:]:
                 raise SourceError(
-                    f"{path}: is a frame of shape {found.shape} and {found.dtype}, and the first one, {self.frames[0]}, "
-                    f"of {self.file.header.shape} and {self.dtype}; give all the same"
+                    f"{path}: is a frame of shape {found.shape} and {found.dtype}, and the first one, "
+                    f"{self.frames[0]}, of {self.file.header.shape} and {self.dtype}; give all the same"
                 )
             row[...] = found.reshape(row.shape)
         return values
 
 
-def _measure(
-    places: Sequence[Path | None], modality: str, what: str, progress: Progress | None
-) -> list[_Entry | None]:
+def _measure(places: Sequence[Path | None], modality: str, what: str, progress: Progress | None) -> list[_Entry | None]:
     """What there is of each sample, by the headers, several at once; None where there is nothing."""
     parts = [places[start : start + _TOGETHER] for start in range(0, len(places), _TOGETHER)]
     found: list[_Entry | None] = []
@@ -254,7 +253,8 @@ def _entry(place: Path | None, modality: str) -> _Entry | None:
 def _listed(folder: Path) -> list[str]:
     """The names in a folder, but for hidden ones; none where there is no such folder."""
     try:
-        return [name for name in os.listdir(folder) if not name.startswith(".")]
+        with os.scandir(folder) as entries:
+            return [entry.name for entry in entries if not entry.name.startswith(".")]
     except (FileNotFoundError, NotADirectoryError):
         return []
 
