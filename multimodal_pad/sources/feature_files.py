@@ -32,7 +32,7 @@ class FeatureFiles:
     """The features of a modality, in a file or a folder per sample.
 
     - ``.npy``: an array ``(length, *feature_shape)``;
-    - ``.npz``: the array of that kind that is called as the modality, or the only one;
+    - ``.npz``: the array of that kind that is called as the modality;
     - a folder: an ``.npy`` per frame, each ``feature_shape`` or ``(1, features)``, in the order of their names, numbers
       in them as numbers.
 
@@ -246,7 +246,9 @@ def _entry(place: Path | None, modality: str) -> _Entry | None:
         return _Entry(place, (len(frames), *_frame_shape(file.header.shape)), file.header.dtype, file, frames)
     file = NpyFile(place, modality)
     if not file.header.shape:
-        raise SourceError(f"{place}: holds a single number; features are numbers (length, *feature_shape)")
+        raise SourceError(
+            f"{place}: holds shape () of {file.header.dtype}; features are numbers (length, *feature_shape)"
+        )
     return _Entry(place, file.header.shape, file.header.dtype, file)
 
 

@@ -34,7 +34,7 @@ class NpyFile:
 
     Args:
         path: the file.
-        key: the array in a ``.npz`` file; where that has just one array, any name will do.
+        key: the array in a ``.npz`` file.
 
     Attributes:
         header: shape and dtype of the array.
@@ -54,7 +54,7 @@ class NpyFile:
     def __init__(self, path: Path, key: str = "") -> None:
         self.path, self.key = path, key
         with self._open() as (file, size):
-            self.header = _header(file, size)
+            self.header = _header(file, size, self.path)
 
     def read(self) -> np.ndarray:
         """The values: a copy, which is faster than a view of the file where all of it is wanted.
@@ -64,7 +64,7 @@ class NpyFile:
             OSError: it cannot be read.
         """
         with self._open() as (file, size):
-            if _header(file, size) != self.header:
+            if _header(file, size, self.path) != self.header:
                 raise SourceError(f"{self.path}: has changed since it was opened; open the corpus again")
             return _values(file, self.header)
 
@@ -84,11 +84,9 @@ class NpyFile:
 
     def _member(self, archive: zipfile.ZipFile) -> zipfile.ZipInfo:
         members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
-        if self.key in members:
-            return members[self.key]
-        if len(members) != 1:
+        if self.key not in members:
             raise SourceError(f"{self.path}: has no array {self.key!r}, only {some(members)}; name it so")
-        return next(iter(members.values()))
+        return members[self.key]
 
 
 def read_frame(path: Path) -> np.ndarray:
@@ -100,10 +98,10 @@ def read_frame(path: Path) -> np.ndarray:
     """
     size = file_size(path)
     with reading(path, _ADVICE), path.open("rb", buffering=1 << 12) as file:
-        return _values(file, _header(file, size))
+        return _values(file, _header(file, size, path))
 
 
-def _header(file: IO[bytes], size: int) -> Header:
+def _header(file: IO[bytes], size: int, path: Path) -> Header:
     """The header of an array of numbers, held against the bytes that its file has."""
     version = np.lib.format.read_magic(file)
     if version not in ((1, 0), (2, 0)):  # a third one is of fields with names
@@ -114,7 +112,8 @@ def _header(file: IO[bytes], size: int) -> Header:
     if not all(type(extent) is int and 0 <= extent < 2**48 for extent in shape) or len(shape) > 32:
         raise ValueError("a shape that no array has")
     if dtype.kind not in "biuf":
-        raise ValueError(f"holds {'Python objects' if dtype.hasobject else dtype}; features are numbers")
+        what = "Python objects" if dtype.hasobject else f"shape {shape} of {dtype}"
+        raise SourceError(f"{path}: holds {what}; features are numbers (length, *feature_shape)")
     if file.tell() + math.prod(shape) * dtype.itemsize > size:
         raise ValueError(f"it has {size:,} bytes, and an array of shape {shape} and {dtype} takes more")
     return header
