@@ -24,6 +24,7 @@ Vectors = Literal["frame", "sequence"]
 
 logger = logging.getLogger(__name__)
 
+_SUFFIXES = (".npy", ".npz")
 _THREADS = 8  # headers are waited for, on a disk of a network above all
 _TOGETHER = 64  # files of a piece of work
 
@@ -131,7 +132,7 @@ class FeatureFiles:
                 raise SourceError(f"{folder}: got the id {name!r}, which is no name of a file in it; give another one")
             if above not in names:
                 names[above] = set(_listed(folder / above))
-            there = [f"{last}{suffix}" for suffix in (".npy", ".npz", "") if f"{last}{suffix}" in names[above]]
+            there = [f"{last}{suffix}" for suffix in (*_SUFFIXES, "") if f"{last}{suffix}" in names[above]]
             places.append(folder / above / there[0] if there else None)
         return cls(places, modality, ids, where=str(folder), absent=absent, vectors=vectors, progress=progress)
 
@@ -238,7 +239,7 @@ def _measure(places: Sequence[Path | None], modality: str, what: str, progress: 
 def _entry(place: Path | None, modality: str) -> _Entry | None:
     if place is None:
         return None
-    if place.is_dir():
+    if place.suffix not in _SUFFIXES and place.is_dir():
         frames = tuple(sorted((name for name in _listed(place) if name.endswith(".npy")), key=_natural))
         if not frames:
             return None
