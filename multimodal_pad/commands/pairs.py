@@ -1,0 +1,27 @@
+"""Options of the command line that are pairs: NAME=VALUE."""
+
+from __future__ import annotations
+
+import argparse
+
+from multimodal_pad.errors import PaddingError
+
+
+def pair(text: str) -> tuple[str, str]:
+    """``"audio=features/hubert"`` as name and value, for argparse.
+
+    >>> pair("audio=features/hubert")
+    ('audio', 'features/hubert')
+    """
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        raise argparse.ArgumentTypeError(f"got {text!r}; give NAME=VALUE")
+    return name, value
+
+
+def once(pairs: list[tuple[str, str]], option: str) -> dict[str, str]:
+    """The values by name; raises a PaddingError where a name comes twice."""
+    names = [name for name, _ in pairs]
+    if len(set(names)) < len(names):
+        raise PaddingError(f"got {option} for {names}; name each modality once")
+    return dict(pairs)
