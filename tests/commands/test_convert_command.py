@@ -147,6 +147,21 @@ def test_inspect_prints_counts_lengths_missing_and_padding(tmp_path, capsys):
     assert rows["planned 3, length"][-1] == "1.00 x"
 
 
+def test_inspect_prints_a_file_of_lengths(tmp_path, capsys):
+    lengths = Synthetic(50).lengths
+    lines = [";".join(map(str, row)) for row in [lengths.modalities, *lengths.values.tolist()]]
+    (tmp_path / "lengths.csv").write_text("\n".join(lines), encoding="utf-8-sig")
+    np.save(tmp_path / "lengths.npy", lengths.values)
+    run("inspect", tmp_path / "lengths.csv", "--max-shapes", "2")
+    printed = capsys.readouterr().out
+    run("inspect", tmp_path / "lengths.npy", "--modalities", *lengths.modalities, "--max-shapes", "2")
+    assert capsys.readouterr().out.replace(".npy", ".csv") == printed
+    rows = {line.split("│")[1].strip(): line.split("│")[2:-1] for line in printed.splitlines() if "│" in line}
+    assert [int(rows[name][7].replace(",", "")) for name in lengths.modalities] == lengths.longest().tolist()
+    assert [name for name in rows if "," in name] == ["fixed, longest", "exact, random", "planned 2, length"]
+    assert "50 samples; lengths" in printed
+
+
 def test_a_plan_is_made_for_a_cache(tmp_path, capsys):
     source = Synthetic(200)
     convert({"dev": Synthetic(20), "train": source}, tmp_path / "out")
@@ -173,6 +188,11 @@ def test_a_plan_is_made_for_a_cache(tmp_path, capsys):
         (["convert", "numpy_dir", "nowhere", "out"], "nowhere: no such folder"),
         (["convert", "csd", ".", "out", "--sequence", "a=b.csd", "--labels", "c.csd"], "b.csd: no such file"),
         (["inspect", "nowhere"], "nowhere: no such folder"),
+        (
+            ["inspect", "good.pkl"],
+            "good.pkl: got a file of kind '.pkl'; lengths are read from .csv, .tsv, .npy, .npz (a c",
+        ),
+        (["inspect", "exists", "--modalities", "text"], "--modalities is for a file of lengths"),
         (["inspect", "exists"], "exists: has no manifest.json; it is no flat cache"),
     ],
 )
