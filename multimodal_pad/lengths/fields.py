@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -14,8 +13,6 @@ from multimodal_pad.json_lines import value_at
 from multimodal_pad.lengths.samples import check_names
 
 _COUNTS: dict[str, Callable[[str], int]] = {"words": lambda text: len(text.split()), "characters": len}
-
-_FORM = re.compile(r"(?P<field>.+?)(?:@(?P<rate>[^@:]+)|:(?P<unit>\w+))?", re.DOTALL)
 
 
 class LengthField(NamedTuple):
@@ -41,14 +38,18 @@ class LengthField(NamedTuple):
         >>> LengthField.parse("duration@50"), LengthField.parse("supervisions.text:words").unit
         (LengthField(field='duration', rate=50.0, unit=None), 'words')
         """
-        found = _FORM.fullmatch(text) if isinstance(text, str) else None
-        rate = _number(found["rate"]) if found and found["rate"] else None
-        if found is None or (found["rate"] and not rate) or (found["unit"] and found["unit"] not in _COUNTS):
-            raise LengthError(
-                f"got {text!r} for the length of a modality; give FIELD, FIELD@RATE for seconds at so many positions "
-                f"per second, or FIELD:{' or FIELD:'.join(_COUNTS)} for text"
-            )
-        return cls(found["field"], rate, found["unit"])
+        if isinstance(text, str):
+            mark = "@" if "@" in text else ":"
+            field, found, rest = text.rpartition(mark)
+            if not found and text:
+                return cls(text)
+            rate = _number(rest) if mark == "@" else None
+            if field and ((rate or 0) > 0 or (mark == ":" and rest in _COUNTS)):
+                return cls(field, rate, rest if mark == ":" else None)
+        raise LengthError(
+            f"got {text!r} for the length of a modality; give FIELD, FIELD@RATE for seconds at so many positions per "
+            f"second, or FIELD:{' or FIELD:'.join(_COUNTS)} for text"
+        )
 
     def length(self, record: Mapping[str, Any], where: str) -> int:
         """The length by a record: at least 1, unless there is no second or no text at all.
