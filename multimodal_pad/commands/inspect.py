@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from multimodal_pad.commands.pairs import add_field_option, chosen_fields
 from multimodal_pad.errors import PaddingError
 from multimodal_pad.lengths.files import KINDS, read_lengths
 from multimodal_pad.lengths.summary import QUANTILES, summarize_lengths
@@ -39,6 +40,7 @@ def add_parser(commands: Any) -> None:
         help=f"a folder that multimodal-pad convert made, or a file of lengths ({', '.join(KINDS)})",
     )
     parser.add_argument("--modalities", nargs="+", metavar="NAME", help="columns of a file of lengths (default: all)")
+    add_field_option(parser)
     parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="rows of a batch (default: 32)")
     parser.add_argument("--max-shapes", type=int, default=8, metavar="N", help="of the plan (default: 8)")
 
@@ -48,8 +50,8 @@ def _run(options: argparse.Namespace) -> None:
     if options.cache.exists() and not options.cache.is_dir():
         _inspect_lengths(options, console)
         return
-    if options.modalities is not None:
-        raise PaddingError("--modalities is for a file of lengths; a cache is printed whole")
+    if options.modalities is not None or options.field is not None:
+        raise PaddingError("--modalities and --field are for a file of lengths; a cache is printed whole")
     found = inspect_cache(options.cache, batch_size=options.batch_size, max_shapes=options.max_shapes)
     for line in _origin(found):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -59,7 +61,7 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _inspect_lengths(options: argparse.Namespace, console: Console) -> None:
-    lengths = read_lengths(options.cache, options.modalities)
+    lengths = read_lengths(options.cache, options.modalities, fields=chosen_fields(options))
     table = _length_columns(f"{escape(options.cache.name)}: {len(lengths):,} samples; lengths")
     for name, summary in summarize_lengths(lengths).items():
         table.add_row(*_length_cells(name, summary.lengths, summary.missing, len(lengths)))

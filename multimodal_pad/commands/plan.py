@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
-from multimodal_pad.commands.pairs import once, pair
+from multimodal_pad.commands.pairs import add_field_option, chosen_fields
 from multimodal_pad.errors import PaddingError
 from multimodal_pad.lengths.cost import BatchBudget, Cost, TransformerCost, attention_area, position_count
 from multimodal_pad.lengths.files import read_lengths
@@ -78,13 +78,7 @@ def add_parser(commands: Any) -> None:
         help=f"compile budget, or auto (default: {PADDED_SHAPES}; with --packed 1)",
     )
     plan.add_argument("--modalities", nargs="+", metavar="NAME", help="columns to plan for (default: all)")
-    plan.add_argument(
-        "--field",
-        action="append",
-        type=pair,
-        metavar="NAME=FIELD",
-        help="a modality by a field of a manifest: audio=duration@50 (seconds at 50 Hz), text=text:words; repeatable",
-    )
+    add_field_option(plan)
     plan.add_argument(
         "--align",
         action="append",
@@ -146,8 +140,7 @@ def _alignment(text: str) -> tuple[str, int]:
 def _plan(options: argparse.Namespace) -> None:
     console = Console() if sys.stdout.isatty() else Console(width=160)
     _check_options(options)
-    fields = once(options.field, "--field") if options.field else None
-    lengths = _read(options.lengths, options.modalities, fields)
+    lengths = _read(options.lengths, options.modalities, chosen_fields(options))
     cost = _cost(options, lengths.modalities)
     everywhere = {name: step for align, step in options.align if not align for name in lengths.modalities}
     alignment = everywhere | {name: step for name, step in options.align if name}
