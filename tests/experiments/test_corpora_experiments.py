@@ -43,7 +43,7 @@ def test_feature_files(tmp_path, monkeypatch):
     assert list(results["policies"]) == ["fixed, longest", "exact, random", "planned 8, length", "packed 1"]
     assert costs[0] <= costs[1] < costs[2] <= costs[3]
     assert 30 < results["convert"][0]["peak_mib"] < 1000
-    assert results["cache_bytes"] < results["input_bytes"]
+    assert 0.9 * results["input_bytes"] < results["cache_bytes"] < 1.1 * results["input_bytes"]
     shown = feature_files.markdown(results)
     assert "| to the longest sample (`frm_unalign`) | 1 |" in shown
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
