@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress, TaskID
 
+from multimodal_pad.commands.convert_files import add_files_options, open_files
+from multimodal_pad.commands.pairs import once, pair
 from multimodal_pad.errors import PaddingError
 from multimodal_pad.lengths.samples import Source
 from multimodal_pad.sources import Csd, Meld, Mmsa, Mult, NumpyDir, convert, tfds
@@ -33,6 +35,8 @@ EXAMPLES = """examples:
   multimodal-pad convert csd FOLDER mosi --labels CMU_MOSI_Opinion_Labels.csd --folds folds.json \\
       --sequence text=CMU_MOSI_TimestampedWordVectors.csd --sequence audio=CMU_MOSI_COVAREP.csd --nonfinite zero
   multimodal-pad convert meld MELD meld --features audio=WAV2VEC --features visual=FACES
+  multimodal-pad convert files mer2023-dataset-process mer --table label-6way.npz --targets emo \\
+      --features audio=features/chinese-hubert-large-FRA --features visual=features/manet_FRA
   multimodal-pad convert tfds unaligned_emotion/mosi mosi --targets targets --ids id
 
 in Python:
@@ -72,7 +76,7 @@ def add_parser(commands: Any) -> None:
     csd.add_argument(
         "--sequence",
         action="append",
-        type=_pair,
+        type=pair,
         required=True,
         metavar="NAME=FILE",
         help="a modality; may be repeated",
@@ -87,7 +91,7 @@ def add_parser(commands: Any) -> None:
     meld.add_argument(
         "--features",
         action="append",
-        type=_pair,
+        type=pair,
         metavar="NAME=FOLDER",
         help="FOLDER/train/dia0_utt0.npy and so on, or .npz with an array NAME; may be repeated (default: text alone)",
     )
@@ -98,13 +102,15 @@ def add_parser(commands: Any) -> None:
         "--min-count", type=int, default=1, metavar="N", help="rarer tokens count as unknown (default: 1)"
     )
 
+    add_files_options(_source(sources, "files", "FOLDER", "a table of samples, with their feature files", open_files))
+
     _source(sources, "numpy_dir", "FOLDER", "a flat cache, or a plain folder of arrays with offsets", _open_numpy_dir)
 
     named = _source(sources, "tfds", "NAME", "a prepared TFDS dataset with ragged features", _open_tfds)
     named.add_argument(
         "--feature",
         action="append",
-        type=_pair,
+        type=pair,
         metavar="NAME=KEY",
         help="the feature of a modality; may be repeated (default: all that are ragged)",
     )
@@ -147,13 +153,6 @@ def _modalities(parser: Any) -> None:
     parser.add_argument("--modalities", nargs="+", metavar="NAME", help="which (default: text audio visual)")
 
 
-def _pair(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not (name and equals and value):
-        raise argparse.ArgumentTypeError(f"got {text!r}; give NAME=VALUE")
-    return name, value
-
-
 def _run(options: argparse.Namespace) -> None:
     if options.out.exists():
         raise FileExistsError(f"{options.out} exists; name another folder, so that nothing is overwritten")
@@ -184,7 +183,7 @@ def _open_csd(options: argparse.Namespace, tell: Tell) -> dict[str, Source]:
         name: Csd(
             options.input,
             name,
-            sequences=_once(options.sequence, "--sequence"),
+            sequences=once(options.sequence, "--sequence"),
             labels=options.labels,
             folds=options.folds,
             label_column=options.label_column,
@@ -203,7 +202,7 @@ def _open_meld(options: argparse.Namespace, tell: Tell) -> dict[str, Source]:
             options.input,
             name,
             payload="synthetic" if options.noise else "none",
-            features=_once(options.features, "--features") if options.features else None,
+            features=once(options.features, "--features") if options.features else None,
             min_count=options.min_count,
             nonfinite=options.nonfinite,
             progress=tell,
@@ -224,7 +223,7 @@ def _open_tfds(options: argparse.Namespace, tell: Tell) -> dict[str, Source]:
         name: tfds(
             options.input,
             name,
-            features=_once(options.feature, "--feature") if options.feature else None,
+            features=once(options.feature, "--feature") if options.feature else None,
             targets=options.targets,
             ids=options.ids,
             data_dir=options.data_dir,
@@ -239,13 +238,6 @@ def _common(options: argparse.Namespace, tell: Tell) -> dict[str, Any]:
     """What both kinds of pickles take."""
     chosen = {} if options.modalities is None else {"modalities": options.modalities}
     return {**chosen, "nonfinite": options.nonfinite, "progress": tell}
-
-
-def _once(pairs: list[tuple[str, str]], option: str) -> dict[str, str]:
-    names = [name for name, _ in pairs]
-    if len(set(names)) < len(names):
-        raise PaddingError(f"got {option} for {names}; name each modality once")
-    return dict(pairs)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ import numpy as np
 from multimodal_pad.batching.alike import AlikeSamples
 from multimodal_pad.errors import PaddingError
 from multimodal_pad.lengths.samples import RESERVED, Source, modality_array, read_sample
+from multimodal_pad.lengths.summary import summarize_lengths
 from multimodal_pad.lengths.table import LengthTable
 from multimodal_pad.output import write_folder
 from multimodal_pad.sources.cache_writing import Kind, save_json, write_split, writing
@@ -23,9 +24,6 @@ from multimodal_pad.sources.numpy_dir import FORMAT, IDS, MANIFEST, OFFSETS, VER
 from multimodal_pad.sources.standardizing import Standardized, measure_statistics
 
 Dtype = Literal["float32", "float16"]
-
-QUANTILES = (5, 25, 50, 75, 95, 99)
-"""Per cent: of the lengths, in the manifest."""
 
 TRAIN = "train"
 """The split whose statistics standardise all of them."""
@@ -187,20 +185,12 @@ def _kinds(sources: Mapping[str, Source], names: Sequence[str], dtype: Dtype) ->
 
 
 def _summary(source: Source, table: LengthTable, targets: np.ndarray | None) -> dict[str, Any]:
-    lengths, missing = {}, {}
-    for name, column in zip(table.modalities, table.values.T, strict=True):
-        quantiles = np.percentile(column, QUANTILES).round(1).tolist()
-        lengths[name] = {
-            "mean": round(float(column.mean()), 3),
-            **{f"p{level}": value for level, value in zip(QUANTILES, quantiles, strict=True)},
-            "max": int(column.max()),
-        }
-        missing[name] = int((column == 0).sum())
+    found = summarize_lengths(table)
     return {
         "samples": len(table),
         "targets": None if targets is None else {"dtype": str(targets.dtype), "shape": list(targets.shape[1:])},
-        "lengths": lengths,
-        "missing": missing,
+        "lengths": {name: summary.lengths for name, summary in found.items()},
+        "missing": {name: summary.missing for name, summary in found.items()},
         "padded_to": getattr(source, "padded_to", None),
         "rules": getattr(source, "rules", {}),
         "nonfinite": dict(getattr(source, "nonfinite", {})),

@@ -15,14 +15,17 @@ import pytest
 
 from multimodal_pad import BucketBatcher, LengthTable, Planned, plan_shapes, unpad
 from multimodal_pad.errors import PaddingError, SourceError
-from multimodal_pad.sources import Corpus, Csd, Meld, Mmsa, Mult, NumpyDir, Synthetic, convert, tfds
+from multimodal_pad.sources import Corpus, Csd, Files, Meld, Mmsa, Mult, NumpyDir, Synthetic, convert, tfds
 from tests.helpers.corpora import (
     CSD,
     LABELS,
+    MER_EMOTIONS,
     Written,
     dump_python2,
     write_csd,
+    write_feature_files,
     write_meld,
+    write_mertools,
     write_mmsa,
     write_mult,
     write_numpy_dir,
@@ -56,6 +59,27 @@ def open_csd(written, split, **options):
 def open_meld(written, split, **options):
     features = {name: written.path / "features" / name for name in ("audio", "visual")}
     return Meld(written.path, split, features=features, **options)
+
+
+def open_mertools(written, split, **options):
+    folders = {"audio": "hubert-FRA", "visual": "manet_FRA", "text": "tokens"}
+    features = {name: f"features/{folder}" for name, folder in folders.items()}
+    return Files(
+        written.path,
+        split,
+        table="label-6way.npz",
+        features=features,
+        targets="emo",
+        classes=MER_EMOTIONS,
+        **options,
+    )
+
+
+def open_files(written, split, table, **options):
+    visual = {"paths": {"visual": "faces.path"}} if "json" in table else {"features": {"visual": "visual"}}
+    visual["features"] = {"audio": "audio", **visual.get("features", {})}
+    chosen = {"ids": "{part}/dia{dialogue}", "split_field": "part", "targets": ["valence", "arousal"]}
+    return Files(written.path, split, table=table, **visual, **chosen, absent="missing", **options)
 
 
 def open_numpy_dir(written, split, **options):
@@ -105,6 +129,9 @@ CASES = {
     "mmsa sims": Case(partial(write_mmsa, corpus="sims"), open_mmsa, "key 'audio'"),
     "csd": Case(write_csd, open_csd, r"CMU_MOSI_COVAREP\.csd, 'v0'"),
     "meld": Case(write_meld, open_meld, r"train/dia0_utt0\.npy"),
+    "mertools": Case(write_mertools, open_mertools, r"hubert-FRA/train_sample_\d+\.npy"),
+    "files, csv": Case(partial(write_feature_files, table="labels.csv"), partial(open_files, table="labels.csv")),
+    "files, json": Case(partial(write_feature_files, table="all.jsonl.gz"), partial(open_files, table="all.jsonl.gz")),
     "numpy_dir": Case(write_numpy_dir, open_numpy_dir, r"audio\.npy"),
     "cache": Case(write_cache, open_cache),
     "tfds": Case(write_tfds, open_tfds),
