@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress, TaskID
 
+from multimodal_pad.commands.label_options import add_label_options, check_unlabeled, label_column
 from multimodal_pad.errors import PaddingError
 from multimodal_pad.lengths.samples import Source
 from multimodal_pad.sources import Csd, Meld, Mmsa, Mult, NumpyDir, convert, tfds
@@ -55,6 +56,7 @@ def add_parser(commands: Any) -> None:
 
     mult = _source(sources, "mult", "FILE", "a pickle of MulT (MOSI, MOSEI, IEMOCAP), padded on the left", _open_mult)
     _modalities(mult)
+    add_label_options(mult)
 
     mmsa = _source(sources, "mmsa", "FILE", "a pickle of MMSA (MOSI, MOSEI, CH-SIMS), padded on the right", _open_mmsa)
     _modalities(mmsa)
@@ -65,8 +67,13 @@ def add_parser(commands: Any) -> None:
         help="of audio and visual: what the file says (default), or up to the last row that is not zero",
     )
     mmsa.add_argument(
-        "--labels", default="regression_labels", metavar="KEY", help="of the targets (default: regression_labels)"
+        "--labels",
+        nargs="+",
+        default=["regression_labels"],
+        metavar="KEY",
+        help="of the targets (default: regression_labels); of several each is a column",
     )
+    add_label_options(mmsa)
 
     csd = _source(sources, "csd", "FOLDER", "computational sequences of the CMU Multimodal SDK", _open_csd)
     csd.add_argument(
@@ -80,7 +87,7 @@ def add_parser(commands: Any) -> None:
     csd.add_argument(
         "--labels", required=True, metavar="FILE", help="the sequence of labels, whose intervals are samples"
     )
-    csd.add_argument("--label-column", type=int, default=0, metavar="N", help="column of the labels (default: 0)")
+    add_label_options(csd, "0")
     csd.add_argument("--folds", type=Path, metavar="JSON", help='videos of each split: {"train": ["03bSnISJMiM", ...]}')
 
     meld = _source(sources, "meld", "FOLDER", "MELD's three tables, with your features", _open_meld)
@@ -171,12 +178,19 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _open_mult(options: argparse.Namespace, tell: Tell) -> dict[str, Source]:
-    return {name: Mult(options.input, name, **_common(options, tell)) for name in Mult.split_names(options.input)}
+    return {
+        name: Mult(options.input, name, label_column=label_column(options, name), **_common(options, tell))
+        for name in check_unlabeled(options, Mult.split_names(options.input))
+    }
 
 
 def _open_mmsa(options: argparse.Namespace, tell: Tell) -> dict[str, Source]:
-    chosen = {**_common(options, tell), "lengths": options.lengths, "labels": options.labels}
-    return {name: Mmsa(options.input, name, **chosen) for name in Mmsa.split_names(options.input)}
+    labels = options.labels[0] if len(options.labels) == 1 else options.labels
+    chosen = {**_common(options, tell), "lengths": options.lengths, "labels": labels}
+    return {
+        name: Mmsa(options.input, name, label_column=label_column(options, name), **chosen)
+        for name in check_unlabeled(options, Mmsa.split_names(options.input))
+    }
 
 
 def _open_csd(options: argparse.Namespace, tell: Tell) -> dict[str, Source]:
@@ -187,11 +201,11 @@ def _open_csd(options: argparse.Namespace, tell: Tell) -> dict[str, Source]:
             sequences=_once(options.sequence, "--sequence"),
             labels=options.labels,
             folds=options.folds,
-            label_column=options.label_column,
+            label_column=label_column(options, name),
             nonfinite=options.nonfinite,
             progress=tell,
         )
-        for name in Csd.split_names(options.folds)
+        for name in check_unlabeled(options, Csd.split_names(options.folds))
     }
 
 
