@@ -115,7 +115,9 @@ def add_parser(commands: Any) -> None:
         metavar="NAME=KEY",
         help="the feature of a modality; may be repeated (default: all that are ragged)",
     )
-    named.add_argument("--targets", metavar="KEY", help="the feature of the targets (default: none)")
+    named.add_argument(
+        "--targets", nargs="+", metavar="KEY", help="the feature of the targets, or several numbers (default: none)"
+    )
     named.add_argument("--ids", metavar="KEY", help="the feature of the ids (default: numbers)")
     named.add_argument("--data-dir", type=Path, metavar="FOLDER", help="of TFDS")
 
@@ -239,7 +241,7 @@ def _open_tfds(options: argparse.Namespace, tell: Tell) -> dict[str, Source]:
             options.input,
             name,
             features=_once(options.feature, "--feature") if options.feature else None,
-            targets=options.targets,
+            targets=options.targets[0] if options.targets and len(options.targets) == 1 else options.targets,
             ids=options.ids,
             data_dir=options.data_dir,
             nonfinite=options.nonfinite,
