@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from multimodal_pad.sources.conversion import QUANTILES
 from multimodal_pad.sources.inspection import Inspection, inspect_cache
+from multimodal_pad.sources.manifest import QUANTILES
 
 HELP = """Print what is in a flat cache: samples, lengths and missing modalities of each split, and how much of the
 training split's padding is real under fixed, exact and planned padding."""

@@ -14,7 +14,8 @@ from multimodal_pad.planning.planned import Planned
 from multimodal_pad.planning.planner import plan_shapes
 from multimodal_pad.scheduling.policies import Exact, Fixed
 from multimodal_pad.scheduling.policy import Policy
-from multimodal_pad.sources.numpy_dir import NumpyDir, read_manifest
+from multimodal_pad.sources.manifest import read_manifest
+from multimodal_pad.sources.numpy_dir import NumpyDir
 
 
 @dataclass(frozen=True)
