@@ -11,8 +11,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from multimodal_pad.commands.bars import telling
 from multimodal_pad.sources.inspection import Inspection, inspect_cache
 from multimodal_pad.sources.manifest import QUANTILES
+from multimodal_pad.sources.verification import verify_cache
 
 HELP = """Print what is in a flat cache: samples, lengths and missing modalities of each split, and how much of the
 training split's padding is real under fixed, exact and planned padding."""
@@ -28,15 +30,24 @@ def add_parser(commands: Any) -> None:
     )
     parser.set_defaults(run=_run)
     parser.add_argument("cache", metavar="CACHE", type=Path, help="a folder that multimodal-pad convert made")
+    parser.add_argument(
+        "--verify", action="store_true", help="read all of it, and compare the SHA-256 of every file with the manifest"
+    )
     parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="rows of a batch (default: 32)")
     parser.add_argument("--max-shapes", type=int, default=8, metavar="N", help="of the plan (default: 8)")
 
 
 def _run(options: argparse.Namespace) -> None:
     console = Console() if sys.stdout.isatty() else Console(width=160)
+    files = None
+    if options.verify:
+        with telling() as tell:
+            files = verify_cache(options.cache, tell)
     found = inspect_cache(options.cache, batch_size=options.batch_size, max_shapes=options.max_shapes)
     for line in _origin(found):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+    if files is not None:
+        console.print(f"verified: {files} files are what was written", markup=False, highlight=False)
     for split in found.manifest["splits"]:
         console.print(_lengths(found.manifest, split))
     console.print(_padding(found, options.batch_size))

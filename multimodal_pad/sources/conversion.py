@@ -28,7 +28,7 @@ from multimodal_pad.sources.cache_writing import (
 from multimodal_pad.sources.corpus import Progress, check_choice
 from multimodal_pad.sources.ids import encode_ids, ids_as_text
 from multimodal_pad.sources.input_files import InputFiles
-from multimodal_pad.sources.manifest import FORMAT, VERSION, check_manifest, summarize, vocabulary_size
+from multimodal_pad.sources.manifest import FORMAT, VERSION, check_manifest, digest_manifest, summarize, vocabulary_size
 from multimodal_pad.sources.numpy_dir import NumpyDir
 from multimodal_pad.sources.selecting import Selected
 from multimodal_pad.sources.standardizing import Standardized, measure_statistics
@@ -122,6 +122,7 @@ def convert(
             manifest["splits"][split] = _summary(splits[split], tables[split], written)
         files.check_unchanged()
         manifest = json.loads(json.dumps(manifest, default=str))  # as it will be read
+        manifest["sha256"] = digest_manifest(manifest)
         check_manifest(manifest, f"{out}: its manifest")
         save_json(folder / MANIFEST, manifest)
     return manifest

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -111,8 +111,15 @@ convert wrote
             if digests:
                 _check_files(facts, modalities, f"splits.{split}")
         if digests:
+            _DIGEST(manifest.get("sha256"), "sha256")
             wanted = {vocabulary_file(name) for name, facts in modalities.items() if "vocabulary_size" in facts}
             _same_names(manifest.get("files"), wanted, "files")
+
+
+def digest_manifest(manifest: Mapping[str, Any]) -> str:
+    """SHA-256 of all that a manifest says, but for this itself."""
+    rest = {key: value for key, value in manifest.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def check_vocabulary(vocabulary: Any, size: int, where: str) -> None:
@@ -288,14 +295,3 @@ def _check_statistics(facts: Mapping[str, Any], modality: Mapping[str, Any] | No
             raise SourceError(f"{place}.{key} is {_short(facts.get(key))}, not finite numbers of the shape {shape}")
         if key == "std" and (values <= 0).any():
             raise SourceError(f"{place}.std is not above 0")
-
-
-def lengths_differ(found: Mapping[str, Any], said: Mapping[str, Any]) -> str | None:
-    """Where a summary of lengths is not what the manifest says of them; means and quantiles to their rounding."""
-    for name, row in found["lengths"].items():
-        for key, value in {**row, "missing": found["missing"][name]}.items():
-            other = said["missing"][name] if key == "missing" else said["lengths"][name][key]
-            exact = key in ("max", "missing")
-            if (value != other) if exact else not math.isclose(value, other, rel_tol=1e-6, abs_tol=0.1):
-                return f"the lengths of {name!r} have {key} = {value}, and the manifest says {other}"
-    return None
