@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import Progress, TaskID
-
+from multimodal_pad.commands.bars import telling
 from multimodal_pad.commands.label_options import add_label_options, check_unlabeled, label_column
 from multimodal_pad.errors import PaddingError
 from multimodal_pad.lengths.samples import Source
@@ -166,7 +162,7 @@ def _pair(text: str) -> tuple[str, str]:
 def _run(options: argparse.Namespace) -> None:
     if options.out.exists():
         raise FileExistsError(f"{options.out} exists; name another folder, so that nothing is overwritten")
-    with _telling() as tell:
+    with telling() as tell:
         splits = options.open_splits(options, tell)
         manifest = convert(splits, options.out, dtype=options.dtype, standardize=options.standardize, progress=tell)
     for split, facts in manifest["splits"].items():
@@ -262,18 +258,3 @@ def _once(pairs: list[tuple[str, str]], option: str) -> dict[str, str]:
     if len(set(names)) < len(names):
         raise PaddingError(f"got {option} for {names}; name each modality once")
     return dict(pairs)
-
-
-@contextmanager
-def _telling() -> Iterator[Tell]:
-    """A bar for each thing that is done, on a terminal."""
-    console = Console(stderr=True)
-    with Progress(console=console, disable=not console.is_terminal) as bars:
-        tasks: dict[str, TaskID] = {}
-
-        def tell(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bars.add_task(escape(what), total=total)
-            bars.update(tasks[what], completed=done)
-
-        yield tell
