@@ -12,12 +12,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from multimodal_pad.commands.bars import telling
 from multimodal_pad.commands.pairs import add_field_option, chosen_fields
 from multimodal_pad.errors import PaddingError
 from multimodal_pad.lengths.files import KINDS, read_lengths
-from multimodal_pad.lengths.summary import QUANTILES, summarize_lengths
 from multimodal_pad.planning.comparison import PolicyEfficiency
 from multimodal_pad.sources.inspection import Inspection, compare_policies, inspect_cache
+from multimodal_pad.sources.manifest import QUANTILES, summarize
+from multimodal_pad.sources.verification import verify_cache
 
 HELP = """Print what is in a flat cache: samples, lengths and missing modalities of each split, and how much of the
 training split's padding is real under fixed, exact and planned padding. Of a file of lengths, as multimodal-pad plan
@@ -41,6 +43,9 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--modalities", nargs="+", metavar="NAME", help="columns of a file of lengths (default: all)")
     add_field_option(parser)
+    parser.add_argument(
+        "--verify", action="store_true", help="read all of it, and compare the SHA-256 of every file with the manifest"
+    )
     parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="rows of a batch (default: 32)")
     parser.add_argument("--max-shapes", type=int, default=8, metavar="N", help="of the plan (default: 8)")
 
@@ -48,13 +53,21 @@ def add_parser(commands: Any) -> None:
 def _run(options: argparse.Namespace) -> None:
     console = Console() if sys.stdout.isatty() else Console(width=160)
     if options.cache.exists() and not options.cache.is_dir():
+        if options.verify:
+            raise PaddingError("--verify is for a cache; a file of lengths has no manifest")
         _inspect_lengths(options, console)
         return
     if options.modalities is not None or options.field is not None:
         raise PaddingError("--modalities and --field are for a file of lengths; a cache is printed whole")
+    files = None
+    if options.verify:
+        with telling() as tell:
+            files = verify_cache(options.cache, tell)
     found = inspect_cache(options.cache, batch_size=options.batch_size, max_shapes=options.max_shapes)
     for line in _origin(found):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+    if files is not None:
+        console.print(f"verified: {files} files are what was written", markup=False, highlight=False)
     for split in found.manifest["splits"]:
         console.print(_lengths(found.manifest, split))
     console.print(_padding(found.split, list(found.manifest["modalities"]), found.policies, options.batch_size))
@@ -63,8 +76,9 @@ def _run(options: argparse.Namespace) -> None:
 def _inspect_lengths(options: argparse.Namespace, console: Console) -> None:
     lengths = read_lengths(options.cache, options.modalities, fields=chosen_fields(options))
     table = _length_columns(f"{escape(options.cache.name)}: {len(lengths):,} samples; lengths")
-    for name, summary in summarize_lengths(lengths).items():
-        table.add_row(*_length_cells(name, summary.lengths, summary.missing, len(lengths)))
+    found = summarize(lengths)
+    for name, row in found["lengths"].items():
+        table.add_row(*_length_cells(name, row, found["missing"][name], len(lengths)))
     console.print(table)
     policies = compare_policies(lengths, None, options.batch_size, options.max_shapes)
     console.print(_padding(options.cache.name, list(lengths.modalities), policies, options.batch_size))

@@ -30,7 +30,7 @@ from multimodal_pad.planning.planner import MOST_SHAPES, plan_shapes
 from multimodal_pad.planning.run_time import RunTime
 from multimodal_pad.sources import NumpyDir
 from multimodal_pad.sources.inspection import train_split
-from multimodal_pad.sources.numpy_dir import read_manifest
+from multimodal_pad.sources.manifest import read_manifest
 
 HELP = """Choose the batch shapes for a table of lengths: jointly over all modalities, under a compile budget.
 

@@ -21,9 +21,15 @@ from multimodal_pad.sources.corpus import (
     Progress,
     check_choice,
     check_distinct,
-    check_finite_targets,
+    float_targets,
 )
 from multimodal_pad.sources.csd_sequence import SHORTEST, ComputationalSequence, Run, Segment
+from multimodal_pad.sources.label_columns import (
+    LabelColumns,
+    check_label_columns,
+    describe_label_columns,
+    select_labels,
+)
 
 ALL = "all"
 """The name of the one split where there are no folds."""
@@ -44,7 +50,7 @@ class Csd(Corpus):
     the modality (length 0).
 
     - The modalities that you name: float32 ``(length, d)``.
-    - ``targets``: one column of the labels' features, float32.
+    - ``targets``: one column of the labels' features, or ``(K,)`` of several, float32.
     - ``ids``: ``video[row]``.
 
     The last video read is kept, since the files are compressed video by video: reading in order is fast, in random
@@ -57,7 +63,9 @@ class Csd(Corpus):
         labels: the file of the labels, such as ``"CMU_MOSI_Opinion_Labels.csd"``.
         folds: the videos of each split, as a dict or a JSON file of one. Videos in no fold belong to no split, which is
             logged as a warning.
-        label_column: which column of the labels; sentiment is the first in MOSI and MOSEI.
+        label_column: which columns of the labels, by number, name (as the file has them) or range, or a list of
+            these, as :func:`~multimodal_pad.sources.label_columns.select_labels` takes them; sentiment is the first in
+            MOSI and MOSEI. None where only the intervals are given, as in a blind test set.
         nonfinite: what becomes of NaN and inf (COVAREP holds -inf): ``"error"``, or ``"zero"`` puts 0 there and counts
             them.
         progress: told how far opening is.
@@ -90,20 +98,23 @@ class Csd(Corpus):
         sequences: Mapping[str, str],
         labels: str,
         folds: Folds | None = None,
-        label_column: int = 0,
+        label_column: LabelColumns = 0,
         nonfinite: NonFinite = "error",
         progress: Progress | None = None,
     ) -> None:
         check_choice("nonfinite", nonfinite, NonFinite)
         check_names(tuple(sequences))
+        check_label_columns(label_column)
         folder = Path(folder)
         videos = _fold(folds, split)
         self._sequences = {name: ComputationalSequence(folder / file) for name, file in sequences.items()}
         label_file = ComputationalSequence(folder / labels)
-        segments, left_out = _segments(label_file, label_column, videos, _every(folds))
+        segments, left_out = _segments(label_file, label_column is not None, videos, _every(folds))
         if not segments:
             raise SourceError(f"{label_file.path}: labels no segment of the split {split!r}")
-        check_distinct([segment.name for segment in segments], str(label_file.path))
+        ids = [segment.name for segment in segments]
+        check_distinct(ids, str(label_file.path))
+        targets = None if label_column is None else _targets(label_file, segments, label_column, ids)
         self._runs: dict[str, list[Run]] = {}
         for name, sequence in self._sequences.items():
             if not any(sequence.holds(segment) for segment in segments):
@@ -121,14 +132,14 @@ class Csd(Corpus):
         super().__init__(
             split,
             lengths=LengthTable.from_columns({name: [run.length for run in runs] for name, runs in self._runs.items()}),
-            targets=np.array([segment.label for segment in segments], np.float32),
-            ids=[segment.name for segment in segments],
+            targets=targets,
+            ids=ids,
             inputs=[label_file.path, *[sequence.path for sequence in self._sequences.values()]],
             rules={
                 "segments": "frames that overlap a label's interval",
                 "sequences": {name: str(file) for name, file in sequences.items()},
                 "labels": str(labels),
-                "label_column": int(label_column),
+                "label_column": describe_label_columns(label_column),
                 "folds": None if folds is None else {name: len(videos) for name, videos in _read_folds(folds).items()},
                 "nonfinite": nonfinite,
             },
@@ -162,12 +173,9 @@ class Csd(Corpus):
 
 
 def _segments(
-    labels: ComputationalSequence, column: int, videos: set[str] | None, every: set[str] | None
+    labels: ComputationalSequence, labelled: bool, videos: set[str] | None, every: set[str] | None
 ) -> tuple[list[Segment], list[LeftOut]]:
     """The segments of these videos, or of all, in the order of the file, and those that last no time."""
-    (width,) = labels.width if len(labels.width) == 1 else (0,)
-    if not 0 <= column < width:
-        raise SourceError(f"{labels.path}: has {width} columns of labels; got label_column={column}, which starts at 0")
     segments, left_out, elsewhere = [], [], set()
     for entry in labels.entries:
         video = entry.split("[")[0]
@@ -175,12 +183,12 @@ def _segments(
             elsewhere.add(video)
         if videos is not None and video not in videos:
             continue
-        intervals, features = labels.intervals(entry), labels.features(entry)
+        intervals = labels.intervals(entry)
+        rows = labels.features(entry) if labelled else [None] * len(intervals)
         names = (
             [entry] if "[" in entry and len(intervals) == 1 else [f"{entry}[{row}]" for row in range(len(intervals))]
         )
-        check_finite_targets(features[:, column], names, f"{labels.path}, {entry!r}")
-        for name, (start, stop), label in zip(names, intervals.tolist(), features[:, column], strict=True):
+        for name, (start, stop), label in zip(names, intervals.tolist(), rows, strict=True):
             if stop - start < SHORTEST:
                 reason = f"lasts {stop - start:g} s, from {start:g} to {stop:g}"
                 left_out.append(LeftOut(labels.path.name, None, name, reason))
@@ -193,6 +201,14 @@ def _segments(
     if absent:
         logger.warning("%s: has no labels of %d videos of the fold, such as %s", labels.path, len(absent), min(absent))
     return segments, left_out
+
+
+def _targets(
+    labels: ComputationalSequence, segments: Sequence[Segment], chosen: LabelColumns, ids: Sequence[str]
+) -> np.ndarray | None:
+    rows = np.stack([segment.label for segment in segments if segment.label is not None])
+    found = select_labels(rows, chosen, str(labels.path), labels.column_names())
+    return None if found is None else float_targets(found, ids, str(labels.path))
 
 
 def _fold(folds: Folds | None, split: str) -> set[str] | None:

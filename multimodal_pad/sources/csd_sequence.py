@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +23,7 @@ class Segment(NamedTuple):
     name: str
     start: float
     stop: float
-    label: np.ndarray
+    label: np.ndarray | None
 
 
 class Run(NamedTuple):
@@ -52,14 +53,14 @@ class ComputationalSequence:
             raise SourceError(f"{path}: no such file; name the .csd files of the folder {path.parent}")
         self._file = Hdf5(path)
         roots = [self._file.group(self._file.root, name) for name in self._file.names(self._file.root)]
-        data = [self._file.group(root, "data") for root in roots if root is not None]
-        with_data = [group for group in data if group is not None]
+        data = [(root, self._file.group(root, "data")) for root in roots if root is not None]
+        with_data = [(root, group) for root, group in data if group is not None]
         if len(with_data) != 1:
             raise SourceError(
                 f"{path}: is no computational sequence: of {some(self._file.names(self._file.root))}, "
                 f"{len(with_data)} hold a group 'data'; one should"
             )
-        self._data = with_data[0]
+        self._root, self._data = with_data[0]
         self.entries = self._file.names(self._data)
         if not self.entries:
             raise SourceError(f"{path}: holds no videos")
@@ -92,6 +93,21 @@ class ComputationalSequence:
     def features(self, entry: str) -> np.ndarray:
         """``(n, d)``."""
         return self._values(entry, "features")
+
+    def column_names(self) -> list[str]:
+        """What the metadata call the columns of the features; nothing where they don't, or don't name each."""
+        where = f"{self.path}, 'metadata'"
+        metadata = self._file.group(self._root, "metadata")
+        dataset = None if metadata is None else self._file.dataset(metadata, "dimension names", where)
+        if dataset is None:
+            return []
+        found = self._file.values(dataset, f"{where}: 'dimension names'").reshape(-1)
+        try:  # the SDK writes one text, JSON of a list
+            names = json.loads(found[0]) if len(found) == 1 else [name.decode("utf-8") for name in found]
+        except (ValueError, TypeError, AttributeError, RecursionError):
+            return []
+        named = isinstance(names, list) and all(isinstance(name, str) for name in names)
+        return names if named and len(names) == self.width[0] == len(set(names)) else []
 
     def _times(self, entry: str) -> _Times:
         if entry not in self._checked:

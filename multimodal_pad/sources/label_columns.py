@@ -19,6 +19,9 @@ LabelColumns = LabelColumn | Sequence[LabelColumn] | None
 ALL_COLUMNS = slice(None)
 """All that there are; where that is a single one, targets are scalars."""
 
+WITHOUT_LABELS = "label_column=None (--unlabeled SPLIT)"
+"""How a blind test set is read, for errors."""
+
 
 def select_labels(labels: np.ndarray, chosen: LabelColumns, where: str, names: Sequence[str] = ()) -> np.ndarray | None:
     """Select columns of labels, as targets of samples.
@@ -35,7 +38,7 @@ def select_labels(labels: np.ndarray, chosen: LabelColumns, where: str, names: S
 
     Raises:
         PaddingError: ``chosen`` is neither numbers, names nor ranges, or no column, or one twice.
-        SourceError: labels of another shape, or a column that is not there.
+        SourceError: labels of another shape, or all NaN, or a column that is not there.
 
     >>> labels = np.array([[0.5, 1, 0], [-1.0, 0, 1]])
     >>> select_labels(labels, 0, "labels.csd").tolist(), select_labels(labels, slice(1, 3), "labels.csd").tolist()
@@ -47,7 +50,10 @@ def select_labels(labels: np.ndarray, chosen: LabelColumns, where: str, names: S
     if chosen is None:
         return None
     columns = as_columns(labels, where)
-    return columns[:, find_columns(chosen, columns.shape[1], where, names)]
+    found = columns[:, find_columns(chosen, columns.shape[1], where, names)]
+    if found.dtype.kind == "f" and len(found) and np.isnan(found).all():
+        raise SourceError(f"{where}: all labels are NaN; a split without labels is read with {WITHOUT_LABELS}")
+    return found
 
 
 def as_columns(labels: np.ndarray, where: str) -> np.ndarray:
@@ -98,6 +104,20 @@ def check_label_columns(chosen: Any) -> None:
                 f"got label_column={chosen!r}; give a number from 0, a name, a range such as slice(1, 7), a list of "
                 "these, or None for no targets"
             )
+
+
+def describe_label_columns(chosen: LabelColumns) -> Any:
+    """What is chosen, as JSON has it, for the record of a corpus.
+
+    >>> describe_label_columns([0, slice(4, 7), "fear"])
+    [0, '4:7', 'fear']
+    """
+    if isinstance(chosen, list | tuple):
+        return [describe_label_columns(item) for item in chosen]
+    if isinstance(chosen, slice | range):
+        step = "" if chosen.step in (None, 1) else f":{chosen.step}"
+        return f"{'' if chosen.start is None else chosen.start}:{'' if chosen.stop is None else chosen.stop}{step}"
+    return int(chosen) if isinstance(chosen, np.integer) else chosen
 
 
 def parse_label_columns(words: Sequence[str]) -> LabelColumns:

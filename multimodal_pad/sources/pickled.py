@@ -12,6 +12,7 @@ from multimodal_pad.errors import PaddingError, SourceError
 from multimodal_pad.lengths.table import LengthTable
 from multimodal_pad.reading import check_unpacked, some
 from multimodal_pad.sources.corpus import Corpus, NonFinite, Progress, check_choice, check_distinct
+from multimodal_pad.sources.label_columns import WITHOUT_LABELS
 from multimodal_pad.sources.pickles import FileMapping, read_pickle
 
 _BLOCK = 2**25  # bytes of an array that are looked at at once
@@ -65,6 +66,15 @@ class PickledSplit:
             what = f"an array of {value.dtype}" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"
             raise SourceError(f"{self.key(key)}: is {what}; it must be an array of numbers, some for each sample")
         return array
+
+    def labels(self, key: str) -> np.ndarray:
+        """The numbers under a key of labels, which a blind test set doesn't have."""
+        if key not in self.entries:
+            raise SourceError(
+                f"{self.where}: has no key {key!r}, only {some(sorted(self.entries))}; a split without labels is read "
+                f"with {WITHOUT_LABELS}"
+            )
+        return self.numbers(key)
 
     def features(self, key: str) -> np.ndarray:
         """Padded features ``(N, T, F)``."""
@@ -128,7 +138,7 @@ class PickledCorpus(Corpus):
         starts: Mapping[str, np.ndarray],
         lengths: Mapping[str, np.ndarray],
         *,
-        targets: np.ndarray,
+        targets: np.ndarray | None,
         ids: Sequence[str],
         nonfinite: NonFinite,
         rules: Mapping[str, Any],

@@ -1,6 +1,7 @@
 """``multimodal-pad convert`` and ``inspect``."""
 
 import json
+import pickle
 import re
 import subprocess
 import sys
@@ -179,6 +180,18 @@ def test_inspect_prints_counts_lengths_missing_and_padding(tmp_path, capsys):
     assert rows["planned 3, length"][-1] == "1.00 x"
 
 
+def test_columns_of_labels_and_a_blind_test_set(tmp_path):
+    written = write_mult(tmp_path)
+    data = pickle.loads(written.path.read_bytes())
+    del data["test"]["labels"]
+    for split in ("train", "valid"):
+        data[split]["labels"] = np.arange(len(data[split]["id"]) * 5.0).reshape(-1, 1, 5)
+    written.path.write_bytes(pickle.dumps(data))
+    run("convert", "mult", written.path, tmp_path / "out", "--label-column", "0", "2:4", "--unlabeled", "test")
+    np.testing.assert_array_equal(NumpyDir(tmp_path / "out", "train").targets, data["train"]["labels"][:, 0, [0, 2, 3]])
+    assert NumpyDir(tmp_path / "out", "test").targets is None
+
+
 def test_inspect_prints_a_file_of_lengths(tmp_path, capsys):
     lengths = Synthetic(50).lengths
     lines = [";".join(map(str, row)) for row in [lengths.modalities, *lengths.values.tolist()]]
@@ -214,6 +227,12 @@ def test_a_plan_is_made_for_a_cache(tmp_path, capsys):
         (["convert", "mult", "good.pkl", "out", "--standardize", "smell"], "got standardize=['smell']"),
         (["convert", "mult", "good.pkl", "out", "--modalities", "smell"], "got the modalities ['smell']; choose from"),
         (["convert", "mmsa", "good.pkl", "out"], "has no key 'regression_labels'"),
+        (["convert", "mult", "good.pkl", "out", "--unlabeled", "blind"], "got --unlabeled blind; the splits are ["),
+        (["convert", "mult", "good.pkl", "out", "--label-column", "1.0"], "has no column of labels '1.0'"),
+        (
+            ["convert", "mult", "good.pkl", "out", "--label-column", "1"],
+            "got label_column=1, and they are counted from 0",
+        ),
         (["convert", "meld", ".", "out"], "train_sent_emo.csv: no such file"),
         (["convert", "meld", ".", "out", "--noise", "--features", "a=b"], "give --features or --noise, not both"),
         (["convert", "meld", "meld", "out", "--features", "a=b", "--features", "a=c"], "name each modality once"),

@@ -237,7 +237,9 @@ def write_csd(folder: Path, *, seed: int = 0) -> Written:
     return written
 
 
-def write_sequence(path: Path, root: str, entries: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> None:
+def write_sequence(
+    path: Path, root: str, entries: Mapping[str, tuple[np.ndarray, np.ndarray]], dimensions: Any = None
+) -> None:
     """A computational sequence as the CMU SDK writes it: features and intervals of each entry."""
     import h5py
 
@@ -248,7 +250,7 @@ def write_sequence(path: Path, root: str, entries: Mapping[str, tuple[np.ndarray
             group.create_dataset("features", data=features, chunks=features.shape, **options)
             group.create_dataset("intervals", data=intervals, chunks=intervals.shape, **options)
         metadata = file.create_group(f"{root}/metadata")
-        for key, value in {"root name": root, "dimension names": None, "version": "1.0"}.items():
+        for key, value in {"root name": root, "dimension names": dimensions, "version": "1.0"}.items():
             metadata.create_dataset(key, (1,), dtype=h5py.string_dtype())[0] = json.dumps(value)
 
 
