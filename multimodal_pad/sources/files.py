@@ -23,11 +23,8 @@ from multimodal_pad.sources.corpus import (
     whole_targets,
 )
 from multimodal_pad.sources.feature_files import Absent, FeatureFiles, Vectors
-from multimodal_pad.sources.folds import Folds, folds_of, read_folds
+from multimodal_pad.sources.folds import ALL, Folds, folds_of, read_folds
 from multimodal_pad.sources.sample_tables import SPLIT, Row, find_ids, read_rows, targets_of
-
-ALL = "all"
-"""The name of the one split where nothing says that there are several."""
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from multimodal_pad.errors import SourceError
-from multimodal_pad.reading import file_size, reading
+from multimodal_pad.reading import file_size
+
+ALL = "all"
+"""The name of the one split where nothing says that there are several."""
 
 Folds = Mapping[str, Sequence[str]] | str | Path
 """The names, or patterns of names, of each split; or a JSON file of them."""
@@ -28,8 +31,10 @@ def read_folds(folds: Folds, what: str) -> Mapping[str, Sequence[str]]:
     read: Any = folds
     if not isinstance(folds, Mapping):
         file_size(Path(folds))
-        with reading(folds, "give a JSON file"):
+        try:
             read = json.loads(Path(folds).read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise SourceError(f"{folds}: not JSON ({error}); give {{split: [...]}}") from None
     lists = list(read.values()) if isinstance(read, Mapping) else []
     plain = [isinstance(names, list | tuple) and all(isinstance(name, str) for name in names) for names in lists]
     if not lists or not all(plain):

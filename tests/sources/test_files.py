@@ -144,7 +144,7 @@ def test_folds(root, caplog):
         with pytest.raises(SourceError, match=message):
             Files(root, "train", **options, folds=wrong)
     (root / "folds.json").write_text("{")
-    with pytest.raises(SourceError, match=r"folds\.json: damaged"):
+    with pytest.raises(SourceError, match=r"folds\.json: not JSON"):
         Files(root, "train", **options, folds=root / "folds.json")
     with pytest.raises(PaddingError, match="got split_field and folds; give one of them"):
         Files(root, "train", **options, folds=folds, split_field="y")
