@@ -22,7 +22,7 @@ from multimodal_pad.sources.corpus import (
     float_targets,
     whole_targets,
 )
-from multimodal_pad.sources.feature_files import Absent, FeatureFiles, Vectors
+from multimodal_pad.sources.feature_files import Absent, FeatureFiles, Vectors, told_with
 from multimodal_pad.sources.folds import ALL, Folds, folds_of, read_folds
 from multimodal_pad.sources.sample_tables import SPLIT, Row, find_ids, read_rows, targets_of
 
@@ -131,9 +131,9 @@ class Files(Corpus):
         rules: dict[str, Any] = {"table": table, "ids": ids, "targets": targets, "classes": self.classes}
         self._files: dict[str, FeatureFiles] = {}
         for name in modalities:
-            options: dict[str, Any] = {"absent": absent, "vectors": vectors, "progress": progress}
+            options: dict[str, Any] = {"absent": absent, "vectors": vectors, "progress": told_with(progress, split)}
             if name in features:
-                folder = root / str(features[name]).replace(f"{{{SPLIT}}}", split)
+                folder = root / _folder_of(str(features[name]), split)
                 files = FeatureFiles.in_folder(folder, name, own, **options)
             else:
                 files = FeatureFiles(
@@ -211,4 +211,14 @@ def _place(root: Path, row: Row, field: str) -> Path | None:
     if not isinstance(value, str) or "\0" in value:
         raise SourceError(f"{row.where}, {field!r}: got {value!r:.80}; it must be the path of a file")
     path = root / value
-    return path if path.exists() else None
+    try:
+        return path if path.exists() else None
+    except OSError:  # such as a name that is too long
+        return None
+
+
+def _folder_of(folder: str, split: str) -> str:
+    """The folder with the split in it."""
+    if f"{{{SPLIT}}}" in folder and (split in (".", "..") or set(split) & set("/\\\0")):
+        raise SourceError(f"{folder}: got the split {split!r}, which is no name of a folder; give it another name")
+    return folder.replace(f"{{{SPLIT}}}", split)

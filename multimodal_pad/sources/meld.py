@@ -15,7 +15,7 @@ from multimodal_pad.delimited import DelimitedFile, Row
 from multimodal_pad.errors import SourceError
 from multimodal_pad.lengths.table import LengthTable
 from multimodal_pad.sources.corpus import Corpus, LeftOut, NonFinite, Progress, check_choice, check_distinct
-from multimodal_pad.sources.feature_files import FeatureFiles
+from multimodal_pad.sources.feature_files import FeatureFiles, told_with
 from multimodal_pad.sources.synthetic import AUDIO_RATE, VISUAL_RATE, WIDTHS
 from multimodal_pad.sources.words import find_words, has_control_codes
 
@@ -129,7 +129,7 @@ class Meld(Corpus):
         self._files: dict[str, FeatureFiles] = {}
         for name, folder in (features or {}).items():
             place = Path(folder, split)
-            files = FeatureFiles.in_folder(place, name, ids, absent="missing", progress=progress)
+            files = FeatureFiles.in_folder(place, name, ids, absent="missing", progress=told_with(progress, split))
             self._files[name] = files
             columns[name] = files.lengths
             rules[f"{name} of"] = {"folder": str(folder), "utterances without a file": files.absent}
