@@ -88,8 +88,9 @@ class FeatureFiles:
         found = _measure(places, modality, f"looking through {modality}", progress)
         empty = [index for index, entry in enumerate(found) if entry is None]
         if len(empty) == len(ids):
+            first = f"{ids[0]:.80}"
             raise SourceError(
-                f"{where}: holds none of {ids[0]:.80}.npy, {ids[0]:.80}.npz, {ids[0]:.80}/ and so on; name the right folder for "
+                f"{where}: holds none of {first}.npy, {first}.npz, {first}/ and so on; name the right folder for "
                 f"{modality!r}, and ids as the files have them"
             )
         self.absent = len(empty)
