@@ -69,7 +69,7 @@ class Files(Corpus):
         classes: names of the classes, by number; None where targets are none.
 
     Raises:
-        PaddingError: no modality, one twice, or an unknown choice.
+        PaddingError: no modality, one twice, an unknown choice, or classes that are no names of classes.
         SourceError: a file or folder that is not there, damaged, or not as its name says; a field that is not there; a
             sample twice, or without an id, a target or a file. File, line and sample are named.
         OSError: a file cannot be read.
@@ -114,6 +114,10 @@ class Files(Corpus):
         names = [] if targets is None else [targets] if isinstance(targets, str) else list(targets)
         if targets is not None and not names:
             raise PaddingError("got targets=[]; name at least one field, or give None for no targets")
+        if classes is not None and (isinstance(classes, str) or not names or len(set(classes)) < len(classes)):
+            raise PaddingError(
+                f"got classes={classes!r} and targets={targets!r}; give names of the classes of the targets, each once"
+            )
         rows = read_rows(root, table)
         found = find_ids(rows, ids)
         splits = _splits(rows, found, split_field, folds, str(root / table))
@@ -128,7 +132,7 @@ class Files(Corpus):
             values, self.classes = targets_of(rows, chosen, names, classes)
             check = float_targets if values.dtype.kind == "f" else whole_targets
             values = check(values, own, f"{root / table}, {', '.join(map(repr, names))}")
-        rules: dict[str, Any] = {"table": table, "ids": ids, "targets": targets, "classes": self.classes}
+        rules: dict[str, Any] = {"table": table, "ids": ids, "targets": names, "classes": self.classes}
         self._files: dict[str, FeatureFiles] = {}
         for name in modalities:
             options: dict[str, Any] = {"absent": absent, "vectors": vectors, "progress": told_with(progress, split)}

@@ -252,6 +252,13 @@ def test_targets_that_are_lists(root):
         ({"paths": {"audio": "x"}}, LengthError, "each once"),
         ({"features": {"targets": "audio"}}, LengthError, "none of them 'targets'"),
         ({"targets": []}, PaddingError, r"got targets=\[\]; name at least one field"),
+        ({"targets": "id", "classes": "ab"}, PaddingError, r"got classes='ab' and targets='id'; give names"),
+        (
+            {"targets": "id", "classes": ["a", "a"]},
+            PaddingError,
+            "give the names of the classes of the targets, each once",
+        ),
+        ({"classes": ["a"]}, PaddingError, r"got classes=\['a'\] and targets=None"),
         ({"absent": "zero"}, PaddingError, "got absent='zero'; choose one of"),
         ({"vectors": "token"}, PaddingError, "got vectors='token'; choose one of"),
     ],
