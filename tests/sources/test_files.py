@@ -256,7 +256,7 @@ def test_targets_that_are_lists(root):
         (
             {"targets": "id", "classes": ["a", "a"]},
             PaddingError,
-            "give the names of the classes of the targets, each once",
+            "give names of the classes of the targets, each once",
         ),
         ({"classes": ["a"]}, PaddingError, r"got classes=\['a'\] and targets=None"),
         ({"absent": "zero"}, PaddingError, "got absent='zero'; choose one of"),
