@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from rich.progress import Progress
 
-from experiments import compare_padding
 from experiments.accelerator import reference
 from experiments.accelerator.budget import Clock
 from experiments.accelerator.config import Config
@@ -20,6 +19,7 @@ from experiments.accelerator.parts import LeftOut
 from experiments.accelerator.random_model import random_model
 from experiments.accelerator.record import Record, read
 from experiments.claims.exactness import apart
+from experiments.lib import corpora, policies
 from experiments.peers.contenders import some_batch
 from experiments.peers.jax_side import parameters_of
 from multimodal_pad import LengthTable
@@ -28,7 +28,7 @@ from multimodal_pad.lengths.samples import EMPTY
 from multimodal_pad.models import TransformerConfig
 
 BATCHES = {"random": "exact/random", "length": "planned_8/length"}
-"""Who is in which batch, by policies of :mod:`experiments.compare_padding`; each is padded to its own maxima."""
+"""Who is in which batch, by policies of :mod:`experiments.lib.policies`; each is padded to its own maxima."""
 
 FEEDS = ("thread", "ready")
 """Padded by a thread two batches ahead, or all before the clock starts: the most that any loader could give."""
@@ -51,7 +51,7 @@ def measure(_name: str, config: Config, record: Record, clock: Clock, _cache_dir
     if twin.platform() != jax_platform:
         raise LeftOut(f"PyTorch {twin.torch.__version__} runs on {twin.platform()} here, and JAX on {jax_platform}")
     record.keep(version=twin.torch.__version__, cudnn=twin.torch.backends.cudnn.version())
-    samples, lengths, base, _ = compare_padding.load(config.corpus, Progress(disable=True))
+    samples, lengths, base, _ = corpora.load(config.corpus, Progress(disable=True))
     batches = {name: _batches(spec, samples, lengths, base, config) for name, spec in BATCHES.items()}
     planned = [(model, batching, feed) for model in config.models for batching in batches for feed in FEEDS]
     rows: list[dict[str, Any]] = []
@@ -157,7 +157,7 @@ def _batches(
     spec: str, samples: list[Any], lengths: LengthTable, model_config: TransformerConfig, config: Config
 ) -> list[list[int]]:
     """The sample numbers of each batch of the first epoch; rows that only fill up are left out."""
-    name, grouping = compare_padding.parse_policy(spec)
-    policy = compare_padding.make_policy(name, grouping, lengths, config.corpus, model_config)
-    batcher = compare_padding.make_batcher(policy, grouping, samples, lengths, config.corpus, model_config)
+    name, grouping = policies.parse_policy(spec)
+    policy = policies.make_policy(name, grouping, lengths, config.corpus, model_config)
+    batcher = policies.make_batcher(policy, grouping, samples, lengths, config.corpus, model_config)
     return [[int(i) for i in row if i != EMPTY] for _, row in batcher.schedule(0)]

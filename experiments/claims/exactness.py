@@ -11,7 +11,7 @@ import numpy as np
 from flax import nnx
 
 from experiments.claims.claim import Claim, Setting
-from experiments.compare_measure import initial_model
+from experiments.lib.measure import initial_model
 from multimodal_pad import PackedBatch, PaddedBatch, pack_samples, pad_samples
 from multimodal_pad.models.embedding import sinusoidal_positions
 

@@ -23,9 +23,9 @@ from typing import Any
 
 from rich.progress import Progress
 
-from experiments.output import write_results
-from experiments.provenance import where_measured
-from experiments.tables import Table
+from experiments.lib.output import write_results
+from experiments.lib.provenance import where_measured
+from experiments.lib.tables import Table
 from multimodal_pad import PaddingError
 from multimodal_pad.cli import exit_status
 

@@ -11,8 +11,8 @@ import numpy as np
 from flax import nnx
 from rich.progress import Progress
 
-from experiments import compare_padding
-from experiments.compare_measure import initial_model, make_step, step_work
+from experiments.lib import corpora
+from experiments.lib.measure import initial_model, make_step, step_work
 from experiments.peers.contenders import (
     CORES,
     EPOCHS,
@@ -34,7 +34,7 @@ from multimodal_pad.training import DataMesh
 def prepare(library: str, config: Config, _parameters: dict[str, Any]) -> tuple[dict[str, Any], Callable[..., Any]]:
     """Our side: the policies' batches and the compiled steps of one model."""
     corpus = config.corpus
-    samples, lengths, model_config, _ = compare_padding.load(corpus, Progress(disable=True))
+    samples, lengths, model_config, _ = corpora.load(corpus, Progress(disable=True))
     mesh = DataMesh() if library.endswith(CORES) else None
     step = make_step(model_config, corpus.learning_rate, corpus.seed, mesh and mesh.mesh)
     shares = 1 if mesh is None else mesh.mesh.size

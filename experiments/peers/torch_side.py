@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from rich.progress import Progress
 
-from experiments import compare_padding
-from experiments.compare_measure import step_work
+from experiments.lib import corpora
+from experiments.lib.measure import step_work
 from experiments.peers import twin
 from experiments.peers.contenders import (
     EPOCHS,
@@ -38,7 +38,7 @@ def prepare(library: str, config: Config, parameters: dict[str, Any]) -> tuple[d
     if library == "torch.flex" and twin.platform() == "cpu":
         raise RuntimeError("FlexAttention has no backward pass on CPU")
     corpus = config.corpus
-    samples, lengths, model_config, _ = compare_padding.load(corpus, Progress(disable=True))
+    samples, lengths, model_config, _ = corpora.load(corpus, Progress(disable=True))
     prepared = [
         _eager_steps(
             contender, make_batches(contender, samples, lengths, model_config, corpus), parameters, model_config, corpus
@@ -67,7 +67,7 @@ def _eager_steps(
     batches: tuple[BucketBatcher, float],
     parameters: dict[str, Any],
     config: TransformerConfig,
-    corpus: compare_padding.Config,
+    corpus: corpora.Config,
 ) -> Prepared:
     """PyTorch's train step on the same batches; empty rows are left out."""
     batcher, preparing = batches

@@ -5,11 +5,11 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 
-from experiments import benchmark_batcher
-from experiments.benchmark_batcher import main, markdown
-from experiments.benchmark_contenders import CONTENDERS, Padded
-from experiments.benchmark_process import Config, check_epoch, load, prepare
-from experiments.worker import start
+from experiments.batcher import __main__ as benchmark_batcher
+from experiments.batcher.__main__ import main, markdown
+from experiments.batcher.contenders import CONTENDERS, Padded
+from experiments.batcher.process import Config, check_epoch, load, prepare
+from experiments.lib.worker import start
 
 SMALL = replace(Config(), **{**benchmark_batcher.QUICK, "samples": 50})
 

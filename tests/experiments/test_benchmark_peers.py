@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from rich.progress import Progress
 
-from experiments import benchmark_peers, compare_padding
+from experiments.lib import corpora
+from experiments.peers import __main__ as benchmark_peers
 from experiments.peers import contenders, training
 
 
@@ -135,7 +136,7 @@ def test_others_go_on_without_a_library_that_fails_or_runs_elsewhere(platform, m
     monkeypatch.setattr(training, "start", lambda name, *_, **__: nullcontext(workers[name]))
     monkeypatch.setattr(training, "find_spec", lambda _: True)
     chosen = tuple(contenders.CONTENDERS[name] for name in ("planned_8", "torch_length"))
-    config = contenders.Config(compare_padding.on_corpus(None), rounds=3, contenders=chosen)
+    config = contenders.Config(corpora.on_corpus(None), rounds=3, contenders=chosen)
     found = training.compare(config, Progress(disable=True))
     why = "torch: its process ended" if platform == "cpu" else "torch: runs on cpu here, and JAX on gpu"
     assert found["gave_up"] == [{"library": "torch", "why": why}]
@@ -208,7 +209,7 @@ def test_flex_attention_is_left_out_on_cpu():
     if torch.cuda.is_available():
         pytest.skip("it trains on a GPU")
     with pytest.raises(RuntimeError, match="FlexAttention has no backward pass on CPU"):
-        torch_side.prepare("torch.flex", contenders.Config(compare_padding.on_corpus(None)), {})
+        torch_side.prepare("torch.flex", contenders.Config(corpora.on_corpus(None)), {})
 
 
 @pytest.mark.parametrize("layout", ["policy", "maxima", "nested", "sample"])

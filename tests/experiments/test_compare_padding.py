@@ -6,9 +6,10 @@ import sys
 import numpy as np
 import pytest
 
-from experiments.compare_measure import predict_seconds
-from experiments.compare_padding import main, parse_arguments, parse_policy
-from experiments.compare_report import against_ladder, markdown
+from experiments.compare.__main__ import main, parse_arguments
+from experiments.compare.report import against_ladder, markdown
+from experiments.lib.measure import predict_seconds
+from experiments.lib.policies import parse_policy
 from multimodal_pad import PaddingError
 
 ROW_KEYS = {
@@ -153,7 +154,7 @@ def test_a_folder_that_cannot_be_written(tmp_path, capsys):
 
 def test_help_names_every_policy():
     done = subprocess.run(
-        [sys.executable, "-m", "experiments.compare_padding", "--help"], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "experiments.compare", "--help"], capture_output=True, text=True, check=True
     )
     for word in ("fixed", "exact", "powers_of_two", "planned_N", "--max-minutes", "--quick", "~"):
         assert word in done.stdout

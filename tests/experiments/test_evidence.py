@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from experiments import evidence, evidence_page, fill_tables
-from experiments.evidence_page import Section, write_page
-from experiments.output import write_results
-from experiments.tables import Table, spread
+from experiments import fill_tables
+from experiments.evidence.__main__ import __main__ as evidence
+from experiments.evidence.__main__ import page as evidence_page
+from experiments.evidence.page import Section, write_page
+from experiments.lib.output import write_results
+from experiments.lib.tables import Table, spread
 from multimodal_pad.cli import exit_status
 
 PIXEL = bytes.fromhex(
@@ -81,7 +83,7 @@ def parts(monkeypatch):
 def test_parts_that_are_there_are_not_run_again(parts, tmp_path, capsys):
     out = tmp_path / "evidence"
     assert evidence.main(["--only", "scaling", "shapes", "--out", str(out)]) == 0
-    assert [command[2] for command in parts] == ["experiments.scaling", "experiments.benchmark_peers"]
+    assert [command[2] for command in parts] == ["experiments.scaling", "experiments.peers"]
     assert evidence.main(["--only", "scaling", "kernel", "--out", str(out)]) == 0
     assert [command[-1] for command in parts[2:]] == [str(out / "kernel")]
     assert "scaling: there already" in capsys.readouterr().err

@@ -5,7 +5,7 @@ import pytest
 from experiments import fill_tables
 from multimodal_pad import PaddingError
 
-MARKED = "<!-- table experiments.tables:shown {file} -->\n{body}<!-- end of table -->\n"
+MARKED = "<!-- table experiments.lib.tables:shown {file} -->\n{body}<!-- end of table -->\n"
 
 
 @pytest.mark.parametrize("page", fill_tables.pages(), ids=lambda page: page.name)
@@ -49,7 +49,7 @@ def test_a_page_is_filled_and_checked(page, capsys):
     [
         (MARKED.format(file="nowhere.json", body=""), "can't be made"),
         (MARKED.format(file="results.json", body="").replace("shown", "absent"), "can't be made"),
-        ("<!-- table experiments.tables:shown results.json -->\n", "marker without its end"),
+        ("<!-- table experiments.lib.tables:shown results.json -->\n", "marker without its end"),
         ("<!-- end of table -->\n", "marker without its end"),
     ],
 )

@@ -4,8 +4,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from experiments import packing
-from experiments.evidence_sections import packing_answer
+from experiments.evidence.sections import packing_answer
+from experiments.packing.__main__ import __main__ as packing
 from experiments.peers.packers import AXOLOTL_MOST, GrainPacking, check_packs, deal_axolotl
 from multimodal_pad import LengthTable
 

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from experiments.planning import main, markdown
+from experiments.planning.__main__ import main, markdown
 
 
 @pytest.fixture(scope="module")

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 from rich.progress import Progress
 
-from experiments import compare_padding, seed_claims
+from experiments.claims import __main__ as seed_claims
 from experiments.claims import exactness, gradients, measured_steps
 from experiments.claims.claim import Claim, Setting
 from experiments.claims.measured_steps import MeasuredSteps
 from experiments.claims.quality import model_quality
+from experiments.lib import corpora
 
 
 @pytest.fixture(scope="module")
@@ -138,8 +139,8 @@ def test_a_wrong_quality_file(tmp_path, capsys, content):
 def test_the_peak_is_told_where_the_device_tells_it(monkeypatch):
     peaks = iter([1, 50, 200])
     monkeypatch.setattr(measured_steps, "peak_bytes_in_use", lambda: next(peaks))
-    corpus = compare_padding.on_corpus(None, modalities=("audio",), samples=24, batch_size=8, d_model=8, num_heads=2)
-    samples, lengths, config, _ = compare_padding.load(corpus, Progress(disable=True))
+    corpus = corpora.on_corpus(None, modalities=("audio",), samples=24, batch_size=8, d_model=8, num_heads=2)
+    samples, lengths, config, _ = corpora.load(corpus, Progress(disable=True))
     setting = Setting(samples, lengths, config, corpus, repeats=1, batches=3, seeds=1)
     monkeypatch.setattr(measured_steps, "StepTable", lambda _: lambda leaves, _: leaves)
     steps = MeasuredSteps(setting, lambda: None)

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture(scope="module")
 def served():
     """The address of the application, which runs in a thread, and its predictor."""
-    from experiments.serve_http import make_app
+    from experiments.serving.http import make_app
 
     samples = make_requests(20, seed=31)
     predictor = Predictor(MeanModel(), Fixed({"text": 8, "audio": 19}), batch_size=4, example=samples[0])

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import configs
-from experiments.train_emotion import main, markdown, start_processes
+from experiments.lib import configs
+from experiments.train.__main__ import main, markdown, start_processes
 from multimodal_pad.sources import Mult, convert
 from tests.helpers.corpora import write_meld, write_mmsa, write_mult
 from tests.helpers.devices import cpu_environment
@@ -44,7 +44,7 @@ def test_a_quick_run_says_everything(alone):
 @pytest.mark.experiment
 def test_two_processes_come_to_the_same(tmp_path):
     """Processes of one machine run on its CPU, and so does the one that they are compared with."""
-    command = [sys.executable, "-m", "experiments.train_emotion", "--quick", "--dropout", "0", "--modalities", "text"]
+    command = [sys.executable, "-m", "experiments.train", "--quick", "--dropout", "0", "--modalities", "text"]
     subprocess.run([*command, "--out", str(tmp_path / "one")], check=True, env=cpu_environment())
     alone = json.loads((tmp_path / "one" / "results.json").read_text(encoding="utf-8"))
     both = run_text(tmp_path / "run", "--processes", "2", "--checkpoints", str(tmp_path / "checkpoints"))
@@ -106,7 +106,7 @@ def test_two_processes_share_packed_batches(tmp_path):
 
 
 def test_ctrl_c_leaves_no_process_behind(tmp_path):
-    command = [sys.executable, "-m", "experiments.train_emotion", "--quick", "--modalities", "text", "--processes", "2"]
+    command = [sys.executable, "-m", "experiments.train", "--quick", "--modalities", "text", "--processes", "2"]
     with subprocess.Popen([*command, "--out", str(tmp_path / "run")], stderr=subprocess.PIPE, text=True) as process:
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
         try:
