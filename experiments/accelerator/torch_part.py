@@ -18,10 +18,10 @@ from experiments.accelerator.config import Config
 from experiments.accelerator.parts import LeftOut
 from experiments.accelerator.random_model import random_model
 from experiments.accelerator.record import Record, read
-from experiments.claims.exactness import apart
 from experiments.lib import corpora, policies
-from experiments.peers.contenders import some_batch
-from experiments.peers.jax_side import parameters_of
+from experiments.lib.corpora import some_batch
+from experiments.lib.exactness import apart
+from experiments.lib.measure import parameters_of
 from multimodal_pad import LengthTable
 from multimodal_pad.batching.prefetch import Prefetch
 from multimodal_pad.lengths.samples import EMPTY
@@ -45,7 +45,7 @@ def measure(_name: str, config: Config, record: Record, clock: Clock, _cache_dir
     """
     if find_spec("torch") is None:
         raise LeftOut("PyTorch is not installed (pip install torch)")
-    from experiments.peers import twin
+    from experiments.lib import twin
 
     jax_platform = read(record.path.with_name("device.json"))["device"]["platform"]
     if twin.platform() != jax_platform:
@@ -74,7 +74,7 @@ class Side:
     """The twin of one model and its optimizer; it multiplies in bfloat16 by autocast, or float32 (in TF32 on a GPU)."""
 
     def __init__(self, name: str, model_config: TransformerConfig, config: Config) -> None:
-        from experiments.peers import twin
+        from experiments.lib import twin
 
         self.name, self.title, self.twin = name, config.models[name].name, twin
         self.model_config, self.windows = model_config, config.windows

@@ -165,7 +165,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    from experiments.compare.figures import COLOURS
+    from experiments.lib.colours import COLOURS
 
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained", width_ratios=[1.1, 1])
     of_claim = {claim["section"]: claim["figures"] for claim in results["claims"]}

@@ -13,7 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 
-COLOURS = ("#4269d0", "#efb118", "#3ca951", "#ff725c", "#9c6b4e", "#a463f2", "#6cc5b0", "#97bbf5")
+from experiments.lib.colours import COLOURS
+
 INK, FAINT = "#1d2733", "#b9c2cc"
 _STYLE: Any = {
     "svg.fonttype": "none",

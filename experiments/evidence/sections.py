@@ -13,11 +13,11 @@ from experiments.claims import __main__ as seed_claims
 from experiments.evidence.page import Section
 from experiments.lib.provenance import where_measured
 from experiments.lib.tables import Table, spread
-from experiments.packing.__main__ import __main__ as packing
+from experiments.packing import __main__ as packing
 from experiments.peers import __main__ as benchmark_peers
 from experiments.peers import training
 from experiments.quality import __main__ as meld_quality
-from experiments.scaling.__main__ import __main__ as scaling
+from experiments.scaling import __main__ as scaling
 
 RESULTS = "results.json"
 

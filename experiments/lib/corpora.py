@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from rich.progress import Progress
 
-from multimodal_pad import LengthTable, PaddingError
+from multimodal_pad import LengthTable, PaddingError, pad_samples
 from multimodal_pad.lengths.samples import Sample
 from multimodal_pad.models import ModalityConfig, TransformerConfig
 from multimodal_pad.sources import Meld, Synthetic
@@ -93,3 +93,10 @@ def modality_configs(
         else ModalityConfig(feature_width=sample[name].shape[1], kernel_size=KERNEL_SIZES.get(name, 1))
         for name in names
     }
+
+
+def some_batch(samples: list[Any], lengths: LengthTable) -> tuple[Any, list[Any], dict[str, int]]:
+    """The first samples, padded beyond their maxima: as a batch, as they are, and the padded lengths."""
+    some = samples[:8]
+    padded = {name: 3 + max(len(sample[name]) for sample in some) for name in lengths.modalities}
+    return pad_samples(some, modalities=lengths.modalities, pad_to=padded), some, padded

@@ -10,6 +10,7 @@ from multimodal_pad import LengthTable, PaddingError
 from multimodal_pad.sources import Synthetic
 from multimodal_pad.sources.synthetic import AUDIO_RATE, VISUAL_RATE
 
+MODALITIES = ("text", "audio", "visual")
 WORDS_PER_SECOND = 2.6
 LONGEST_SECONDS = 30.0
 
@@ -55,4 +56,15 @@ def draw_lengths(name: str, samples: int, seed: int = 0) -> LengthTable:
     told = 20.5 - seconds if name == "opposite" else seconds
     factor = 1.0 if name == "constant" else rng.lognormal(0, 0.4, samples)
     columns = [WORDS_PER_SECOND * told * factor, seconds * AUDIO_RATE, seconds * VISUAL_RATE]
-    return LengthTable(("text", "audio", "visual"), np.maximum(1, np.rint(np.stack(columns, axis=1))).astype(np.int64))
+    return LengthTable(MODALITIES, np.maximum(1, np.rint(np.stack(columns, axis=1))).astype(np.int64))
+
+
+def log_normal_lengths(samples: int) -> np.ndarray:
+    """Log-normal lengths of three modalities, correlated at 0.7, in multiples of 8; int64 ``(samples, 3)``."""
+    rng = np.random.default_rng(0)
+    lengths = np.empty((samples, 3), np.int64)
+    common = rng.standard_normal(samples, np.float32)
+    for m, (middle, longest) in enumerate([(8, 400), (60, 2000), (45, 1500)]):
+        logs = np.sqrt(0.7) * common + np.sqrt(0.3) * rng.standard_normal(samples, np.float32)
+        lengths[:, m] = np.minimum(middle * np.exp(0.75 * logs), longest) // 8 * 8 + 8
+    return lengths

@@ -51,6 +51,14 @@ def initial_model(config: TransformerConfig, seed: int) -> MultimodalTransformer
     return MultimodalTransformer(config, rngs=nnx.Rngs(seed))
 
 
+def parameters_of(model: nnx.Module) -> dict[str, np.ndarray]:
+    """The arrays of a model by path, ``/`` between the parts."""
+    flat = nnx.to_flat_state(nnx.state(model, nnx.Param))
+    return {
+        "/".join(map(str, path)): np.asarray(value[...]) for path, value in zip(flat.paths, flat.leaves, strict=True)
+    }
+
+
 def make_step(config: TransformerConfig, learning_rate: float, seed: int, mesh: Mesh | None = None) -> TrainStep:
     """The model's train step, the same for every policy."""
     return TrainStep(initial_model(config, seed), make_optimizer(learning_rate), cross_entropy, mesh=mesh)

@@ -22,10 +22,10 @@ from rich.progress import Progress
 
 from experiments.lib.distributions import draw_lengths
 from experiments.lib.output import write_results
+from experiments.lib.reference_cost import reference_cost
 from experiments.lib.tables import Table
-from experiments.peers import packing
-from experiments.peers.packing import SEED, told_fill
-from experiments.planning.__main__ import reference_cost
+from experiments.packing import contenders as packing
+from experiments.packing.contenders import SEED, told_fill
 from multimodal_pad import LengthTable, Packed, make_schedule, plan_packing
 from multimodal_pad.batching.ledger import PaddingStats
 from multimodal_pad.cli import exit_status

@@ -19,12 +19,12 @@ from typing import Any
 
 from rich.progress import Progress
 
-from experiments.batcher import __main__ as benchmark_batcher
-from experiments.batcher import process as benchmark_process
 from experiments.lib import corpora
 from experiments.lib.distributions import DISTRIBUTIONS, draw_lengths
 from experiments.lib.output import write_results
 from experiments.lib.tables import Table
+from experiments.peers import batcher as benchmark_batcher
+from experiments.peers import batcher_process as benchmark_process
 from experiments.peers import contenders, pictures, shapes, training
 from multimodal_pad import LengthTable, PaddingError
 from multimodal_pad.cli import exit_status

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.lib import corpora, policies
-from multimodal_pad import BucketBatcher, LengthTable, pad_samples
+from multimodal_pad import BucketBatcher, LengthTable
 from multimodal_pad.models import TransformerConfig
 
 EPOCHS = (1, 3, 10)
@@ -169,13 +169,6 @@ def answers(prepared: list[Prepared], forward: Callable[[], np.ndarray]) -> Call
         return prepared[number].turn(seconds)
 
     return answer
-
-
-def some_batch(samples: list[Any], lengths: LengthTable) -> tuple[Any, list[Any], dict[str, int]]:
-    """The first samples, padded beyond their maxima: as a batch, as they are, and the padded lengths."""
-    some = samples[:8]
-    padded = {name: 3 + max(len(sample[name]) for sample in some) for name in lengths.modalities}
-    return pad_samples(some, modalities=lengths.modalities, pad_to=padded), some, padded
 
 
 def make_batches(

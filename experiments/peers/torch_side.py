@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from rich.progress import Progress
 
-from experiments.lib import corpora
+from experiments.lib import corpora, twin
+from experiments.lib.corpora import some_batch
 from experiments.lib.measure import step_work
-from experiments.peers import twin
 from experiments.peers.contenders import (
     EPOCHS,
     UNPADDED,
@@ -21,7 +21,6 @@ from experiments.peers.contenders import (
     answers,
     first_facts,
     make_batches,
-    some_batch,
     warmed,
 )
 from multimodal_pad import BucketBatcher

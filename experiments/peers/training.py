@@ -23,15 +23,7 @@ from rich.progress import Progress
 from experiments.lib.measure import predict_seconds
 from experiments.lib.tables import Table, spread
 from experiments.lib.worker import Worker, start
-from experiments.peers.contenders import (
-    CONTENDERS,
-    EPOCHS,
-    SMALL_PAGES,
-    TOLERANCE,
-    Config,
-    Contender,
-    environment_of,
-)
+from experiments.peers.contenders import CONTENDERS, EPOCHS, SMALL_PAGES, TOLERANCE, Config, Contender, environment_of
 
 
 def compare(config: Config, progress: Progress) -> dict[str, Any]:

@@ -27,6 +27,8 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
+from experiments.lib.distributions import MODALITIES, log_normal_lengths
+from experiments.lib.reference_cost import reference_cost
 from multimodal_pad import LengthTable, Planned, ShapePlan, make_schedule, plan_shapes
 from multimodal_pad.cli import exit_status
 from multimodal_pad.output import write_folder
@@ -36,8 +38,6 @@ from multimodal_pad.planning.plan_plot import plot_plan
 from multimodal_pad.sources import Meld, Synthetic
 
 SHAPES = (1, 4, 8, 16, 32)
-D_MODEL = 40
-MODALITIES = ("text", "audio", "visual")
 DRAWN = 16
 """Shapes of the plan in the picture."""
 
@@ -53,13 +53,6 @@ class Config:
     effort: float = 1.0
     large_samples: int = 10_000_000
     large_shapes: tuple[int, ...] = (8, 32)
-
-
-def reference_cost(lengths: np.ndarray) -> np.ndarray:
-    """``36 d^2 sum L + 4 d sum L^2 + 2 d sum over pairs L_i L_j`` with d = 40, per sample."""
-    lengths = np.asarray(lengths, np.float64)
-    total, squares = lengths.sum(axis=1), (lengths**2).sum(axis=1)
-    return 36 * D_MODEL**2 * total + 4 * D_MODEL * squares + 2 * D_MODEL * (total**2 - squares)
 
 
 @contextmanager
@@ -162,17 +155,6 @@ def _run_large(samples: int, shapes: int) -> dict[str, Any]:
     command = [sys.executable, "-m", "experiments.planning", "--large", str(samples), str(shapes)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return json.loads(done.stdout)
-
-
-def log_normal_lengths(samples: int) -> np.ndarray:
-    """Log-normal lengths of three modalities, correlated at 0.7, in multiples of 8; int64 ``(samples, 3)``."""
-    rng = np.random.default_rng(0)
-    lengths = np.empty((samples, 3), np.int64)
-    common = rng.standard_normal(samples, np.float32)
-    for m, (middle, longest) in enumerate([(8, 400), (60, 2000), (45, 1500)]):
-        logs = np.sqrt(0.7) * common + np.sqrt(0.3) * rng.standard_normal(samples, np.float32)
-        lengths[:, m] = np.minimum(middle * np.exp(0.75 * logs), longest) // 8 * 8 + 8
-    return lengths
 
 
 def plan_large(samples: int, shapes: int) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from experiments.lib import configs, emotion
 from experiments.lib.emotion import load_splits
 from experiments.lib.output import write_results
 from experiments.lib.tables import Table
-from experiments.train.__main__ import train
+from experiments.lib.training import train
 from multimodal_pad import PaddingError
 from multimodal_pad.cli import exit_status
 

@@ -26,7 +26,7 @@ from rich.progress import Progress
 from experiments.lib.corpora import modality_configs
 from experiments.lib.output import write_results
 from experiments.lib.provenance import where_measured
-from experiments.planning.__main__ import reference_cost
+from experiments.lib.reference_cost import reference_cost
 from multimodal_pad import (
     BucketBatcher,
     Ladder,

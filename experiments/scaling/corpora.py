@@ -22,8 +22,9 @@ from typing import Any
 import numpy as np
 from rich.progress import Progress
 
+from experiments.lib.distributions import MODALITIES, log_normal_lengths
 from experiments.lib.output import write_results
-from experiments.planning.__main__ import MODALITIES, log_normal_lengths, reference_cost
+from experiments.lib.reference_cost import reference_cost
 from multimodal_pad import BucketBatcher, LengthTable, Planned, ShapePlan, plan_shapes
 from multimodal_pad.cli import exit_status
 from multimodal_pad.lengths.samples import EMPTY

@@ -13,7 +13,7 @@ import numpy as np
 from flax import nnx
 
 from experiments.lib.distributions import draw_lengths
-from experiments.planning.__main__ import reference_cost
+from experiments.lib.reference_cost import reference_cost
 from experiments.scaling.rounds import Config, in_turn
 from experiments.scaling.steps import CLASSES, MODALITIES, full_batch
 from multimodal_pad import (

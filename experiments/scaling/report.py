@@ -270,7 +270,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
 def _draw_panel(axes: Any, results: dict[str, Any], axis: Axis, panel: str) -> None:
     from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter, NullLocator
 
-    from experiments.compare.figures import COLOURS
+    from experiments.lib.colours import COLOURS
 
     points = results["points"][axis.key]
     drawn = [series for series in _measured(results, axis) if series.panel == panel]

@@ -3,7 +3,7 @@
 The train step of `make compare` is compiled with each set of options in turn, several times, and each set's programs
 are timed in turn at a small, a medium and the largest shape of a plan. Ratios are to XLA as it is, round by round.
 
-With Python: python -m experiments.start_up.compiler_options --data-dir DIR --options xla_llvm_disable_expensive_passes=true
+With Python: python -m experiments.start_up.compiler_options --data-dir DIR
 """
 
 from __future__ import annotations

@@ -5,11 +5,11 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 
-from experiments.batcher import __main__ as benchmark_batcher
-from experiments.batcher.__main__ import main, markdown
-from experiments.batcher.contenders import CONTENDERS, Padded
-from experiments.batcher.process import Config, check_epoch, load, prepare
 from experiments.lib.worker import start
+from experiments.peers import batcher as benchmark_batcher
+from experiments.peers.batcher import main, markdown
+from experiments.peers.batcher_contenders import CONTENDERS, Padded
+from experiments.peers.batcher_process import Config, check_epoch, load, prepare
 
 SMALL = replace(Config(), **{**benchmark_batcher.QUICK, "samples": 50})
 

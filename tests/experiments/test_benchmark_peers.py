@@ -156,7 +156,7 @@ def taught():
     """Samples that lack modalities, a model's configuration and parameters, its outputs, and losses of three steps."""
     from flax import nnx
 
-    from experiments.peers.jax_side import parameters_of
+    from experiments.lib.measure import parameters_of
     from multimodal_pad import pad_samples
     from multimodal_pad.models import ModalityConfig, MultimodalTransformer, TransformerConfig
     from multimodal_pad.training import TrainStep, cross_entropy, make_optimizer
@@ -194,7 +194,8 @@ def taught():
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile:UserWarning")
 def test_flex_attention_attends_as_the_model_does(taught):
     torch = pytest.importorskip("torch")
-    from experiments.peers import torch_side, twin
+    from experiments.lib import twin
+    from experiments.peers import torch_side
 
     samples, config, parameters, outputs, _ = taught
     features, positions, _ = torch_side.lay_out("flex", samples, NAMES, PADDED)
@@ -216,7 +217,8 @@ def test_flex_attention_is_left_out_on_cpu():
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
 def test_the_twin_learns_as_the_model_does(layout, taught):
     torch = pytest.importorskip("torch")
-    from experiments.peers import torch_side, twin
+    from experiments.lib import twin
+    from experiments.peers import torch_side
 
     samples, config, parameters, outputs, losses = taught
     other = twin.Twin(config, parameters)

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from experiments import fill_tables
-from experiments.evidence.__main__ import __main__ as evidence
-from experiments.evidence.__main__ import page as evidence_page
+from experiments.evidence import __main__ as evidence
+from experiments.evidence import page as evidence_page
 from experiments.evidence.page import Section, write_page
 from experiments.lib.output import write_results
 from experiments.lib.tables import Table, spread

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from experiments.evidence.sections import packing_answer
-from experiments.packing.__main__ import __main__ as packing
-from experiments.peers.packers import AXOLOTL_MOST, GrainPacking, check_packs, deal_axolotl
+from experiments.packing import __main__ as packing
+from experiments.packing.packers import AXOLOTL_MOST, GrainPacking, check_packs, deal_axolotl
 from multimodal_pad import LengthTable
 
 

@@ -7,8 +7,8 @@ from dataclasses import asdict, replace
 import pytest
 from rich.progress import Progress
 
-from experiments.start_up.__main__ import __main__ as start_up
-from experiments.start_up.__main__ import part as start_up_part
+from experiments.start_up import __main__ as start_up
+from experiments.start_up import part as start_up_part
 from multimodal_pad import PaddingError
 from tests.helpers.caches import no_cache
 from tests.helpers.devices import cpu_environment

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from rich.progress import Progress
 
+from experiments.lib.reference_cost import reference_cost
 from experiments.lib.tables import Table
-from experiments.peers.packers import AXOLOTL_MOST, GrainPacking, Packs, check_packs, deal_axolotl
-from experiments.planning.__main__ import reference_cost
+from experiments.packing.packers import AXOLOTL_MOST, GrainPacking, Packs, check_packs, deal_axolotl
 from multimodal_pad import BucketBatcher, LengthTable, Packed, PackingPlan, make_schedule, plan_packing
 from multimodal_pad.lengths.samples import EMPTY
 from multimodal_pad.scheduling.dealing import shuffled

@@ -7,7 +7,7 @@ or heap; in each repeat every one of them runs one epoch, in turn, while the oth
 
 torch, tensorflow and grain are measured where they are installed: pip install "multimodal-pad[peers]".
 
-With Python: python -m experiments.batcher --data-dir DIR --out results/benchmark_batcher/mine
+With Python: python -m experiments.peers.batcher --data-dir DIR --out results/benchmark_batcher/mine
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from typing import Any
 import numpy as np
 from rich.progress import Progress
 
-from experiments.batcher.contenders import CONTENDERS
-from experiments.batcher.process import Config, prepare
 from experiments.lib.output import write_results
 from experiments.lib.tables import Table, spread
 from experiments.lib.worker import start
+from experiments.peers.batcher_contenders import CONTENDERS
+from experiments.peers.batcher_process import Config, prepare
 from multimodal_pad.cli import exit_status
 from multimodal_pad.sources import Meld
 
@@ -114,7 +114,7 @@ def markdown(results: dict[str, Any]) -> str:
 def main(arguments: list[str]) -> int:
     """Run and write; the exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m experiments.batcher",
+        prog="python -m experiments.peers.batcher",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.peers.twin_positions import EndToEnd, Rows
+from experiments.lib.twin_positions import EndToEnd, Rows
 from multimodal_pad.models import TransformerConfig
 from multimodal_pad.models.embedding import sinusoidal_positions
 

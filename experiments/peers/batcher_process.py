@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.batcher.contenders import CONTENDERS, Contender, Epoch, Padded, Work, make_batcher
+from experiments.peers.batcher_contenders import CONTENDERS, Contender, Epoch, Padded, Work, make_batcher
 from multimodal_pad import PaddedBatch, Planned, plan_shapes
 from multimodal_pad.sources import Meld, Synthetic
 from multimodal_pad.sources.synthetic import WIDTHS
