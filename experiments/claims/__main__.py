@@ -26,6 +26,7 @@ from experiments.claims.claim import Claim, Setting
 from experiments.claims.measured_steps import MeasuredSteps
 from experiments.claims.quality import model_quality
 from experiments.lib import corpora
+from experiments.lib.command_line import command_line
 from experiments.lib.output import write_results
 from experiments.lib.tables import Table, spread
 from multimodal_pad import PaddingError
@@ -203,22 +204,15 @@ def draw(results: dict[str, Any], path: Path) -> None:
 
 def main(arguments: list[str]) -> int:
     """Run and write; the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.claims",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--data-dir", metavar="DIR", help="MELD's three CSV files (default: synthetic utterances)")
+    parser = command_line("claims", __doc__, data_dir="MELD's three CSV files (default: synthetic utterances)")
     parser.add_argument("--quality", metavar="FILE", help="results.json of experiments.quality, for claim 5.2")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="default: results/seed_claims/<time>")
-    parser.add_argument("--quick", action="store_true", help="a tiny run, to see that everything works")
     options = parser.parse_args(arguments)
     return exit_status(lambda: _run(options, arguments))
 
 
 def _run(options: argparse.Namespace, arguments: list[str]) -> None:
     config = Config(options.data_dir, options.quality, **(QUICK if options.quick else {}))
-    write_results("seed_claims", arguments, options.out, lambda progress: run(config, progress), markdown, draw)
+    write_results("claims", arguments, options.out, lambda progress: run(config, progress), markdown, draw)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ With make: make compare ARGS="--source meld --data-dir DIR"
 
 from __future__ import annotations
 
-import argparse
 import gc
 import sys
 import time
@@ -26,6 +25,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from experiments.compare.report import comparison_table, write_report
+from experiments.lib.command_line import command_line
 from experiments.lib.corpora import QUICK, Config, load
 from experiments.lib.measure import initial_model, make_step, measure, summarise
 from experiments.lib.policies import POLICIES, make_batcher, make_policy, parse_policy, plan_for_device
@@ -85,13 +85,8 @@ def compare(config: Config, progress: Progress) -> dict[str, Any]:
 def parse_arguments(arguments: list[str]) -> tuple[Config, Path]:
     """The configuration, and the folder to write."""
     default = Config()
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.compare",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_line("compare", __doc__, data_dir="folder of the corpus, for --source meld")
     parser.add_argument("--source", choices=["synthetic", "meld"], help="synthetic follows MELD's lengths (default)")
-    parser.add_argument("--data-dir", metavar="DIR", help="folder of the corpus, for --source meld")
     parser.add_argument(
         "--modalities", nargs="+", metavar="NAME", help="of text, audio, visual (default: all of the source)"
     )
@@ -109,10 +104,8 @@ def parse_arguments(arguments: list[str]) -> tuple[Config, Path]:
         "--max-minutes", type=float, metavar="M", help=f"for all policies together (default: {default.max_minutes})"
     )
     parser.add_argument("--seed", type=int, metavar="N", help=f"default: {default.seed}")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="default: results/compare_padding/<time>")
-    parser.add_argument("--quick", action="store_true", help="a tiny run, to see that everything works")
     given = vars(parser.parse_args(arguments))
-    out = given.pop("out") or Path("results", "compare_padding", datetime.now().strftime("%Y-%m-%dT%H-%M-%S"))
+    out = given.pop("out") or Path("results", "compare", datetime.now().strftime("%Y-%m-%dT%H-%M-%S"))
     quick = QUICK if given.pop("quick") else {}
     given = {name: value for name, value in given.items() if value is not None}
     given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}

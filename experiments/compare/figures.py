@@ -1,4 +1,4 @@
-"""The figures of compare_padding's report, as inline SVG."""
+"""The figures of the comparison's report, as inline SVG."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What compare_padding shows: the table on the terminal and in the README, and report.html.
+"""What the comparison shows: the table on the terminal and in the README, and report.html.
 
 python -m experiments.compare.report RESULTS.json     the table in Markdown
 """

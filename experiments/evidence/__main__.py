@@ -54,17 +54,17 @@ class Part(NamedTuple):
 PARTS = (
     Part(
         "quality",
-        "meld_quality",
+        "quality",
         ("--paddings", "planned", "fixed", "exact", "packed", "--seeds", "0", "1", "2", "3", "4"),
         ("--paddings", "planned", "fixed", "exact", "packed", "--seeds", "0"),
         needs_corpus=True,
     ),
-    Part("claims", "seed_claims"),
+    Part("claims", "claims"),
     Part("scaling", "scaling"),
-    Part("kernel", "benchmark_peers", ("--only", "kernel")),
-    Part("shapes", "benchmark_peers", ("--only", "shapes")),
+    Part("kernel", "peers", ("--only", "kernel")),
+    Part("shapes", "peers", ("--only", "shapes")),
     Part("packing", "packing"),
-    Part("training", "benchmark_peers", ("--only", "training")),
+    Part("training", "peers", ("--only", "training")),
 )
 
 

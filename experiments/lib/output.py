@@ -27,7 +27,8 @@ def write_results(
 ) -> None:
     """Run an experiment, write ``results.json`` with where it comes from, and print it as Markdown.
 
-    ``draw`` makes a picture of the results, ``{name}.png``. Where it fails, or is interrupted, what was
+    ``name`` is the module's under ``experiments``, such as ``planning.calibration``. ``draw`` makes a picture of the
+    results, named by its last part. Where it fails, or is interrupted, what was
     measured is kept beside ``out``, as ``{out}.unfinished.json``. ``run_seconds`` says how long measuring took.
 
     ``out`` is a folder, by default one of its own under ``results/`` and the experiment's name.
@@ -36,7 +37,7 @@ def write_results(
 
     # This process looks at the device, and would reserve most of a GPU's memory, which those that measure need.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    out = out or Path("results", name, datetime.now().strftime("%Y-%m-%dT%H-%M-%S"))
+    out = out or Path("results", *name.split("."), datetime.now().strftime("%Y-%m-%dT%H-%M-%S"))
     console = Console(stderr=True)
     origin = provenance(f"experiments.{name}", arguments)
     with write_folder(out) as folder:
@@ -48,7 +49,7 @@ def write_results(
         (folder / "results.json").write_text(written, encoding="utf-8")
         try:
             if draw is not None:
-                draw(results, folder / f"{name}.png")
+                draw(results, folder / f"{name.rpartition('.')[2]}.png")
         except BaseException:
             kept = out.with_name(f"{out.name}.unfinished.json")
             with suppress(OSError):  # the disk may be full

@@ -18,7 +18,7 @@ PACKAGES = ("multimodal-pad", "jax", "jaxlib", "flax", "optax", "numpy")
 GPU_PACKAGES = ("jax-cuda", "jax-rocm", "nvidia-cudnn", "nvidia-cublas", "nvidia-cuda-runtime")
 """How the names of the packages begin that hold a GPU's libraries."""
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def provenance(module: str, arguments: list[str]) -> dict[str, Any]:

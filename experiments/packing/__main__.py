@@ -9,17 +9,16 @@ With Python: python -m experiments.packing --data-dir DIR --out results/packing/
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from dataclasses import asdict, dataclass, field
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.progress import Progress
 
+from experiments.lib.command_line import command_line
 from experiments.lib.distributions import draw_lengths
 from experiments.lib.output import write_results
 from experiments.lib.reference_cost import reference_cost
@@ -213,12 +212,7 @@ def markdown(results: dict[str, Any]) -> str:
 
 def main(arguments: list[str]) -> int:
     """Run and write; the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.packing", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data-dir", metavar="DIR", help="MELD's three CSV files (default: synthetic lengths)")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="default: results/packing/<time>")
-    parser.add_argument("--quick", action="store_true", help="a small run, to see that everything works")
+    parser = command_line("packing", __doc__, data_dir="MELD's three CSV files (default: synthetic lengths)")
     options = parser.parse_args(arguments)
     config = Config(options.data_dir, **(QUICK if options.quick else {}))
     return exit_status(

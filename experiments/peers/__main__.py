@@ -14,12 +14,12 @@ import argparse
 import os
 import sys
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from rich.progress import Progress
 
 from experiments.lib import corpora
+from experiments.lib.command_line import command_line
 from experiments.lib.distributions import DISTRIBUTIONS, draw_lengths
 from experiments.lib.output import write_results
 from experiments.lib.tables import Table
@@ -92,14 +92,7 @@ def markdown(results: dict[str, Any]) -> str:
 
 def main(arguments: list[str]) -> int:
     """Run and write; the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.peers",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "--data-dir", metavar="DIR", help="MELD's three CSV files (default: lengths that follow MELD's)"
-    )
+    parser = command_line("peers", __doc__, data_dir="MELD's three CSV files (default: lengths that follow MELD's)")
     parser.add_argument(
         "--only", nargs="+", choices=SECTIONS, default=SECTIONS, metavar="SECTION", help=f"of {', '.join(SECTIONS)}"
     )
@@ -112,8 +105,6 @@ def main(arguments: list[str]) -> int:
         help=f"who trains, of {', '.join(contenders.CONTENDERS)} (default: all), or main, which is "
         f"{' '.join(contenders.MAIN)}; one of this project must be among them",
     )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="default: results/benchmark_peers/<time>")
-    parser.add_argument("--quick", action="store_true", help="a tiny run, to see that everything works")
     options = parser.parse_args(arguments)
     return exit_status(lambda: _run(options, arguments))
 
@@ -128,7 +119,7 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> None:
     if all(contenders.CONTENDERS[name].library != "jax" for name in names):
         raise PaddingError(f"got --contenders {' '.join(names)}; name one that trains with JAX, such as packed, too")
     write_results(
-        "benchmark_peers",
+        "peers",
         arguments,
         options.out,
         lambda progress: run(sections, names, options.data_dir, options.quick, progress),

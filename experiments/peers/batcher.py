@@ -18,12 +18,12 @@ import sys
 from contextlib import ExitStack
 from dataclasses import asdict
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.progress import Progress
 
+from experiments.lib.command_line import command_line
 from experiments.lib.output import write_results
 from experiments.lib.tables import Table, spread
 from experiments.lib.worker import start
@@ -113,14 +113,7 @@ def markdown(results: dict[str, Any]) -> str:
 
 def main(arguments: list[str]) -> int:
     """Run and write; the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.peers.batcher",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--data-dir", metavar="DIR", help="MELD's three CSV files (default: synthetic lengths)")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="default: results/benchmark_batcher/<time>")
-    parser.add_argument("--quick", action="store_true", help="a tiny run, to see that everything works")
+    parser = command_line("peers.batcher", __doc__, data_dir="MELD's three CSV files (default: synthetic lengths)")
     options = parser.parse_args(arguments)
     return exit_status(lambda: _run(options, arguments))
 
@@ -130,7 +123,7 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> None:
     if options.data_dir is not None:
         Meld(options.data_dir, "train")  # a wrong folder is known before the first process
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's greeting
-    write_results("benchmark_batcher", arguments, options.out, lambda progress: run(config, progress), markdown)
+    write_results("peers.batcher", arguments, options.out, lambda progress: run(config, progress), markdown)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
+from experiments.lib.command_line import command_line
 from experiments.lib.distributions import MODALITIES, log_normal_lengths
 from experiments.lib.reference_cost import reference_cost
 from multimodal_pad import LengthTable, Planned, ShapePlan, make_schedule, plan_shapes
@@ -220,12 +221,7 @@ def markdown(results: dict[str, Any]) -> str:
 
 def main(arguments: list[str]) -> int:
     """Run and write; the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.planning", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data-dir", metavar="DIR", help="MELD's three CSV files (default: synthetic lengths)")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="default: results/planning/<time>")
-    parser.add_argument("--quick", action="store_true", help="a small run, to see that everything works")
+    parser = command_line("planning", __doc__, data_dir="MELD's three CSV files (default: synthetic lengths)")
     parser.add_argument("--large", nargs=2, type=int, metavar=("SAMPLES", "SHAPES"), help="only plan a large table")
     options = parser.parse_args(arguments)
     return exit_status(lambda: _run(options, arguments))

@@ -8,18 +8,17 @@ With Python: python -m experiments.planning.calibration --data-dir DIR --out res
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.progress import Progress
 
 from experiments.lib import corpora, policies
+from experiments.lib.command_line import command_line
 from experiments.lib.measure import make_step
 from experiments.lib.output import write_results
 from experiments.lib.provenance import where_measured
@@ -127,18 +126,15 @@ def _off(rows: list[dict[str, Any]], key: str) -> str:
 
 def main(arguments: list[str]) -> int:
     """Run and write; the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.planning.calibration",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = command_line(
+        "planning.calibration", __doc__, data_dir="MELD's three CSV files (default: synthetic samples)"
     )
-    parser.add_argument("--data-dir", metavar="DIR", help="MELD's three CSV files (default: synthetic samples)")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="default: results/calibration/<time>")
-    parser.add_argument("--quick", action="store_true", help="a tiny run, to see that everything works")
     options = parser.parse_args(arguments)
     config = Config(options.data_dir, **(QUICK if options.quick else {}))
     return exit_status(
-        lambda: write_results("calibration", arguments, options.out, lambda progress: run(config, progress), markdown)
+        lambda: write_results(
+            "planning.calibration", arguments, options.out, lambda progress: run(config, progress), markdown
+        )
     )
 
 

@@ -11,13 +11,13 @@ from __future__ import annotations
 import argparse
 import sys
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.progress import Progress
 
 from experiments.lib import corpora, policies
+from experiments.lib.command_line import command_line
 from experiments.lib.measure import make_step
 from experiments.lib.output import write_results
 from experiments.lib.tables import Table
@@ -155,15 +155,10 @@ def markdown(results: dict[str, Any]) -> str:
 
 def main(arguments: list[str]) -> int:
     """Run and write; the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.planning.policy_times",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = command_line(
+        "planning.policy_times", __doc__, data_dir="MELD's three CSV files (default: synthetic samples)"
     )
-    parser.add_argument("--data-dir", metavar="DIR", help="MELD's three CSV files (default: synthetic samples)")
     parser.add_argument("--samples", type=int, metavar="N", help="of the corpus (default: all, or 2000 synthetic ones)")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="default: results/policy_times/<time>")
-    parser.add_argument("--quick", action="store_true", help="a tiny run, to see that everything works")
     options = parser.parse_args(arguments)
     return exit_status(lambda: _run(options, arguments))
 
@@ -173,7 +168,7 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> None:
         raise PaddingError(f"got --samples {options.samples}; it must be at least 1")
     given = {} if options.samples is None else {"samples": options.samples}
     config = Config(options.data_dir, **{**(QUICK if options.quick else {}), **given})
-    write_results("policy_times", arguments, options.out, lambda progress: run(config, progress), markdown)
+    write_results("planning.policy_times", arguments, options.out, lambda progress: run(config, progress), markdown)
 
 
 if __name__ == "__main__":

@@ -13,13 +13,13 @@ import argparse
 import sys
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.progress import Progress
 
 from experiments.lib import configs, emotion
+from experiments.lib.command_line import command_line
 from experiments.lib.emotion import load_splits
 from experiments.lib.output import write_results
 from experiments.lib.tables import Table
@@ -155,16 +155,9 @@ def _spread(values: np.ndarray, form: str = ".3f") -> str:
 
 def main(arguments: list[str]) -> int:
     """Run and write; the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.quality",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--data-dir", metavar="DIR", help="MELD's three CSV files (needed)")
+    parser = command_line("quality", __doc__, data_dir="MELD's three CSV files (needed)")
     parser.add_argument("--seeds", nargs="+", type=int, metavar="N", help="default: 0 1 2")
     parser.add_argument("--paddings", nargs="+", choices=PADDINGS, help=f"default: {' '.join(COMPARED)}")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="default: results/meld_quality/<time>")
-    parser.add_argument("--quick", action="store_true", help="a tiny model for one epoch, to see that everything works")
     options = parser.parse_args(arguments)
     return exit_status(lambda: _run(options, arguments))
 
@@ -174,7 +167,7 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> None:
         raise PaddingError("give --data-dir, the folder of MELD's three CSV files")
     given = {name: tuple(values) for name in ("seeds", "paddings") if (values := getattr(options, name)) is not None}
     config = Config(options.data_dir, quick=options.quick, **given)
-    write_results("meld_quality", arguments, options.out, lambda progress: run(config, progress), markdown)
+    write_results("quality", arguments, options.out, lambda progress: run(config, progress), markdown)
 
 
 if __name__ == "__main__":

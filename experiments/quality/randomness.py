@@ -23,6 +23,7 @@ import numpy as np
 from flax import nnx
 from rich.progress import Progress
 
+from experiments.lib.command_line import command_line
 from experiments.lib.corpora import modality_configs
 from experiments.lib.output import write_results
 from experiments.lib.provenance import where_measured
@@ -281,15 +282,10 @@ def draw(results: dict[str, Any], path: Path) -> None:
 
 def main(arguments: list[str]) -> int:
     """Run and write; the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.quality.randomness",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = command_line(
+        "quality.randomness", __doc__, data_dir="MELD's three CSV files (default: synthetic utterances)"
     )
-    parser.add_argument("--data-dir", metavar="DIR", help="MELD's three CSV files (default: synthetic utterances)")
     parser.add_argument("--epochs", type=int, metavar="N", help=f"of the loss curves (default: {Config().epochs})")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="default: results/randomness/<time>")
-    parser.add_argument("--quick", action="store_true", help="a tiny run, to see that everything works")
     options = parser.parse_args(arguments)
     return exit_status(lambda: _run(options, arguments))
 
@@ -299,7 +295,7 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> None:
         raise PaddingError(f"got --epochs {options.epochs}; it must be at least 1")
     given = {} if options.epochs is None else {"epochs": options.epochs}
     config = Config(options.data_dir, **{**(QUICK if options.quick else {}), **given})
-    write_results("randomness", arguments, options.out, lambda progress: run(config, progress), markdown, draw)
+    write_results("quality.randomness", arguments, options.out, lambda progress: run(config, progress), markdown, draw)
 
 
 if __name__ == "__main__":

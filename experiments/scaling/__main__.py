@@ -14,14 +14,13 @@ With Python: python -m experiments.scaling --data-dir DIR --out results/scaling/
 
 from __future__ import annotations
 
-import argparse
 import sys
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from rich.progress import Progress
 
+from experiments.lib.command_line import command_line
 from experiments.lib.distributions import draw_lengths
 from experiments.lib.output import write_results
 from experiments.scaling.plans import measure_samples, measure_shapes
@@ -64,12 +63,7 @@ def run(config: Config, progress: Progress) -> dict[str, Any]:
 
 def main(arguments: list[str]) -> int:
     """Run and write; the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.scaling", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data-dir", metavar="DIR", help="MELD's three CSV files (default: synthetic lengths)")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="default: results/scaling/<time>")
-    parser.add_argument("--quick", action="store_true", help="a tiny run, to see that everything works")
+    parser = command_line("scaling", __doc__, data_dir="MELD's three CSV files (default: synthetic lengths)")
     options = parser.parse_args(arguments)
     config = Config(options.data_dir, **(QUICK if options.quick else {}))
     return exit_status(

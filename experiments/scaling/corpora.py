@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from rich.progress import Progress
 
+from experiments.lib.command_line import command_line
 from experiments.lib.distributions import MODALITIES, log_normal_lengths
 from experiments.lib.output import write_results
 from experiments.lib.reference_cost import reference_cost
@@ -165,13 +166,7 @@ def markdown(results: dict[str, Any]) -> str:
 
 def main(arguments: list[str]) -> int:
     """Run and write; the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.scaling.corpora",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="default: results/scale/<time>")
-    parser.add_argument("--quick", action="store_true", help="a tiny run, to see that everything works")
+    parser = command_line("scaling.corpora", __doc__)
     parser.add_argument("--part", type=Path, metavar="DIR", help="only measure, on the table and plan in a folder")
     options = parser.parse_args(arguments)
     return exit_status(lambda: _run(options, arguments))
@@ -182,7 +177,7 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> None:
         print(json.dumps(measure(options.part)))
         return
     config = Config(samples=(500, 2000), shapes=2, repeats=1) if options.quick else Config()
-    write_results("scale", arguments, options.out, lambda progress: run(config, progress), markdown)
+    write_results("scaling.corpora", arguments, options.out, lambda progress: run(config, progress), markdown)
 
 
 if __name__ == "__main__":

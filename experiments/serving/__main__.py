@@ -10,7 +10,6 @@ With Python: python -m experiments.serving --data-dir DIR --out results/serving/
 
 from __future__ import annotations
 
-import argparse
 import sys
 import threading
 import time
@@ -24,6 +23,7 @@ import numpy as np
 from flax import nnx
 from rich.progress import Progress
 
+from experiments.lib.command_line import command_line
 from experiments.lib.distributions import draw_lengths
 from experiments.lib.output import write_results
 from experiments.lib.tables import Table
@@ -271,12 +271,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
 
 def main(arguments: list[str]) -> int:
     """Run and write; the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.serving", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data-dir", metavar="DIR", help="MELD's three CSV files (default: synthetic lengths)")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="default: results/serving/<time>")
-    parser.add_argument("--quick", action="store_true", help="a small run, to see that everything works")
+    parser = command_line("serving", __doc__, data_dir="MELD's three CSV files (default: synthetic lengths)")
     options = parser.parse_args(arguments)
     config = Config(options.data_dir, **(QUICK if options.quick else {}))
     return exit_status(

@@ -10,7 +10,6 @@ With Python: python -m experiments.sources.conversion --data-dir DIR --large --o
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,7 @@ from typing import Any
 import numpy as np
 from rich.progress import Progress
 
+from experiments.lib.command_line import command_line
 from experiments.lib.output import write_results
 from multimodal_pad.cli import exit_status
 from multimodal_pad.sources import Synthetic
@@ -187,19 +187,14 @@ def _median(runs: list[dict[str, float]], key: str) -> float:
 
 def main(arguments: list[str]) -> int:
     """Run and write; the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.sources.conversion",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--data-dir", metavar="DIR", help="MELD's three CSV files")
+    parser = command_line("sources.conversion", __doc__, data_dir="MELD's three CSV files")
     parser.add_argument("--large", action="store_true", help="a file as large as CMU-MOSEI, too: 40 GB of disk")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="default: results/conversion/<time>")
-    parser.add_argument("--quick", action="store_true", help="a tiny run, to see that everything works")
     options = parser.parse_args(arguments)
     config = Config(options.data_dir, options.large, **(QUICK if options.quick else {}))
     return exit_status(
-        lambda: write_results("conversion", arguments, options.out, lambda progress: run(config, progress), markdown)
+        lambda: write_results(
+            "sources.conversion", arguments, options.out, lambda progress: run(config, progress), markdown
+        )
     )
 
 

@@ -9,7 +9,6 @@ With Python: python -m experiments.sources.reading --out results/reading/mine
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 import time
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 from rich.progress import Progress
 
+from experiments.lib.command_line import command_line
 from experiments.lib.output import write_results
 from experiments.sources.conversion import MOSI, pickled
 from experiments.sources.conversion import Config as Generated
@@ -151,17 +151,13 @@ def _spread(values: np.ndarray) -> str:
 
 def main(arguments: list[str]) -> int:
     """Run and write; the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.sources.reading",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="default: results/reading/<time>")
-    parser.add_argument("--quick", action="store_true", help="a tiny run, to see that everything works")
+    parser = command_line("sources.reading", __doc__)
     options = parser.parse_args(arguments)
     config = Config(**(QUICK if options.quick else {}))
     return exit_status(
-        lambda: write_results("reading", arguments, options.out, lambda progress: run(config, progress), markdown)
+        lambda: write_results(
+            "sources.reading", arguments, options.out, lambda progress: run(config, progress), markdown
+        )
     )
 
 

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from rich.progress import Progress
 
+from experiments.lib.command_line import command_line
 from experiments.lib.output import write_results
 from experiments.lib.provenance import where_measured
 from multimodal_pad import PaddingError
@@ -170,17 +171,12 @@ def _spread(seconds: list[float]) -> str:
 
 def main(arguments: list[str]) -> int:
     """Run and write; the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.start_up", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data-dir", metavar="DIR", help="MELD's three CSV files (default: synthetic samples)")
+    parser = command_line("start_up", __doc__, data_dir="MELD's three CSV files (default: synthetic samples)")
     parser.add_argument(
         "--bytes-limit",
         metavar="BYTES",
         help='for the batch sizes; "device" for what the device reports (default: 5e8)',
     )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="default: results/start_up/<time>")
-    parser.add_argument("--quick", action="store_true", help="a tiny run, to see that everything works")
     options = parser.parse_args(arguments)
     return exit_status(lambda: _run(options, arguments))
 

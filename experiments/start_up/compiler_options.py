@@ -8,10 +8,8 @@ With Python: python -m experiments.start_up.compiler_options --data-dir DIR
 
 from __future__ import annotations
 
-import argparse
 import sys
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -19,6 +17,7 @@ import numpy as np
 from rich.progress import Progress
 
 from experiments.lib import corpora, policies
+from experiments.lib.command_line import command_line
 from experiments.lib.measure import make_step
 from experiments.lib.output import write_results
 from experiments.lib.provenance import where_measured
@@ -178,10 +177,8 @@ def markdown(results: dict[str, Any]) -> str:
 
 def main(arguments: list[str]) -> int:
     """Run and write; the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.start_up.compiler_options",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = command_line(
+        "start_up.compiler_options", __doc__, data_dir="MELD's three CSV files (default: synthetic samples)"
     )
     parser.add_argument(
         "--options",
@@ -190,9 +187,6 @@ def main(arguments: list[str]) -> int:
         metavar="SET",
         help="sets of options to try, each in quotes: 'xla_a=1 xla_b=false' (default: those known for this platform)",
     )
-    parser.add_argument("--data-dir", metavar="DIR", help="MELD's three CSV files (default: synthetic samples)")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="default: results/compiler_options/<time>")
-    parser.add_argument("--quick", action="store_true", help="a tiny run, to see that everything works")
     options = parser.parse_args(arguments)
     config = Config(options.data_dir, tuple(options.options), **(QUICK if options.quick else {}))
 
@@ -202,7 +196,9 @@ def main(arguments: list[str]) -> int:
         cached = jax.config.jax_enable_compilation_cache  # type: ignore[attr-defined]
         jax.config.update("jax_enable_compilation_cache", False)  # what compiling takes is what is measured
         try:
-            write_results("compiler_options", arguments, options.out, lambda progress: run(config, progress), markdown)
+            write_results(
+                "start_up.compiler_options", arguments, options.out, lambda progress: run(config, progress), markdown
+            )
         finally:
             jax.config.update("jax_enable_compilation_cache", cached)
 

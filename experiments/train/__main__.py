@@ -16,11 +16,11 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from experiments.lib import configs
 from experiments.lib.births import without_ctrl_c
+from experiments.lib.command_line import command_line
 from experiments.lib.emotion import GROUPINGS, PADDINGS, QUICK, Config, load_splits
 from experiments.lib.output import write_results
 from experiments.lib.training import train
@@ -93,13 +93,8 @@ def start_processes(count: int, arguments: list[str]) -> None:
 
 def main(arguments: list[str]) -> int:
     """Run and write; the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.train",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_line("train", __doc__, data_dir="of the corpus' files, or a flat cache")
     parser.add_argument("--config", choices=configs.NAMES, default="synthetic", help="the corpus (default: synthetic)")
-    parser.add_argument("--data-dir", metavar="DIR", help="of the corpus' files, or a flat cache")
     changes = parser.add_argument_group("instead of what the configuration says")
     changes.add_argument("--modalities", nargs="+", metavar="NAME", help="which to train on")
     changes.add_argument("--epochs", type=int)
@@ -114,8 +109,6 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--processes", type=int, default=1, help="on this machine's CPU; default: 1")
     parser.add_argument("--checkpoints", metavar="DIR", help="save here, and go on with what is here")
     parser.add_argument("--save-every", type=int, metavar="STEPS", help="save after so many steps, too")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="default: results/train_emotion/<time>")
-    parser.add_argument("--quick", action="store_true", help="a tiny model for one epoch, to see that everything works")
     parser.add_argument("--join", nargs=3, metavar=("PORT", "INDEX", "COUNT"), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     return exit_status(lambda: _run(options, arguments))
@@ -152,7 +145,7 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> None:
             train(config, load_splits(config), progress=False)
             return
     write_results(
-        "train_emotion", arguments, options.out, lambda _: train(config, load_splits(config), progress=True), markdown
+        "train", arguments, options.out, lambda _: train(config, load_splits(config), progress=True), markdown
     )
 
 

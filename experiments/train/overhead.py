@@ -10,7 +10,6 @@ With Python: python -m experiments.train.overhead --out results/overhead/mine
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 import time
@@ -28,6 +27,7 @@ import optax
 from flax import nnx
 from rich.progress import Progress
 
+from experiments.lib.command_line import command_line
 from experiments.lib.output import write_results
 from experiments.lib.tables import Table
 from multimodal_pad import BucketBatcher, Fixed
@@ -268,17 +268,13 @@ def markdown(results: dict[str, Any]) -> str:
 
 def main(arguments: list[str]) -> int:
     """Run and write; the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.train.overhead",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="default: results/overhead/<time>")
-    parser.add_argument("--quick", action="store_true", help="a tiny run, to see that everything works")
+    parser = command_line("train.overhead", __doc__)
     options = parser.parse_args(arguments)
     config = Config(**(QUICK if options.quick else {}))
     return exit_status(
-        lambda: write_results("overhead", arguments, options.out, lambda progress: run(config, progress), markdown)
+        lambda: write_results(
+            "train.overhead", arguments, options.out, lambda progress: run(config, progress), markdown
+        )
     )
 
 

@@ -117,11 +117,12 @@ def test_a_folder_that_can_not_be_written(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "script", ["benchmark_batcher", "benchmark_peers", "compare_padding", "packing", "scaling", "seed_claims"]
+    "module",
+    ["peers.batcher", "peers.__main__", "compare.__main__", "packing.__main__", "scaling.__main__", "claims.__main__"],
 )
-def test_a_script_that_can_not_write_says_so_at_once(script, tmp_path, capsys):
+def test_a_script_that_can_not_write_says_so_at_once(module, tmp_path, capsys):
     (tmp_path / "file").write_text("", encoding="utf-8")
-    run = import_module(f"experiments.{script}").main
+    run = import_module(f"experiments.{module}").main
     assert run(["--quick", "--out", str(tmp_path / "file" / "below")]) == 2
     assert "below: can't be written" in capsys.readouterr().err
 

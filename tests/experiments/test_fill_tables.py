@@ -27,7 +27,7 @@ def test_the_pages_hold_tables():
 @pytest.fixture
 def page(tmp_path, monkeypatch):
     monkeypatch.setattr(fill_tables, "ROOT", tmp_path)
-    monkeypatch.setattr("experiments.tables.shown", lambda results: f"**{results['n']}**", raising=False)
+    monkeypatch.setattr("experiments.lib.tables.shown", lambda results: f"**{results['n']}**", raising=False)
     (tmp_path / "results.json").write_text('{"n": 3}', encoding="utf-8")
     (tmp_path / "docs").mkdir()
     return tmp_path / "README.md"

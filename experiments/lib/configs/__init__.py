@@ -12,4 +12,4 @@ NAMES = sorted(path.stem for path in Path(__file__).parent.glob("[a-z]*.py"))
 
 def load(name: str) -> Config:
     """The configuration of a corpus."""
-    return import_module(f"experiments.configs.{name}").CONFIG
+    return import_module(f"experiments.lib.configs.{name}").CONFIG

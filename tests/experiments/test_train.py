@@ -74,7 +74,7 @@ def test_every_corpus_trains_from_a_file_in_its_format(name, tmp_path):
     assert list(results["samples"].values()) == [len(samples) for samples in written.splits.values()]
     assert np.isfinite(results["history"][0]["train_loss"])
     assert set(results["config"]["kernel_sizes"]) >= {"audio", "visual"}
-    assert "Expected" in import_module(f"experiments.configs.{name}").__doc__
+    assert "Expected" in import_module(f"experiments.lib.configs.{name}").__doc__
 
 
 def test_every_configuration_has_a_test():

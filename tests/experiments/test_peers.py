@@ -16,7 +16,7 @@ from experiments.peers import contenders, training
 def results(tmp_path_factory):
     folder = tmp_path_factory.mktemp("peers") / "run"
     assert benchmark_peers.main(["--quick", "--only", "training", "--out", str(folder)]) == 0
-    assert (folder / "benchmark_peers.png").stat().st_size > 10_000
+    assert (folder / "peers.png").stat().st_size > 10_000
     return json.loads((folder / "results.json").read_text(encoding="utf-8"))
 
 

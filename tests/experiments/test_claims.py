@@ -18,7 +18,7 @@ def results(tmp_path_factory):
     quality = folder / "quality.json"
     quality.write_text(json.dumps(quality_results({"fixed": [0.5, 0.52], "exact": [0.51, 0.51]})), encoding="utf-8")
     assert seed_claims.main(["--quick", "--quality", str(quality), "--out", str(folder / "run")]) == 0
-    assert (folder / "run" / "seed_claims.png").stat().st_size > 10_000
+    assert (folder / "run" / "claims.png").stat().st_size > 10_000
     return json.loads((folder / "run" / "results.json").read_text(encoding="utf-8"))
 
 
