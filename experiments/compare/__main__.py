@@ -30,9 +30,7 @@ from experiments.lib.corpora import QUICK, Config, load
 from experiments.lib.measure import initial_model, make_step, measure, summarise
 from experiments.lib.policies import POLICIES, make_batcher, make_policy, parse_policy, plan_for_device
 from experiments.lib.provenance import provenance
-from multimodal_pad import (
-    PaddingError,
-)
+from multimodal_pad import BucketBatcher, PaddingError, Schedule
 from multimodal_pad.cli import exit_status
 from multimodal_pad.compiling import CompileLog, StepTable
 from multimodal_pad.output import write_folder
@@ -67,7 +65,8 @@ def compare(config: Config, progress: Progress) -> dict[str, Any]:
             tick=lambda done, task=task: progress.update(task, completed=done),
         )
         progress.stop_task(task)
-        rows.append(summarise(name, batcher, schedules, model_config.cost, measured, preparing, reason))
+        row = summarise(name, batcher, schedules, model_config.cost, measured, preparing, reason)
+        rows.append({**row, "batch": middle_batch(batcher, schedules[0])})
         jax.clear_caches()
         gc.collect()
     model = initial_model(model_config, config.seed)
@@ -79,6 +78,18 @@ def compare(config: Config, progress: Progress) -> dict[str, Any]:
         "left_out": left_out,
         "lengths": lengths.values[:: 1 + len(lengths) // 2000].tolist(),
         "rows": rows,
+    }
+
+
+def middle_batch(batcher: BucketBatcher, schedule: Schedule) -> dict[str, Any]:
+    """The batch with the middle number of positions: the lengths of its samples, and what they are padded to."""
+    costs = schedule.lengths.sum(axis=1) * schedule.batch_sizes
+    place = int(np.argsort(costs, kind="stable")[len(costs) // 2])
+    padded, ids = schedule[place]
+    return {
+        "lengths": batcher.lengths.values[ids[ids >= 0]].tolist(),
+        "padded": padded.tolist(),
+        "packed": batcher.grouping.name == "balanced",
     }
 
 

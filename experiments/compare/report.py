@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,8 +16,10 @@ from typing import Any
 from rich.table import Table
 
 from experiments.compare.figures import figures, label
-from experiments.lib.page import html_page
+from experiments.lib.charts import figure_html, scripts
+from experiments.lib.page import cards, html_page
 from experiments.lib.provenance import where_measured
+from experiments.lib.tables import to_html
 
 Row = dict[str, Any]
 
@@ -176,47 +179,67 @@ def markdown(results: dict[str, Any]) -> str:
     return "\n".join([*lines, "", *sentences, "", " ".join([*notes(results), where_measured(results)])])
 
 
+def headline(results: dict[str, Any]) -> str:
+    """:func:`_headline`, with figures that stay beside their units."""
+    return re.sub(r"(?<=\d) (?=(s|%|times|epochs?|programs?)\b|%)", "\N{NO-BREAK SPACE}", _headline(results))
+
+
+def _headline(results: dict[str, Any]) -> str:
+    """What to use here, and what it saves: one sentence, with ``**`` around what matters."""
+    rows = results["rows"]
+    best = min(rows, key=lambda row: row["seconds_to_train"])
+    epochs = results["config"]["epochs"]
+    told = f"{epochs} {'epoch' if epochs == 1 else 'epochs'}"
+    about = "about " if best["estimated"] else ""
+    fixed = next((row for row in rows if row["policy"] == "fixed"), None)
+    programs = f"{best['shapes']:,} {'program' if best['shapes'] == 1 else 'programs'}"
+    if len(rows) == 1:
+        return f"**{label(best)}** takes {about}{_seconds(best['seconds_to_train'])} for {told}, with {programs}."
+    if fixed is None or best is fixed:
+        slowest = max(rows, key=lambda row: row["seconds_to_train"])
+        return (
+            f"Here, use **{label(best)}**: {told} in {about}**{_seconds(best['seconds_to_train'])}** and {programs}, "
+            f"where {label(slowest)} takes {_seconds(slowest['seconds_to_train'])}."
+        )
+    times = fixed["seconds_to_train"] / best["seconds_to_train"]
+    return (
+        f"Here, use **{label(best)}**: {told} in {about}**{_seconds(best['seconds_to_train'])}** and {programs}, "
+        f"**{times:.1f} times** as fast as fixed padding; {_percent(best['cost_efficiency'])} of its work is real, "
+        f"of fixed padding's {_percent(fixed['cost_efficiency'])}."
+    )
+
+
+SUMMARY = ("batch shapes", "real cost", "batch memory", "samples/s", "time to train")
+"""The columns of the report's first table."""
+
+
 def report_html(results: dict[str, Any]) -> str:
     """The report: one file, with its figures inside and nothing to fetch."""
-    heading, *rows = cells(results)
-    head = "".join(f"<th scope=col>{html.escape(cell)}</th>" for cell in heading)
-    body = "".join(
-        f"<tr><th scope=row>{html.escape(name)}</th>{''.join(f'<td>{html.escape(v)}</td>' for v in values)}</tr>"
-        for name, *values in rows
-    )
+    shown = columns(results["modalities"])
+    names = [label(row) for row in results["rows"]]
+    summary = [[name, *(shown[key](row) for key in SUMMARY)] for name, row in zip(names, results["rows"], strict=True)]
+    heading, *everything = cells(results)
+    heading = ["figure", *heading[1:]]
     said = "".join(f"<li>{html.escape(text)}</li>" for text in (*against_fixed(results), *against_ladder(results)))
-    drawn = "".join(
-        f"<figure>{svg}<figcaption>{html.escape(caption)}</figcaption></figure>" for caption, svg in figures(results)
-    )
-    body = _BODY.format(
-        notes=html.escape(" ".join(notes(results))),
-        head=head,
-        body=body,
-        said=said,
-        drawn=drawn,
-        origin=html.escape(where_measured(results).replace("`", "")),
-        config=html.escape(json.dumps(results["config"], indent=2)),
-    )
-    return html_page("What padding costs", body)
+    drawn = "\n".join(figure_html(figure, f"figure{i}") for i, figure in enumerate(figures(results)) if figure.charts)
+    table = cards(heading, everything, "All that was measured")
+    config = json.dumps(results["config"], indent=2)
+    body = f"""<h1>What padding costs</h1>
+<p class=headline>{to_html(headline(results))}</p>
+{cards(["policy", *SUMMARY], summary, notes(results)[0])}
+{drawn}
+<section><h2>Against fixed padding and powers of two</h2><ul>{said}</ul></section>
+<section><h2>All figures</h2><p class=note>{html.escape(" ".join(notes(results)[1:]))}</p>
+<details open><summary>The whole table</summary>{table}</details></section>
+<section><h2>How it was measured</h2><p class=origin>{to_html(where_measured(results))}</p>
+<details><summary>The configuration</summary><pre>{html.escape(config)}</pre></details></section>"""
+    return html_page("What padding costs", body, scripts())
 
 
 def write_report(results: dict[str, Any], folder: Path) -> None:
     """``results.json`` and ``report.html``."""
     (folder / "results.json").write_text(json.dumps(results) + "\n", encoding="utf-8")
     (folder / "report.html").write_text(report_html(results), encoding="utf-8")
-
-
-_BODY = """<h1>What padding costs</h1>
-<p>{notes}</p>
-<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>
-<h2>Against fixed padding and powers of two</h2>
-<ul>{said}</ul>
-<h2>Where the work goes</h2>
-{drawn}
-<h2>How it was measured</h2>
-<p class="origin">{origin}</p>
-<pre>{config}</pre>
-"""
 
 
 if __name__ == "__main__":

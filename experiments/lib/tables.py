@@ -47,10 +47,12 @@ class Table(NamedTuple):
             )
 
         body = "".join(f"<tr>{row(cells, 'td')}</tr>" for cells in self.rows)
-        head = f"<thead><tr>{row(self.heading, 'th')}</tr></thead>"
+        # A column of names without a name of its own has a cell above it, and no heading.
+        head = f"<thead><tr>{row(self.heading, 'th')}</tr></thead>".replace("<th class=words></th>", "<td></td>")
         note = f"<p class=note>{to_html(self.note)}</p>" if self.note else ""
         kind = "prose" if self.text_columns == len(self.heading) else "figures"
-        return f'<div class="scroll {kind}"><table>{head}<tbody>{body}</tbody></table></div>{note}'
+        region = f'class="scroll {kind}" tabindex=0 role=region aria-label="{html.escape(self.title)}"'
+        return f"<div {region}><table>{head}<tbody>{body}</tbody></table></div>{note}"
 
 
 def to_html(text: str) -> str:

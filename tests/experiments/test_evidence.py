@@ -19,6 +19,7 @@ from experiments.evidence.page import Section, write_page
 from experiments.lib.output import write_results
 from experiments.lib.tables import Table, spread
 from multimodal_pad.cli import exit_status
+from tests.helpers.browser import look
 
 PIXEL = bytes.fromhex(
     "89504e470d0a1a0a0000000d4948445200000001000000010806000000"
@@ -108,6 +109,12 @@ def test_a_part_that_fails_ends_the_run(parts, monkeypatch, tmp_path, capsys):
     assert evidence.main(["--out", str(tmp_path / "evidence")]) == 2
     assert len(parts) == 1
     assert "the part fails has failed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("width", "dark"), [(400, True), (1280, False)])
+def test_the_page_is_whole_at_any_width(width, dark):
+    found = look(fill_tables.ROOT / "results" / "evidence" / evidence_page.FILE, width, dark=dark)
+    assert found == {"cut": [], "wider": False, "charts": 0, "violations": [], "wrong": [], "fetched": []}
 
 
 def test_a_folder_that_can_not_be_written(tmp_path, capsys):
