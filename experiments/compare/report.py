@@ -13,13 +13,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
+from rich.table import Table as TerminalTable
 
 from experiments.compare.figures import figures, label
 from experiments.lib.charts import figure_html, scripts
 from experiments.lib.page import cards, html_page
 from experiments.lib.provenance import where_measured
-from experiments.lib.tables import to_html
+from experiments.lib.tables import Table, to_html
 
 Row = dict[str, Any]
 
@@ -154,10 +154,10 @@ def _planned_auto(row: Row) -> str:
     )
 
 
-def comparison_table(results: dict[str, Any]) -> Table:
+def comparison_table(results: dict[str, Any]) -> TerminalTable:
     """The table for the terminal."""
     heading, *rows = cells(results)
-    table = Table(
+    table = TerminalTable(
         title="What padding costs",
         caption="\n".join([*notes(results), *against_fixed(results), *against_ladder(results)]),
     )
@@ -177,6 +177,26 @@ def markdown(results: dict[str, Any]) -> str:
     lines.insert(1, "|---|" + "---:|" * (len(heading) - 1))
     sentences = [f"- {sentence}" for sentence in (*against_fixed(results), *against_ladder(results))]
     return "\n".join([*lines, "", *sentences, "", " ".join([*notes(results), where_measured(results)])])
+
+
+HEADLINE = {
+    "fixed": "fixed: all to the longest",
+    "exact": "exact: each batch to its own longest",
+    "powers_of_two": "bucketed: powers of two, by length",
+    "planned_8": "planned: 8 shapes, by length",
+    "packed": "packed: end to end, random order",
+}
+"""The five policies of the README's table; of those that were measured in two groupings, the one by length."""
+
+
+def headline_table(results: dict[str, Any]) -> str:
+    """Five rows, with what there is to decide by."""
+    chosen = {row["policy"]: row for row in sorted(results["rows"], key=lambda row: row["grouping"] == "length")}
+    shown = columns(results["modalities"])
+    keys = ("compilations", "real cost", "device memory", "samples/s", "time to train")
+    rows = [[told, *(shown[key](chosen[name]) for key in keys)] for name, told in HEADLINE.items() if name in chosen]
+    heading = ["", "programs", "real work", "memory of a step", "samples/s", "time to train"]
+    return Table("What it saves", heading, rows).markdown()
 
 
 def headline(results: dict[str, Any]) -> str:

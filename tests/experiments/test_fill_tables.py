@@ -20,7 +20,7 @@ def test_the_tables_are_those_of_the_committed_results(page):
 
 def test_the_pages_hold_tables():
     shown = {page.name: fill_tables.fill(page)[1] for page in fill_tables.pages()}
-    assert len(shown["README.md"]) >= 4
+    assert shown["README.md"]
     assert sum(map(len, shown.values())) >= 10
 
 
