@@ -243,7 +243,7 @@ def test_a_plan_is_made_for_a_cache(tmp_path, capsys):
             ["inspect", "good.pkl"],
             "good.pkl: got a file of kind '.pkl'; lengths are read from .csv, .tsv, .npy, .npz, .jsonl",
         ),
-        (["inspect", "exists", "--modalities", "text"], "--modalities is for a file of lengths"),
+        (["inspect", "exists", "--modalities", "text"], "--modalities and --field are for a file of lengths"),
         (["inspect", "exists"], "exists: has no manifest.json; it is no flat cache"),
     ],
 )
