@@ -23,6 +23,7 @@ from tests.helpers.corpora import (
     write_mult,
     write_numpy_dir,
 )
+from tests.helpers.word_corpora import write_mag_bert, write_mfn
 
 
 def run(*arguments):
@@ -71,6 +72,28 @@ def test_csd(tmp_path):
     options = ["--labels", LABELS, "--folds", tmp_path / "folds.json", "--nonfinite", "zero"]
     run("convert", "csd", tmp_path, tmp_path / "out", *sequences, *options)
     check(tmp_path / "out", written)
+
+
+def test_mag_bert(tmp_path):
+    written = write_mag_bert(tmp_path)
+    run("convert", "mag_bert", written.path, tmp_path / "out", "--nonfinite", "zero")
+    check(tmp_path / "out", written)
+    run("convert", "mag_bert", written.path, tmp_path / "few", "--min-count", "99", "--modalities", "text")
+    assert set(NumpyDir(tmp_path / "few", "dev")[0]["text"].tolist()) == {1}
+
+
+def test_mfn(tmp_path):
+    pytest.importorskip("h5py")
+    for corpus, options in (
+        ("pom", []),
+        ("mosi", ["--width", "text=300", "--width", "audio=5", "--width", "visual=20"]),
+    ):
+        (tmp_path / corpus).mkdir()
+        written = write_mfn(tmp_path / corpus, corpus)
+        run("convert", "mfn", tmp_path / corpus, tmp_path / f"{corpus}-out", "--nonfinite", "zero", *options)
+        check(tmp_path / f"{corpus}-out", written)
+    run("convert", "mfn", tmp_path / "pom", tmp_path / "few", "--nonfinite", "zero", "--label-column", "2:5")
+    assert NumpyDir(tmp_path / "few", "test").targets.shape == (4, 3)
 
 
 def test_meld(tmp_path, capsys):
@@ -222,6 +245,7 @@ def test_a_plan_is_made_for_a_cache(tmp_path, capsys):
     ("arguments", "message"),
     [
         (["convert", "mult", "nothing.pkl", "out"], "nothing.pkl"),
+        (["convert", "mfn", "meld", "out", "--width", "text=wide"], "got --width {'text': 'wide'}; widths are numbers"),
         (["convert", "mult", "evil.pkl", "out"], "the pickle asks for posix.system, at byte"),
         (["convert", "mult", "good.pkl", "exists"], "exists exists; name another folder"),
         (["convert", "mult", "good.pkl", "out", "--standardize", "smell"], "got standardize=['smell']"),
