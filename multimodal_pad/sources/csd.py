@@ -237,7 +237,7 @@ def _read_folds(folds: Folds) -> Mapping[str, Sequence[str]]:
     read: Any = folds
     if not isinstance(folds, Mapping):
         try:
-            read = json.loads(Path(folds).read_text(encoding="utf-8"))
+            read = json.loads(Path(folds).read_text(encoding="utf-8-sig"))
         except ValueError as error:
             raise SourceError(f"{folds}: not JSON ({error})") from None
     lists = list(read.values()) if isinstance(read, Mapping) else []
