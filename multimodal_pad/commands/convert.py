@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any, get_args
 
 from multimodal_pad.commands.bars import telling
+from multimodal_pad.commands.convert_files import add_files_options, open_files
 from multimodal_pad.commands.label_options import add_label_options, check_unlabeled, label_column
+from multimodal_pad.commands.pairs import once, pair
 from multimodal_pad.errors import PaddingError
 from multimodal_pad.lengths.samples import Source
 from multimodal_pad.sources import Csd, Meld, Mmsa, Mult, NumpyDir, convert, tfds
@@ -30,6 +32,8 @@ EXAMPLES = """examples:
   multimodal-pad convert csd FOLDER mosi --labels CMU_MOSI_Opinion_Labels.csd --folds folds.json \\
       --sequence text=CMU_MOSI_TimestampedWordVectors.csd --sequence audio=CMU_MOSI_COVAREP.csd --nonfinite zero
   multimodal-pad convert meld MELD meld --features audio=WAV2VEC --features visual=FACES
+  multimodal-pad convert files mer2023-dataset-process mer --table label-6way.npz --targets emo \\
+      --features audio=features/chinese-hubert-large-FRA --features visual=features/manet_FRA
   multimodal-pad convert tfds unaligned_emotion/mosi mosi --targets targets --ids id
 
 in Python:
@@ -75,7 +79,7 @@ def add_parser(commands: Any) -> None:
     csd.add_argument(
         "--sequence",
         action="append",
-        type=_pair,
+        type=pair,
         required=True,
         metavar="NAME=FILE",
         help="a modality; may be repeated",
@@ -90,7 +94,7 @@ def add_parser(commands: Any) -> None:
     meld.add_argument(
         "--features",
         action="append",
-        type=_pair,
+        type=pair,
         metavar="NAME=FOLDER",
         help="FOLDER/train/dia0_utt0.npy and so on, or .npz with an array NAME; may be repeated (default: text alone)",
     )
@@ -101,13 +105,15 @@ def add_parser(commands: Any) -> None:
         "--min-count", type=int, default=1, metavar="N", help="rarer tokens count as unknown (default: 1)"
     )
 
+    add_files_options(_source(sources, "files", "FOLDER", "a table of samples, with their feature files", open_files))
+
     _source(sources, "numpy_dir", "FOLDER", "a flat cache, or a plain folder of arrays with offsets", _open_numpy_dir)
 
     named = _source(sources, "tfds", "NAME", "a prepared TFDS dataset with ragged features", _open_tfds)
     named.add_argument(
         "--feature",
         action="append",
-        type=_pair,
+        type=pair,
         metavar="NAME=KEY",
         help="the feature of a modality; may be repeated (default: all that are ragged)",
     )
@@ -152,13 +158,6 @@ def _modalities(parser: Any) -> None:
     parser.add_argument("--modalities", nargs="+", metavar="NAME", help="which (default: text audio visual)")
 
 
-def _pair(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not (name and equals and value):
-        raise argparse.ArgumentTypeError(f"got {text!r}; give NAME=VALUE")
-    return name, value
-
-
 def _run(options: argparse.Namespace) -> None:
     if options.out.exists():
         raise FileExistsError(f"{options.out} exists; name another folder, so that nothing is overwritten")
@@ -196,7 +195,7 @@ def _open_csd(options: argparse.Namespace, tell: Tell) -> dict[str, Source]:
         name: Csd(
             options.input,
             name,
-            sequences=_once(options.sequence, "--sequence"),
+            sequences=once(options.sequence, "--sequence"),
             labels=options.labels,
             folds=options.folds,
             label_column=label_column(options, name),
@@ -215,7 +214,7 @@ def _open_meld(options: argparse.Namespace, tell: Tell) -> dict[str, Source]:
             options.input,
             name,
             payload="synthetic" if options.noise else "none",
-            features=_once(options.features, "--features") if options.features else None,
+            features=once(options.features, "--features") if options.features else None,
             min_count=options.min_count,
             nonfinite=options.nonfinite,
             progress=tell,
@@ -236,7 +235,7 @@ def _open_tfds(options: argparse.Namespace, tell: Tell) -> dict[str, Source]:
         name: tfds(
             options.input,
             name,
-            features=_once(options.feature, "--feature") if options.feature else None,
+            features=once(options.feature, "--feature") if options.feature else None,
             targets=options.targets[0] if options.targets and len(options.targets) == 1 else options.targets,
             ids=options.ids,
             data_dir=options.data_dir,
@@ -251,10 +250,3 @@ def _common(options: argparse.Namespace, tell: Tell) -> dict[str, Any]:
     """What both kinds of pickles take."""
     chosen = {} if options.modalities is None else {"modalities": options.modalities}
     return {**chosen, "nonfinite": options.nonfinite, "progress": tell}
-
-
-def _once(pairs: list[tuple[str, str]], option: str) -> dict[str, str]:
-    names = [name for name, _ in pairs]
-    if len(set(names)) < len(names):
-        raise PaddingError(f"got {option} for {names}; name each modality once")
-    return dict(pairs)

@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from multimodal_pad.commands.bars import telling
+from multimodal_pad.commands.pairs import add_field_option, chosen_fields
 from multimodal_pad.errors import PaddingError
 from multimodal_pad.lengths.files import KINDS, read_lengths
 from multimodal_pad.planning.comparison import PolicyEfficiency
@@ -41,6 +42,7 @@ def add_parser(commands: Any) -> None:
         help=f"a folder that multimodal-pad convert made, or a file of lengths ({', '.join(KINDS)})",
     )
     parser.add_argument("--modalities", nargs="+", metavar="NAME", help="columns of a file of lengths (default: all)")
+    add_field_option(parser)
     parser.add_argument(
         "--verify", action="store_true", help="read all of it, and compare the SHA-256 of every file with the manifest"
     )
@@ -55,8 +57,8 @@ def _run(options: argparse.Namespace) -> None:
             raise PaddingError("--verify is for a cache; a file of lengths has no manifest")
         _inspect_lengths(options, console)
         return
-    if options.modalities is not None:
-        raise PaddingError("--modalities is for a file of lengths; a cache is printed whole")
+    if options.modalities is not None or options.field is not None:
+        raise PaddingError("--modalities and --field are for a file of lengths; a cache is printed whole")
     files = None
     if options.verify:
         with telling() as tell:
@@ -72,7 +74,7 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _inspect_lengths(options: argparse.Namespace, console: Console) -> None:
-    lengths = read_lengths(options.cache, options.modalities)
+    lengths = read_lengths(options.cache, options.modalities, fields=chosen_fields(options))
     table = _length_columns(f"{escape(options.cache.name)}: {len(lengths):,} samples; lengths")
     found = summarize(lengths)
     for name, row in found["lengths"].items():

@@ -1,68 +1,86 @@
-"""Lengths from a file: CSV and the like, or NumPy's .npy and .npz."""
+"""Lengths from a file: CSV and the like, JSON lines, or NumPy's .npy and .npz."""
 
 from __future__ import annotations
 
-import csv
-import tokenize
-import zipfile
-import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from multimodal_pad.delimited import DelimitedFile
 from multimodal_pad.errors import LengthError, SourceError
+from multimodal_pad.json_lines import is_json_lines, read_json_lines
+from multimodal_pad.lengths.fields import lengths_of
 from multimodal_pad.lengths.samples import check_names
 from multimodal_pad.lengths.table import LengthTable
 from multimodal_pad.reading import file_size, read_npy, read_npz
 
-DAMAGED = (
-    ValueError,
-    EOFError,
-    SyntaxError,
-    tokenize.TokenError,
-    csv.Error,
-    zipfile.BadZipFile,
-    zlib.error,
-    NotImplementedError,
-    RuntimeError,
-)
-"""What NumPy and zipfile raise at files that are not what they should be."""
-
 TEXT_KINDS = (".csv", ".tsv")
-KINDS = (*TEXT_KINDS, ".npy", ".npz")
+JSON_KINDS = (".jsonl", ".jsonl.gz", ".json")
+KINDS = (*TEXT_KINDS, ".npy", ".npz", *JSON_KINDS)
 """Files that lengths are read from."""
 
 
-def read_lengths(path: str | Path, modalities: Sequence[str] | None = None) -> LengthTable:
+def read_lengths(
+    path: str | Path, modalities: Sequence[str] | None = None, *, fields: Mapping[str, str] | None = None
+) -> LengthTable:
     """The length table of a file: a row per sample, a column per modality, in positions.
 
     Args:
         path: a ``.csv`` or ``.tsv`` whose first line names the columns, as
             :class:`~multimodal_pad.delimited.DelimitedFile` reads it; a ``.npy`` of shape ``(N, M)`` or with named
-            fields; or a ``.npz`` with an array ``(N,)`` per modality.
+            fields; a ``.npz`` with an array ``(N,)`` per modality; or JSON lines (``.jsonl``, ``.json``, ``.gz`` after
+            it or not) with an object per sample, such as manifests of NeMo and Lhotse.
         modalities: which columns, in which order (all of them by default); for a plain ``.npy`` the
             names of its columns.
+        fields: of text or JSON lines, how long each modality is by which column or field, as
+            :class:`~multimodal_pad.lengths.fields.LengthField` reads it: ``"duration@50"`` for seconds at 50 positions
+            per second, ``"supervisions.text:words"`` for text by its words.
 
     Raises:
         SourceError: another kind of file, one that is damaged, a column that is missing, or a value that
             is no length; the file and the line are named.
+        LengthError: a field that can't be read.
         OSError: the file cannot be read.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "manifest.json")
+    ...     _ = path.write_text('{"audio_filepath": "a.wav", "duration": 3.13, "text": "oh my god"}\\n')
+    ...     table = read_lengths(path, fields={"audio": "duration@50", "text": "text:words"})
+    >>> table.maxima
+    {'audio': 156, 'text': 3}
     """
     path = Path(path)
     suffix = path.suffix.lower()
-    if suffix not in KINDS:
+    lines = is_json_lines(path)
+    if suffix not in KINDS and not lines:
         raise SourceError(
             f"{path}: got a file of kind {path.suffix!r}; lengths are read from {', '.join(KINDS)} (a corpus has them "
             "once multimodal-pad convert has made a flat cache of it)"
         )
     names = None if modalities is None else check_names(modalities)
-    columns = _read_text(path, names) if suffix in TEXT_KINDS else _read_arrays(path, names)
+    if fields is not None and not (lines or suffix in TEXT_KINDS):
+        raise SourceError(
+            f"{path}: got fields={dict(fields)}, and a {suffix} holds lengths as they are; leave them out"
+        )
+    if lines or fields is not None:
+        columns = _read_records(path, names, fields)
+    else:
+        columns = _read_text(path, names) if suffix in TEXT_KINDS else _read_arrays(path, names)
     try:
         return LengthTable.from_columns(columns)
     except LengthError as error:
         raise SourceError(f"{path}: {error}") from None
+
+
+def _read_records(path: Path, names: tuple[str, ...] | None, fields: Mapping[str, str] | None) -> dict[str, np.ndarray]:
+    """The lengths of each row of text or JSON, by its fields."""
+    if fields is None and names is not None:
+        fields = {name: name for name in names}
+    rows = read_json_lines(path) if is_json_lines(path) else DelimitedFile(path).rows()
+    columns = lengths_of(((f"{path}, line {line}", values) for line, values in rows), fields)
+    return {name: columns[name] for name in _present(names, list(columns), path)}
 
 
 def _read_text(path: Path, names: tuple[str, ...] | None) -> dict[str, np.ndarray]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -24,17 +22,13 @@ from multimodal_pad.sources.corpus import (
     float_targets,
 )
 from multimodal_pad.sources.csd_sequence import SHORTEST, ComputationalSequence, Run, Segment
+from multimodal_pad.sources.folds import ALL, Folds, read_folds
 from multimodal_pad.sources.label_columns import (
     LabelColumns,
     check_label_columns,
     describe_label_columns,
     select_labels,
 )
-
-ALL = "all"
-"""The name of the one split where there are no folds."""
-
-Folds = Mapping[str, Sequence[str]] | str | Path
 
 logger = logging.getLogger(__name__)
 
@@ -140,7 +134,9 @@ class Csd(Corpus):
                 "sequences": {name: str(file) for name, file in sequences.items()},
                 "labels": str(labels),
                 "label_column": describe_label_columns(label_column),
-                "folds": None if folds is None else {name: len(videos) for name, videos in _read_folds(folds).items()},
+                "folds": None
+                if folds is None
+                else {name: len(videos) for name, videos in read_folds(folds, "videos").items()},
                 "nonfinite": nonfinite,
             },
             nonfinite=nonfinite,
@@ -150,7 +146,7 @@ class Csd(Corpus):
     @staticmethod
     def split_names(folds: Folds | None) -> list[str]:
         """The names of the folds."""
-        return [ALL] if folds is None else list(_read_folds(folds))
+        return [ALL] if folds is None else list(read_folds(folds, "videos"))
 
     def _read(self, index: int) -> dict[str, np.ndarray]:
         sample = {}
@@ -211,6 +207,10 @@ def _targets(
     return None if found is None else float_targets(found, ids, str(labels.path))
 
 
+def _sizes(folds: Folds | None) -> dict[str, int] | None:
+    return None if folds is None else {name: len(videos) for name, videos in read_folds(folds, "videos").items()}
+
+
 def _fold(folds: Folds | None, split: str) -> set[str] | None:
     """The videos of a split, or None for all."""
     names = Csd.split_names(folds)
@@ -218,7 +218,7 @@ def _fold(folds: Folds | None, split: str) -> set[str] | None:
         raise SourceError(
             f"got the split {split!r}; {'the folds are' if folds is not None else 'without folds it is'} {names}"
         )
-    return None if folds is None else set(_read_folds(folds)[split])
+    return None if folds is None else set(read_folds(folds, "videos")[split])
 
 
 def _every(folds: Folds | None) -> set[str] | None:
@@ -226,23 +226,8 @@ def _every(folds: Folds | None) -> set[str] | None:
     if folds is None:
         return None
     seen: dict[str, str] = {}
-    for name, videos in _read_folds(folds).items():
+    for name, videos in read_folds(folds, "videos").items():
         for video in videos:
             if seen.setdefault(video, name) != name:
                 raise SourceError(f"the video {video!r} is in the folds {seen[video]!r} and {name!r}; put it into one")
     return set(seen)
-
-
-def _read_folds(folds: Folds) -> Mapping[str, Sequence[str]]:
-    read: Any = folds
-    if not isinstance(folds, Mapping):
-        try:
-            read = json.loads(Path(folds).read_text(encoding="utf-8-sig"))
-        except ValueError as error:
-            raise SourceError(f"{folds}: not JSON ({error})") from None
-    lists = list(read.values()) if isinstance(read, Mapping) else []
-    plain = [isinstance(videos, list | tuple) and all(isinstance(v, str) for v in videos) for videos in lists]
-    if not lists or not all(plain):
-        where = "the folds" if isinstance(folds, Mapping) else folds
-        raise SourceError(f'{where}: must hold the videos of each split, as {{"train": ["03bSnISJMiM", ...], ...}}')
-    return read

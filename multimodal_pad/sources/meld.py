@@ -128,7 +128,9 @@ class Meld(Corpus):
             rules["utterances with control codes, read as cp1252"] = sum(mapped)
         self._files: dict[str, FeatureFiles] = {}
         for name, folder in (features or {}).items():
-            self._files[name] = files = FeatureFiles(Path(folder, split), name, ids, progress)
+            place = Path(folder, split)
+            files = FeatureFiles.in_folder(place, name, ids, absent="missing", progress=progress)
+            self._files[name] = files
             columns[name] = files.lengths
             rules[f"{name} of"] = {"folder": str(folder), "utterances without a file": files.absent}
         if features is None and payload == "synthetic":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from multimodal_pad.errors import PaddingError, SourceError
 from multimodal_pad.lengths.samples import check_names
 from multimodal_pad.lengths.table import LengthTable
+from multimodal_pad.reading import file_size, reading
 from multimodal_pad.sources.corpus import (
     Corpus,
     NonFinite,
@@ -97,13 +99,18 @@ class TfdsCorpus(Corpus):
         builder = open_builder(name, data_dir)
         self._where = f"{builder.info.full_name}, split {split!r}"
         try:
-            self._examples = builder.as_data_source(split=split)
             files = [Path(path) for path in builder.info.splits[split].filepaths]
+            for path in files:
+                file_size(path)  # refuses a pipe, which would be waited for
+            self._examples = builder.as_data_source(split=split)
+        except SourceError:
+            raise
         except (ValueError, NotImplementedError) as error:
             raise SourceError(
                 f"{self._where}: {' '.join(str(error).split())[:300]} (splits: {list(builder.info.splits)}; random "
                 "access needs a dataset that was prepared with file_format='array_record')"
             ) from None
+        self._folder = files[0].parent if files else builder.data_path
         known = builder.info.features
         chosen = top_features(known, self._where) if features is None else dict(features)
         self._features = {modality: RaggedFeature(known, key, self._where) for modality, key in chosen.items()}
@@ -114,13 +121,14 @@ class TfdsCorpus(Corpus):
         lengths = np.zeros((len(self._examples), len(names)), np.int64)
         found_targets, found_ids = [], []
         for index in range(len(self._examples)):
-            example = self._examples[index]
-            lengths[index] = [feature.length(example) for feature in self._features.values()]
-            if target_keys:
-                values = [np.asarray(value_of(example, key)) for key in target_keys]
-                found_targets.append(values[0] if isinstance(targets, str) else stack_columns(values, target_keys))
-            identity = f"{split}[{index}]" if ids is None else value_of(example, ids)
-            found_ids.append(identity.decode("utf-8") if isinstance(identity, bytes) else str(identity))
+            with self._reading(index):
+                example = self._examples[index]
+                lengths[index] = [feature.length(example) for feature in self._features.values()]
+                if target_keys:
+                    values = [np.asarray(value_of(example, key)) for key in target_keys]
+                    found_targets.append(values[0] if isinstance(targets, str) else stack_columns(values, target_keys))
+                identity = f"{split}[{index}]" if ids is None else value_of(example, ids)
+                found_ids.append(identity.decode("utf-8") if isinstance(identity, bytes) else str(identity))
             if progress is not None:
                 progress(f"looking through {split}", index + 1, len(self._examples))
         check_distinct(found_ids, self._where)
@@ -139,9 +147,12 @@ class TfdsCorpus(Corpus):
         """The splits of a prepared dataset."""
         return list(open_builder(name, data_dir).info.splits)
 
+    def _reading(self, index: int) -> AbstractContextManager[None]:
+        return reading(f"{self._where}, example {index}, in {self._folder}", "prepare the dataset again")
+
     def _read(self, index: int) -> dict[str, np.ndarray]:
-        example = self._examples[index]
-        with np.errstate(over="ignore", invalid="ignore"):  # what float32 can't hold is inf, and treated as such
+        with self._reading(index), np.errstate(over="ignore", invalid="ignore"):  # what is too large for float32 is inf
+            example = self._examples[index]
             seen: dict[str, Any] = {}
             return {name: feature.array(example, seen) for name, feature in self._features.items()}
 
@@ -156,8 +167,8 @@ def open_builder(name: str | Path, data_dir: str | Path | None) -> Any:
         if Path(name, "dataset_info.json").is_file():
             return tensorflow_datasets.builder_from_directory(name)
         builder = tensorflow_datasets.builder(str(name), data_dir=data_dir)
-    except (tensorflow_datasets.core.DatasetNotFoundError, FileNotFoundError, ValueError) as error:
-        raise SourceError(f"no TFDS dataset {str(name)!r}: {' '.join(str(error).split())[:300]}") from None
+    except Exception as error:  # not there, or its description is damaged
+        raise SourceError(f"no TFDS dataset {str(name)!r}: {' '.join(str(error).split())[:300]}") from error
     if not builder.info.splits:
         raise SourceError(
             f"the TFDS dataset {str(name)!r} is not prepared in {builder.data_path}; run download_and_prepare on its "

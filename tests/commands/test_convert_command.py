@@ -11,7 +11,18 @@ import pytest
 
 from multimodal_pad.cli import main
 from multimodal_pad.sources import Mult, NumpyDir, Synthetic, convert
-from tests.helpers.corpora import CSD, LABELS, write_csd, write_meld, write_mmsa, write_mult, write_numpy_dir
+from tests.helpers.corpora import (
+    CSD,
+    LABELS,
+    MER_EMOTIONS,
+    write_csd,
+    write_feature_files,
+    write_meld,
+    write_mertools,
+    write_mmsa,
+    write_mult,
+    write_numpy_dir,
+)
 
 
 def run(*arguments):
@@ -74,6 +85,27 @@ def test_meld(tmp_path, capsys):
     run("convert", "meld", tmp_path, tmp_path / "noise", "--noise")
     assert list(NumpyDir(tmp_path / "noise", "dev")[0]) == ["text", "audio", "visual", "targets"]
     assert "left out" not in capsys.readouterr().out
+
+
+def test_files(tmp_path, capsys):
+    written = write_mertools(tmp_path)
+    folders = {"audio": "hubert-FRA", "visual": "manet_FRA", "text": "tokens"}
+    features = [part for name, folder in folders.items() for part in ("--features", f"{name}=features/{folder}")]
+    options = ["--table", "label-6way.npz", *features, "--nonfinite", "zero"]
+    run("convert", "files", tmp_path, tmp_path / "out", *options, "--targets", "emo", "--classes", *MER_EMOTIONS)
+    check(tmp_path / "out", written)
+    run("convert", "files", tmp_path, tmp_path / "v", *options, "--targets", "val", "--splits", "train", "val")
+    assert list(NumpyDir(tmp_path / "v", "val").manifest["splits"]) == ["train", "val"]
+    assert main(["convert", "files", str(tmp_path), str(tmp_path / "w"), *options, "--targets", "val"]) == 2
+    assert "'test1_corpus', 'test1_sample" in capsys.readouterr().err
+
+
+def test_files_of_a_table_of_text(tmp_path):
+    written = write_feature_files(tmp_path, "labels.csv")
+    where = ["--features", "audio=audio", "--features", "visual=visual", "--absent", "missing"]
+    what = ["--ids", "{part}/dia{dialogue}", "--split-field", "part", "--targets", "valence", "arousal"]
+    run("convert", "files", tmp_path, tmp_path / "out", "--table", "labels.csv", *where, *what)
+    check(tmp_path / "out", written)
 
 
 def test_what_is_left_out_is_said(tmp_path, capsys):
@@ -209,9 +241,9 @@ def test_a_plan_is_made_for_a_cache(tmp_path, capsys):
         (["inspect", "nowhere"], "nowhere: no such folder"),
         (
             ["inspect", "good.pkl"],
-            "good.pkl: got a file of kind '.pkl'; lengths are read from .csv, .tsv, .npy, .npz (a c",
+            "good.pkl: got a file of kind '.pkl'; lengths are read from .csv, .tsv, .npy, .npz, .jsonl",
         ),
-        (["inspect", "exists", "--modalities", "text"], "--modalities is for a file of lengths"),
+        (["inspect", "exists", "--modalities", "text"], "--modalities and --field are for a file of lengths"),
         (["inspect", "exists"], "exists: has no manifest.json; it is no flat cache"),
     ],
 )

@@ -58,7 +58,7 @@ def test_columns_that_are_not_asked_for_may_hold_anything(tmp_path):
         ("l.csv", "3,4\n5,6\n", r"the first line must name the columns, each once; got \['3', '4'\]"),
         ("l.csv", "text\n1e300\n", "sample 0, 'text': got the length 1e[+]300"),
         ("l.csv", 'text\n"' + "1" * 200_000 + '"\n', "l.csv: "),
-        ("l.txt", "3 4", r"kind '\.txt'; lengths are read from \.csv, \.tsv, \.npy, \.npz"),
+        ("l.txt", "3 4", r"kind '\.txt'; lengths are read from \.csv, \.tsv, \.npy, \.npz, \.jsonl"),
         ("l.npy", "no array", "l.npy: "),
         ("l.npz", "no archive", "l.npz: "),
     ],

@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[2]
 ROOMS = [
     ["errors"],
     ["output", "reading", "spans", "text_table"],
-    ["delimited"],
+    ["delimited", "json_lines"],
     ["lengths"],
     ["layouts"],
     ["scheduling"],

@@ -142,7 +142,7 @@ def test_a_compressed_archive_that_is_damaged(folder):
     archive = bytearray(path.with_suffix(".npz").read_bytes())
     archive[200:300] = bytes(100)
     path.with_suffix(".npz").write_bytes(archive)
-    with pytest.raises(SourceError, match=r"dia0_utt0\.npz: not a file of features"):
+    with pytest.raises(SourceError, match=r"dia0_utt0\.npz: damaged or cut short"):
         Meld(data, features=given)
 
 
@@ -153,20 +153,20 @@ def test_utterances_without_features_are_reported(folder, caplog):
     assert source.lengths.modalities == ("text", "audio")
     assert source.lengths.values[:, 1].tolist() == [0, 3]
     assert source[0]["audio"].shape == (0, 2)
-    assert "1 of 2 utterances have no audio" in caplog.text
+    assert "1 of 2 samples have no audio: dia0_utt0" in caplog.text
     assert source.rules["audio of"]["utterances without a file"] == 1
 
 
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({}, r"train: holds none of dia0_utt0\.npy, dia0_utt0\.npz and so on"),
+        ({}, r"train: holds none of dia0_utt0\.npy, dia0_utt0\.npz, dia0_utt0/ and so on"),
         (
             {"dia0_utt0": np.ones((3, 2)), "dia0_utt1": np.ones((3, 5))},
-            r"dia0_utt1\.npy: has features of shape \(5,\), and",
+            r"dia0_utt1\.npy: holds \(3, 5\) of float64, and dia0_utt0\.npy \(3, 2\) of float64; give all",
         ),
         ({"dia0_utt0": np.array("text")}, r"dia0_utt0\.npy: holds shape \(\) of <U4; features are numbers"),
-        ({"dia0_utt0": np.array([None])}, r"dia0_utt0\.npy: not a file of features \(.*objects"),
+        ({"dia0_utt0": np.array([None])}, r"dia0_utt0\.npy: holds Python objects; features are numbers"),
     ],
 )
 def test_features_that_are_none(folder, arrays, message):
@@ -180,14 +180,14 @@ def test_damaged_feature_files(folder, tmp_path):
     given = features(data, dia0_utt0=np.ones((300, 2)))
     path = given["audio"] / "train" / "dia0_utt0.npy"
     path.write_bytes(path.read_bytes()[:900])
-    with pytest.raises(SourceError, match=r"dia0_utt0\.npy: not a file of features"):
+    with pytest.raises(SourceError, match=r"dia0_utt0\.npy: damaged or cut short .*900 bytes"):
         Meld(data, features=given)
     path.unlink()
     np.savez(path.with_suffix(".npz"), video=np.ones((3, 2)))
     with pytest.raises(SourceError, match=r"dia0_utt0\.npz: has no array 'audio', only \['video'\]"):
         Meld(data, features=given)
     path.with_suffix(".npz").write_bytes(b"PK\x03\x04 and no more")
-    with pytest.raises(SourceError, match=r"dia0_utt0\.npz: not a file of features"):
+    with pytest.raises(SourceError, match=r"dia0_utt0\.npz: damaged or cut short"):
         Meld(data, features=given)
     with pytest.raises(
         SourceError, match=r"elsewhere/train: no such folder; features of 'audio' lie there, as dia0_utt0"
