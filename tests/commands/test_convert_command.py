@@ -22,6 +22,7 @@ from tests.helpers.corpora import (
     write_mmsa,
     write_mult,
     write_numpy_dir,
+    write_sequence,
 )
 
 
@@ -190,6 +191,25 @@ def test_columns_of_labels_and_a_blind_test_set(tmp_path):
     run("convert", "mult", written.path, tmp_path / "out", "--label-column", "0", "2:4", "--unlabeled", "test")
     np.testing.assert_array_equal(NumpyDir(tmp_path / "out", "train").targets, data["train"]["labels"][:, 0, [0, 2, 3]])
     assert NumpyDir(tmp_path / "out", "test").targets is None
+
+
+def test_labels_of_several_keys_are_columns(tmp_path):
+    written = write_mmsa(tmp_path, "sims")
+    keys = ["regression_labels", "regression_labels_T", "regression_labels_V"]
+    run("convert", "mmsa", written.path, tmp_path / "out", "--nonfinite", "zero", "--labels", *keys)
+    data = pickle.loads(written.path.read_bytes())
+    for split, arrays in data.items():
+        wanted = np.stack([arrays[key] for key in keys], axis=1)
+        np.testing.assert_array_equal(NumpyDir(tmp_path / "out", split).targets, wanted.astype(np.float32))
+
+
+def test_columns_of_labels_of_csd(tmp_path):
+    written = write_csd(tmp_path)
+    rows = {"v0": (np.arange(6.0).reshape(2, 3), np.array([[0.5, 1.9], [2.5, 3.8]]))}
+    write_sequence(tmp_path / "three.csd", "three", rows, dimensions=["sentiment", "happy", "sad"])
+    options = ["--sequence", f"text={CSD['text'][0]}", "--labels", "three.csd", "--label-column", "sad", "0:2"]
+    run("convert", "csd", written.path, tmp_path / "out", *options)
+    assert NumpyDir(tmp_path / "out", "all").targets.tolist() == [[2, 0, 1], [5, 3, 4]]
 
 
 def test_inspect_prints_a_file_of_lengths(tmp_path, capsys):
