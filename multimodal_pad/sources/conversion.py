@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from multimodal_pad.errors import LengthError, PaddingError, SampleError, SourceError
+from multimodal_pad.lengths.kinds import common_kind
 from multimodal_pad.lengths.samples import Source, modality_array, read_sample
 from multimodal_pad.lengths.table import LengthTable
 from multimodal_pad.output import write_folder
@@ -232,13 +233,15 @@ def _kinds(
     """What each modality is, by the first sample that is not without it."""
     kinds = {}
     for column, name in enumerate(names):
-        present = {split: np.flatnonzero(table.values[:, column]) for split, table in tables.items()}
-        split, index = next(((split, int(found[0])) for split, found in present.items() if len(found)), ("", 0))
-        with of_split(split or next(iter(sources))):
-            source = sources[split] if split else next(iter(sources.values()))
-            array = modality_array(read_sample(source, index), name, index)
-        written = array.dtype if array.dtype.kind in "biu" else np.dtype(dtype)
-        kinds[name] = Kind(array.shape[1:], array.dtype, written)
+        places = {split: int(np.argmax(table.values[:, column] > 0)) for split, table in tables.items()}
+        arrays = []
+        for split, index in sorted(places.items(), key=lambda place: not tables[place[0]].values[place[1], column]):
+            with of_split(split):
+                arrays.append(modality_array(read_sample(sources[split], index), name, index))
+            if len(arrays[-1]):
+                break
+        shape, dtype_read = common_kind(arrays)
+        kinds[name] = Kind(shape, dtype_read, dtype_read if dtype_read.kind in "biu" else np.dtype(dtype))
     return kinds
 
 

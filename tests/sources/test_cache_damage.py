@@ -20,7 +20,7 @@ from tests.helpers.corpora import write_numpy_dir
 OLD = Path(__file__).parent / "golden" / "flat_cache_1"
 """A cache as the first version of the format was written."""
 
-quick = settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+quick = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 class Utterances(list):
@@ -126,7 +126,7 @@ def test_whatever_a_manifest_says_is_right_or_an_error_that_names_it(either, dat
         read_all(either)
         print_all(either)
     except SourceError as error:
-        assert str(either) in str(error)
+        assert str(either) in str(error)  # noqa: PT017 - it may be right, too
     finally:
         path.write_text(kept)
 
@@ -150,12 +150,12 @@ def test_whatever_is_changed_is_found_by_verifying(cache, data):
         assert damage == "byte" or path.name == "manifest.json", "sizes are looked at whenever it is opened"
         assert not path.name.endswith(".offsets.npy"), "and so are offsets"
     except SourceError as error:
-        assert path.name in str(error) or str(path.parent) in str(error)
+        assert path.name in str(error) or str(path.parent) in str(error)  # noqa: PT017
     if path.name != "manifest.json" or json.loads(original) != _json(path):  # spaces say nothing
         with pytest.raises(SourceError, match=re.escape(str(cache))):
             verify_cache(cache)
     path.write_bytes(original)
-    assert verify_cache(cache) == 17
+    assert verify_cache(cache) == 15
 
 
 def _json(path):
@@ -181,7 +181,7 @@ def test_a_plain_folder_that_is_damaged(tmp_path, data):
         source = NumpyDir(folder, nonfinite="zero")
         [source[index] for index in range(len(source))]
     except SourceError as error:
-        assert path.name in str(error) or str(folder) in str(error)
+        assert path.name in str(error) or str(folder) in str(error)  # noqa: PT017
     path.write_bytes(original)
 
 
@@ -277,6 +277,9 @@ def test_a_manifest_of_a_thousand_lists(cache):
         )
         with pytest.raises(SourceError, match=r"manifest\.json: damaged or cut short"):
             NumpyDir(cache, "train")
+
+
+def test_a_cache_of_a_cache_of_a_cache(cache):
     deep = {}
     for _ in range(300):
         deep = {"kind": "x", "inputs": [], "converted_from": deep}
@@ -298,7 +301,7 @@ def test_the_version_before_is_read_and_converted(tmp_path):
         verify_cache(OLD)
     convert({split: NumpyDir(OLD, split) for split in ("train", "test")}, tmp_path / "now")
     assert read_all(tmp_path / "now") == read_all(OLD)
-    assert verify_cache(tmp_path / "now") == 17
+    assert verify_cache(tmp_path / "now") == 15
     assert (
         NumpyDir(tmp_path / "now", "train").manifest["standardized"] == NumpyDir(OLD, "train").manifest["standardized"]
     )
