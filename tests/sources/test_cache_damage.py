@@ -212,6 +212,10 @@ def in_columns(folder):
         (save("audio.offsets.npy", np.array([0, 1, 2, 3])), r"audio\.offsets\.npy: is not what was written"),
         (save("ids.npy", np.frombuffer(b"\xffbcde", "u1")), r"ids\.npy: holds ids that are no UTF-8"),
         (lambda folder: (folder / "train" / "ids.offsets.npy").unlink(), r"ids\.offsets\.npy: no such file, and the"),
+        (
+            lambda folder: (folder / "text.vocabulary.json").write_text('{\n "oh": 3,\n "god": 2\n}\n'),
+            r"text\.vocabulary\.json: is not what was written",
+        ),
         (lambda folder: edit(folder, "splits", "train", "samples", to=99), r"train: has 3 samples .*says 99"),
         (
             lambda folder: edit(folder, "splits", "train", "lengths", "audio", "max", to=1),
