@@ -121,10 +121,10 @@ def _read_arrays(path: Path, names: tuple[str, ...] | None) -> dict[str, np.ndar
 
 def _read_npy(path: Path, names: tuple[str, ...] | None) -> dict[str, np.ndarray]:
     values = read_npy(path)
-    if values.ndim == 1 and names is not None and len(names) == 1 and not values.dtype.names:
-        return {names[0]: values}
     if values.dtype.names:
         return {name: values[name] for name in _present(names, values.dtype.names, path)}
+    if values.ndim == 1 and names is not None and len(names) == 1:
+        values = values[:, None]
     if values.ndim != 2 or names is None or len(names) != values.shape[1]:
         raise SourceError(
             f"{path}: holds an array of shape {values.shape}, and got the modalities {list(names or ())}; it must be "

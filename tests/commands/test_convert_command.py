@@ -335,3 +335,17 @@ sys.exit(f"loaded {{loaded}}" if loaded else 0)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_verifying_a_cache(tmp_path, capsys):
+    convert({"train": Synthetic(4)}, tmp_path / "out")
+    run("inspect", tmp_path / "out", "--verify")
+    assert "verified: 7 files are what was written" in capsys.readouterr().out.splitlines()
+    path = tmp_path / "out" / "train" / "audio.npy"
+    data = bytearray(path.read_bytes())
+    data[-2] ^= 1
+    path.write_bytes(data)
+    run("inspect", tmp_path / "out")
+    assert "verified" not in capsys.readouterr().out
+    assert main(["inspect", str(tmp_path / "out"), "--verify"]) == 2
+    assert re.search(r"error: .*train/audio\.npy: is not what was written", capsys.readouterr().err)
