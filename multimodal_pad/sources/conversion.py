@@ -11,7 +11,8 @@ from typing import Any, Literal
 import numpy as np
 
 from multimodal_pad.errors import LengthError, PaddingError, SampleError, SourceError
-from multimodal_pad.lengths.samples import Source, modality_array, read_sample
+from multimodal_pad.lengths.kinds import common_kind
+from multimodal_pad.lengths.samples import Source, check_indexable, modality_array, read_sample
 from multimodal_pad.lengths.table import LengthTable
 from multimodal_pad.output import write_folder
 from multimodal_pad.sources.cache_files import ALLOWED_NAMES, MANIFEST, names_a_file, vocabulary_file
@@ -89,11 +90,11 @@ def convert(
     (4, {'audio': 1})
     """
     check_choice("dtype", dtype, Dtype)
-    if not splits or isinstance(standardize, str) or isinstance(modalities, str):
-        raise PaddingError(
-            f"got the splits {list(splits)}, modalities={modalities!r} and standardize={standardize!r}; give at least "
-            "one source, as {'train': source}, and lists of modalities"
-        )
+    if not isinstance(splits, Mapping) or not splits:
+        what = "none" if isinstance(splits, Mapping) else type(splits).__name__
+        raise PaddingError(f"got {what} for the splits; give at least one source, as {{'train': source}}")
+    if isinstance(standardize, str) or isinstance(modalities, str):
+        raise PaddingError(f"got modalities={modalities!r} and standardize={standardize!r}; give lists of names")
     with write_folder(Path(out)) as folder:
         files = InputFiles(splits.values())
         sources: dict[str, Source] = _selected(splits, modalities)
@@ -144,7 +145,9 @@ def of_split(split: str) -> Iterator[None]:
 def _selected(splits: Mapping[str, Source], modalities: Sequence[str] | None) -> dict[str, Source]:
     """Every split with the same modalities in the same order."""
     for split, source in splits.items():
-        if not len(source):
+        with of_split(split):
+            count = check_indexable(source)
+        if not count:
             raise PaddingError(f"the split {split!r} has no samples; give at least one, or leave the split out")
     for name in [*(modalities or ()), *splits]:
         _check_name(name)
@@ -232,13 +235,15 @@ def _kinds(
     """What each modality is, by the first sample that is not without it."""
     kinds = {}
     for column, name in enumerate(names):
-        present = {split: np.flatnonzero(table.values[:, column]) for split, table in tables.items()}
-        split, index = next(((split, int(found[0])) for split, found in present.items() if len(found)), ("", 0))
-        with of_split(split or next(iter(sources))):
-            source = sources[split] if split else next(iter(sources.values()))
-            array = modality_array(read_sample(source, index), name, index)
-        written = array.dtype if array.dtype.kind in "biu" else np.dtype(dtype)
-        kinds[name] = Kind(array.shape[1:], array.dtype, written)
+        places = {split: int(np.argmax(table.values[:, column] > 0)) for split, table in tables.items()}
+        arrays = []
+        for split, index in sorted(places.items(), key=lambda place: not tables[place[0]].values[place[1], column]):
+            with of_split(split):
+                arrays.append(modality_array(read_sample(sources[split], index), name, index))
+            if len(arrays[-1]):
+                break
+        shape, dtype_read = common_kind(arrays)
+        kinds[name] = Kind(shape, dtype_read, dtype_read if dtype_read.kind in "biu" else np.dtype(dtype))
     return kinds
 
 

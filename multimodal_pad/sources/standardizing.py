@@ -50,7 +50,7 @@ class FeatureStatistics:
         low, high = np.array(np.inf), np.array(-np.inf)
         for index in range(len(source)):
             array = modality_array(read_sample(source, index), modality, index)
-            if array.dtype.kind in "biu":
+            if len(array) and array.dtype.kind in "biu":
                 raise PaddingError(
                     f"{modality!r} holds {array.dtype}, such as token ids; only floating point is standardised"
                 )

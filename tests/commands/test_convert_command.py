@@ -22,6 +22,7 @@ from tests.helpers.corpora import (
     write_mmsa,
     write_mult,
     write_numpy_dir,
+    write_sequence,
 )
 from tests.helpers.word_corpora import write_mag_bert, write_mfn
 
@@ -215,6 +216,25 @@ def test_columns_of_labels_and_a_blind_test_set(tmp_path):
     assert NumpyDir(tmp_path / "out", "test").targets is None
 
 
+def test_labels_of_several_keys_are_columns(tmp_path):
+    written = write_mmsa(tmp_path, "sims")
+    keys = ["regression_labels", "regression_labels_T", "regression_labels_V"]
+    run("convert", "mmsa", written.path, tmp_path / "out", "--nonfinite", "zero", "--labels", *keys)
+    data = pickle.loads(written.path.read_bytes())
+    for split, arrays in data.items():
+        wanted = np.stack([arrays[key] for key in keys], axis=1)
+        np.testing.assert_array_equal(NumpyDir(tmp_path / "out", split).targets, wanted.astype(np.float32))
+
+
+def test_columns_of_labels_of_csd(tmp_path):
+    written = write_csd(tmp_path)
+    rows = {"v0": (np.arange(6.0).reshape(2, 3), np.array([[0.5, 1.9], [2.5, 3.8]]))}
+    write_sequence(tmp_path / "three.csd", "three", rows, dimensions=["sentiment", "happy", "sad"])
+    options = ["--sequence", f"text={CSD['text'][0]}", "--labels", "three.csd", "--label-column", "sad", "0:2"]
+    run("convert", "csd", written.path, tmp_path / "out", *options)
+    assert NumpyDir(tmp_path / "out", "all").targets.tolist() == [[2, 0, 1], [5, 3, 4]]
+
+
 def test_inspect_prints_a_file_of_lengths(tmp_path, capsys):
     lengths = Synthetic(50).lengths
     lines = [";".join(map(str, row)) for row in [lengths.modalities, *lengths.values.tolist()]]
@@ -339,3 +359,17 @@ sys.exit(f"loaded {{loaded}}" if loaded else 0)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_verifying_a_cache(tmp_path, capsys):
+    convert({"train": Synthetic(4)}, tmp_path / "out")
+    run("inspect", tmp_path / "out", "--verify")
+    assert "verified: 7 files are what was written" in capsys.readouterr().out.splitlines()
+    path = tmp_path / "out" / "train" / "audio.npy"
+    data = bytearray(path.read_bytes())
+    data[-2] ^= 1
+    path.write_bytes(data)
+    run("inspect", tmp_path / "out")
+    assert "verified" not in capsys.readouterr().out
+    assert main(["inspect", str(tmp_path / "out"), "--verify"]) == 2
+    assert re.search(r"error: .*train/audio\.npy: is not what was written", capsys.readouterr().err)

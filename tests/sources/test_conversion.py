@@ -165,9 +165,11 @@ def test_what_is_not_standardised(samples, message):
 @pytest.mark.parametrize(
     ("splits", "options", "error", "message"),
     [
-        ({}, {}, PaddingError, r"got the splits \[\]"),
+        ({}, {}, PaddingError, "got none for the splits; give at least one source, as {'train': source}"),
+        ([make_sample(2)], {}, PaddingError, "got list for the splits; give at least one source"),
+        ({"dev": iter([make_sample(2)])}, {}, PaddingError, "split 'dev': got samples of type list_iterator; give"),
         ({"train": [make_sample(2)], "dev": []}, {}, PaddingError, "the split 'dev' has no samples"),
-        ({"train": [make_sample(2)]}, {"standardize": "audio"}, PaddingError, "got .* standardize='audio'; give"),
+        ({"train": [make_sample(2)]}, {"standardize": "audio"}, PaddingError, "got .* standardize='audio'; give lists"),
         (
             {"train": [make_sample(2)], "dev": [{**make_sample(2), "more": np.ones(3)}]},
             {},

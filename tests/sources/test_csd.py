@@ -135,6 +135,11 @@ def test_folds_that_are_no_json(written, text):
         open_all(written, "train", folds=written / "bad.json")
 
 
+def test_folds_with_a_byte_order_mark(written):
+    (written / "folds.json").write_text(json.dumps(FOLDS), encoding="utf-8-sig")
+    assert open_all(written, "valid", folds=written / "folds.json").ids == open_all(written, "valid", folds=FOLDS).ids
+
+
 def test_sequences_that_are_cut_already(written):
     """``video[row]`` as an entry of its own holds the frames of that segment."""
     frames = {f"v0[{row}]": (np.full((row + 2, 3), row), np.arange(2.0 * row + 4).reshape(-1, 2)) for row in range(2)}
