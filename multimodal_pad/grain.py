@@ -214,7 +214,7 @@ class StreamIterDataset(grain.IterDataset[BatchOfLayout]):
             :class:`~multimodal_pad.batching.streams.StreamOptions` beside the policy.
 
     Raises:
-        PaddingError: an option out of range; from the iterator: no samples.
+        PaddingError: an option out of range, a parent that is no ``IterDataset``; from the iterator: no samples.
         SampleError: from the iterator: a sample that does not fit the others, named by its number.
         UncoveredLengthError: from the iterator: a sample is longer than every bucket and ``long_samples="error"``.
 
@@ -226,6 +226,11 @@ class StreamIterDataset(grain.IterDataset[BatchOfLayout]):
     """
 
     def __init__(self, parent: grain.IterDataset[Any], policy: PolicyLike, **options: Unpack[StreamKeywords]) -> None:
+        if not isinstance(parent, grain.IterDataset):
+            instead = ".to_iter_dataset() of it" if isinstance(parent, grain.MapDataset) else "StreamBatcher(samples)"
+            raise PaddingError(
+                f"got samples of type {type(parent).__name__}, which is no grain.IterDataset; take {instead}"
+            )
         super().__init__(parent)
         self.stream_options = StreamOptions(as_policy(policy), **options)
 
@@ -265,11 +270,12 @@ class _StreamIterator(grain.DatasetIterator[BatchOfLayout]):
         self._begin(0, 0, 0)
 
     def example(self) -> BatchOfLayout:
-        """A batch of the first sample, which is then gone."""
-        self._fill(1)
+        """A batch of the first sample; the samples that were read for it are then gone."""
+        while not self._intake.knows_all and self._buffer.room and not self._finished:
+            self._fill(1)
         if self._intake.first is None:
             raise PaddingError("the dataset gave no samples; there is none to make an example of")
-        return self._options.example(self._intake.first)
+        return self._options.example(self._intake.first, self._intake)
 
     def __next__(self) -> BatchOfLayout:
         self._assert_not_closed()
@@ -277,7 +283,7 @@ class _StreamIterator(grain.DatasetIterator[BatchOfLayout]):
             if self._finished:
                 raise StopIteration
             self._fill(min(self._buffer.room, CHUNK))
-        return self._options.lay_out(self._buffer.take())
+        return self._options.lay_out(self._buffer.take(), self._intake)
 
     def get_state(self) -> dict[str, Any]:
         held = self._buffer.held

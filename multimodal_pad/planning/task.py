@@ -264,12 +264,21 @@ class PlanningTask:
             return
         sizes = self.batch_sizes(self.rows)
         if (sizes < 1).any():
-            row = self.rows[int(np.argmin(sizes))]
+            measured = self.budget.measured(self.restore(self.rows))
+            row = self.rows[int(np.argmax(measured))]
             aligned = self._aligned(lengths.select(self.names).values)
-            sample = int(np.argmax((aligned == row).all(axis=1)))
+            sample, multiple = int(np.argmax((aligned == row).all(axis=1))), self.budget.multiple
+            many = int(self.weights[sizes < 1].sum())
+            rare = 2 * many <= self.weights.sum()
             raise PlanError(
-                f"sample {sample}, padded to {self._tell(row)}: {self.budget.multiple} of it exceed the batch budget "
-                f"of {self.budget.limit:g}; raise the budget, or truncate or drop long samples before planning"
+                f"{many:,} of the samples, the longest of them sample {sample}, padded to {self._tell(row)}, exceed the "
+                f"batch budget of {self.budget.limit:g} where a batch has {multiple} of them: they measure up to "
+                f"{multiple * measured.max():g}; raise the budget"
+                + (
+                    ", or truncate or drop long samples before planning"
+                    if rare
+                    else ", or let it have fewer (multiple)"
+                )
             )
         self._penalty = 1e3 * float(self._cost(self.rows.max(axis=0)[None])[0] * self.weights.sum())
 

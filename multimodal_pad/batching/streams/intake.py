@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from multimodal_pad.batching.alike import AlikeSamples
+from multimodal_pad.batching.reading import held_sample
 from multimodal_pad.errors import UncoveredLengthError
-from multimodal_pad.lengths.samples import POSITION_TARGETS, RESERVED, Sample, check_same_modalities, modality_array
-from multimodal_pad.lengths.targets import check_position_targets, cut_position_targets
+from multimodal_pad.lengths.samples import POSITION_TARGETS, Sample, as_sample, check_same_modalities, modality_array
+from multimodal_pad.lengths.targets import cut_position_targets
 from multimodal_pad.scheduling.checks import LongSamples, check_long_samples
 from multimodal_pad.scheduling.policy import Policy
 
@@ -42,6 +43,7 @@ class Intake:
         PaddingError: it says something else than it may.
 
     Attributes:
+        alike: what the samples have in common.
         whole: whether a sample may have no other modalities than the policy's.
         first: the first sample, or None before it.
         dropped: samples left out because no bucket holds them.
@@ -52,7 +54,7 @@ class Intake:
     def __init__(self, policy: Policy, long_samples: LongSamples) -> None:
         check_long_samples(long_samples)
         self._policy, self._long_samples, self.whole = policy, long_samples, False
-        self._alike = AlikeSamples()
+        self.alike = AlikeSamples()
         self.first: Waiting | None = None
         self.dropped, self.truncated = 0, 0
         self.notices: deque[str] = deque()
@@ -64,17 +66,24 @@ class Intake:
             SampleError: they are not, or a modality is missing or no array.
         """
         names = self._policy.modalities
+        sample = as_sample(sample, f"sample {number} of the stream")
         if self.whole:
             check_same_modalities(sample, names, number)
-        kept: dict[str, Any] = {name: modality_array(sample, name, number) for name in names}
-        for name, array in kept.items():
-            self._alike.check(number, name, array.shape[1:], array.dtype)
-        check_position_targets(sample, names, number)
-        self._alike.check_targets(number, sample)
-        kept |= {key: sample[key] for key in RESERVED if key in sample}
+        # Copies: samples wait for long, and an iterable may go on writing to an array that it has given.
+        kept = held_sample(sample, names, number, copy=True)
+        for name in names:
+            kept[name] = array = modality_array(kept, name, number)
+            if len(array):
+                self.alike.check(number, name, array.shape[1:], array.dtype)
+        self.alike.check_targets(number, kept)
         waiting = Waiting(number, kept)
         self.first = self.first or waiting
         return waiting
+
+    @property
+    def knows_all(self) -> bool:
+        """Whether each modality was there in one of the samples."""
+        return all(self.alike.kind(name) is not None for name in self._policy.modalities)
 
     def admit(self, samples: Iterable[tuple[int, Sample]]) -> tuple[np.ndarray, np.ndarray, list[Waiting]]:
         """What becomes of some samples.

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from itertools import islice
 
 from multimodal_pad.batching.prefetch import Prefetch
-from multimodal_pad.errors import SampleError, StreamTimeoutError
-from multimodal_pad.lengths.samples import Sample
+from multimodal_pad.errors import StreamTimeoutError
+from multimodal_pad.lengths.samples import Sample, as_sample
 
 _AHEAD = 64  # samples on their way between two threads
 
@@ -89,11 +89,7 @@ class StreamReader(Iterator[tuple[int, Sample]]):
         finally:
             self._since = None
         self._check_stopped()
-        if not isinstance(sample, Mapping):
-            raise SampleError(
-                f"sample {number} of the stream is no mapping but {type(sample).__name__}; a sample is "
-                "{modality: array (length, *feature_shape), ...}"
-            )
+        sample = as_sample(sample, f"sample {number} of the stream")
         self._number += 1
         return number, sample
 
