@@ -97,9 +97,10 @@ class Standardized:
         return len(self.source)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        sample = dict(self.source[index])
+        sample = dict(read_sample(self.source, index))
         for name, found in self.statistics.items():
-            sample[name] = ((sample[name] - found.mean) / found.std).astype(np.float32)
+            array = modality_array(sample, name, index)
+            sample[name] = ((array - found.mean) / found.std).astype(np.float32) if len(array) else array
         return sample
 
 

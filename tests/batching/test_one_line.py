@@ -55,7 +55,7 @@ def test_planners_take_samples_columns_and_sources(make):
         ([], "got no samples"),
         ({}, "got the modalities"),
         ({"text": [3, 4], "audio": [1]}, "one length per sample each"),
-        ({"text": [[3, 4], [1]]}, "the column of 'text' holds more than a number for each sample"),
+        ({"text": [[3, 4], [1]]}, "the column of 'text' is no sequence of one number for each sample"),
     ],
 )
 def test_what_cannot_be_planned_for(make, given, message):
