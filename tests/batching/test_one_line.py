@@ -126,7 +126,7 @@ def test_a_source_with_lengths_is_not_read_to_plan():
 @pytest.mark.parametrize(
     ("samples", "options", "error", "message"),
     [
-        (iter(SAMPLES), {}, LengthError, "got samples of type list_iterator.*StreamBatcher.planned"),
+        (iter(SAMPLES), {}, LengthError, "got samples of type list_iterator.*StreamBatcher"),
         (SAMPLES[0], {}, LengthError, "got samples of type dict"),
         (SAMPLES, {"layout": "dense"}, PaddingError, "got layout='dense'; choose one of"),
         (SAMPLES, {"max_shapes": 3, "layout": "packed"}, PaddingError, "packed batches have 1 shape, or 2"),
