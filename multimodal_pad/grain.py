@@ -336,13 +336,16 @@ class _StreamIterator(grain.DatasetIterator[BatchOfLayout]):
         samples = self._read
         with span(READ):
             while len(samples) < count:
+                number = self._number + len(samples)
                 try:
-                    samples.append((self._number + len(samples), next(self._parent)))
+                    sample = next(self._parent)
                 except StopIteration:
                     break
                 except Exception as error:
-                    error.add_note(f"while sample {self._number + len(samples)} of the stream was read")
+                    error.add_note(f"while sample {number} of the stream was read")
                     raise
+                samples.append((number, sample))
+                samples[-1] = (number, self._intake.held(number, sample))
         if not samples:
             if not self._added:
                 raise PaddingError("the dataset gave no samples that a bucket holds; give at least one")

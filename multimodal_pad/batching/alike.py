@@ -100,8 +100,7 @@ class AlikeSamples:
         """
         found = {name: alike_arrays(samples, name, numbers, self.kind(name)) for name in modalities}
         for name, arrays in found.items():
-            has = [len(array) > 0 for array in arrays]
-            place = has.index(True) if True in has else None
+            place = 0 if len(arrays[0]) else next((i for i, array in enumerate(arrays) if len(array)), None)
             if place is not None:
                 self.check(numbers[place], name, arrays[place].shape[1:], arrays[place].dtype)
                 continue

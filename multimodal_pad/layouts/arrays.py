@@ -189,11 +189,12 @@ def pad_values(pad_value: float | Mapping[str, float], names: Sequence[str]) -> 
         SampleError: a value for an unknown modality, or one that is no real number.
     """
     if not isinstance(pad_value, Mapping):
-        return dict.fromkeys(names, _real(pad_value, "pad_value"))
+        value = _real(pad_value, "pad_value")
+        return {name: value for name in names}  # noqa: C420  whose type a checker knows
     unknown = [name for name in pad_value if name not in names]
     if unknown:
         raise SampleError(f"got pad values for {unknown}; the modalities are {list(names)}")
-    return {name: _real(pad_value.get(name, 0), f"pad_value[{name!r}]") for name in names}
+    return {name: _real(pad_value[name], f"pad_value[{name!r}]") if name in pad_value else 0 for name in names}
 
 
 def _real(value: Any, what: str) -> Any:

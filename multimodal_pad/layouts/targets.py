@@ -18,6 +18,8 @@ from multimodal_pad.lengths.trees import Tree, map_of_modalities, map_tree
 
 T = TypeVar("T")
 
+_SCALARS = (np.generic, int, float)
+
 
 def stack_targets(samples: Sequence[Sample], rows: int, ids: Sequence[int]) -> Tree:
     """Targets of all samples, each array ``(rows, ...)`` with zeros behind them, or None where there are none.
@@ -111,9 +113,13 @@ def _columns(trees: Sequence[Tree], where: str, ids: Sequence[int], axes: int) -
                 )
         check_keys(first, where, ids[0])
         return {key: _columns([tree[key] for tree in trees], f"{where}[{key!r}]", ids, axes) for key in first}
-    arrays = [tree if type(tree) is np.ndarray else target_array(tree, where, i) for tree, i in _each(trees, ids)]
-    if not all(map(is_kept, {array.dtype for array in arrays})):
-        arrays = [target_array(array, where, number) for array, number in _each(arrays, ids)]
+    arrays: list[np.ndarray] = []
+    if all(kind is np.ndarray or issubclass(kind, _SCALARS) for kind in set(map(type, trees))):
+        arrays = list(map(np.asarray, trees))
+        kinds = [(array.shape[axes:], array.dtype) for array in arrays]
+        if kinds.count(kinds[0]) == len(kinds) and is_kept(kinds[0][1]) and not axes:
+            return arrays  # the usual
+    arrays = [target_array(tree, where, number) for tree, number in _each(trees, ids)]
     if axes and not all(map(len, arrays)):
         arrays = all_of_kind(arrays, common_kind(arrays))
     kinds = [(array.shape[axes:], array.dtype) for array in arrays]

@@ -76,7 +76,7 @@ def check_same_modalities(sample: Sample, names: tuple[str, ...], index: int) ->
     if extra:
         raise SampleError(
             f"sample {index} has {extra}, which the first sample lacks (it has {list(names)}); a modality that is "
-            "missing in a sample is [] or None there, or name the modalities that you want"
+            "missing in a sample is an array of length 0 there, [] or None, or name the modalities that you want"
         )
 
 

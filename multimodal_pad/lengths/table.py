@@ -194,7 +194,7 @@ def as_lengths(lengths: Lengths) -> LengthTable:
             '{"text": [3, 5]}, or samples with len() and [i], such as a list (a stream is planned by '
             "StreamBatcher.planned)"
         )
-    if len(lengths) and _is_numbers(lengths[0]):
+    if isinstance(lengths, list | tuple | np.ndarray) and len(lengths) and _is_numbers(lengths[0]):
         raise LengthError(
             f"got a {type(lengths).__name__} of numbers for the lengths, which don't say of which modality they are; "
             'give a dict of columns, such as {"text": [3, 5], "audio": [40, 80]}, or LengthTable(("text", "audio"), '
@@ -207,7 +207,8 @@ def _is_numbers(first: Any) -> bool:
     """Whether what should be a sample is a length, or a row of lengths, or a dict of them."""
     if isinstance(first, Mapping):
         return bool(first) and all(isinstance(one, int | np.integer) for one in first.values())
-    row = list(first) if isinstance(first, list | tuple | np.ndarray) and np.ndim(first) == 1 else [first]
+    is_row = isinstance(first, list | tuple) or (isinstance(first, np.ndarray) and first.ndim == 1)
+    row = list(first) if is_row else [first]
     return bool(row) and all(isinstance(one, int | float | np.number) for one in row)
 
 
@@ -223,7 +224,7 @@ def _as_column(name: str, column: Any) -> np.ndarray:
         )
     if array.ndim != 1:
         raise LengthError(
-            f"the column of {name!r} holds more than a number for each sample; give their lengths, such as "
+            f"the column of {name!r} is no sequence of one number for each sample; give their lengths, such as "
             "[len(x) for x in ...], or the samples themselves"
         )
     return array

@@ -269,16 +269,12 @@ class PlanningTask:
             aligned = self._aligned(lengths.select(self.names).values)
             sample, multiple = int(np.argmax((aligned == row).all(axis=1))), self.budget.multiple
             many = int(self.weights[sizes < 1].sum())
-            rare = 2 * many <= self.weights.sum()
+            few = 2 * many <= self.weights.sum()
+            instead = "truncate or drop long samples before planning" if few else "let a batch have fewer (multiple)"
             raise PlanError(
-                f"{many:,} of the samples, the longest of them sample {sample}, padded to {self._tell(row)}, exceed the "
-                f"batch budget of {self.budget.limit:g} where a batch has {multiple} of them: they measure up to "
-                f"{multiple * measured.max():g}; raise the budget"
-                + (
-                    ", or truncate or drop long samples before planning"
-                    if rare
-                    else ", or let it have fewer (multiple)"
-                )
+                f"sample {sample}, padded to {self._tell(row)}: {multiple} of it measure {multiple * measured.max():g} and "
+                f"exceed the batch budget of {self.budget.limit:g}, which {many:,} of {len(aligned):,} samples do; raise "
+                f"the budget, or {instead}"
             )
         self._penalty = 1e3 * float(self._cost(self.rows.max(axis=0)[None])[0] * self.weights.sum())
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,7 +28,16 @@ from multimodal_pad.sources.cache_writing import (
 from multimodal_pad.sources.corpus import Progress, check_choice
 from multimodal_pad.sources.ids import encode_ids, ids_as_text
 from multimodal_pad.sources.input_files import InputFiles
-from multimodal_pad.sources.manifest import FORMAT, VERSION, check_manifest, digest_manifest, summarize, vocabulary_size
+from multimodal_pad.sources.manifest import (
+    FORMAT,
+    VERSION,
+    as_json,
+    check_manifest,
+    describe,
+    digest_manifest,
+    summarize,
+    vocabulary_size,
+)
 from multimodal_pad.sources.numpy_dir import NumpyDir
 from multimodal_pad.sources.selecting import Selected
 from multimodal_pad.sources.standardizing import Standardized, measure_statistics
@@ -112,6 +120,8 @@ def convert(
                 moments = {"mean": found.mean.tolist(), "std": found.std.tolist()}
                 standardized[name] = {**moments, "frames": found.frames, "split": TRAIN}
         kinds = _kinds(sources, tables, names, dtype)
+        for split, source in splits.items():
+            describe(source, tables[split], f"split {split!r}")  # what can't be written is known before anything is
         check_room(Path(out), tables, kinds, ids)
         manifest = _manifest(splits, kinds, standardized, files.digests(progress))
         manifest["files"] = _write_vocabularies(folder, splits, manifest["modalities"])
@@ -120,9 +130,9 @@ def convert(
                 with writing(split):
                     (folder / split).mkdir()
                 written = write_split(folder / split, split, source, tables[split], kinds, ids[split], progress)
-            manifest["splits"][split] = _summary(splits[split], tables[split], written)
+            manifest["splits"][split] = _summary(splits[split], split, tables[split], written)
         files.check_unchanged()
-        manifest = json.loads(json.dumps(manifest, default=str))  # as it will be read
+        manifest = as_json(manifest)
         manifest["sha256"] = digest_manifest(manifest)
         check_manifest(manifest, f"{out}: its manifest")
         save_json(folder / MANIFEST, manifest)
@@ -257,7 +267,7 @@ def _manifest(
         "format": FORMAT,
         "version": VERSION,
         "source": {
-            "kind": getattr(first, "kind", type(first).__name__),
+            "kind": str(getattr(first, "kind", type(first).__name__)),
             "inputs": inputs,
             **({"converted_from": before["source"]} if before else {}),
         },
@@ -280,17 +290,11 @@ def _write_vocabularies(folder: Path, splits: Mapping[str, Source], modalities: 
     return files
 
 
-def _summary(source: Source, table: LengthTable, written: WrittenSplit) -> dict[str, Any]:
-    padded_to = getattr(source, "padded_to", None)
-    nonfinite = getattr(source, "nonfinite", {})
-    names = table.modalities
+def _summary(source: Source, split: str, table: LengthTable, written: WrittenSplit) -> dict[str, Any]:
     return {
         "samples": len(table),
         "targets": written.targets,
         **summarize(table),
-        "padded_to": None if padded_to is None else {name: padded_to[name] for name in names},
-        "rules": getattr(source, "rules", {}),
-        "nonfinite": {name: nonfinite[name] for name in names if name in nonfinite},
-        "left_out": [row._asdict() for row in getattr(source, "left_out", ())],
+        **describe(source, table, f"split {split!r}"),
         "files": written.files,
     }

@@ -223,7 +223,7 @@ def in_columns(folder):
         ),
         (
             lambda folder: edit(folder, "splits", "train", "padded_to", to={"text": 2, "audio": 9}),
-            r"manifest\.json: splits\.train\.padded_to\.text is 2, and a sample is longer",
+            r"manifest\.json: splits\.train\.padded_to\.text is 2, and a sample has 3 positions",
         ),
         (
             lambda folder: edit(folder, "modalities", to={"../../elsewhere/s": {"dtype": "f", "feature_shape": []}}),

@@ -238,3 +238,33 @@ def test_names_that_make_one(name, tmp_path):
     convert({name: [{name: np.ones((2, 1), np.float32)}]}, tmp_path / "out")
     assert NumpyDir(tmp_path / "out", name).lengths.maxima == {name: 2}
     assert verify_cache(tmp_path / "out") == 2
+
+
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [
+        ({"rules": "none"}, "split 'train': its rules is 'none', not a dict; corpora have"),
+        ({"padded_to": 3}, r"split 'train': corpora have .* \(TypeError: "),
+        ({"padded_to": {"audio": -1}}, "split 'train': its padded_to.audio is -1, not a length"),
+        ({"padded_to": {"audio": 1}}, "split 'train': its padded_to.audio is 1, and a sample has 2 positions"),
+        ({"padded_to": {"text": 9}}, "split 'train': its padded_to.audio is None, and a sample has 2 positions"),
+        ({"nonfinite": {"audio": "two"}}, "split 'train': its nonfinite.audio is 'two', not a whole number"),
+        ({"left_out": ["a"]}, r"split 'train': corpora have .* \(AttributeError: "),
+    ],
+)
+def test_what_a_source_says_of_itself_is_looked_at_before_anything_is_written(attributes, message, tmp_path):
+    told = []
+    with pytest.raises(SourceError, match=message):
+        convert(
+            {"train": described([make_sample(2)], **attributes)}, tmp_path / "out", progress=lambda *x: told.append(x)
+        )
+    assert told == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_numbers_of_numpy_and_paths_in_what_a_source_says(tmp_path):
+    attributes = {"padded_to": {"audio": np.int64(4), "more": 7}, "rules": {"from": tmp_path, "rate": np.float32(0.5)}}
+    manifest = convert({"train": described([make_sample(2)], **attributes)}, tmp_path / "out")
+    assert manifest["splits"]["train"]["padded_to"] == {"audio": 4}
+    assert manifest["splits"]["train"]["rules"] == {"from": str(tmp_path), "rate": 0.5}
+    assert NumpyDir(tmp_path / "out", "train").manifest == manifest

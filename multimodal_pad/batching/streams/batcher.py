@@ -162,7 +162,7 @@ class StreamBatcher:
                 "many as it holds, or let it hold more"
             )
         _check_stream(samples, timeout)
-        reader = StreamReader(samples, timeout)
+        reader = StreamReader(samples, timeout, modalities)
         try:
             first = reader.read_ahead(plan_from)
             if not first:
@@ -275,7 +275,7 @@ class StreamBatcher:
         if self._intake.first is None:
             reader = self._begin()
             try:
-                self._look_ahead(reader)
+                self._intake.look_ahead(reader.read_ahead, self.options.buffer)
             except BaseException:
                 self._passes += 1  # an iterator has lost what was read
                 raise
@@ -283,17 +283,6 @@ class StreamBatcher:
         if self._intake.first is None:
             raise PaddingError("the stream gave no samples; there is none to make an example of")
         return self.options.example(self._intake.first, self._intake)
-
-    def _look_ahead(self, reader: StreamReader) -> None:
-        """Read the first samples, until each modality was there in one, or as many as wait at most."""
-        count = 0
-        while not self._intake.knows_all and count < self.options.buffer:
-            samples = reader.read_ahead(count + 1)
-            for number, sample in enumerate(samples[count:], start=count):
-                self._intake.measure(number, sample)
-            if len(samples) == count:
-                break
-            count = len(samples)
 
     def plan_report(self, batch_size: int | BatchBudget | None = None) -> PlanReport:
         """How the policy does on the last samples, and how a plan made for them does, which takes a while to make.
@@ -332,7 +321,7 @@ class StreamBatcher:
                 "the samples are an iterator, and a loop before has used it; give something that begins anew each time "
                 "(a list, or an object whose __iter__ does), or make a new batcher"
             )
-        return StreamReader(self.samples, self.timeout)
+        return StreamReader(self.samples, self.timeout, None if self._intake.whole else self.policy.modalities)
 
     def _make(self, reader: StreamReader, number: int) -> Iterator[_Made]:
         """The batches of a pass, made in the background thread."""
