@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -91,15 +93,24 @@ class Hdf5:
                 self._bytes[key] = int(found.nbytes)
                 self._total += int(found.nbytes)
                 check_unpacked(self._total, self.size, f"{where}, {name!r}")
+                chunk = math.prod(found.chunks or ()) * found.dtype.itemsize  # may be larger than the array
+                check_unpacked(chunk, self.size, f"{where}, {name!r}")
             return found
 
-    @staticmethod
-    def values(dataset: Any, where: str) -> np.ndarray:
+    def values(self, dataset: Any, where: str) -> np.ndarray:
         """All of an array, in memory."""
         try:
-            return np.asarray(dataset)
+            return _inflated(dataset) if self._is_deflated(dataset) else np.asarray(dataset)
         except Exception as error:
             raise SourceError(f"{where} can't be read ({reason(error)}); copy the file again") from error
+
+    def _is_deflated(self, dataset: Any) -> bool:
+        """Whether an array is in chunks that are packed by deflate, shuffled before or not, and by nothing else."""
+        packed = dataset.id.get_create_plist()
+        filters = [packed.get_filter(place)[0] for place in range(packed.get_nfilters())]
+        deflate, shuffle = self._h5py.h5z.FILTER_DEFLATE, self._h5py.h5z.FILTER_SHUFFLE
+        plain = dataset.dtype.kind in "iuf" and dataset.id.get_type().equal(self._h5py.h5t.py_create(dataset.dtype))
+        return plain and filters in ([deflate], [shuffle, deflate])
 
     def close(self) -> None:
         """Let go of the file."""
@@ -110,3 +121,28 @@ class Hdf5:
         """What stands under a name in this very file: links elsewhere are not followed."""
         there = name in group and isinstance(group.get(name, getlink=True), self._h5py.HardLink)
         return group[name] if there else None
+
+
+def _inflated(dataset: Any) -> np.ndarray:
+    """An array of deflated chunks; HDF5 itself unpacks a chunk to whatever size it is packed from."""
+    values = np.full(dataset.shape, dataset.fillvalue, dataset.dtype)
+    size = math.prod(dataset.chunks) * dataset.dtype.itemsize
+    skips_shuffle, skips_deflate = (1, 2) if dataset.shuffle else (0, 1)  # bits of a chunk's mask
+
+    def unpack(chunk: Any) -> None:
+        _, packed = dataset.id.read_direct_chunk(chunk.chunk_offset)
+        inflate = zlib.decompressobj()
+        packed_by_deflate = not chunk.filter_mask & skips_deflate
+        data = inflate.decompress(packed, size + 1) if packed_by_deflate else packed
+        if len(data) != size or (packed_by_deflate and not inflate.eof):
+            raise ValueError(f"a chunk of {len(data):,} bytes or more where {size:,} should be")
+        if dataset.shuffle and not chunk.filter_mask & skips_shuffle:
+            data = np.frombuffer(data, np.uint8).reshape(dataset.dtype.itemsize, -1).T.tobytes()
+        ends = np.minimum(np.add(chunk.chunk_offset, dataset.chunks), values.shape).tolist()
+        place = tuple(slice(first, end) for first, end in zip(chunk.chunk_offset, ends, strict=True))
+        inside = tuple(slice(0, end - first) for first, end in zip(chunk.chunk_offset, ends, strict=True))
+        values[place] = np.frombuffer(data, dataset.dtype).reshape(dataset.chunks)[inside]
+
+    if values.size:
+        dataset.id.chunk_iter(unpack)
+    return values

@@ -158,6 +158,8 @@ def shown(value: Any) -> str:
     """A value for an error: short, and whatever it holds."""
     if isinstance(value, Name):
         return value.spelling
+    if isinstance(value, Unbuilt):
+        return {"array": "an array", "dtype": "a dtype"}[value.means]
     if isinstance(value, str | bytes):
         return repr(value[:80])
     if isinstance(value, int):
@@ -172,7 +174,7 @@ def check_whole(data: Any) -> None:
         item = left.pop()
         if isinstance(item, Name | Unbuilt):
             raise RefusedError(
-                f"{shown(item)} for itself" if isinstance(item, Name) else f"an {item.means} without state"
+                f"{shown(item)} for itself" if isinstance(item, Name) else f"{shown(item)} without state"
             )
         inner: Any = ()
         if isinstance(item, dict):

@@ -3,16 +3,23 @@
 import pickle
 import subprocess
 import sys
+import tempfile
 import tracemalloc
 import zipfile
+import zlib
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 from multimodal_pad.errors import SourceError
 from multimodal_pad.reading import read_npy, read_npz
 from multimodal_pad.sources import Csd, Mmsa, Mult
+from multimodal_pad.sources.hdf5 import Hdf5
 from multimodal_pad.sources.pickles import read_archive, read_pickle
 from tests.helpers.corpora import write_sequence
 
@@ -208,7 +215,7 @@ def bomb_compressed(data):
 def bomb_linked(data):
     data.create_dataset("w/features", data=np.zeros((10**5, 1)), compression="gzip")
     data.create_dataset("w/intervals", data=np.zeros((10**5, 2)), compression="gzip")
-    for number in range(100):
+    for number in range(40):
         data[f"w{number}"] = data["w"]
 
 
@@ -237,6 +244,52 @@ def test_hdf5_that_says_it_is_large(bomb, tmp_path):
     check_bounded(read, size)
     with pytest.raises(SourceError, match=r"a\.csd, 'w\d*', '(features|intervals)': would take [\d,]+ bytes, and the"):
         read()
+
+
+def test_a_chunk_that_unpacks_to_more_than_it_is(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    write_sequence(tmp_path / "l.csd", "l", {"v": (np.ones((1, 1)), times(1))})
+    with h5py.File(tmp_path / "a.csd", "w") as file:
+        features = file.create_dataset("a/data/v/features", (64, 4), "f8", chunks=(64, 4), compression="gzip")
+        features.id.write_direct_chunk((0, 0), zlib.compress(bytes(10**8)))
+        file["a/data/v/intervals"] = times(64)
+    source = Csd(tmp_path, sequences={"a": "a.csd"}, labels="l.csd")
+    check_bounded(lambda: source[0], (tmp_path / "a.csd").stat().st_size)
+    with pytest.raises(SourceError, match=r"a\.csd, 'v': features can't be read \(ValueError: a chunk of 2,049 bytes"):
+        source[0]
+
+
+@given(
+    hnp.arrays(
+        st.sampled_from(["<f4", ">f8", "<i2", "u1", "f2", "?"]), hnp.array_shapes(min_dims=1, max_dims=3, max_side=9)
+    ),
+    st.data(),
+)
+def test_arrays_of_hdf5_come_out_as_they_went_in(array, data):
+    """In chunks of any shape, packed in any way, as h5py reads them."""
+    h5py = pytest.importorskip("h5py")
+    options = {}
+    if data.draw(st.booleans()):
+        options["chunks"] = tuple(data.draw(st.integers(1, side)) for side in array.shape)
+        options["compression"] = data.draw(st.sampled_from(["gzip", "lzf", None]))
+        options["shuffle"], options["fletcher32"] = data.draw(st.booleans()), data.draw(st.booleans())
+        options["maxshape"] = data.draw(st.sampled_from([None, (None,) * array.ndim]))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "file.h5")
+        with h5py.File(path, "w") as file:
+            written = file.create_dataset("a", array.shape, array.dtype, fillvalue=1, **options)
+            if data.draw(st.booleans()):
+                written[...] = array
+            if options.get("compression") == "gzip" and not options["fletcher32"] and data.draw(st.booleans()):
+                chunk = np.resize(array.ravel(), options["chunks"])  # one that no filter was put on
+                written.id.write_direct_chunk((0,) * array.ndim, chunk.tobytes(), 3 if options["shuffle"] else 1)
+        with h5py.File(path) as file:
+            expected = file["a"][...]
+        opened = Hdf5(path)
+        found = opened.values(opened.dataset(opened.root, "a", "it"), "it")
+        opened.close()
+    assert found.dtype == expected.dtype
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_segments_that_all_hold_all_frames(tmp_path):
