@@ -36,6 +36,34 @@ def test_the_folder_must_be_there(tmp_path):
         write_file(tmp_path / "none" / "file", b"")
 
 
+def test_all_is_on_the_disk_before_it_is_renamed(tmp_path, monkeypatch):
+    done, plain = [], os.fsync
+
+    def fsync(handle):
+        done.append(str(Path(f"/proc/self/fd/{handle}").readlink()))
+        plain(handle)
+
+    def renamed(self, target):
+        done.append(f"{self} -> {target}")
+        os.rename(self, target)  # noqa: PTH104 - what is replaced is Path.rename
+
+    if not Path("/proc/self/fd").is_dir():
+        pytest.skip("there is no /proc")
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr("pathlib.Path.rename", renamed)
+    monkeypatch.setattr("pathlib.Path.replace", renamed)
+    with write_folder(tmp_path / "run") as folder:
+        (folder / "inside").mkdir()
+        (folder / "inside" / "file").write_text("data")
+        (folder / "link").symlink_to("nowhere")
+    assert set(done[:3]) == {str(folder), f"{folder}/inside", f"{folder}/inside/file"}
+    assert done[3:] == [f"{folder} -> {tmp_path / 'run'}", str(tmp_path)]
+    done.clear()
+    write_file(tmp_path / "file", b"data")
+    assert len(done) == 2
+    assert done[1] == f"{done[0]} -> {tmp_path / 'file'}"
+
+
 def test_threads_write_one_file(tmp_path):
     values = [bytes([number]) * 100_000 for number in range(8)]
     threads = [threading.Thread(target=write_file, args=(tmp_path / "file", value)) for value in values]
@@ -70,31 +98,3 @@ def test_a_folder_that_cannot_be_made(tmp_path):
         write_folder(tmp_path / "file" / "run"),
     ):
         pass
-
-
-def test_all_is_on_the_disk_before_it_is_renamed(tmp_path, monkeypatch):
-    done, plain = [], os.fsync
-
-    def fsync(handle):
-        done.append(str(Path(f"/proc/self/fd/{handle}").readlink()))
-        plain(handle)
-
-    def renamed(self, target):
-        done.append(f"{self} -> {target}")
-        os.rename(self, target)  # noqa: PTH104 - what is replaced is Path.rename
-
-    if not Path("/proc/self/fd").is_dir():
-        pytest.skip("there is no /proc")
-    monkeypatch.setattr(os, "fsync", fsync)
-    monkeypatch.setattr("pathlib.Path.rename", renamed)
-    monkeypatch.setattr("pathlib.Path.replace", renamed)
-    with write_folder(tmp_path / "run") as folder:
-        (folder / "inside").mkdir()
-        (folder / "inside" / "file").write_text("data")
-        (folder / "link").symlink_to("nowhere")
-    assert set(done[:3]) == {str(folder), f"{folder}/inside", f"{folder}/inside/file"}
-    assert done[3:] == [f"{folder} -> {tmp_path / 'run'}", str(tmp_path)]
-    done.clear()
-    write_file(tmp_path / "file", b"data")
-    assert len(done) == 2
-    assert done[1] == f"{done[0]} -> {tmp_path / 'file'}"

@@ -15,9 +15,7 @@ from experiments.inputs.case import case
 
 
 class _Samples(list):
-    """A list of samples with ids."""
-
-    ids: Any = None
+    """A list of samples with attributes such as ids."""
 
 
 def _audio(count: int = 3, width: int = 2) -> list[dict[str, Any]]:
@@ -26,7 +24,7 @@ def _audio(count: int = 3, width: int = 2) -> list[dict[str, Any]]:
 
 def _named(ids: Any, count: int = 3) -> _Samples:
     samples = _Samples(_audio(count))
-    samples.ids = ids
+    samples.ids = ids  # type: ignore[attr-defined]
     return samples
 
 
