@@ -16,6 +16,7 @@ from multimodal_pad.spans import EVALUATE, SAVE, STEP, span
 from multimodal_pad.training.callbacks import Listeners
 from multimodal_pad.training.evaluation import evaluate_batches
 from multimodal_pad.training.feed import Feed
+from multimodal_pad.training.limits import Limits
 from multimodal_pad.training.mesh import DataMesh
 from multimodal_pad.training.metrics import Metrics
 from multimodal_pad.training.progress import Watched
@@ -46,6 +47,8 @@ class Epochs:
         settings: what checkpoints are held against.
         made_of: what checkpoints say of the model and its batches.
         metrics: of the evaluation.
+        train_limits: of what the training batches hold.
+        eval_limits: of what those of the evaluation hold.
         monitor: the figure of it that decides.
         best: the model of the best epoch, on the host, where it needs no program and no device memory, since the next
             step donates the state.
@@ -70,6 +73,8 @@ class Epochs:
     best: dict[str, Arrays] | None
     evaluated_part: Callable[[TrainState], dict[str, Arrays]]
     run: Run
+    train_limits: Limits | None = None
+    eval_limits: Limits | None = None
 
     def __post_init__(self) -> None:
         self._saved_at: int | None = None
@@ -129,9 +134,9 @@ class Epochs:
     def _train_epoch(self, began: float, shown: Watched, guard: CompileGuard | None) -> None:
         run, table, save_every = self.run, self.train_table, self.save_every
         steps = self.train.steps(run.epoch)
-        supply = Supply(self.train, self.mesh, self.stop)
+        supply = Supply(self.train, self.mesh, self.stop, self.train_limits)
         compiled, annotation = len(table), jax.profiler.StepTraceAnnotation
-        for batch in supply.epoch(run.epoch):
+        for batch in supply.epoch(run.epoch, run.step):
             with span(STEP, annotation, step_num=run.steps, shape=supply.fed.shape):
                 self.state, measured = table(self.state, batch)
             if guard is not None:
@@ -155,7 +160,7 @@ class Epochs:
         if self.evaluate_on is None:
             return {}, 0.0
         began, compiled = time.perf_counter(), len(self.eval_table)
-        batches = Supply(self.evaluate_on, self.mesh, self.stop).epoch(0)
+        batches = Supply(self.evaluate_on, self.mesh, self.stop, self.eval_limits).epoch(0)
         with span(EVALUATE):
             figures = evaluate_batches(self.eval_table, self.state, batches, metrics=self.metrics)
         self._tell_compiled(self.eval_table, compiled)

@@ -17,16 +17,18 @@ from flax import nnx
 from multimodal_pad.compiling import CompilerOptions, StepTable, forbid_compiles, use_compilation_cache, warm_up_all
 from multimodal_pad.compiling.table import batch_struct
 from multimodal_pad.errors import TrainingError
-from multimodal_pad.layouts.layout import BatchShape
+from multimodal_pad.layouts.layout import BatchShape, BatchSpec
 from multimodal_pad.training.any_batches import AnyBatches, as_feed
 from multimodal_pad.training.callbacks import Callbacks, Listeners
 from multimodal_pad.training.described import MADE_OF, describe_training
 from multimodal_pad.training.epochs import Epochs, model_part
+from multimodal_pad.training.evaluation import choose_metrics
 from multimodal_pad.training.feed import Feed
 from multimodal_pad.training.history import History
+from multimodal_pad.training.limits import Limits
 from multimodal_pad.training.loss import Loss, cross_entropy
 from multimodal_pad.training.mesh import DataMesh
-from multimodal_pad.training.metrics import NEED_SCIKIT_LEARN, Metrics, require_scikit_learn
+from multimodal_pad.training.metrics import NEED_SCIKIT_LEARN, Metrics, require_scikit_learn, usual_metrics_of
 from multimodal_pad.training.objective import LossFn, WeightFn
 from multimodal_pad.training.optimizer import make_optimizer
 from multimodal_pad.training.progress import Watched
@@ -148,6 +150,7 @@ def fit(
             checkpoints that are damaged, of another model, evaluation set or figure to monitor, or that can't be
             written, rows that the devices don't divide, or processes that differ, in what they are given or in a batch.
             (That the learning rate is another one is not noticed.)
+        SampleError: a sample whose class number, token id or target is out of the range that model and loss take.
         PaddingError: checkpoints of a run on another dataset, plan or order (what differs is named).
         OSError: the folder of the checkpoints can't be made.
         Stopped: Ctrl-C or SIGTERM.
@@ -170,8 +173,9 @@ def fit(
     _check_options(train, evaluated, epochs=epochs, patience=patience, monitor=monitor, strict=strict)
     if save_every is not None:
         _check_save_every(save_every, train, checkpoints)
-    usual = metrics is None and loss_fn is None and loss in (None, cross_entropy)
-    if evaluate_on is not None and (usual or metrics in NEED_SCIKIT_LEARN):
+    if loss_fn is None and loss is None:
+        loss = cross_entropy
+    if evaluate_on is not None and (metrics or usual_metrics_of(loss)) in NEED_SCIKIT_LEARN:
         require_scikit_learn()  # now, and not after the first epoch
     listeners = Listeners(on_step, on_epoch, on_compile)
     if cache_dir is not None:
@@ -241,7 +245,7 @@ def fit(
     try:
         with training.stop, nullcontext() if mesh is None else mesh.watch():
             with training.stop.at_once():
-                _compile(training, epochs, progress)
+                _prepare(training, model, None if loss_fn is not None else loss, epochs, progress)
                 training.restore()
             with forbid_compiles() if strict else nullcontext() as guard, Watched(progress) as shown:
                 training.train_for(epochs, patience, shown, guard)
@@ -291,19 +295,30 @@ def _check_save_every(save_every: int, train: Feed, checkpoints: Checkpoints | N
         )
 
 
-def _compile(training: Epochs, epochs: int, progress: bool) -> None:
-    """Compile every batch shape of a policy that has finitely many."""
-    finite = [
-        (table, feed.spec(count))
-        for table, feed, count in (
-            (training.train_table, training.train, epochs),
-            (training.eval_table, training.evaluate_on, 1),
-        )
-        if feed is not None and feed.policy.finite
-    ]
+def _prepare(training: Epochs, model: Any, loss: Loss | None, epochs: int, progress: bool) -> None:
+    """Compile every batch shape of a policy that has finitely many, once it is sure that all goes together.
+
+    That is model, loss, targets and metrics: what doesn't shows before anything is compiled.
+    """
+    work, classes = [(training.train_table, _spec(training.train, epochs))], None
+    if training.evaluate_on is not None:
+        table, spec = training.eval_table, _spec(training.evaluate_on, 1)
+        shape = spec.shapes[0] if spec.shapes else spec.example.shape
+        found = table.result(training.state, batch_struct(spec.example, shape))
+        training.metrics = choose_metrics(found, loss, training.metrics, training.monitor)
+        classes = found.outputs.shape[-1] if loss is cross_entropy else None
+        training.eval_limits = Limits(model, loss, spec.example, classes)
+        work.append((table, spec))
+    training.train_limits = Limits(model, loss, work[0][1].example, classes)
+    finite = [(table, spec) for table, spec in work if spec.shapes]
     if finite:
         told = training.listeners.compiled if training.listeners["on_compile"] else None
         warm_up_all(finite, training.state, progress=progress, on_compiled=told)
+
+
+def _spec(feed: Feed, epochs: int) -> BatchSpec:
+    """What is to be compiled; no shapes where a policy has no end of them."""
+    return feed.spec(epochs) if feed.policy.finite else BatchSpec((), feed.example())
 
 
 def _stopped(training: Epochs, signal_number: int) -> BaseException:

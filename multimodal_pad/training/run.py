@@ -299,6 +299,7 @@ def score(evaluation: dict[str, float], monitor: str) -> float | None:
 
 def _not_finite(where: str, loss: float) -> TrainingError:
     return TrainingError(
-        f"{where}: the loss is {loss}; lower the learning rate, look for NaN and inf in the features with "
-        "check_finite=True, and for token ids outside 0 to vocabulary_size - 1"
+        f"{where}: the loss is {loss}; look for targets that the loss doesn't take (class numbers outside 0 to the "
+        "number of outputs - 1, such as -1 or -100, NaN), for token ids outside 0 to vocabulary_size - 1, and for NaN "
+        "and inf in the features with check_finite=True, or lower the learning rate"
     )
