@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +22,7 @@ from multimodal_pad.training.limits import Limits
 from multimodal_pad.training.mesh import DataMesh
 from multimodal_pad.training.metrics import Metrics
 from multimodal_pad.training.progress import Watched
-from multimodal_pad.training.run import Run, check_settings, score
+from multimodal_pad.training.run import Run, check_same, score
 from multimodal_pad.training.state import Arrays, TrainState, host_copies
 from multimodal_pad.training.stopping import Interrupted, Stop
 from multimodal_pad.training.supply import Supply
@@ -83,8 +85,9 @@ class Epochs:
         """Go on from the last checkpoint, where there is one."""
         if self.checkpoints is None:
             return
-        like = saved_arrays(self.state, self.best)
-        saved = self.checkpoints.restore(like, check=lambda record: check_settings(record, self.settings))
+        like, where = saved_arrays(self.state, self.best), f"the run in {self.checkpoints.directory}"
+        check = partial(check_same, settings=self.settings, here=self.made_of, where=where)
+        saved = self.checkpoints.restore(like, check=check)
         if saved is None:
             return
         self.run, arrays = Run.from_record(saved.record), dict(saved.state)
@@ -118,6 +121,16 @@ class Epochs:
             shown.epoch(record)
             self.listeners.epoch(record)
             self._save(score(evaluation, self.monitor) if evaluation else None)
+
+    @contextmanager
+    def written(self) -> Iterator[None]:
+        """Wait at the end, or where a signal ends the block, until all that was saved is written."""
+        try:
+            yield
+        except Interrupted:
+            self._wait()
+            raise
+        self._wait()
 
     @property
     def checkpoint(self) -> Path | None:
@@ -186,6 +199,10 @@ class Epochs:
         with span(SAVE):
             self.checkpoints.save(run.steps, arrays, record, loss=loss, replace=run.steps == self._saved_at)
         self._saved_at = run.steps
+
+    def _wait(self) -> None:
+        if self.checkpoints is not None:
+            self.checkpoints.wait()
 
     def _tell_compiled(self, table: StepTable, known: int) -> None:
         for shape, step in list(table.steps.items())[known:]:

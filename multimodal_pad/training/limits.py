@@ -14,7 +14,6 @@ from multimodal_pad.errors import SampleError, TrainingError
 from multimodal_pad.layouts.layout import BatchOfLayout
 from multimodal_pad.lengths.samples import POSITION_TARGETS, TARGETS
 from multimodal_pad.lengths.trees import Tree, named_leaves
-from multimodal_pad.models import MultimodalTransformer
 from multimodal_pad.training.loss import Loss, binary_cross_entropy, cross_entropy
 
 Numbers = Callable[[], Sequence[int] | None]
@@ -73,8 +72,10 @@ since the model has 3 outputs: number the classes from 0, or make the model with
     def __init__(self, model: Any, loss: Loss | None, example: BatchOfLayout, classes: int | None = None) -> None:
         arrays = _arrays(example)
         self._limits = {where: limit for where, x in arrays.items() if (limit := _of_dtype(x.dtype, where))}
+        from multimodal_pad.models import MultimodalTransformer  # not where a program is run without models
+
         if isinstance(model, MultimodalTransformer):
-            self._limits |= _of_inputs(model, example)
+            self._limits |= _of_inputs(model.config.modalities, example)
             classes = classes or (model.config.num_outputs if type(model) is MultimodalTransformer else None)
         wanted = _targets_of_loss(arrays)
         if loss is cross_entropy and classes is not None:
@@ -148,7 +149,7 @@ def _of_dtype(dtype: np.dtype, where: str) -> Limit | None:
     return Limit(low, high, "value", f"JAX takes {dtype} as {taken}, which holds {low} to {high}: give smaller numbers")
 
 
-def _of_inputs(model: MultimodalTransformer, example: BatchOfLayout) -> dict[str, Limit]:
+def _of_inputs(modalities: Mapping[str, Any], example: BatchOfLayout) -> dict[str, Limit]:
     """The limits of token ids.
 
     Raises:
@@ -156,10 +157,10 @@ def _of_inputs(model: MultimodalTransformer, example: BatchOfLayout) -> dict[str
     """
     limits = {}
     masks = example.masks
-    for name, takes in model.config.modalities.items():
+    for name, takes in modalities.items():
         if name not in example.features:
             raise TrainingError(
-                f"the model takes {list(model.config.modalities)}, and the batches have {sorted(example.features)}; "
+                f"the model takes {list(modalities)}, and the batches have {sorted(example.features)}; "
                 "give both the same modalities"
             )
         array = example.features[name]
