@@ -214,6 +214,7 @@ def compile_all(
                 futures = [future for future in futures if future not in done]
                 settle(done)  # an error is raised at once, and not when everything else is compiled
                 lowered, seconds = table.lower(state, batch)
+                look()
                 program = program_digest(lowered) if cached else (id(table), batch.shape)
                 job = table, batch.shape, lowered, seconds
                 if program in programs:
