@@ -44,6 +44,20 @@ class Limit(NamedTuple):
         return array[~((array >= self.low) & (array <= self.high))].flat[0]
 
 
+def check_dtypes(example: BatchOfLayout) -> None:
+    """Raise a TrainingError where arrays of a batch are of a dtype that JAX doesn't compute in, such as text."""
+    for where, array in _arrays(example).items():
+        try:
+            taken = jax.dtypes.canonicalize_dtype(array.dtype)
+        except TypeError:
+            taken = None
+        if taken is None or not (taken.kind == "b" or jnp.issubdtype(taken, np.number)):
+            raise TrainingError(
+                f"the batches have {where} of dtype {array.dtype}, and JAX computes with numbers and bools; give class "
+                "numbers for names, as np.int32(names.index(label))"
+            )
+
+
 class Limits:
     """The limits of the arrays of a training's batches, by where these are in a sample.
 
@@ -57,7 +71,7 @@ class Limits:
         classes: how many outputs the model has, where that is known.
 
     Raises:
-        TrainingError: the arrays are of no dtype that JAX computes in, or not what the model says that it takes.
+        TrainingError: a modality is not what the model says that it takes.
 
     >>> from flax import nnx
     >>> from multimodal_pad import pad_samples
@@ -71,7 +85,7 @@ since the model has 3 outputs: number the classes from 0, or make the model with
 
     def __init__(self, model: Any, loss: Loss | None, example: BatchOfLayout, classes: int | None = None) -> None:
         arrays = _arrays(example)
-        self._limits = {where: limit for where, x in arrays.items() if (limit := _of_dtype(x.dtype, where))}
+        self._limits = {where: limit for where, x in arrays.items() if (limit := _of_dtype(x.dtype))}
         from multimodal_pad.models import MultimodalTransformer  # not where a program is run without models
 
         if isinstance(model, MultimodalTransformer):
@@ -128,21 +142,9 @@ def _class_numbers(count: int) -> Limit:
     )
 
 
-def _of_dtype(dtype: np.dtype, where: str) -> Limit | None:
-    """The limit of whole numbers that JAX takes in another dtype.
-
-    Raises:
-        TrainingError: JAX takes no such dtype.
-    """
-    try:
-        taken = jax.dtypes.canonicalize_dtype(dtype)
-    except TypeError:
-        taken = None
-    if taken is None or not (taken.kind == "b" or jnp.issubdtype(taken, np.number)):
-        raise TrainingError(
-            f"the batches have {where} of dtype {dtype}, and JAX computes with numbers and bools; give class numbers "
-            "for names, as np.int32(names.index(label))"
-        )
+def _of_dtype(dtype: np.dtype) -> Limit | None:
+    """The limit of whole numbers that JAX takes in another dtype."""
+    taken = jax.dtypes.canonicalize_dtype(dtype)
     if dtype.kind not in "iu" or taken == dtype:
         return None
     low, high = (int(limit) for limit in (np.iinfo(taken).min, np.iinfo(taken).max))

@@ -10,7 +10,7 @@ from multimodal_pad.layouts.layout import BatchSpec
 from multimodal_pad.training.epochs import Epochs
 from multimodal_pad.training.evaluation import choose_metrics
 from multimodal_pad.training.feed import Feed
-from multimodal_pad.training.limits import Limits
+from multimodal_pad.training.limits import Limits, check_dtypes
 from multimodal_pad.training.loss import Loss, cross_entropy
 
 
@@ -20,8 +20,10 @@ def prepare(training: Epochs, model: Any, loss: Loss | None, epochs: int, progre
     That is model, loss, targets and metrics: what doesn't shows before anything is compiled.
     """
     work, classes = [(training.train_table, _spec(training.train, epochs))], None
+    check_dtypes(work[0][1].example)
     if training.evaluate_on is not None:
         table, spec = training.eval_table, _spec(training.evaluate_on, 1)
+        check_dtypes(spec.example)
         shape = spec.shapes[0] if spec.shapes else spec.example.shape
         found = table.result(training.state, batch_struct(spec.example, shape))
         training.metrics = choose_metrics(found, loss, training.metrics, training.monitor)

@@ -96,7 +96,9 @@ def test_damaged_entries_are_replaced(filled, tmp_path):
     out, errors = start(folder)
     assert out[1] == "3 0"
     assert float(out[0]) > 1
-    assert errors.count("Error reading persistent compilation cache entry for 'jit_cached_step'") == 1  # has no checksum
+    assert (
+        errors.count("Error reading persistent compilation cache entry for 'jit_cached_step'") == 1
+    )  # has no checksum
     again, errors = start(folder)
     assert (again[1], errors) == ("0 3", "")
 
@@ -205,7 +207,9 @@ def test_a_folder_of_somebody_else_is_refused(tmp_path, monkeypatch):
         os.chown(tmp_path / "cache", 4711, -1)
     else:
         monkeypatch.setattr("os.getuid", lambda: 4711)
-    with pytest.raises(PaddingError, match=r"cache' belongs to user \d+, who can change it; what lies in the cache is run"):
+    with pytest.raises(
+        PaddingError, match=r"cache' belongs to user \d+, who can change it; what lies in the cache is run"
+    ):
         check_private(tmp_path / "cache")
 
 
