@@ -147,8 +147,7 @@ def as_configured(kinds: Mapping[str, Kind], feature_widths: Mapping[str, int]) 
     """
     found = {}
     for name, kind in kinds.items():
-        size = kind.vocabulary_size
-        if size is not None and (kind.dtype.kind not in "iu" or size - 1 > np.iinfo(kind.dtype).max):
+        if kind.vocabulary_size is not None and (kind.dtype.kind not in "iu" or kind.dtype.itemsize < 4):
             kind = kind._replace(dtype=np.dtype(np.int32))
         elif name in feature_widths:
             width = feature_widths[name]
