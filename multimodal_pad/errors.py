@@ -54,7 +54,7 @@ class StepMismatchError(CompileError, TypeError):
 
 
 class CheckpointWarning(UserWarning):
-    """A checkpoint is damaged or was never finished, and another one is taken instead."""
+    """A checkpoint is damaged or was never finished, and another is taken instead; or it doesn't say what it is of."""
 
 
 class CalibrationWarning(UserWarning):

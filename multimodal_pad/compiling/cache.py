@@ -23,8 +23,9 @@ def use_compilation_cache(cache_dir: str | Path) -> Path:
 
     It holds for the whole process. :class:`~multimodal_pad.compiling.CompileLog` tells what it saved.
 
-    **What lies in the folder is run as code**, as it is. So it is made for its user alone, and one that
-    others can write to is refused, here or anywhere above it.
+    **What lies in the folder is run as code**, as it is. So it is made for its user alone, and one that others can
+    write to is refused, here or anywhere above it, and so is one with an entry that others can write to, own or may
+    have put there, whoever can reach it now.
 
     Threads and processes may share the folder: an entry is written aside and renamed, so that no reader sees half of
     it, and one that is damaged is compiled again and replaced. Two processes that start at the same time compile what
@@ -37,7 +38,7 @@ def use_compilation_cache(cache_dir: str | Path) -> Path:
         Its absolute path.
 
     Raises:
-        PaddingError: not a folder, not a local one, or one that others can write to.
+        PaddingError: not a folder, not a local one, or one that others can write to, or could when entries came there.
         OSError: it cannot be made.
 
     >>> import tempfile
@@ -100,30 +101,39 @@ def cache_in_use() -> bool:
 
 
 def check_private(folder: Path) -> None:
-    """Raise a PaddingError where somebody else can change what is in a folder. Only where users are POSIX's.
+    """Raise a PaddingError where somebody else can change what is in a folder, or may have. Only on POSIX systems.
 
-    That is so where others can write to it, to an entry that they can reach, or to a folder above it (and could
-    put another in its place, but for the sticky bit), or own one of them, root excepted.
+    That is so where others can write to it, to one of its entries, or to a folder above it (and could put another in
+    its place, but for the sticky bit), or own one of them, root excepted. Entries are looked at whoever can reach them
+    now: what was left there while others could write is there still. Of a link, what it leads to is looked at; a file
+    with another name elsewhere, a hard link, is refused, since its content may be of somebody else's choice.
     """
     if os.name != "posix":
         return
-    trusted = (0, os.getuid())
-    entries = folder.rglob("*") if folder.stat().st_mode & (stat.S_IXGRP | stat.S_IXOTH) else ()
-    for path in (folder, *folder.parents, *entries):
+    entries = sorted(folder.rglob("*"))
+    linked = {Path(os.path.realpath(path)) for path in entries if path.is_symlink()}
+    inside = {folder, *entries, *linked}
+    above = {parent for path in (folder, *linked) for parent in path.parents} - inside
+    for path in sorted(inside | above, key=lambda path: (path != folder, path not in above, path)):
         try:
             status = path.lstat()
         except FileNotFoundError:
             continue  # somebody has cleaned up
-        if status.st_uid not in trusted:
+        why = _not_private(status, is_above=path in above)
+        if why:
+            close = f", or close it: chmod go-w {path}" if path in above and "written" in why else ""
             raise PaddingError(
-                f"got the compilation cache {str(folder)!r}, and {str(path)!r} belongs to user {status.st_uid}, who "
-                "can change what is run as code from there; give a folder of your own, under folders of yours or root's"
+                f"got the compilation cache {str(folder)!r}, and {str(path)!r} {why}; what lies in the cache is run as "
+                f"code, so give a new folder, under folders of yours or root's{close}"
             )
-        shared = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not stat.S_ISLNK(status.st_mode)
-        held = status.st_mode & stat.S_ISVTX and path in folder.parents
-        if shared and not held:
-            close = f"chmod go-w {path}" if path in folder.parents else f"chmod 700 {folder}"
-            raise PaddingError(
-                f"got the compilation cache {str(folder)!r}, and others can write to {str(path)!r}; what lies in the "
-                f"cache is run as code, so give a folder of your own (or, if you trust what is there: {close})"
-            )
+
+
+def _not_private(status: os.stat_result, *, is_above: bool) -> str | None:
+    """Why what lies at a path may be of somebody else; None where it is not."""
+    if status.st_uid not in (0, os.getuid()):
+        return f"belongs to user {status.st_uid}, who can change it"
+    if stat.S_ISREG(status.st_mode) and status.st_nlink > 1 and not is_above:
+        return "has another name elsewhere (it is a hard link), by which others may have made it"
+    shared = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not stat.S_ISLNK(status.st_mode)
+    held = status.st_mode & stat.S_ISVTX and is_above
+    return "can be written to by others" if shared and not held else None

@@ -6,6 +6,9 @@ Everything here builds on private names of JAX. Where one of them is missing the
 
 from __future__ import annotations
 
+import hashlib
+import itertools
+import stat
 from pathlib import Path
 
 from jax._src.compilation_cache import LRUCache, decompress_executable  # type: ignore[reportPrivateImportUsage]
@@ -19,22 +22,30 @@ class WholeEntries(LRUCache):
 
     JAX writes an entry in place, so that others may read half of it, and keeps what is there already, damaged or
     not. Here an entry is written aside and renamed, and takes the place of an older one: JAX writes only what it has
-    compiled, so the older one could not be read, or is the same program, compiled at the same time. Remote folders
-    (``gs://...``) can't rename a file in one step and are left to JAX.
+    compiled, so the older one could not be read, or is the same program, compiled at the same time. A checksum of the
+    entry and its key lies behind it, where JAX overlooks it: what is damaged, or was copied to another key, is compiled
+    again, without a warning. Remote folders (``gs://...``) can't rename a file in one step and are left to JAX.
     """
 
     def get(self, key: str) -> bytes | None:
-        """The compressed entry, or None where there is none or it does not decompress: it is compiled again."""
-        value = super().get(key)
-        # JAX decompresses it once more, at some 20 ms per MB. The check is here all the same: JAX would warn, which is
-        # an error under `python -W error`, so that the entry would never be replaced.
-        return value if value is None or self._remote or _decompresses(value) else None
+        """The compressed entry, or None where there is none or it is damaged: it is compiled again."""
+        if self._remote:
+            return super().get(key)
+        # Whatever is wrong with it: JAX would warn at every start, and under `python -W error` never replace it.
+        try:
+            value = super().get(key) if self._is_file(key) else None
+        except OSError:
+            return None
+        return None if value is None else _checked(key, value)
 
     def put(self, key: str, value: bytes) -> None:
         """Keep a compressed entry, in place of what is there under its key."""
         if self._remote:
             super().put(key, value)
-        elif not self.eviction_enabled:
+            return
+        value += _trailer(key, value)
+        self._clear_folder(key)
+        if not self.eviction_enabled:
             write_file(self._file(key, _CACHE_SUFFIX), value)
         else:  # all readers and writers hold a file lock
             self.lock.acquire(timeout=self.lock_timeout_secs)
@@ -44,13 +55,54 @@ class WholeEntries(LRUCache):
                 super().put(key, value)  # evicts others to make room; the lock may be taken twice
             finally:
                 self.lock.release()
+        self._close_to_others(key)
 
     @property
     def _remote(self) -> bool:
         return "://" in str(self.path)
 
+    def _is_file(self, key: str) -> bool:
+        """Whether there is a file, and no folder, or a pipe, which would be waited for."""
+        try:
+            return stat.S_ISREG(self._file(key, _CACHE_SUFFIX).stat().st_mode)
+        except OSError:
+            return False
+
+    def _clear_folder(self, key: str) -> None:
+        """Put a folder aside that has the name of an entry."""
+        path = self._file(key, _CACHE_SUFFIX)
+        if path.is_dir() and not path.is_symlink():
+            names = (path.with_name(f"damaged-{number}-{key}") for number in itertools.count(1))
+            path.rename(next(name for name in names if not name.exists()))
+
+    def _close_to_others(self, key: str) -> None:
+        """Take from others what a generous umask has given them: a cache is refused that they can write to."""
+        for suffix in (_CACHE_SUFFIX, _ATIME_SUFFIX):
+            path = self._file(key, suffix)
+            try:
+                path.chmod(path.stat().st_mode & ~(stat.S_IWGRP | stat.S_IWOTH))
+            except OSError:
+                continue  # there is none, or another process has evicted it
+
     def _file(self, key: str, suffix: str) -> Path:
         return Path(self.path) / f"{key}{suffix}"
+
+
+_MARK = (0x184D2A50).to_bytes(4, "little") + (32).to_bytes(4, "little")
+"""What a skippable frame of Zstandard with 32 bytes begins with; zlib overlooks whatever lies behind its data."""
+
+
+def _trailer(key: str, value: bytes) -> bytes:
+    """What lies behind an entry: a frame that holds its checksum."""
+    return _MARK + hashlib.sha256(key.encode() + value).digest()
+
+
+def _checked(key: str, value: bytes) -> bytes | None:
+    """An entry without its checksum; None where that is not its own, or it has none and does not decompress."""
+    entry, trailer = value[: -len(_MARK) - 32], value[-len(_MARK) - 32 :]
+    if trailer.startswith(_MARK):
+        return entry if trailer == _trailer(key, entry) else None
+    return value if _decompresses(value) else None  # written by JAX alone, or an older version
 
 
 def _decompresses(value: bytes) -> bool:

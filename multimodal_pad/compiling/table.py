@@ -146,6 +146,10 @@ class StepTable:
             raise
         return lowered, time.perf_counter() - started
 
+    def result(self, state: Any, batch: Batch) -> Any:
+        """Shapes and dtypes of what the step gives for a batch; :meth:`lower` doesn't trace it again."""
+        return self._jitted.eval_shape(_structs("state", state), _structs("batch", batch))
+
     def finish(self, shape: BatchShape, lowered: Any, lowering_seconds: float = 0.0) -> CompiledStep:
         """Compile what :meth:`lower` gave, in any thread, and keep it."""
         started = time.perf_counter()

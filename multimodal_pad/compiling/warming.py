@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,6 +11,7 @@ import jax
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from multimodal_pad.compiling.cache import cache_in_use, use_compilation_cache, write_whole_entries
+from multimodal_pad.compiling.interrupts import Check, NotedInterrupt
 from multimodal_pad.compiling.log import CompileLog
 from multimodal_pad.compiling.options import CompilerOptions, default_threads
 from multimodal_pad.compiling.table import CompiledStep, StepTable, as_table, batch_struct, program_digest
@@ -27,6 +28,9 @@ class Batches(Protocol):
 
 Job = tuple[StepTable, Batch]
 """A table, and the shapes and dtypes of a batch to compile its step for."""
+
+_LOOK_SECONDS = 0.1
+"""How often a wait for programs is looked up from, to see whether a signal has come."""
 
 _Finished = tuple[StepTable, BatchShape, CompiledStep]
 
@@ -49,7 +53,8 @@ def warm_up(
 
     Only shapes and dtypes are read, no step is run. Tracing and lowering hold Python's lock and happen
     one after another in the caller's thread, while ``threads`` others compile. Ctrl-C drops what has not begun
-    and waits for what has, since XLA can't be stopped; what is compiled by then stays in the table.
+    and waits for what has, since XLA can't be stopped; what is compiled by then stays in the table. A second one ends
+    the process with status 130, or in an interactive session changes nothing.
 
     Args:
         step: the table to fill, or a function ``(state, batch)`` to make one of.
@@ -98,6 +103,7 @@ def warm_up_all(
     cache_dir: str | Path | None = None,
     progress: bool = True,
     on_compiled: OnCompiled | None = None,
+    check: Check | None = None,
 ) -> None:
     """:func:`warm_up` for several steps of one state together, such as training and evaluation.
 
@@ -109,6 +115,7 @@ def warm_up_all(
         cache_dir: folder of the persistent compilation cache.
         progress: show a bar, and what the cache gave.
         on_compiled: is called in this thread with the table, the batch shape and the executable, as each is there.
+        check: raises a KeyboardInterrupt where a signal is to end it, as Ctrl-C does by default.
 
     >>> import numpy as np
     >>> from multimodal_pad import BatchShape, BatchSpec, pad_samples
@@ -133,7 +140,7 @@ def warm_up_all(
     # The largest ones first, so that no thread starts on one of them when the other has nothing left.
     jobs.sort(key=lambda job: -job[1].shape.positions)
     with CompileLog() as log:
-        compile_all(jobs, state, threads=threads, progress=progress, on_compiled=on_compiled)
+        compile_all(jobs, state, threads=threads, progress=progress, on_compiled=on_compiled, check=check)
     for line in log.cache_report() if progress else []:
         print(line)
     # Only now: what was interrupted on the way has no planned shapes without a program.
@@ -154,6 +161,7 @@ def compile_all(
     threads: int | None,
     progress: bool,
     on_compiled: OnCompiled | None = None,
+    check: Check | None = None,
 ) -> list[CompiledStep]:
     """Compile each table's step for the shapes and dtypes of a batch; the executables in the order of the jobs.
 
@@ -172,7 +180,8 @@ def compile_all(
     first_alone = jax.default_backend() == "gpu"
     if cached:
         write_whole_entries()
-    with Progress(*columns, disable=not progress or not missing) as bar:
+    with NotedInterrupt() as noted, Progress(*columns, disable=not progress or not missing) as bar:
+        look = noted.check if check is None else check
         task = bar.add_task("compiling", total=len(missing))
 
         def finish(table: StepTable, shape: BatchShape, lowered: Any, seconds: float) -> _Finished:
@@ -186,6 +195,13 @@ def compile_all(
                 if on_compiled is not None:
                     on_compiled(*finished)
 
+        def settle_all(futures: Iterable[Future[_Finished]]) -> None:
+            waiting = set(futures)
+            while waiting:
+                look()
+                done, waiting = wait(waiting, _LOOK_SECONDS, FIRST_COMPLETED)
+                settle(done)
+
         futures: list[Future[_Finished]] = []
         programs: set[Hashable] = set()
         second: list[tuple[StepTable, BatchShape, Any, float]] = []
@@ -193,10 +209,12 @@ def compile_all(
         pool = ThreadPoolExecutor(threads, thread_name_prefix="compiling")
         try:
             for table, batch in missing.values():
+                look()
                 done = [future for future in futures if future.done()]
                 futures = [future for future in futures if future not in done]
                 settle(done)  # an error is raised at once, and not when everything else is compiled
                 lowered, seconds = table.lower(state, batch)
+                look()
                 program = program_digest(lowered) if cached else (id(table), batch.shape)
                 job = table, batch.shape, lowered, seconds
                 if program in programs:
@@ -207,8 +225,9 @@ def compile_all(
                     futures.append(pool.submit(finish, *job))
                 programs.add(program)
             for jobs_left in (second, third, []):
-                settle(as_completed(futures))
+                settle_all(futures)
                 futures = [pool.submit(finish, *job) for job in jobs_left]
+            look()  # the last one may have taken a while
         except KeyboardInterrupt:
             bar.update(task, description="stopping once those under way are compiled")
             raise

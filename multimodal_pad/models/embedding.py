@@ -38,7 +38,7 @@ class InputEmbedding(nnx.Module):
 
     Args:
         feature_width: features per position, or None for token ids.
-        vocabulary_size: token ids run from 0 to vocabulary_size - 1; None for features.
+        vocabulary_size: token ids run from 0 to vocabulary_size - 1, and of others NaN comes; None for features.
         precision: of the product with float32 features, see
             :func:`~multimodal_pad.models.masked_attention`.
     """
@@ -70,10 +70,18 @@ class InputEmbedding(nnx.Module):
     def __call__(self, x: jax.Array, positions: Positions) -> jax.Array:
         """Features or token ids as the batch holds them to ``(N, d_model)``, 0 at padding."""
         x = positions.rows(x)
-        x = self.project(x[:, 0] if self.is_tokens else positions.neighbours(x, self.kernel_size))
+        x = self.project(_ids(x[:, 0]) if self.is_tokens else positions.neighbours(x, self.kernel_size))
         x = x * np.sqrt(self.d_model).astype(np.float32)
         x = positions.plus_places(x, sinusoidal_positions(positions.longest, self.d_model).astype(x.dtype))
         return jnp.where(positions.real, x, 0).astype(self.project.dtype)
+
+
+def _ids(x: jax.Array) -> jax.Array:
+    """Token ids, of which JAX gives NaN for those that are too large, but would count negative ones from the end."""
+    if not jnp.issubdtype(x.dtype, jnp.signedinteger):
+        return x
+    x = x.astype(jnp.promote_types(x.dtype, jnp.int32))
+    return jnp.where(x < 0, jnp.iinfo(x.dtype).max, x)
 
 
 def dense(inputs: int, outputs: int, **options: Any) -> nnx.Linear:

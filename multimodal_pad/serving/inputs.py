@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -133,6 +134,33 @@ def kinds_of(example: Sample | Batch, modalities: tuple[str, ...]) -> dict[str, 
             )
         kinds[name] = Kind(array.shape[1:], np.dtype(jax.dtypes.canonicalize_dtype(array.dtype)))
     return kinds
+
+
+def as_configured(kinds: Mapping[str, Kind], feature_widths: Mapping[str, int]) -> dict[str, Kind]:
+    """The kinds of what the model takes, whatever the example happened to be: empty, or in a dtype that holds it alone.
+
+    Args:
+        kinds: of an example; those with a vocabulary are token ids.
+        feature_widths: of the other modalities, as far as the model says them.
+
+    >>> kinds = {"text": Kind((), np.dtype("uint8"), 9000), "audio": Kind((), np.dtype("int32"))}
+    >>> for name, kind in as_configured(kinds, {"audio": 74}).items():
+    ...     print(name, kind.feature_shape, kind.dtype)
+    text () int32
+    audio (74,) float32
+    """
+    found = {}
+    for name, kind in kinds.items():
+        if kind.vocabulary_size is not None and (kind.dtype.kind not in "iu" or kind.dtype.itemsize < 4):
+            kind = kind._replace(dtype=np.dtype(np.int32))
+        elif name in feature_widths:
+            width = feature_widths[name]
+            shape = kind.feature_shape if math.prod(kind.feature_shape) == width else (width,)
+            kind = kind._replace(feature_shape=shape)
+            if kind.dtype.kind in "biu":
+                kind = kind._replace(dtype=np.dtype(np.float32))
+        found[name] = kind
+    return found
 
 
 def _first_of(batch: Any) -> Sample:

@@ -16,7 +16,7 @@ from multimodal_pad.planning.plan_policy import PolicyLike, as_policy
 from multimodal_pad.scheduling.checks import choose_batch_size, choose_cost
 from multimodal_pad.scheduling.dealing import policy_shapes
 from multimodal_pad.scheduling.policy import Policy
-from multimodal_pad.serving.inputs import Inputs, Kind, kinds_of
+from multimodal_pad.serving.inputs import Inputs, Kind, as_configured, kinds_of
 from multimodal_pad.serving.outputs import OutputParts
 from multimodal_pad.serving.pieces import LongRequests, Piece, check_long_requests, pieces_of
 from multimodal_pad.serving.program import Program, program_of
@@ -204,7 +204,7 @@ class PieceRunner:
         kinds = kinds_of(example.example if isinstance(example, BatchSpec) else example, modalities)
         if isinstance(example, Mapping):  # one as it was before standardising, after which it is float32
             kinds |= {name: kinds[name]._replace(dtype=np.dtype(np.float32)) for name in self.standardize}
-        return self.limited(kinds)
+        return as_configured(self.limited(kinds), _feature_widths(self.program.model))
 
 
 def _planned_shapes(policy: Policy, batch_size: int | None) -> list[BatchShape]:
@@ -235,6 +235,12 @@ def _vocabulary_sizes(model: Mapping[str, Any] | None) -> dict[str, int]:
     """What the config of a model says of token ids."""
     modalities = (model or {}).get("config", {}).get("modalities", {})
     return {name: sizes["vocabulary_size"] for name, sizes in modalities.items() if sizes.get("vocabulary_size")}
+
+
+def _feature_widths(model: Mapping[str, Any] | None) -> dict[str, int]:
+    """What the config of a model says of features."""
+    modalities = (model or {}).get("config", {}).get("modalities", {})
+    return {name: sizes["feature_width"] for name, sizes in modalities.items() if sizes.get("feature_width")}
 
 
 def _has_nan(parts: Sequence[np.ndarray]) -> bool:

@@ -23,6 +23,7 @@ from multimodal_pad.serving.folders import (
 )
 from multimodal_pad.serving.running import PieceRunner
 from multimodal_pad.training.described import MADE_OF, model_of
+from multimodal_pad.training.identity import STRUCTURE, check_structure, describe_structure
 from multimodal_pad.training.state import take_apart
 
 SAVED, FORMAT = "predictor.json", "multimodal_pad predictor"
@@ -58,6 +59,9 @@ def read_saved(folder: Path, model: nnx.Module | None, *, best: bool, options: M
         raise PaddingError(f"{folder / SAVED}: {error}") from None
     structure, params, rest = take_apart(made)
     tree = filled({"params": params, "rest": rest}, read_arrays(folder / ARRAYS, described), str(folder))
+    there, libraries = description.get("model", {}).get(STRUCTURE), description.get("written_with", {})
+    if there is not None:
+        check_structure(there, describe_structure(made), f"the predictor in {folder}", libraries, training=False)
     return loaded(structure.model(tree["params"], tree["rest"]), description, folder / SAVED, options)
 
 

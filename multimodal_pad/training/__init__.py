@@ -13,6 +13,7 @@ from multimodal_pad.training.mesh import DataMesh
 from multimodal_pad.training.metrics import (
     classification_metrics,
     emotion_metrics,
+    multilabel_metrics,
     regression_metrics,
     sentiment_metrics,
     sims_metrics,
@@ -40,6 +41,7 @@ __all__ = [
     "fit",
     "l1",
     "make_optimizer",
+    "multilabel_metrics",
     "regression_metrics",
     "sentiment_metrics",
     "sims_metrics",

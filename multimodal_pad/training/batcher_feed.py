@@ -7,9 +7,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
+import numpy as np
+
 from multimodal_pad.batching.batcher import BucketBatcher, Position
 from multimodal_pad.errors import TrainingError
 from multimodal_pad.layouts.layout import Batch, BatchSpec
+from multimodal_pad.lengths.samples import EMPTY
+from multimodal_pad.scheduling.steps import Steps
 from multimodal_pad.training.feed import Feed, waited_for
 from multimodal_pad.training.mesh import DataMesh
 
@@ -42,6 +46,12 @@ class BatcherFeed(Feed):
 
     def steps(self, epoch: int) -> int | None:
         return len(self.batcher.schedule(epoch))
+
+    def numbers(self, epoch: int, step: int) -> list[int] | None:
+        shape, ids = self.batcher.schedule(epoch)[step]
+        one = Steps(shape[None], np.array([0, len(ids)]), ids)
+        rows = one.shard(self.batcher.shard_index, self.batcher.shard_count).ids
+        return rows[rows != EMPTY].tolist()
 
     def identity(self) -> dict[str, Any]:
         return {name: value for name, value in self.batcher.state().items() if name not in ("epoch", "step")}

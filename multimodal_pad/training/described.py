@@ -19,6 +19,7 @@ from multimodal_pad.scheduling.policies import Fixed, Ladder
 from multimodal_pad.scheduling.policy import Policy
 from multimodal_pad.sources.numpy_dir import NumpyDir
 from multimodal_pad.sources.standardizing import FeatureStatistics, Standardized
+from multimodal_pad.training.identity import STRUCTURE, describe_structure
 
 TRANSFORMER = "MultimodalTransformer"
 """The kind of model that can be made again of what is described."""
@@ -41,13 +42,14 @@ class Batches(Protocol):
 
 
 def describe_model(model: Any) -> dict[str, Any]:
-    """The kind of a model; of a :class:`~multimodal_pad.models.MultimodalTransformer` its config, too."""
+    """The kind and structure of a model; of a :class:`~multimodal_pad.models.MultimodalTransformer` its config, too."""
     from multimodal_pad.models import MultimodalTransformer  # not where an exported program is run without models
 
+    structure = {STRUCTURE: describe_structure(model)}
     if type(model) is MultimodalTransformer:
         sizes = {name: asdict(modality) for name, modality in model.config.modalities.items()}
-        return {"kind": TRANSFORMER, "config": {**vars(model.config), "modalities": sizes}}
-    return {"kind": f"{type(model).__module__}.{type(model).__qualname__}"}
+        return {"kind": TRANSFORMER, "config": {**vars(model.config), "modalities": sizes}, **structure}
+    return {"kind": f"{type(model).__module__}.{type(model).__qualname__}", **structure}
 
 
 def model_of(description: Mapping[str, Any]) -> Any:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +18,11 @@ from multimodal_pad.spans import EVALUATE, SAVE, STEP, span
 from multimodal_pad.training.callbacks import Listeners
 from multimodal_pad.training.evaluation import evaluate_batches
 from multimodal_pad.training.feed import Feed
+from multimodal_pad.training.limits import Limits
 from multimodal_pad.training.mesh import DataMesh
 from multimodal_pad.training.metrics import Metrics
 from multimodal_pad.training.progress import Watched
-from multimodal_pad.training.run import Run, check_settings, score
+from multimodal_pad.training.run import Run, check_same, score
 from multimodal_pad.training.state import Arrays, TrainState, host_copies
 from multimodal_pad.training.stopping import Interrupted, Stop
 from multimodal_pad.training.supply import Supply
@@ -46,6 +49,8 @@ class Epochs:
         settings: what checkpoints are held against.
         made_of: what checkpoints say of the model and its batches.
         metrics: of the evaluation.
+        train_limits: of what the training batches hold.
+        eval_limits: of what those of the evaluation hold.
         monitor: the figure of it that decides.
         best: the model of the best epoch, on the host, where it needs no program and no device memory, since the next
             step donates the state.
@@ -70,6 +75,8 @@ class Epochs:
     best: dict[str, Arrays] | None
     evaluated_part: Callable[[TrainState], dict[str, Arrays]]
     run: Run
+    train_limits: Limits | None = None
+    eval_limits: Limits | None = None
 
     def __post_init__(self) -> None:
         self._saved_at: int | None = None
@@ -78,8 +85,9 @@ class Epochs:
         """Go on from the last checkpoint, where there is one."""
         if self.checkpoints is None:
             return
-        like = saved_arrays(self.state, self.best)
-        saved = self.checkpoints.restore(like, check=lambda record: check_settings(record, self.settings))
+        like, where = saved_arrays(self.state, self.best), f"the run in {self.checkpoints.directory}"
+        check = partial(check_same, settings=self.settings, here=self.made_of, where=where)
+        saved = self.checkpoints.restore(like, check=check)
         if saved is None:
             return
         self.run, arrays = Run.from_record(saved.record), dict(saved.state)
@@ -114,6 +122,16 @@ class Epochs:
             self.listeners.epoch(record)
             self._save(score(evaluation, self.monitor) if evaluation else None)
 
+    @contextmanager
+    def written(self) -> Iterator[None]:
+        """Wait at the end, or where a signal ends the block, until all that was saved is written."""
+        try:
+            yield
+        except Interrupted:
+            self._wait()
+            raise
+        self._wait()
+
     @property
     def checkpoint(self) -> Path | None:
         """The folder of the checkpoint that holds all that is not lost."""
@@ -129,9 +147,9 @@ class Epochs:
     def _train_epoch(self, began: float, shown: Watched, guard: CompileGuard | None) -> None:
         run, table, save_every = self.run, self.train_table, self.save_every
         steps = self.train.steps(run.epoch)
-        supply = Supply(self.train, self.mesh, self.stop)
+        supply = Supply(self.train, self.mesh, self.stop, self.train_limits)
         compiled, annotation = len(table), jax.profiler.StepTraceAnnotation
-        for batch in supply.epoch(run.epoch):
+        for batch in supply.epoch(run.epoch, run.step):
             with span(STEP, annotation, step_num=run.steps, shape=supply.fed.shape):
                 self.state, measured = table(self.state, batch)
             if guard is not None:
@@ -155,7 +173,7 @@ class Epochs:
         if self.evaluate_on is None:
             return {}, 0.0
         began, compiled = time.perf_counter(), len(self.eval_table)
-        batches = Supply(self.evaluate_on, self.mesh, self.stop).epoch(0)
+        batches = Supply(self.evaluate_on, self.mesh, self.stop, self.eval_limits).epoch(0)
         with span(EVALUATE):
             figures = evaluate_batches(self.eval_table, self.state, batches, metrics=self.metrics)
         self._tell_compiled(self.eval_table, compiled)
@@ -181,6 +199,10 @@ class Epochs:
         with span(SAVE):
             self.checkpoints.save(run.steps, arrays, record, loss=loss, replace=run.steps == self._saved_at)
         self._saved_at = run.steps
+
+    def _wait(self) -> None:
+        if self.checkpoints is not None:
+            self.checkpoints.wait()
 
     def _tell_compiled(self, table: StepTable, known: int) -> None:
         for shape, step in list(table.steps.items())[known:]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -11,8 +11,19 @@ import numpy as np
 from multimodal_pad.compiling import StepTable
 from multimodal_pad.layouts.layout import Batch
 from multimodal_pad.training.any_batches import AnyBatches, as_feed
+from multimodal_pad.training.loss import Loss
+from multimodal_pad.training.measured import Evaluated
 from multimodal_pad.training.mesh import DataMesh
-from multimodal_pad.training.metrics import Metrics, classification_metrics, regression_metrics
+from multimodal_pad.training.metrics import (
+    OURS,
+    Metrics,
+    classification_metrics,
+    multilabel_metrics,
+    regression_metrics,
+    require_scikit_learn,
+    usual_metrics_of,
+)
+from multimodal_pad.training.run import score
 from multimodal_pad.training.state import TrainState
 
 
@@ -36,8 +47,9 @@ def evaluate(
         mesh: devices that share the rows.
         metrics: of the outputs and targets of all real samples ``(n, ...)``, or positions where targets are of these,
             see :mod:`multimodal_pad.training.metrics`; where either is a dict, of dicts of arrays. By default one
-            integer target for several outputs is a class (accuracy, weighted F1), as many targets as outputs are
-            regressed (mean absolute error), and of everything else there are no metrics.
+            integer (or bool) for several outputs is a class (:func:`classification_metrics`), as many bools as outputs
+            are tasks (:func:`multilabel_metrics`), as many numbers are regressed (:func:`regression_metrics`), and of
+            everything else there are no metrics.
 
     Returns:
         ``{"loss": ..., ...}``: the loss and the metrics of a ``loss_fn``, means over the whole set by the weights of
@@ -84,18 +96,48 @@ def evaluate_batches(
     if not kept:
         return means
     predicted, wanted = jax.tree.map(lambda *arrays: np.concatenate(arrays), *kept)
-    metrics = metrics or _usual_metrics(predicted, wanted)
+    metrics = metrics or _metrics_for(predicted, wanted)
     figures = {} if metrics is None else metrics(predicted, wanted)
     return {**means, **{name: float(figure) for name, figure in figures.items()}}
 
 
-def _usual_metrics(predicted: Any, wanted: Any) -> Metrics | None:
-    """What is computed of outputs and targets where nothing is asked for."""
-    if isinstance(wanted, Mapping) or not isinstance(predicted, np.ndarray):
+def choose_metrics(evaluated: Evaluated, loss: Loss | None, metrics: Metrics | None, monitor: str) -> Metrics | None:
+    """The metrics of an evaluation, found out before anything is computed.
+
+    Args:
+        evaluated: shapes and dtypes of what the evaluation step gives.
+        loss: of outputs and targets; None where a ``loss_fn`` calls the model.
+        metrics: that were asked for.
+        monitor: the figure that is to be among them.
+
+    Raises:
+        TrainingError: metrics of ours that don't take such outputs and targets, or classes without scikit-learn; or
+            the evaluation will have no figure to monitor.
+    """
+    names = ["loss", *(evaluated.metrics or {})]
+    if evaluated.outputs is not None:
+        axes = evaluated.mask.ndim
+        few = jax.tree.map(
+            lambda x: _wide(np.zeros((2, *x.shape[axes:]), x.dtype)), (evaluated.outputs, evaluated.targets)
+        )
+        metrics = metrics or usual_metrics_of(loss) or _metrics_for(*few)
+        if metrics is not None and metrics not in OURS:
+            return metrics  # whose figures are not known, nor whether they can be had of two samples
+        names += metrics(*few) if metrics is not None else ()
+    score(dict.fromkeys(names, 0.0), monitor)
+    return metrics
+
+
+def _metrics_for(predicted: Any, wanted: Any) -> Metrics | None:
+    """What is computed of outputs and targets where neither it nor the loss is known."""
+    if not isinstance(wanted, np.ndarray) or not isinstance(predicted, np.ndarray):
         return None
-    if predicted.ndim == 2 and predicted.shape[1] > 1 and wanted.ndim == 1 and wanted.dtype.kind in "iu":
+    if predicted.ndim == 2 and predicted.shape[1] > 1 and wanted.ndim == 1 and wanted.dtype.kind in "biu":
+        require_scikit_learn()
         return classification_metrics
-    return regression_metrics if predicted.size == wanted.size else None
+    if predicted.size != wanted.size or len(predicted) != len(wanted) or wanted.dtype.kind not in "biuf":
+        return None
+    return multilabel_metrics if wanted.dtype.kind == "b" else regression_metrics
 
 
 def _wide(array: np.ndarray) -> np.ndarray:

@@ -61,6 +61,10 @@ class Feed(ABC):
         """What :meth:`restore` is given to go on at a step, as JSON values."""
         return {**self.identity(), "epoch": epoch, "step": step}
 
+    def numbers(self, epoch: int, step: int) -> list[int] | None:
+        """Of the real samples of this process's rows of a step, in their order; None where samples have no numbers."""
+        del epoch, step
+
     def check(self, name: str, *, epochs: int, passes: int) -> None:
         """Raise a TrainingError unless it can give so many epochs, and be read through so many times."""
         del name, epochs, passes

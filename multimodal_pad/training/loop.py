@@ -14,7 +14,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from multimodal_pad.compiling import CompilerOptions, StepTable, forbid_compiles, use_compilation_cache, warm_up_all
+from multimodal_pad.compiling import CompilerOptions, StepTable, forbid_compiles, use_compilation_cache
 from multimodal_pad.compiling.table import batch_struct
 from multimodal_pad.errors import TrainingError
 from multimodal_pad.layouts.layout import BatchShape
@@ -24,11 +24,13 @@ from multimodal_pad.training.described import MADE_OF, describe_training
 from multimodal_pad.training.epochs import Epochs, model_part
 from multimodal_pad.training.feed import Feed
 from multimodal_pad.training.history import History
+from multimodal_pad.training.identity import IDENTITY, describe_identity
 from multimodal_pad.training.loss import Loss, cross_entropy
 from multimodal_pad.training.mesh import DataMesh
-from multimodal_pad.training.metrics import NEED_SCIKIT_LEARN, Metrics, require_scikit_learn
+from multimodal_pad.training.metrics import NEED_SCIKIT_LEARN, Metrics, require_scikit_learn, usual_metrics_of
 from multimodal_pad.training.objective import LossFn, WeightFn
 from multimodal_pad.training.optimizer import make_optimizer
+from multimodal_pad.training.preparing import prepare
 from multimodal_pad.training.progress import Watched
 from multimodal_pad.training.run import Run
 from multimodal_pad.training.state import compiled_for_state, host_copies
@@ -92,11 +94,12 @@ def fit(
     Every batch shape of a policy that has finitely many is compiled before the first step, for training
     and evaluation, and no other is accepted after it. :class:`~multimodal_pad.Exact` compiles as it goes.
 
-    Ctrl-C and SIGTERM, a scheduler's preemption, end it after the step under way: with ``checkpoints`` the run is saved
-    there, a line on stderr says where it stopped, and :class:`Stopped` ends the process with status 130 or 143. The
-    same call then goes on, and comes to what it would have come to. A program that is being compiled is waited for, an
-    evaluation is broken off and done again; a second signal acts at once. A handler of your own stays in its place, and
-    in an interactive session Ctrl-C is a KeyboardInterrupt as ever, once all is saved.
+    Ctrl-C, SIGTERM (a scheduler's preemption) and SIGHUP (a lost connection) end it after the step under way: with
+    ``checkpoints`` the run is saved there, a line on stderr says where it stopped, and :class:`Stopped` ends the
+    process with status 130, 143 or 129. The same call then goes on, and comes to what it would have come to. A program
+    that is being compiled is waited for, an evaluation is broken off and done again; a second Ctrl-C acts at once. A
+    handler of your own stays in its place, and in an interactive session Ctrl-C is a KeyboardInterrupt as ever, once
+    all is saved.
 
     Args:
         model: an ``nnx.Module`` that takes a batch and gives what the loss takes; left as it is. Steps run it in
@@ -147,14 +150,16 @@ def fit(
             a pass, batches of another kind, an iterator that is to be read twice, a batcher that was restored,
             checkpoints that are damaged, of another model, evaluation set or figure to monitor, or that can't be
             written, rows that the devices don't divide, or processes that differ, in what they are given or in a batch.
-            (That the learning rate is another one is not noticed.)
+            (Of the optimizer the kinds of its transformations are compared, and not rates, decays or schedules.)
+        SampleError: a sample whose class number, token id or target is out of the range that model and loss take.
         PaddingError: checkpoints of a run on another dataset, plan or order (what differs is named).
         OSError: the folder of the checkpoints can't be made.
-        Stopped: Ctrl-C or SIGTERM.
+        Stopped: Ctrl-C, SIGTERM or SIGHUP.
         Exception: what a callback raises, with a note that names it.
 
     Warns:
-        CheckpointWarning: a checkpoint is damaged, and skipped.
+        CheckpointWarning: a checkpoint is damaged, and skipped; or it is of an older version of this package, and
+            doesn't say what model it is of.
 
     >>> from multimodal_pad import BucketBatcher, Ladder
     >>> from multimodal_pad.models import ModalityConfig, MultimodalTransformer, TransformerConfig
@@ -170,27 +175,29 @@ def fit(
     _check_options(train, evaluated, epochs=epochs, patience=patience, monitor=monitor, strict=strict)
     if save_every is not None:
         _check_save_every(save_every, train, checkpoints)
-    usual = metrics is None and loss_fn is None and loss in (None, cross_entropy)
-    if evaluate_on is not None and (usual or metrics in NEED_SCIKIT_LEARN):
+    if loss_fn is None and loss is None:
+        loss = cross_entropy
+    if evaluate_on is not None and (metrics or usual_metrics_of(loss)) in NEED_SCIKIT_LEARN:
         require_scikit_learn()  # now, and not after the first epoch
     listeners = Listeners(on_step, on_epoch, on_compile)
     if cache_dir is not None:
         use_compilation_cache(cache_dir)
     progress = progress and jax.process_index() == 0
     mesh = DataMesh(devices) if devices is not None or jax.device_count() > 1 else None
-    step = TrainStep(
-        model,
-        optimizer or make_optimizer(),
-        loss,
-        loss_fn=loss_fn,
-        weight_fn=weight_fn,
-        eval_params=eval_params,
-        with_outputs=metrics is not None,
-        seed=seed,
-        mesh=mesh and mesh.mesh,
-    )
+    optimizer = optimizer or make_optimizer()
+    options: dict[str, Any] = {
+        "loss": loss,
+        "loss_fn": loss_fn,
+        "weight_fn": weight_fn,
+        "eval_params": eval_params,
+        "seed": seed,
+    }
+    step = TrainStep(model, optimizer, with_outputs=metrics is not None, mesh=mesh and mesh.mesh, **options)
+    identity = {"optimizer": optimizer, **options}
     settings = {"evaluate_on": None if evaluated is None else evaluated.identity(), "monitor": monitor}
-    made_of = {} if checkpoints is None else {MADE_OF: describe_training(model, train)}
+    made_of: dict[str, Any] = {}
+    if checkpoints is not None:
+        made_of = {MADE_OF: describe_training(model, train), IDENTITY: describe_identity(identity)}
     spread: dict[str, Any] = {}
     state = step.state
     del step.state  # the steps donate it: whoever held on to the first one would hold its memory
@@ -240,13 +247,13 @@ def fit(
     del state, best
     try:
         with training.stop, nullcontext() if mesh is None else mesh.watch():
-            with training.stop.at_once():
-                _compile(training, epochs, progress)
-                training.restore()
-            with forbid_compiles() if strict else nullcontext() as guard, Watched(progress) as shown:
-                training.train_for(epochs, patience, shown, guard)
-            if checkpoints is not None:
-                checkpoints.wait()
+            with training.written():
+                with training.stop.compiling():
+                    prepare(training, model, None if loss_fn is not None else loss, epochs, progress)
+                with training.stop.at_once():
+                    training.restore()
+                with forbid_compiles() if strict else nullcontext() as guard, Watched(progress) as shown:
+                    training.train_for(epochs, patience, shown, guard)
             training.stop.check()
     except Interrupted as interrupted:
         raise _stopped(training, interrupted.signal_number) from None
@@ -291,25 +298,8 @@ def _check_save_every(save_every: int, train: Feed, checkpoints: Checkpoints | N
         )
 
 
-def _compile(training: Epochs, epochs: int, progress: bool) -> None:
-    """Compile every batch shape of a policy that has finitely many."""
-    finite = [
-        (table, feed.spec(count))
-        for table, feed, count in (
-            (training.train_table, training.train, epochs),
-            (training.eval_table, training.evaluate_on, 1),
-        )
-        if feed is not None and feed.policy.finite
-    ]
-    if finite:
-        told = training.listeners.compiled if training.listeners["on_compile"] else None
-        warm_up_all(finite, training.state, progress=progress, on_compiled=told)
-
-
 def _stopped(training: Epochs, signal_number: int) -> BaseException:
-    """What a stopped run ends with, once all is written and a line says so."""
-    if training.checkpoints is not None:
-        training.checkpoints.wait()
+    """What a stopped run ends with, once a line says so."""
     run = training.run
     if jax.process_index() == 0:
         print(_where_it_stopped(training, signal_number), file=sys.stderr, flush=True)

@@ -25,26 +25,36 @@ def cross_entropy(outputs: jax.Array, targets: ArrayLike, mask: ArrayLike) -> ja
     """Average the softmax cross-entropy of logits against class numbers.
 
     Args:
-        outputs: logits ``(B, K)``, or of positions ``(B, L, K)`` or ``(N, K)``; half precision is computed in float32.
-        targets: class numbers, int ``(B,)``, ``(B, L)`` or ``(N,)``.
+        outputs: logits ``(B, K)``, or of positions ``(B, L, K)`` or ``(N, K)``, K at least 2; half precision is
+            computed in float32.
+        targets: class numbers from 0 to K - 1, int (or bool: 0 and 1) ``(B,)``, ``(B, L)`` or ``(N,)``. No number
+            stands for "ignore" (as -100 does elsewhere): what is to be left out is False in the mask.
         mask: bool, as the targets; where it is False nothing counts, whatever outputs and targets are.
 
     Returns:
-        The mean over what is real, float32 ``()``; 0 where there is nothing.
+        The mean over what is real, float32 ``()``; 0 where there is nothing, and NaN where a class number that counts
+        is out of range.
 
     Raises:
-        TrainingError: outputs or targets don't fit the mask.
+        TrainingError: outputs or targets don't fit the mask, targets that are no class numbers (such as floats or
+            one-hot rows), or a single output.
 
     >>> float(cross_entropy(jnp.zeros((2, 4)), jnp.array([1, 3]), jnp.array([True, False])).round(3))
     1.3860000371932983
+    >>> float(cross_entropy(jnp.zeros((2, 4)), jnp.array([1, 4]), jnp.array([True, True])))
+    nan
     """
+    _check_class_numbers(outputs, targets)
     outputs, targets, mask = _checked(outputs, targets, mask)
     if targets.shape != outputs.shape[:-1]:
         raise TrainingError(
             f"got logits of shape {outputs.shape} and class numbers of shape {targets.shape}; class numbers have all "
             "axes but the last, which is of the classes"
         )
-    return _mean(optax.softmax_cross_entropy_with_integer_labels(outputs, targets), mask)
+    count = outputs.shape[-1]
+    inside = (targets >= 0) & (targets < count)
+    losses = optax.softmax_cross_entropy_with_integer_labels(outputs, jnp.where(inside, targets, 0))
+    return _mean(jnp.where(inside, losses, jnp.nan), mask)  # JAX's indices would wrap: -1 is the last class
 
 
 def binary_cross_entropy(outputs: jax.Array, targets: ArrayLike, mask: ArrayLike) -> jax.Array:
@@ -52,11 +62,12 @@ def binary_cross_entropy(outputs: jax.Array, targets: ArrayLike, mask: ArrayLike
 
     Args:
         outputs: logits ``(B, K)``, or of positions ``(B, L, K)`` or ``(N, K)``; half precision is computed in float32.
-        targets: 0 or 1, as the outputs, or without the last axis where K is 1.
+        targets: 0 or 1, int, bool or float (a probability), as the outputs, or without the last axis where K is 1.
         mask: bool ``(B,)``, ``(B, L)`` or ``(N,)``; where it is False nothing counts, whatever outputs and targets are.
 
     Returns:
-        The mean over what is real, float32 ``()``; 0 where there is nothing.
+        The mean over what is real, float32 ``()``; 0 where there is nothing, and NaN where a target that counts is not
+        from 0 to 1.
 
     Raises:
         TrainingError: outputs or targets don't fit the mask.
@@ -65,7 +76,9 @@ def binary_cross_entropy(outputs: jax.Array, targets: ArrayLike, mask: ArrayLike
     0.6930000185966492
     """
     outputs, targets, mask = _checked(outputs, targets, mask)
-    return _mean(optax.sigmoid_binary_cross_entropy(outputs, _as_many(targets, outputs)), mask)
+    targets = _as_many(targets, outputs).astype(outputs.dtype)
+    inside = (targets >= 0) & (targets <= 1)
+    return _mean(jnp.where(inside, optax.sigmoid_binary_cross_entropy(outputs, targets), jnp.nan), mask)
 
 
 def l1(outputs: jax.Array, targets: ArrayLike, mask: ArrayLike) -> jax.Array:
@@ -89,6 +102,31 @@ def l1(outputs: jax.Array, targets: ArrayLike, mask: ArrayLike) -> jax.Array:
     return _mean(jnp.abs(outputs - _as_many(targets, outputs)), mask)
 
 
+def _check_class_numbers(outputs: Any, targets: Any) -> None:
+    """Raise a TrainingError that says what to hand in where targets are no class numbers for these outputs."""
+    if not all(hasattr(x, "shape") and hasattr(x, "dtype") for x in (outputs, targets)):
+        return  # said by _checked
+    got = f"got targets of dtype {targets.dtype} and shape {targets.shape} for outputs of shape {outputs.shape}"
+    wants = f"cross_entropy takes class numbers, an int for each of {outputs.shape[:-1]}"
+    if outputs.ndim and outputs.shape[-1] == 1 and targets.shape in (outputs.shape, outputs.shape[:-1]):
+        raise TrainingError(
+            f"{got}, and the cross-entropy of a single output is always 0; give loss=l1 for regression, "
+            "loss=binary_cross_entropy for one yes or no, or a model with an output for each class"
+        )
+    if outputs.ndim and targets.shape == outputs.shape:
+        raise TrainingError(
+            f"{got}; {wants}. Of one-hot rows give the number, int(np.argmax(row)), and where several labels can hold "
+            "at once loss=binary_cross_entropy"
+        )
+    if targets.shape == (*outputs.shape[:-1], 1):
+        raise TrainingError(f"{got}; {wants}. Give a number and no array of one: int(label[0]), or labels[..., 0]")
+    if not (jnp.issubdtype(targets.dtype, jnp.integer) or targets.dtype == bool):
+        raise TrainingError(
+            f"{got}; {wants}. Give np.int32(label), or where targets are values to be met loss=l1 and a model with one "
+            "output for each"
+        )
+
+
 def _checked(outputs: Any, targets: Any, mask: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Arrays, with zeros where nothing is real.
 
@@ -104,6 +142,8 @@ def _checked(outputs: Any, targets: Any, mask: Any) -> tuple[jax.Array, jax.Arra
                 "loss_fn(model, batch), that says what becomes of each"
             )
         array = jnp.asarray(given)
+        if jnp.issubdtype(array.dtype, jnp.complexfloating):
+            raise TrainingError(f"got {name} of dtype {array.dtype}, and this loss takes real numbers; give those")
         if array.shape[: mask.ndim] != mask.shape:
             raise TrainingError(
                 f"got {name} of shape {array.shape} and a mask of shape {mask.shape}; give {name} for each sample, or "
@@ -117,7 +157,12 @@ def _checked(outputs: Any, targets: Any, mask: Any) -> tuple[jax.Array, jax.Arra
 def _as_many(targets: jax.Array, outputs: jax.Array) -> jax.Array:
     """The targets in the shape of the outputs."""
     if targets.size != outputs.size:
-        raise TrainingError(f"got outputs of shape {outputs.shape} and targets of shape {targets.shape}; give as many")
+        each = f"{outputs.shape[-1]} targets" if outputs.shape[-1:] != (1,) else "one target"
+        raise TrainingError(
+            f"got outputs of shape {outputs.shape} and targets of dtype {targets.dtype} and shape {targets.shape}; "
+            f"give {each} for each of {outputs.shape[:-1]} (for class numbers there is loss=cross_entropy), or a model "
+            "with as many outputs as there are targets"
+        )
     return targets.reshape(outputs.shape)
 
 

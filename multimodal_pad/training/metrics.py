@@ -13,6 +13,7 @@ import numpy as np
 
 from multimodal_pad.errors import TrainingError
 from multimodal_pad.sources.mult import EMOTIONS
+from multimodal_pad.training.loss import Loss, binary_cross_entropy, cross_entropy, l1
 
 Metrics = Callable[[np.ndarray, np.ndarray], dict[str, float]]
 """``(outputs (N, K), targets (N, ...)) -> {name: figure}``."""
@@ -31,16 +32,42 @@ def classification_metrics(outputs: np.ndarray, targets: np.ndarray) -> dict[str
 
     Args:
         outputs: logits ``(N, K)``.
-        targets: class numbers, int ``(N,)``.
+        targets: class numbers, int (or bool: 0 and 1) ``(N,)``.
 
     Raises:
-        TrainingError: scikit-learn is not installed.
+        TrainingError: other shapes or dtypes than these, or scikit-learn is not installed.
 
     >>> classification_metrics(np.eye(3)[[0, 1, 1, 2]], np.array([0, 1, 2, 2]))
     {'accuracy': 0.75, 'weighted_f1': 0.75}
     """
-    predicted = np.asarray(outputs).argmax(axis=1)
+    outputs, targets = np.asarray(outputs), np.asarray(targets)
+    if outputs.ndim != 2 or targets.shape != outputs.shape[:1] or targets.dtype.kind not in "biu":
+        raise TrainingError(
+            f"got outputs of shape {outputs.shape} and targets of dtype {targets.dtype} and shape {targets.shape}; "
+            "classification is of logits (samples, classes) and a class number, an int, for each sample"
+        )
+    predicted, targets = outputs.argmax(axis=1), targets.astype(np.int64)
     return {"accuracy": _accuracy(predicted, targets), "weighted_f1": _weighted_f1(predicted, targets)}
+
+
+def multilabel_metrics(outputs: np.ndarray, targets: np.ndarray) -> dict[str, float]:
+    """Compute accuracy and weighted F1 of K binary tasks at once, each the mean over the tasks.
+
+    Args:
+        outputs: logits ``(N, K)``; above 0 means yes.
+        targets: 0 or 1 (of a probability: whether it is above 0.5), as many, ``(N, K)`` or ``(N,)``.
+
+    Raises:
+        TrainingError: as many targets as outputs are not given, or scikit-learn is not installed.
+
+    >>> found = multilabel_metrics(np.array([[1.0, -1.0], [1.0, 1.0]]), np.array([[1, 0], [0, 1]]))
+    >>> {name: round(value, 3) for name, value in found.items()}
+    {'accuracy': 0.75, 'mean_f1': 0.667}
+    """
+    outputs, targets = _as_many(outputs, targets)
+    predicted, wanted = (x.reshape(len(x), -1) for x in (outputs > 0, targets > 0.5))
+    f1 = [_weighted_f1(*columns) for columns in zip(predicted.T, wanted.T, strict=True)]
+    return {"accuracy": _accuracy(predicted, wanted), "mean_f1": float(np.mean(f1))}
 
 
 def regression_metrics(outputs: np.ndarray, targets: np.ndarray) -> dict[str, float]:
@@ -50,11 +77,14 @@ def regression_metrics(outputs: np.ndarray, targets: np.ndarray) -> dict[str, fl
         outputs: ``(N, K)``.
         targets: as many values, ``(N, K)`` or ``(N,)``.
 
+    Raises:
+        TrainingError: as many targets as outputs are not given.
+
     >>> regression_metrics(np.array([[1.0], [2.0]]), np.array([1.0, 4.0]))
     {'mae': 1.0}
     """
-    outputs = np.asarray(outputs)
-    return {"mae": float(np.abs(outputs - np.asarray(targets).reshape(outputs.shape)).mean())}
+    outputs, targets = _as_many(outputs, targets)
+    return {"mae": float(np.abs(outputs - targets).mean())}
 
 
 def sentiment_metrics(outputs: np.ndarray, targets: np.ndarray) -> dict[str, float]:
@@ -160,7 +190,28 @@ def emotion_metrics(outputs: np.ndarray, targets: np.ndarray) -> dict[str, float
     return {**found, "mean_f1": float(np.mean([found[f"{emotion}_f1"] for emotion in EMOTIONS]))}
 
 
-NEED_SCIKIT_LEARN = (classification_metrics, sentiment_metrics, sims_metrics, emotion_metrics)
+NEED_SCIKIT_LEARN = (classification_metrics, multilabel_metrics, sentiment_metrics, sims_metrics, emotion_metrics)
+
+OURS = (*NEED_SCIKIT_LEARN, regression_metrics)
+"""What they give, and what they refuse, follows from shapes and dtypes alone."""
+
+
+_USUAL = ((cross_entropy, classification_metrics), (binary_cross_entropy, multilabel_metrics), (l1, regression_metrics))
+
+
+def usual_metrics_of(loss: Loss | None) -> Metrics | None:
+    """What goes with a loss of ours; None with others."""
+    return next((metrics for of, metrics in _USUAL if of is loss), None)
+
+
+def _as_many(outputs: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both, in the shape of the outputs."""
+    outputs, targets = np.asarray(outputs), np.asarray(targets)
+    if outputs.size != targets.size or len(outputs) != len(targets):
+        raise TrainingError(
+            f"got outputs of shape {outputs.shape} and targets of shape {targets.shape}; give a target for each output"
+        )
+    return outputs, targets.reshape(outputs.shape)
 
 
 def _values(outputs: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

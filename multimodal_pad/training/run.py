@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -12,8 +13,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from multimodal_pad.errors import TrainingError
+from multimodal_pad.errors import CheckpointWarning, TrainingError
+from multimodal_pad.training.described import MADE_OF
 from multimodal_pad.training.history import EpochRecord, History
+from multimodal_pad.training.identity import IDENTITY, STRUCTURE, check_identity, check_structure
 from multimodal_pad.training.measured import StepMetrics
 
 _IN_FLIGHT = 4
@@ -255,6 +258,36 @@ _FIGURES = ("evaluation", "metrics")
 """Fields of an epoch's record that hold figures by name."""
 
 
+def check_same(record: dict[str, Any], settings: dict[str, Any], here: dict[str, Any], where: str) -> None:
+    """Check that a run goes on that is the one of a record: its settings, its model, its loss and its optimizer.
+
+    Args:
+        record: of the checkpoint.
+        settings: of the run, as for :meth:`Run.to_record`.
+        here: what else its record would say.
+        where: what goes on, and its folder.
+
+    Raises:
+        TrainingError: names what differs.
+
+    Warns:
+        CheckpointWarning: the record is of an older version of this package, which doesn't say all of it.
+    """
+    check_settings(record, settings)
+    if IDENTITY not in record:
+        warnings.warn(
+            f"{where} is of an older version of multimodal_pad, which doesn't say what model, loss and optimizer it is "
+            "of: names, shapes and dtypes of arrays are compared, and nothing else is",
+            CheckpointWarning,
+            stacklevel=2,
+        )
+        return
+    saved, libraries = record[IDENTITY], record[IDENTITY].get("libraries", {})
+    there, ours = (each.get(MADE_OF, {}).get("model", {}).get(STRUCTURE, {}) for each in (record, here))
+    check_structure(there, ours, where, libraries, training=True)
+    check_identity(saved, here[IDENTITY], where)
+
+
 def check_settings(record: dict[str, Any], settings: dict[str, Any]) -> None:
     """Check that :meth:`Run.to_record` was given the same settings.
 
@@ -299,6 +332,7 @@ def score(evaluation: dict[str, float], monitor: str) -> float | None:
 
 def _not_finite(where: str, loss: float) -> TrainingError:
     return TrainingError(
-        f"{where}: the loss is {loss}; lower the learning rate, look for NaN and inf in the features with "
-        "check_finite=True, and for token ids outside 0 to vocabulary_size - 1"
+        f"{where}: the loss is {loss}; look for targets that the loss doesn't take (class numbers outside 0 to the "
+        "number of outputs - 1, such as -1 or -100, NaN), for token ids outside 0 to vocabulary_size - 1, and for NaN "
+        "and inf in the features with check_finite=True, or lower the learning rate"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import jax
@@ -10,6 +11,8 @@ from flax import nnx
 from multimodal_pad.errors import TrainingError
 from multimodal_pad.training.checkpoint import Checkpoints
 from multimodal_pad.training.checkpoint_folder import NamedArray, check_alike, named_arrays
+from multimodal_pad.training.described import MADE_OF
+from multimodal_pad.training.identity import IDENTITY, STRUCTURE, check_structure, describe_structure
 from multimodal_pad.training.state import take_apart
 
 Model = TypeVar("Model", bound=nnx.Module)
@@ -66,7 +69,16 @@ def restore_model(checkpoints: Checkpoints, model: Model, *, best: bool = True) 
         {name: (x.shape, str(x.dtype)) for name, x in there.items()},
         here,
     )
+    check_restored(saved.record, model, f"the checkpoint of step {saved.step} in {checkpoints.directory}")
     return structure.model(*_filled(wanted, there))
+
+
+def check_restored(record: Mapping[str, Any], model: nnx.Module, where: str) -> None:
+    """Raise a TrainingError where a record says that the model was another one; older ones don't say."""
+    there = record.get(MADE_OF, {}).get("model", {}).get(STRUCTURE)
+    if there is not None:
+        libraries = record.get(IDENTITY, {}).get("libraries", {})
+        check_structure(there, describe_structure(model), where, libraries, training=False)
 
 
 def _filled(wanted: dict[str, Any], arrays: dict[str, Any]) -> tuple[Any, Any]:

@@ -1,24 +1,29 @@
-"""Ctrl-C and SIGTERM while a training runs: it ends where it can go on from."""
+"""Ctrl-C, SIGTERM and SIGHUP while a training runs: it ends where it can go on from."""
 
 from __future__ import annotations
 
 import signal
-import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from multimodal_pad.compiling.interrupts import end_at_once, is_interactive
+
 T = TypeVar("T")
 
-_DEFAULTS = {signal.SIGINT: (signal.default_int_handler,), signal.SIGTERM: (signal.SIG_DFL,)}
+_DEFAULTS: dict[int, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+if hasattr(signal, "SIGHUP"):  # a connection that is lost; not on Windows
+    _DEFAULTS[signal.SIGHUP] = signal.SIG_DFL
 """Signals that stop a training, and what handles them by default."""
 
 
 class Stopped(SystemExit):
     """A signal has ended :func:`fit`; the exit status of the process is then 128 + the signal's number.
 
-    That is 130 for Ctrl-C and 143 for SIGTERM, by which shells and schedulers tell a stop from a failure.
+    That is 130 for Ctrl-C, 143 for SIGTERM and 129 for SIGHUP, by which shells and schedulers tell a stop from a
+    failure.
 
     Args:
         signal_number: which signal.
@@ -45,10 +50,12 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Stop:
-    """While the block runs, Ctrl-C and SIGTERM ask it to stop, where it looks; a second signal acts as ever.
+    """While the block runs, Ctrl-C, SIGTERM and SIGHUP ask it to stop, where it looks.
 
-    Signals can be handled in the main thread only: elsewhere this does nothing. A handler that somebody has set for a
-    signal stays, and so does that a signal is ignored.
+    A second Ctrl-C acts as ever. Another SIGTERM or SIGHUP changes nothing: launchers and schedulers send them to each
+    process of a group, and again to those that they have started. Signals can be handled in the main thread only:
+    elsewhere this does nothing. A handler that somebody has set for a signal stays, and so does that a signal is
+    ignored.
 
     Attributes:
         signal_number: of the signal that has come; 0 as long as none has.
@@ -60,17 +67,17 @@ class Stop:
     def __init__(self) -> None:
         self.signal_number = 0
         self._before: dict[int, Any] = {}
-        self._at_once = False
+        self._at_once = self._compiling = False
 
     def __enter__(self) -> Stop:
         if threading.current_thread() is threading.main_thread():
-            for number, defaults in _DEFAULTS.items():
-                if signal.getsignal(number) in defaults:
+            for number, default in _DEFAULTS.items():
+                if signal.getsignal(number) is default:
                     self._before[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._restore()
+        self._restore(*self._before)
 
     def check(self) -> None:
         """Raise Interrupted if a signal has come."""
@@ -80,6 +87,17 @@ class Stop:
     def at_once(self) -> AtOnce:
         """A block that a signal breaks off wherever it is."""
         return AtOnce(self)
+
+    @contextmanager
+    def compiling(self) -> Iterator[None]:
+        """Around what traces and compiles: a second Ctrl-C ends the process there, see :func:`end_at_once`."""
+        self._compiling = True
+        try:
+            self.check()
+            yield
+        finally:
+            self._compiling = False
+        self.check()
 
     def watch(self, items: Iterator[T], *, at_once: bool) -> Iterator[T]:
         """The items; a signal ends them between two, or with ``at_once`` while one is waited for, by Interrupted."""
@@ -102,14 +120,20 @@ class Stop:
 
     def _handle(self, number: int, frame: Any) -> None:
         del frame
-        self._restore()  # so that a second one acts at once
-        self.signal_number = number
-        if self._at_once:
+        again, self.signal_number = self.signal_number, self.signal_number or number
+        if number == signal.SIGINT and self._compiling:
+            if again:
+                end_at_once(number)
+            return
+        if number == signal.SIGINT:
+            self._restore(number)  # so that another one acts at once
+        if self._at_once and not again:
             raise Interrupted(number)
 
-    def _restore(self) -> None:
-        while self._before:
-            signal.signal(*self._before.popitem())
+    def _restore(self, *numbers: int) -> None:
+        for number in numbers:
+            if number in self._before:
+                signal.signal(number, self._before.pop(number))
 
 
 class AtOnce:
@@ -128,7 +152,7 @@ class AtOnce:
 
 def asks_a_person(signal_number: int) -> bool:
     """Whether it is Ctrl-C in a session that goes on after it, such as a notebook."""
-    return signal_number == signal.SIGINT and (hasattr(sys, "ps1") or bool(sys.flags.interactive))
+    return signal_number == signal.SIGINT and is_interactive()
 
 
 def name_of(signal_number: int) -> str:

@@ -84,7 +84,7 @@ def filled(tmp_path_factory):
 
 
 def test_damaged_entries_are_replaced(filled, tmp_path):
-    """One cut short, one with a byte changed, and one that unpacks to nonsense, which JAX warns of once."""
+    """One cut short, one with a byte changed, and one that unpacks to nonsense."""
     folder = tmp_path / "cache"
     folder.mkdir(mode=0o700)
     for name, data in filled.items():
@@ -96,7 +96,9 @@ def test_damaged_entries_are_replaced(filled, tmp_path):
     out, errors = start(folder)
     assert out[1] == "3 0"
     assert float(out[0]) > 1
-    assert errors.count("Error reading persistent compilation cache entry for 'jit_cached_step'") == 1
+    assert (
+        errors.count("Error reading persistent compilation cache entry for 'jit_cached_step'") == 1
+    )  # has no checksum
     again, errors = start(folder)
     assert (again[1], errors) == ("0 3", "")
 
@@ -116,8 +118,9 @@ def test_a_folder_that_others_can_write_to_is_refused(tmp_path, mode):
     folder = tmp_path / "cache"
     folder.mkdir()
     folder.chmod(mode)
-    with pytest.raises(PaddingError, match=rf"others can write to '{folder}'; .*chmod 700 {folder}"):
+    with pytest.raises(PaddingError, match=rf"'{folder}' can be written to by others; .*give a new folder") as raised:
         use_compilation_cache(folder)
+    assert "chmod" not in str(raised.value), "what is in it would be trusted"
 
 
 @posix
@@ -125,7 +128,7 @@ def test_a_folder_above_that_others_can_write_to_is_refused(tmp_path):
     above = tmp_path / "above"
     above.mkdir()
     above.chmod(0o777)
-    with pytest.raises(PaddingError, match=rf"others can write to '{above}'.*chmod go-w {above}"):
+    with pytest.raises(PaddingError, match=rf"'{above}' can be written to by others.*chmod go-w {above}"):
         use_compilation_cache(above / "cache")
     above.chmod(0o1777)  # as /tmp: what others own can't be replaced
     check_private(above / "cache")
@@ -149,10 +152,52 @@ def test_an_entry_that_others_can_write_to_is_refused(tmp_path):
     folder.mkdir(mode=0o755)
     (folder / "entry").write_bytes(b"")
     (folder / "entry").chmod(0o666)
-    with pytest.raises(PaddingError, match=r"others can write to '.*entry'"):
-        use_compilation_cache(folder)
-    folder.chmod(0o700)  # nobody else can reach it
+    for mode in (0o755, 0o700):  # what was left there while others could reach it is there still
+        folder.chmod(mode)
+        with pytest.raises(PaddingError, match=r"entry' can be written to by others.*give a new folder"):
+            use_compilation_cache(folder)
+    (folder / "entry").chmod(0o644)
     check_private(folder)
+
+
+@posix
+def test_an_entry_of_somebody_else_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "entry").write_bytes(b"")
+    if os.getuid() == 0:
+        os.chown(tmp_path / "entry", 4711, -1)
+    else:
+        monkeypatch.setattr("multimodal_pad.compiling.cache._not_private", lambda *_, **__: "belongs to user 4711")
+    with pytest.raises(PaddingError, match=r"belongs to user 4711"):
+        check_private(tmp_path)
+
+
+@posix
+def test_what_a_link_leads_to_is_looked_at(tmp_path):
+    folder, elsewhere = tmp_path / "cache", tmp_path / "elsewhere"
+    folder.mkdir(mode=0o700)
+    elsewhere.mkdir(mode=0o700)
+    (elsewhere / "file").write_bytes(b"")
+    (folder / "entry").symlink_to(elsewhere / "file")
+    (folder / "loop").symlink_to(folder / "loop")
+    (folder / "dangling").symlink_to(tmp_path / "nothing")
+    check_private(folder)
+    (elsewhere / "file").chmod(0o606)
+    with pytest.raises(PaddingError, match=r"elsewhere/file' can be written to by others"):
+        check_private(folder)
+    (elsewhere / "file").chmod(0o600)
+    elsewhere.chmod(0o777)
+    with pytest.raises(PaddingError, match=rf"'{elsewhere}' can be written to by others"):
+        check_private(folder)
+
+
+@posix
+def test_a_hard_link_is_refused(tmp_path):
+    folder = tmp_path / "cache"
+    folder.mkdir(mode=0o700)
+    (tmp_path / "file").write_bytes(b"")
+    os.link(tmp_path / "file", folder / "entry")
+    with pytest.raises(PaddingError, match=r"entry' has another name elsewhere \(it is a hard link\)"):
+        check_private(folder)
 
 
 @posix
@@ -162,7 +207,9 @@ def test_a_folder_of_somebody_else_is_refused(tmp_path, monkeypatch):
         os.chown(tmp_path / "cache", 4711, -1)
     else:
         monkeypatch.setattr("os.getuid", lambda: 4711)
-    with pytest.raises(PaddingError, match=r"cache' belongs to user \d+, who can change what is run"):
+    with pytest.raises(
+        PaddingError, match=r"cache' belongs to user \d+, who can change it; what lies in the cache is run"
+    ):
         check_private(tmp_path / "cache")
 
 

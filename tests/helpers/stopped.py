@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,18 @@ from multimodal_pad.training.checkpoint import Checkpoints
 from tests.helpers.training import MeanModel, make_batcher, make_samples
 
 PHASES = ["compiling", "training", "evaluating", "saving"]
+TWICE = "twice"
+"""Two Ctrl-C while it compiles."""
 
 
 def terminate():
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+def interrupt_twice():
+    os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(60)
 
 
 class Terminating(list):
@@ -46,6 +55,7 @@ def train(checkpoints=None, phase=None):
     if phase == "evaluating":
         evaluated = Terminating(evaluated, 30)  # a sample of the example, 23 of the first epoch, 6 of the second
     callbacks = {
+        TWICE: {"on_compile": lambda _: interrupt_twice()},
         "compiling": {"on_compile": lambda _: terminate()},
         "training": {"on_step": lambda record: record["steps"] == 9 and terminate()},
     }

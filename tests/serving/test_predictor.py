@@ -1,5 +1,7 @@
 """Outputs are the model's own for each sample alone, in order, whatever they were computed with."""
 
+import copy
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from multimodal_pad import (
 )
 from multimodal_pad.compiling import CompileLog, forbid_compiles
 from multimodal_pad.errors import SampleError, TrainingError, UncoveredLengthError
-from multimodal_pad.serving import Predictor
+from multimodal_pad.serving import PredictionStats, Predictor
 from multimodal_pad.serving.predictor import AHEAD
 from tests.helpers.serving import PLANS, TABLE, Tagger, alone, make_requests, predictor, worst
 from tests.helpers.training import MeanModel, make_samples
@@ -261,3 +263,29 @@ def test_the_model_is_read_and_not_changed():
     kernel = trained.head.kernel[...].copy()
     Predictor(trained, FIXED, batch_size=4)(make_requests(3))
     np.testing.assert_array_equal(trained.head.kernel[...], kernel)
+
+
+FIRST = {
+    "a small dtype": {"text": np.uint8([3])},
+    "floats for ids": {"text": [1.0, 2.0]},
+    "nothing there": {"text": [], "audio": []},
+    "whole features": {"audio": np.ones((2, 3), int)},
+    "another width": {"audio": np.ones((2, 4), "f4")},
+    "an id beyond": {"text": [11]},
+}
+
+
+@pytest.mark.parametrize("first", FIRST)
+def test_the_first_request_decides_nothing_that_the_model_says(first):
+    """It is answered or fails alone; those after it are as ever."""
+    request = {"text": [3], "audio": np.ones((2, 3), "f4"), **FIRST[first]}
+    compiled = predictor("padded")
+    other = copy.copy(compiled)
+    other._inputs, other.stats = None, PredictionStats()
+    if first in ("floats for ids", "another width", "an id beyond"):
+        with pytest.raises(SampleError, match=r"sample 0, '(text|audio)'"):
+            other(request)
+    else:
+        np.testing.assert_allclose(other(request), compiled(request), atol=1e-6)
+    wide = {"text": np.int64([10, 0]), "audio": np.full((2, 3), 0.5)}
+    np.testing.assert_allclose(other(wide), compiled(wide), atol=1e-6)

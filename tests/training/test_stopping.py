@@ -34,7 +34,7 @@ def terminated(tmp_path_factory):
     """Status, what was said on stderr, and the checkpoints' folder, of a process that was stopped in each phase."""
     folder, running = tmp_path_factory.mktemp("stopped"), {}
     try:
-        for phase in stopped.PHASES:
+        for phase in [*stopped.PHASES, stopped.TWICE]:
             command = [sys.executable, "-m", "tests.helpers.stopped", str(folder / phase), phase]
             running[phase] = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         said = {phase: process.communicate(timeout=120)[1] for phase, process in running.items()}
@@ -73,6 +73,15 @@ def test_sigterm_in_each_phase(phase, terminated, uninterrupted):
     for name, value in uninterrupted.items():
         np.testing.assert_array_equal(resumed[name], value)
     assert sorted(path.name for path in folder.iterdir() if not path.name.isdigit()) == []
+
+
+def test_a_second_ctrl_c_while_it_compiles_ends_the_process_with_a_line(terminated):
+    status, said, folder = terminated[stopped.TWICE]
+    assert status == 130, said
+    assert "ended at once, while XLA was compiling, which can't be stopped; nothing was being saved" in said
+    assert "Traceback" not in said
+    assert "Fatal" not in said
+    assert not folder.exists()
 
 
 def train(on_step=None, **options):
@@ -117,6 +126,49 @@ def test_in_an_interactive_session_ctrl_c_is_a_keyboard_interrupt(tmp_path, monk
         train(at_step(3, interrupt), checkpoints=checkpoints)
     assert raised.type is KeyboardInterrupt
     assert any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_that_is_sent_again_changes_nothing(number, tmp_path, capfd):
+    """As launchers and schedulers do: the second one comes while the first is being acted on."""
+
+    class Again(Checkpoints):
+        saved = False
+
+        def save(self, *arguments, **options):
+            super().save(*arguments, **options)
+            self.saved = True
+
+        def wait(self):
+            super().wait()
+            if self.saved:
+                signal.raise_signal(number)
+
+    def twice():
+        signal.raise_signal(number)
+        signal.raise_signal(number)
+
+    before = signal.getsignal(number)
+    with pytest.raises(Stopped) as raised:
+        train(at_step(3, twice), checkpoints=Again(tmp_path))
+    assert raised.value.code == 128 + number
+    assert raised.value.checkpoint.is_dir()
+    assert f"stopped by {number.name} at epoch 0" in capfd.readouterr().err
+    assert signal.getsignal(number) is before
+
+
+def test_ctrl_c_while_it_compiles_is_noted_and_acted_on_between_two_programs():
+    compiled = []
+
+    def first(record):
+        compiled.append(record)
+        interrupt()
+        compiled.append("it went on")
+
+    with pytest.raises(Stopped) as raised:
+        train(on_compile=first)
+    assert raised.value.code == 130
+    assert compiled[1] == "it went on"
 
 
 def test_a_second_signal_acts_at_once():

@@ -1,0 +1,66 @@
+"""Ctrl-C while programs are traced and compiled: noted, and acted on between two of them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+Check = Callable[[], None]
+"""Raises a KeyboardInterrupt if a signal has come that is to end what is under way."""
+
+
+class NotedInterrupt:
+    """While the block runs, Ctrl-C is noted, and raised where the block looks; a second one ends the process.
+
+    JAX calls Python back from C++, out of which no exception finds its way at some places: raised there by a signal,
+    it aborts the process. So does the end of the interpreter while XLA compiles in another thread. A second Ctrl-C
+    therefore leaves without that end, but in an interactive session, which it would take along, changes nothing.
+
+    Where Ctrl-C is handled already, or in another thread than the main one, this does nothing.
+
+    >>> with NotedInterrupt() as noted:
+    ...     noted.check()
+    """
+
+    def __init__(self) -> None:
+        self._came = self._installed = False
+
+    def __enter__(self) -> NotedInterrupt:
+        main = threading.current_thread() is threading.main_thread()
+        if main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, self._handle)
+            self._installed = True
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._installed:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def check(self) -> None:
+        """Raise a KeyboardInterrupt if Ctrl-C has come."""
+        if self._came:
+            raise KeyboardInterrupt
+
+    def _handle(self, number: int, frame: Any) -> None:
+        del frame
+        if self._came:
+            end_at_once(number)
+        self._came = True
+
+
+def end_at_once(signal_number: int) -> None:
+    """End the process with a line that says why, and its threads with it; not where a person goes on after Ctrl-C."""
+    if is_interactive() and signal_number == signal.SIGINT:
+        return
+    line = "\nended at once, while XLA was compiling, which can't be stopped; nothing was being saved\n"
+    os.write(2, line.encode())  # a file object may be in use by what was interrupted
+    os._exit(128 + signal_number)
+
+
+def is_interactive() -> bool:
+    """Whether it is a session that goes on after Ctrl-C, such as a notebook."""
+    return hasattr(sys, "ps1") or bool(sys.flags.interactive)
