@@ -75,8 +75,6 @@ def _read_npy(path: Path, names: tuple[str, ...] | None) -> dict[str, np.ndarray
         raise SourceError("holds several arrays; name it .npz")
     if values.dtype.names:
         return {name: values[name] for name in _present(names, values.dtype.names)}
-    if values.ndim == 1 and names is not None and len(names) == 1:
-        values = values[:, None]
     if values.ndim != 2 or names is None or len(names) != values.shape[1]:
         raise SourceError(
             f"holds an array of shape {values.shape}, and got the modalities {list(names or ())}; it must be (samples, "

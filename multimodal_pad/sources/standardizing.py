@@ -97,10 +97,9 @@ class Standardized:
         return len(self.source)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        sample = dict(read_sample(self.source, index))
+        sample = dict(self.source[index])
         for name, found in self.statistics.items():
-            array = modality_array(sample, name, index)
-            sample[name] = ((array - found.mean) / found.std).astype(np.float32) if len(array) else array
+            sample[name] = ((sample[name] - found.mean) / found.std).astype(np.float32)
         return sample
 
 

@@ -104,10 +104,3 @@ def test_a_single_column_is_enough(tmp_path):
     path = tmp_path / "l.csv"
     path.write_text("text\n3\n5\n9\n")
     assert read_lengths(path).fingerprint == LengthTable(("text",), np.array([[3], [5], [9]])).fingerprint
-
-
-def test_a_single_column_without_an_axis_for_it(tmp_path):
-    np.save(tmp_path / "lengths.npy", [3, 5, 0])
-    assert read_lengths(tmp_path / "lengths.npy", ["text"]).values.tolist() == [[3], [5], [0]]
-    with pytest.raises(SourceError, match=r"shape \(3,\), and got the modalities \['text', 'audio'\]"):
-        read_lengths(tmp_path / "lengths.npy", ["text", "audio"])
