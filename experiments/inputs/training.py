@@ -1,6 +1,6 @@
 """Inputs of training and serving: what becomes of them."""
 
-# ruff: noqa: D103  the case says what each is
+
 
 import subprocess
 import sys

@@ -11,8 +11,8 @@ from multimodal_pad.lengths.samples import POSITION_TARGETS, TARGETS, Sample, mo
 from multimodal_pad.lengths.targets import check_keys, position_targets, target_array
 from multimodal_pad.lengths.trees import Tree, leaves_of
 
-_KEPT = (np.ndarray, np.generic, int, float)
-"""Targets that are kept as they are given."""
+_SCALARS = (np.generic, int, float)
+"""Targets that can't be written to."""
 
 
 def held_sample(
@@ -40,7 +40,7 @@ def held_sample(
         held[name] = value if type(value) is np.ndarray else modality_array(sample, name, number)
     value = sample.get(TARGETS) if targets else None
     if value is not None:
-        held[TARGETS] = value if isinstance(value, _KEPT) else _held(value, repr(TARGETS), number)
+        held[TARGETS] = value if isinstance(value, _SCALARS) else _held(value, repr(TARGETS), number)
     if targets and sample.get(POSITION_TARGETS) is not None:
         whole = {**held, POSITION_TARGETS: sample[POSITION_TARGETS]}
         held[POSITION_TARGETS] = position_targets(whole, modalities, number)
@@ -49,7 +49,7 @@ def held_sample(
 
 def _held(tree: Tree, where: str, number: int) -> Tree:
     """Targets whose leaves are arrays, or can't be written to."""
-    if isinstance(tree, _KEPT):
+    if type(tree) is np.ndarray or isinstance(tree, _SCALARS):
         return tree
     if isinstance(tree, Mapping):
         check_keys(tree, where, number)

@@ -76,14 +76,19 @@ behind a sample; put a value there (x.filled(0)), or leave the positions out
     if array.dtype.kind == "O":
         raise SampleError(f"{what}: got {_odd_one(array, value)}; give {KEPT}, as an array of one shape")
     array = as_native(array, what)
-    if array.dtype == np.float64 and type(value) in (list, tuple) and (np.abs(array) >= _EXACT).any():
-        exact = np.asarray(value, object)
-        if ((exact != array) & (exact == exact)).any():
+    if array.dtype == np.float64 and not hasattr(value, "dtype") and (np.abs(array) >= _EXACT).any():
+        _check_exact(value, array, what)
+    return array
+
+
+def _check_exact(value: Any, array: np.ndarray, what: str) -> None:
+    """Raise a SampleError where NumPy has rounded whole numbers, since there are floats among them."""
+    for one, kept in zip(np.asarray(value, object).flat, array.flat, strict=True):
+        if isinstance(one, int | np.integer) and int(one) != int(kept):
             raise SampleError(
-                f"{what}: holds whole numbers among others that float64 does not hold exactly; give an array of one "
+                f"{what}: holds {one} and floats, and float64 does not hold that number exactly; give an array of one "
                 "dtype"
             )
-    return array
 
 
 def _converted(value: Any, sample: int, where: str) -> np.ndarray:

@@ -272,9 +272,9 @@ class PlanningTask:
             few = 2 * many <= self.weights.sum()
             instead = "truncate or drop long samples before planning" if few else "let a batch have fewer (multiple)"
             raise PlanError(
-                f"sample {sample}, padded to {self._tell(row)}: {multiple} of it measure {multiple * measured.max():g} and "
-                f"exceed the batch budget of {self.budget.limit:g}, which {many:,} of {len(aligned):,} samples do; raise "
-                f"the budget, or {instead}"
+                f"sample {sample}, padded to {self._tell(row)}: {multiple} of it measure {multiple * measured.max():g} "
+                f"and exceed the batch budget of {self.budget.limit:g}, which {many:,} of {len(aligned):,} samples do; "
+                f"raise the budget, or {instead}"
             )
         self._penalty = 1e3 * float(self._cost(self.rows.max(axis=0)[None])[0] * self.weights.sum())
 

@@ -13,7 +13,6 @@ from multimodal_pad.batching.reading import held_sample
 from multimodal_pad.errors import PaddingError, SampleError
 from multimodal_pad.layouts.arrays import check_all_finite
 from multimodal_pad.layouts.layout import Batch
-from multimodal_pad.lengths.arrays import MISSING
 from multimodal_pad.lengths.samples import Sample, as_sample, modality_array
 from multimodal_pad.sources.standardizing import FeatureStatistics
 
@@ -127,11 +126,6 @@ def kinds_of(example: Sample | Batch, modalities: tuple[str, ...]) -> dict[str, 
     kinds = {}
     for name in modalities:
         array = modality_array(sample, name, 0)
-        if array is MISSING:
-            raise SampleError(
-                f"the example is a sample without {name!r}, and so doesn't say what the model takes of it; give one "
-                "that has it, or an array of length 0 with its width and dtype, such as np.zeros((0, 74), np.float32)"
-            )
         kinds[name] = Kind(array.shape[1:], np.dtype(jax.dtypes.canonicalize_dtype(array.dtype)))
     return kinds
 

@@ -15,6 +15,10 @@ POLICY = Fixed({"audio": 8, "text": 8})
 TABLE = LengthTable(("audio", "text"), np.stack([LENGTHS, LENGTHS], axis=1))
 
 
+class Labels(np.ndarray):
+    """A kind of array of its own."""
+
+
 class Reusing:
     """A source that gives every sample in the same memory, of the kind named; number i holds the number i."""
 
@@ -60,6 +64,9 @@ class Reusing:
         if self.kind == "targets":
             self.labels[:] = index
             return {**fresh, "targets": self.labels}
+        if self.kind == "view of targets":
+            self.labels[:] = index
+            return {**fresh, "targets": self.labels.view(Labels)}
         if self.kind == "dict of targets":
             self.targets["emotion"] = index
             return {**fresh, "targets": self.targets}
@@ -69,7 +76,7 @@ class Reusing:
 
 KINDS = [
     "array", "end of an array", "transposed", "tensor", "read-only view", "dict", "list", "targets", "dict of targets",
-    "position targets",
+    "view of targets", "position targets",
 ]  # fmt: skip
 
 

@@ -1,5 +1,7 @@
 """Which dtypes a batch holds: one rule, over all that NumPy has."""
 
+from collections import deque
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -58,8 +60,10 @@ def test_bfloat16_is_kept_and_its_smaller_kin_are_not():
         (np.array([1, 2], object), "got ndarray of dtype object"),
         (["a", 1], "got dtype <U.*; give whole numbers for text"),
         (np.array(["a"], np.dtypes.StringDType()), "got dtype StringDType.*; give whole numbers for text"),
-        ([2**53 + 1, 0.5], "whole numbers among others that float64 does not hold exactly"),
-        ([2**63 + 5, -1], "whole numbers among others that float64 does not hold exactly"),
+        ([0.5, 2**53 + 1], "holds 9007199254740993 and floats, and float64 does not hold that number exactly"),
+        ([[0.5], [np.int64(2**53 + 1)]], "holds 9007199254740993 and floats"),
+        ([np.array([2**53 + 1]), np.array([0.5])], "holds 9007199254740993 and floats"),
+        (deque([2**63 + 5, -1]), "holds 9223372036854775813 and floats"),
         ([np.ma.array([1, 2]), np.ma.array([1, 2], mask=[1, 0])], "1 of 2 values are masked"),
         (np.ma.masked, "1 of 1 values are masked"),
         ([[1], [1, 2]], "not an array of one shape"),
@@ -74,3 +78,8 @@ def test_a_mask_that_hides_nothing_is_no_mask():
     for value in (np.ma.array([1, 2]), np.ma.array([1, 2], mask=[0, 0])):
         assert type(as_array(value, 0, "")) is np.ndarray
         assert as_array(value, 0, "").tolist() == [1, 2]
+
+
+def test_large_floats_are_no_whole_numbers():
+    for value in ([1e300, 2, np.nan], [2**60, 0.5], [np.inf, 3]):
+        assert as_array(value, 0, "").dtype == np.float64

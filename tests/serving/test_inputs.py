@@ -1,5 +1,7 @@
 """What a request may hold, and what is said of one that is not like that."""
 
+from types import SimpleNamespace
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -115,3 +117,13 @@ def test_an_empty_batch_is_no_example():
     batch = pad_samples([GOOD])._replace(sample_mask=np.array([False]))
     with pytest.raises(PaddingError, match="an example batch without a sample"):
         kinds_of(batch, ("text",))
+
+
+def test_requests_of_any_kind():
+    as_fields = SimpleNamespace(text=np.array([3, 1], ">i4"), audio=None)
+    found = INPUTS.arrays(as_fields, 0)
+    assert found["text"].dtype == np.int32
+    assert found["text"].tolist() == [3, 1]
+    assert found["audio"].shape == (0, 2)
+    with pytest.raises(SampleError, match="sample 3, 'audio': 1 of 2 values are masked"):
+        INPUTS.arrays({**GOOD, "audio": np.ma.array([[1.0, 2.0]], mask=[[True, False]])}, 3)
