@@ -83,7 +83,7 @@ def add_parser(commands: Any) -> None:
     )
     plan.add_argument("--grouping", choices=["length", "random"], help="of the batches to come (default: length)")
     plan.add_argument("--seed", type=int, default=0, metavar="N", help="of the search (default: 0)")
-    plan.add_argument("--effort", type=float, metavar="X", help="search X times as long (default: 1)")
+    plan.add_argument("--effort", type=float, metavar="X", help="search for longer: X times as many moves (default: 1)")
     packed = plan.add_argument_group("packed batches")
     packed.add_argument("--packed", action="store_true", help="lay samples end to end, in one shape or two")
     packed.add_argument("--tile-pairs", action="store_true", help="list what attention compares, for a GPU or TPU")

@@ -269,7 +269,7 @@ class TransformerCost:
     def step_flops(self, lengths: np.ndarray) -> np.ndarray:
         """FLOPs per sample of a training step, ``(n, M) -> (n, 2)`` float64: linear and quadratic ones."""
         lengths = np.asarray(lengths, np.float64)
-        pairs = np.einsum("nt,ts,ns->n", lengths, self.quadratic, lengths)
+        pairs = np.einsum("nt,nt->n", lengths @ self.quadratic, lengths)
         return 3.0 * np.stack([lengths @ self.linear, pairs], axis=1)
 
     def activation_bytes(self, lengths: np.ndarray) -> np.ndarray:
@@ -283,5 +283,5 @@ class TransformerCost:
             layers = np.full((count, count), self.crossmodal_layers)
             np.fill_diagonal(layers, self.memory_layers)
             scores = 4 * self.num_heads * (2.4 * layers + 0.5)  # always float32
-            held += np.einsum("nt,ts,ns->n", lengths, scores, lengths)
+            held += np.einsum("nt,nt->n", lengths @ scores, lengths)
         return held
