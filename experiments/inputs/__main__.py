@@ -1,0 +1,125 @@
+"""What becomes of each input that is handed in, before and now?
+
+The cases stand in this folder, a module per subject. Each is handed to the package of an earlier commit and to that of
+this tree, in a process and an empty folder of its own, for at most two minutes and with 8 GiB of memory.
+
+With Python: python -m experiments.inputs --out results/inputs/mine
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from rich.progress import Progress
+
+from experiments.inputs.case import ROOT, Case, cases_of, hand_in
+from experiments.output import write_results
+from experiments.provenance import where_measured
+from experiments.tables import Table
+from multimodal_pad import PaddingError
+from multimodal_pad.cli import exit_status
+
+BEFORE = "48ae543"
+SUBJECTS = sorted(
+    path.stem for path in Path(__file__).parent.glob("*.py") if path.stem not in ("__init__", "__main__", "case")
+)
+SLOW, LARGE = 5, 1024
+"""From how many seconds, and MiB, an outcome says what it took."""
+
+
+def package_of(commit: str, folder: Path) -> Path:
+    """The package as it stands in a commit, written to a folder.
+
+    Raises:
+        PaddingError: git does not know the commit.
+    """
+    packed = subprocess.run(
+        ["git", "archive", "--format=tar", commit, "multimodal_pad"], cwd=ROOT, capture_output=True, check=False
+    )
+    if packed.returncode:
+        raise PaddingError(f"git has no package of commit {commit!r} here: {packed.stderr.decode().strip()}")
+    subprocess.run(["tar", "-x", "-C", folder], input=packed.stdout, check=True)
+    return folder
+
+
+def run(subjects: list[str], before: str, progress: Progress) -> dict[str, Any]:
+    """All cases of these subjects, with both packages."""
+    found: list[tuple[str, str, Case]] = [
+        (subject, name, each)
+        for subject in subjects
+        for name, each in cases_of(f"experiments.inputs.{subject}").items()
+    ]
+    task = progress.add_task("inputs", total=2 * len(found))
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        packages = {"before": package_of(before, Path(folder)), "now": ROOT}
+        for subject, name, each in found:
+            row: dict[str, Any] = {"subject": subject, "name": name, "kind": each.kind, "input": each.text}
+            for side, package in packages.items():
+                progress.update(task, description=f"{each.kind}, {side}")
+                row[side] = hand_in(each.module, name, package)
+                progress.advance(task)
+            rows.append(row)
+    return {"before_commit": before, "cases": rows}
+
+
+def _cell(outcome: dict[str, Any]) -> str:
+    """What came out, and what it took where that was much, for a cell of a table."""
+    taken = []
+    if outcome["kind"] != "no end" and (outcome["seconds"] or 0) >= SLOW:
+        taken.append(f"{outcome['seconds']:.0f} s")
+    if (outcome["peak_mib"] or 0) >= LARGE:
+        taken.append(f"{outcome['peak_mib'] / 1024:.1f} GiB")
+    text = outcome["outcome"].replace("|", "\\|").replace("<", "&lt;")
+    return f"{text} ({', '.join(taken)})" if taken else text
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """The table: kind, input, before, now."""
+    cases = results["cases"]
+    counts = {
+        side: {kind: sum(each[side]["kind"] == kind for each in cases) for kind in ("other error", "no end")}
+        for side in ("before", "now")
+    }
+    note = (
+        f"{len(cases)} inputs, `experiments/inputs/`. Errors of another library or of Python: "
+        f"{counts['before']['other error']} before, {counts['now']['other error']} now; no end within two minutes: "
+        f"{counts['before']['no end']} before, {counts['now']['no end']} now. Seconds from {SLOW} and memory from "
+        f"1 GiB are told. Before: commit {results['before_commit']}. "
+    )
+    return Table(
+        "What becomes of inputs",
+        ["kind", "input", "before", "now"],
+        [[each["kind"], each["input"], _cell(each["before"]), _cell(each["now"])] for each in cases],
+        note + where_measured(results),
+        text_columns=4,
+    ).markdown()
+
+
+def main(arguments: list[str]) -> int:
+    """Parse, run, write; the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.inputs", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--subjects", nargs="+", choices=SUBJECTS, default=SUBJECTS, help="which ones (all)")
+    parser.add_argument("--before", default=BEFORE, metavar="COMMIT", help=f"the commit to hold against ({BEFORE})")
+    parser.add_argument("--out", type=Path, help="folder of the results; by default a new one under results/inputs")
+    options = parser.parse_args(arguments)
+    return exit_status(
+        lambda: write_results(
+            "inputs",
+            arguments,
+            options.out,
+            lambda progress: run(options.subjects, options.before, progress),
+            markdown,
+        )
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
