@@ -95,7 +95,7 @@ def plan_shapes(
         check_whole("max_shapes", max_shapes, 1)
     elif run_time is None:
         raise PaddingError('max_shapes="auto" needs run_time=RunTime(epochs, compile_seconds, seconds_per_cost)')
-    check_whole("seed", seed, 0)
+    check_whole("seed", seed, 0, most=None)
     if not 0 <= effort < np.inf:
         raise PaddingError(f"got effort={effort!r}; it must be a finite number, 0 or more")
     task = PlanningTask(
