@@ -89,10 +89,10 @@ sys.exit(status)
 """A command in a process that tells its peak at the end: what the system tells the parent counts the parent in."""
 
 
-def measure(command: list[str]) -> dict[str, float]:
-    """Seconds and peak memory of a process of its own."""
+def measure(command: list[str], program: str = RUN) -> dict[str, float]:
+    """Seconds and peak memory of a process of its own, which prints its peak at the end."""
     begun = time.perf_counter()
-    done = subprocess.run([sys.executable, "-c", RUN, *command], stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", program, *command], stdout=subprocess.PIPE, text=True, check=True)
     return {"seconds": time.perf_counter() - begun, "peak_mib": int(done.stdout.split()[-1]) / 1024}
 
 
@@ -147,8 +147,8 @@ def markdown(results: dict[str, Any]) -> str:
         cells = [
             row["corpus"],
             f"{sum(row['samples'].values()):,}",
-            _size(row["input_bytes"]),
-            _size(row["cache_bytes"]),
+            shown_size(row["input_bytes"]),
+            shown_size(row["cache_bytes"]),
             f"{_median(row['convert'], 'seconds'):.1f} s",
             f"{_median(row['convert'], 'peak_mib'):,.0f} MiB",
             f"{_median(row['inspect'], 'seconds'):.1f} s",
@@ -177,7 +177,8 @@ def markdown(results: dict[str, Any]) -> str:
     return "\n".join([*lines, "", text])
 
 
-def _size(size: int) -> str:
+def shown_size(size: int) -> str:
+    """Bytes, for a table."""
     return f"{size / 1e9:,.2f} GB" if size > 1e9 else f"{size / 1e6:,.1f} MB"
 
 

@@ -7,7 +7,7 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from multimodal_pad.errors import PaddingError
@@ -16,6 +16,8 @@ from multimodal_pad.errors import PaddingError
 @contextmanager
 def write_folder(out: Path) -> Iterator[Path]:
     """A temporary folder beside ``out``, renamed to it when the block ends well, else removed.
+
+    What is in it is on the disk before it is renamed, so that it is whole even where the power fails.
 
     Raises:
         FileExistsError: ``out`` is there already.
@@ -33,7 +35,9 @@ def write_folder(out: Path) -> Iterator[Path]:
     try:
         folder.mkdir()
         yield folder
+        _sync(folder)
         folder.rename(out)
+        _sync_names(out.parent)
     finally:
         shutil.rmtree(private, ignore_errors=True)
 
@@ -51,6 +55,39 @@ def write_file(out: Path, data: bytes) -> None:
     try:
         with aside.open("xb") as file:
             file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
         aside.replace(out)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def _sync(folder: Path) -> None:
+    """See to it that all that is in a folder is on the disk.
+
+    Raises:
+        OSError: a file can't be written; it is named.
+    """
+    for place, _, files in os.walk(folder):
+        for path in (Path(place, name) for name in files):
+            try:
+                _sync_one(path)
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, str(path)) from None
+        _sync_names(Path(place))
+
+
+def _sync_names(folder: Path) -> None:
+    """See to it that the names in a folder are on the disk, where its file system can say so."""
+    with suppress(OSError):
+        _sync_one(folder)
+
+
+def _sync_one(path: Path) -> None:
+    if os.name == "nt" or path.is_symlink():  # Windows takes no handle that only reads
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

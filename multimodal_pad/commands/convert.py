@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import Progress, TaskID
-
+from multimodal_pad.commands.bars import telling
+from multimodal_pad.commands.convert_files import add_files_options, open_files
+from multimodal_pad.commands.label_options import add_label_options, check_unlabeled, label_column
+from multimodal_pad.commands.pairs import once, pair
 from multimodal_pad.errors import PaddingError
 from multimodal_pad.lengths.samples import Source
 from multimodal_pad.sources import Csd, Meld, Mmsa, Mult, NumpyDir, convert, tfds
@@ -33,6 +32,8 @@ EXAMPLES = """examples:
   multimodal-pad convert csd FOLDER mosi --labels CMU_MOSI_Opinion_Labels.csd --folds folds.json \\
       --sequence text=CMU_MOSI_TimestampedWordVectors.csd --sequence audio=CMU_MOSI_COVAREP.csd --nonfinite zero
   multimodal-pad convert meld MELD meld --features audio=WAV2VEC --features visual=FACES
+  multimodal-pad convert files mer2023-dataset-process mer --table label-6way.npz --targets emo \\
+      --features audio=features/chinese-hubert-large-FRA --features visual=features/manet_FRA
   multimodal-pad convert tfds unaligned_emotion/mosi mosi --targets targets --ids id
 
 in Python:
@@ -55,6 +56,7 @@ def add_parser(commands: Any) -> None:
 
     mult = _source(sources, "mult", "FILE", "a pickle of MulT (MOSI, MOSEI, IEMOCAP), padded on the left", _open_mult)
     _modalities(mult)
+    add_label_options(mult)
 
     mmsa = _source(sources, "mmsa", "FILE", "a pickle of MMSA (MOSI, MOSEI, CH-SIMS), padded on the right", _open_mmsa)
     _modalities(mmsa)
@@ -65,14 +67,19 @@ def add_parser(commands: Any) -> None:
         help="of audio and visual: what the file says (default), or up to the last row that is not zero",
     )
     mmsa.add_argument(
-        "--labels", default="regression_labels", metavar="KEY", help="of the targets (default: regression_labels)"
+        "--labels",
+        nargs="+",
+        default=["regression_labels"],
+        metavar="KEY",
+        help="of the targets (default: regression_labels); of several each is a column",
     )
+    add_label_options(mmsa)
 
     csd = _source(sources, "csd", "FOLDER", "computational sequences of the CMU Multimodal SDK", _open_csd)
     csd.add_argument(
         "--sequence",
         action="append",
-        type=_pair,
+        type=pair,
         required=True,
         metavar="NAME=FILE",
         help="a modality; may be repeated",
@@ -80,14 +87,14 @@ def add_parser(commands: Any) -> None:
     csd.add_argument(
         "--labels", required=True, metavar="FILE", help="the sequence of labels, whose intervals are samples"
     )
-    csd.add_argument("--label-column", type=int, default=0, metavar="N", help="column of the labels (default: 0)")
+    add_label_options(csd, "0")
     csd.add_argument("--folds", type=Path, metavar="JSON", help='videos of each split: {"train": ["03bSnISJMiM", ...]}')
 
     meld = _source(sources, "meld", "FOLDER", "MELD's three tables, with your features", _open_meld)
     meld.add_argument(
         "--features",
         action="append",
-        type=_pair,
+        type=pair,
         metavar="NAME=FOLDER",
         help="FOLDER/train/dia0_utt0.npy and so on, or .npz with an array NAME; may be repeated (default: text alone)",
     )
@@ -98,17 +105,21 @@ def add_parser(commands: Any) -> None:
         "--min-count", type=int, default=1, metavar="N", help="rarer tokens count as unknown (default: 1)"
     )
 
+    add_files_options(_source(sources, "files", "FOLDER", "a table of samples, with their feature files", open_files))
+
     _source(sources, "numpy_dir", "FOLDER", "a flat cache, or a plain folder of arrays with offsets", _open_numpy_dir)
 
     named = _source(sources, "tfds", "NAME", "a prepared TFDS dataset with ragged features", _open_tfds)
     named.add_argument(
         "--feature",
         action="append",
-        type=_pair,
+        type=pair,
         metavar="NAME=KEY",
         help="the feature of a modality; may be repeated (default: all that are ragged)",
     )
-    named.add_argument("--targets", metavar="KEY", help="the feature of the targets (default: none)")
+    named.add_argument(
+        "--targets", nargs="+", metavar="KEY", help="the feature of the targets, or several numbers (default: none)"
+    )
     named.add_argument("--ids", metavar="KEY", help="the feature of the ids (default: numbers)")
     named.add_argument("--data-dir", type=Path, metavar="FOLDER", help="of TFDS")
 
@@ -147,17 +158,10 @@ def _modalities(parser: Any) -> None:
     parser.add_argument("--modalities", nargs="+", metavar="NAME", help="which (default: text audio visual)")
 
 
-def _pair(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not (name and equals and value):
-        raise argparse.ArgumentTypeError(f"got {text!r}; give NAME=VALUE")
-    return name, value
-
-
 def _run(options: argparse.Namespace) -> None:
     if options.out.exists():
         raise FileExistsError(f"{options.out} exists; name another folder, so that nothing is overwritten")
-    with _telling() as tell:
+    with telling() as tell:
         splits = options.open_splits(options, tell)
         manifest = convert(splits, options.out, dtype=options.dtype, standardize=options.standardize, progress=tell)
     for split, facts in manifest["splits"].items():
@@ -171,12 +175,19 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _open_mult(options: argparse.Namespace, tell: Tell) -> dict[str, Source]:
-    return {name: Mult(options.input, name, **_common(options, tell)) for name in Mult.split_names(options.input)}
+    return {
+        name: Mult(options.input, name, label_column=label_column(options, name), **_common(options, tell))
+        for name in check_unlabeled(options, Mult.split_names(options.input))
+    }
 
 
 def _open_mmsa(options: argparse.Namespace, tell: Tell) -> dict[str, Source]:
-    chosen = {**_common(options, tell), "lengths": options.lengths, "labels": options.labels}
-    return {name: Mmsa(options.input, name, **chosen) for name in Mmsa.split_names(options.input)}
+    labels = options.labels[0] if len(options.labels) == 1 else options.labels
+    chosen = {**_common(options, tell), "lengths": options.lengths, "labels": labels}
+    return {
+        name: Mmsa(options.input, name, label_column=label_column(options, name), **chosen)
+        for name in check_unlabeled(options, Mmsa.split_names(options.input))
+    }
 
 
 def _open_csd(options: argparse.Namespace, tell: Tell) -> dict[str, Source]:
@@ -184,14 +195,14 @@ def _open_csd(options: argparse.Namespace, tell: Tell) -> dict[str, Source]:
         name: Csd(
             options.input,
             name,
-            sequences=_once(options.sequence, "--sequence"),
+            sequences=once(options.sequence, "--sequence"),
             labels=options.labels,
             folds=options.folds,
-            label_column=options.label_column,
+            label_column=label_column(options, name),
             nonfinite=options.nonfinite,
             progress=tell,
         )
-        for name in Csd.split_names(options.folds)
+        for name in check_unlabeled(options, Csd.split_names(options.folds))
     }
 
 
@@ -203,7 +214,7 @@ def _open_meld(options: argparse.Namespace, tell: Tell) -> dict[str, Source]:
             options.input,
             name,
             payload="synthetic" if options.noise else "none",
-            features=_once(options.features, "--features") if options.features else None,
+            features=once(options.features, "--features") if options.features else None,
             min_count=options.min_count,
             nonfinite=options.nonfinite,
             progress=tell,
@@ -224,8 +235,8 @@ def _open_tfds(options: argparse.Namespace, tell: Tell) -> dict[str, Source]:
         name: tfds(
             options.input,
             name,
-            features=_once(options.feature, "--feature") if options.feature else None,
-            targets=options.targets,
+            features=once(options.feature, "--feature") if options.feature else None,
+            targets=options.targets[0] if options.targets and len(options.targets) == 1 else options.targets,
             ids=options.ids,
             data_dir=options.data_dir,
             nonfinite=options.nonfinite,
@@ -239,25 +250,3 @@ def _common(options: argparse.Namespace, tell: Tell) -> dict[str, Any]:
     """What both kinds of pickles take."""
     chosen = {} if options.modalities is None else {"modalities": options.modalities}
     return {**chosen, "nonfinite": options.nonfinite, "progress": tell}
-
-
-def _once(pairs: list[tuple[str, str]], option: str) -> dict[str, str]:
-    names = [name for name, _ in pairs]
-    if len(set(names)) < len(names):
-        raise PaddingError(f"got {option} for {names}; name each modality once")
-    return dict(pairs)
-
-
-@contextmanager
-def _telling() -> Iterator[Tell]:
-    """A bar for each thing that is done, on a terminal."""
-    console = Console(stderr=True)
-    with Progress(console=console, disable=not console.is_terminal) as bars:
-        tasks: dict[str, TaskID] = {}
-
-        def tell(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bars.add_task(escape(what), total=total)
-            bars.update(tasks[what], completed=done)
-
-        yield tell

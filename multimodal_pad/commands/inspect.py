@@ -1,9 +1,10 @@
-"""``multimodal-pad inspect``: what is in a flat cache, and what padding it costs."""
+"""``multimodal-pad inspect``: what is in a flat cache or a file of lengths, and what padding it costs."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,35 +12,76 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from multimodal_pad.sources.conversion import QUANTILES
-from multimodal_pad.sources.inspection import Inspection, inspect_cache
+from multimodal_pad.commands.bars import telling
+from multimodal_pad.commands.pairs import add_field_option, chosen_fields
+from multimodal_pad.errors import PaddingError
+from multimodal_pad.lengths.files import KINDS, read_lengths
+from multimodal_pad.planning.comparison import PolicyEfficiency
+from multimodal_pad.sources.inspection import Inspection, compare_policies, inspect_cache
+from multimodal_pad.sources.manifest import QUANTILES, summarize
+from multimodal_pad.sources.verification import verify_cache
 
 HELP = """Print what is in a flat cache: samples, lengths and missing modalities of each split, and how much of the
-training split's padding is real under fixed, exact and planned padding."""
+training split's padding is real under fixed, exact and planned padding. Of a file of lengths, as multimodal-pad plan
+takes it, print the lengths, and the same of padding."""
 
 
 def add_parser(commands: Any) -> None:
     """Add the command to the subparsers of ``multimodal-pad``."""
     parser = commands.add_parser(
         "inspect",
-        help="print what is in a flat cache, and what padding it costs",
+        help="print what is in a flat cache or a file of lengths, and what padding it costs",
         description=HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(run=_run)
-    parser.add_argument("cache", metavar="CACHE", type=Path, help="a folder that multimodal-pad convert made")
+    parser.add_argument(
+        "cache",
+        metavar="CACHE",
+        type=Path,
+        help=f"a folder that multimodal-pad convert made, or a file of lengths ({', '.join(KINDS)})",
+    )
+    parser.add_argument("--modalities", nargs="+", metavar="NAME", help="columns of a file of lengths (default: all)")
+    add_field_option(parser)
+    parser.add_argument(
+        "--verify", action="store_true", help="read all of it, and compare the SHA-256 of every file with the manifest"
+    )
     parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="rows of a batch (default: 32)")
     parser.add_argument("--max-shapes", type=int, default=8, metavar="N", help="of the plan (default: 8)")
 
 
 def _run(options: argparse.Namespace) -> None:
     console = Console() if sys.stdout.isatty() else Console(width=160)
+    if options.cache.exists() and not options.cache.is_dir():
+        if options.verify:
+            raise PaddingError("--verify is for a cache; a file of lengths has no manifest")
+        _inspect_lengths(options, console)
+        return
+    if options.modalities is not None or options.field is not None:
+        raise PaddingError("--modalities and --field are for a file of lengths; a cache is printed whole")
+    files = None
+    if options.verify:
+        with telling() as tell:
+            files = verify_cache(options.cache, tell)
     found = inspect_cache(options.cache, batch_size=options.batch_size, max_shapes=options.max_shapes)
     for line in _origin(found):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
+    if files is not None:
+        console.print(f"verified: {files} files are what was written", markup=False, highlight=False)
     for split in found.manifest["splits"]:
         console.print(_lengths(found.manifest, split))
-    console.print(_padding(found, options.batch_size))
+    console.print(_padding(found.split, list(found.manifest["modalities"]), found.policies, options.batch_size))
+
+
+def _inspect_lengths(options: argparse.Namespace, console: Console) -> None:
+    lengths = read_lengths(options.cache, options.modalities, fields=chosen_fields(options))
+    table = _length_columns(f"{escape(options.cache.name)}: {len(lengths):,} samples; lengths")
+    found = summarize(lengths)
+    for name, row in found["lengths"].items():
+        table.add_row(*_length_cells(name, row, found["missing"][name], len(lengths)))
+    console.print(table)
+    policies = compare_policies(lengths, None, options.batch_size, options.max_shapes)
+    console.print(_padding(options.cache.name, list(lengths.modalities), policies, options.batch_size))
 
 
 def _origin(found: Inspection) -> list[str]:
@@ -64,18 +106,25 @@ def _lengths(manifest: dict[str, Any], split: str) -> Table:
     labels = "no targets" if targets is None else f"targets {targets['dtype']} {tuple(targets['shape'])}"
     left_out = f", {len(facts['left_out'])} left out" if facts["left_out"] else ""
     title = f"{escape(split)}: {facts['samples']:,} samples{left_out}, {labels}; lengths"
+    table = _length_columns(title, "NaN, inf made 0")
+    for name, row in facts["lengths"].items():
+        cells = _length_cells(name, row, facts["missing"][name], facts["samples"])
+        table.add_row(*cells, f"{facts['nonfinite'].get(name, 0):,}")
+    return table
+
+
+def _length_columns(title: str, *more: str) -> Table:
     table = Table(title=title, title_justify="left")
     table.add_column("modality")
-    columns = ["mean", *[f"p{level}" for level in QUANTILES], "max"]
-    for heading in (*columns, "missing", "NaN, inf made 0"):
+    for heading in ("mean", *[f"p{level}" for level in QUANTILES], "max", "missing", *more):
         table.add_column(heading, justify="right")
-    for name, row in facts["lengths"].items():
-        missing = facts["missing"][name]
-        share = f"{missing:,} ({100 * missing / facts['samples']:.1f} %)" if missing else "0"
-        table.add_row(
-            escape(name), *[_short(row[key]) for key in columns], share, f"{facts['nonfinite'].get(name, 0):,}"
-        )
     return table
+
+
+def _length_cells(name: str, lengths: Mapping[str, float], missing: int, samples: int) -> list[str]:
+    share = f"{missing:,} ({100 * missing / samples:.1f} %)" if missing else "0"
+    columns = ("mean", *[f"p{level}" for level in QUANTILES], "max")
+    return [escape(name), *[_short(lengths[key]) for key in columns], share]
 
 
 def _short(value: float) -> str:
@@ -83,15 +132,14 @@ def _short(value: float) -> str:
     return f"{value:,.3f}".rstrip("0").rstrip(".")
 
 
-def _padding(found: Inspection, batch_size: int) -> Table:
-    title = f"{escape(found.split)}, batches of {batch_size}: real share of what is padded"
+def _padding(what: str, names: list[str], policies: Mapping[str, PolicyEfficiency], batch_size: int) -> Table:
+    title = f"{escape(what)}, batches of {batch_size}: real share of what is padded"
     table = Table(title=title, title_justify="left")
     table.add_column("padding")
-    names = list(found.manifest["modalities"])
     for heading in ("shapes", "cost", *names, "padded cost"):
         table.add_column(escape(heading), justify="right")
-    least = list(found.policies.values())[-1].padded_cost
-    for name, row in found.policies.items():
+    least = list(policies.values())[-1].padded_cost
+    for name, row in policies.items():
         shares = [f"{share:.3f}" for share in (row.cost, *row.positions)]
         table.add_row(name, f"{row.shapes:,}", *shares, f"{row.padded_cost / least:.2f} x")
     return table

@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
+from multimodal_pad.commands.pairs import add_field_option, chosen_fields
 from multimodal_pad.errors import PaddingError
 from multimodal_pad.lengths.cost import BatchBudget, Cost, TransformerCost, attention_area, position_count
 from multimodal_pad.lengths.files import read_lengths
@@ -29,21 +30,23 @@ from multimodal_pad.planning.planner import MOST_SHAPES, plan_shapes
 from multimodal_pad.planning.run_time import RunTime
 from multimodal_pad.sources import NumpyDir
 from multimodal_pad.sources.inspection import train_split
-from multimodal_pad.sources.numpy_dir import read_manifest
+from multimodal_pad.sources.manifest import read_manifest
 
 HELP = """Choose the batch shapes for a table of lengths: jointly over all modalities, under a compile budget.
 
 LENGTHS has a row per sample and a column per modality, in positions (tokens, frames), 0 where the modality is
 missing: a .csv whose first line names the columns, a .npz with an array per modality, a .npy (name its columns with
---modalities), or a flat cache of multimodal-pad convert (its split train). Prints the plan, and how fixed padding,
-powers of two and quantiles do with as many shapes. With --packed, samples lie end to end instead, and the plan is one
-capacity for each modality; it is printed beside the others with 8 shapes."""
+--modalities), or a flat cache of multimodal-pad convert (its split train). Manifests of JSON lines, such as those of
+NeMo and Lhotse, and other tables do too: --field says how long each modality is. Prints the plan, and how fixed
+padding, powers of two and quantiles do with as many shapes. With --packed, samples lie end to end instead, and the plan
+is one capacity for each modality; it is printed beside the others with 8 shapes."""
 
 EXAMPLES = """examples:
   multimodal-pad plan lengths.csv --max-shapes 8
   multimodal-pad plan lengths.csv --max-shapes 16 --align 8 --align audio=16 --out plan.json --plot plan.png
   multimodal-pad plan lengths.npy --modalities text audio --cost transformer --d-model 512 --layers 6
   multimodal-pad plan lengths.csv --max-shapes auto --epochs 10 --compile-seconds 9 --seconds-per-cost 2e-6
+  multimodal-pad plan cuts.jsonl.gz --field audio=duration@50 --field text=supervisions.text:words
   multimodal-pad plan lengths.csv --packed --batch-size 32 --out packing.json --plot packing.png
   multimodal-pad plan lengths.csv --packed --batch-positions 20000
 
@@ -65,7 +68,9 @@ def add_parser(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     plan.set_defaults(run=_plan)
-    plan.add_argument("lengths", metavar="LENGTHS", type=Path, help="a .csv, .npy or .npz file, or a flat cache")
+    plan.add_argument(
+        "lengths", metavar="LENGTHS", type=Path, help="a .csv, .npy, .npz or .jsonl file, or a flat cache"
+    )
     plan.add_argument(
         "--max-shapes",
         type=_shape_count,
@@ -73,6 +78,7 @@ def add_parser(commands: Any) -> None:
         help=f"compile budget, or auto (default: {PADDED_SHAPES}; with --packed 1)",
     )
     plan.add_argument("--modalities", nargs="+", metavar="NAME", help="columns to plan for (default: all)")
+    add_field_option(plan)
     plan.add_argument(
         "--align",
         action="append",
@@ -134,7 +140,7 @@ def _alignment(text: str) -> tuple[str, int]:
 def _plan(options: argparse.Namespace) -> None:
     console = Console() if sys.stdout.isatty() else Console(width=160)
     _check_options(options)
-    lengths = _read(options.lengths, options.modalities)
+    lengths = _read(options.lengths, options.modalities, chosen_fields(options))
     cost = _cost(options, lengths.modalities)
     everywhere = {name: step for align, step in options.align if not align for name in lengths.modalities}
     alignment = everywhere | {name: step for name, step in options.align if name}
@@ -215,10 +221,12 @@ def _tell_written(options: argparse.Namespace, console: Console) -> None:
             console.print(f"Written: {path}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _read(path: Path, modalities: list[str] | None) -> LengthTable:
+def _read(path: Path, modalities: list[str] | None, fields: dict[str, str] | None) -> LengthTable:
     """The lengths of a file, or of a flat cache's training split, or of one split's folder."""
     if not path.is_dir():
-        return read_lengths(path, modalities)
+        return read_lengths(path, modalities, fields=fields)
+    if fields is not None:
+        raise PaddingError(f"got --field for {path}, a flat cache, which has its lengths; leave it out")
     manifest = read_manifest(path)
     table = NumpyDir(path, None if manifest is None else train_split(manifest)).lengths
     return table if modalities is None else table.select(modalities)

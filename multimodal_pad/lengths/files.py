@@ -1,20 +1,23 @@
-"""Lengths from a file: CSV, or NumPy's .npy and .npz."""
+"""Lengths from a file: CSV and the like, JSON lines, or NumPy's .npy and .npz."""
 
 from __future__ import annotations
 
 import csv
 import tokenize
-import warnings
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from multimodal_pad.delimited import DelimitedFile
 from multimodal_pad.errors import LengthError, SourceError
+from multimodal_pad.json_lines import is_json_lines, read_json_lines
+from multimodal_pad.lengths.fields import lengths_of
 from multimodal_pad.lengths.samples import check_names
 from multimodal_pad.lengths.table import LengthTable
+from multimodal_pad.reading import file_size, read_npy, read_npz
 
 DAMAGED = (
     ValueError,
@@ -29,104 +32,138 @@ DAMAGED = (
 )
 """What NumPy and zipfile raise at files that are not what they should be."""
 
+TEXT_KINDS = (".csv", ".tsv")
+JSON_KINDS = (".jsonl", ".jsonl.gz", ".json")
+KINDS = (*TEXT_KINDS, ".npy", ".npz", *JSON_KINDS)
+"""Files that lengths are read from."""
 
-def read_lengths(path: str | Path, modalities: Sequence[str] | None = None) -> LengthTable:
+
+def read_lengths(
+    path: str | Path, modalities: Sequence[str] | None = None, *, fields: Mapping[str, str] | None = None
+) -> LengthTable:
     """The length table of a file: a row per sample, a column per modality, in positions.
 
     Args:
-        path: a ``.csv`` whose first line names the columns; a ``.npy`` of shape ``(N, M)`` or with named
-            fields; or a ``.npz`` with an array ``(N,)`` per modality.
+        path: a ``.csv`` or ``.tsv`` whose first line names the columns, as
+            :class:`~multimodal_pad.delimited.DelimitedFile` reads it; a ``.npy`` of shape ``(N, M)`` or with named
+            fields; a ``.npz`` with an array ``(N,)`` per modality; or JSON lines (``.jsonl``, ``.json``, ``.gz`` after
+            it or not) with an object per sample, such as manifests of NeMo and Lhotse.
         modalities: which columns, in which order (all of them by default); for a plain ``.npy`` the
             names of its columns.
+        fields: of text or JSON lines, how long each modality is by which column or field, as
+            :class:`~multimodal_pad.lengths.fields.LengthField` reads it: ``"duration@50"`` for seconds at 50 positions
+            per second, ``"supervisions.text:words"`` for text by its words.
 
     Raises:
         SourceError: another kind of file, one that is damaged, a column that is missing, or a value that
             is no length; the file and the line are named.
+        LengthError: a field that can't be read.
         OSError: the file cannot be read.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "manifest.json")
+    ...     _ = path.write_text('{"audio_filepath": "a.wav", "duration": 3.13, "text": "oh my god"}\\n')
+    ...     table = read_lengths(path, fields={"audio": "duration@50", "text": "text:words"})
+    >>> table.maxima
+    {'audio': 156, 'text': 3}
     """
     path = Path(path)
     suffix = path.suffix.lower()
-    readers = {".csv": _read_csv, ".npy": _read_npy, ".npz": _read_npz}
-    if suffix not in readers:
-        raise SourceError(f"{path}: got a file of kind {path.suffix!r}; lengths are read from {', '.join(readers)}")
+    lines = is_json_lines(path)
+    if suffix not in KINDS and not lines:
+        raise SourceError(
+            f"{path}: got a file of kind {path.suffix!r}; lengths are read from {', '.join(KINDS)} (a corpus has them "
+            "once multimodal-pad convert has made a flat cache of it)"
+        )
     names = None if modalities is None else check_names(modalities)
+    if fields is not None and not (lines or suffix in TEXT_KINDS):
+        raise SourceError(
+            f"{path}: got fields={dict(fields)}, and a {suffix} holds lengths as they are; leave them out"
+        )
+    if lines or fields is not None:
+        columns = _read_records(path, names, fields)
+    else:
+        columns = _read_text(path, names) if suffix in TEXT_KINDS else _read_arrays(path, names)
     try:
-        return LengthTable.from_columns(readers[suffix](path, names))
-    except (*DAMAGED, LengthError, SourceError) as error:
-        raise SourceError(f"{path}: {_bad_line(path, names) or error}") from None
+        return LengthTable.from_columns(columns)
+    except LengthError as error:
+        raise SourceError(f"{path}: {error}") from None
 
 
-def _read_csv(path: Path, names: tuple[str, ...] | None) -> dict[str, np.ndarray]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        header = [name.strip() for name in next(csv.reader(file), [])]
-        if not header or len(set(header)) < len(header) or all(map(_is_length, header)):
-            raise SourceError(f"the first line must name the columns, each once; got {header}")
-        wanted = [header.index(name) for name in _present(names, header)]
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "loadtxt: input contained no data")  # it is an error of its own
-            values = np.loadtxt(file, delimiter=",", usecols=wanted, ndmin=2, comments=None, quotechar='"')
-    return {header[place]: column for place, column in zip(wanted, values.T, strict=True)}
+def _read_records(path: Path, names: tuple[str, ...] | None, fields: Mapping[str, str] | None) -> dict[str, np.ndarray]:
+    """The lengths of each row of text or JSON, by its fields."""
+    if fields is None and names is not None:
+        fields = {name: name for name in names}
+    rows = read_json_lines(path) if is_json_lines(path) else DelimitedFile(path).rows()
+    columns = lengths_of(((f"{path}, line {line}", values) for line, values in rows), fields)
+    return {name: columns[name] for name in _present(names, list(columns), path)}
+
+
+def _read_text(path: Path, names: tuple[str, ...] | None) -> dict[str, np.ndarray]:
+    table = DelimitedFile(path, names or ())
+    if all(map(_is_length, table.columns)):
+        raise SourceError(
+            f"{path}: the first line must name the columns, each once; got {list(table.columns)}, which are lengths"
+        )
+    wanted = names or table.columns
+    try:
+        values = table.numbers(wanted)
+    except SourceError:
+        _check_values(table, wanted)
+        raise
+    if not ((values >= 0) & (values == np.floor(values))).all():
+        _check_values(table, wanted)
+    return dict(zip(wanted, values.T, strict=True))
+
+
+def _check_values(table: DelimitedFile, names: Sequence[str]) -> None:
+    """Raise a SourceError that names the first line with a value that is no length."""
+    for line, values in table.rows():
+        for name in names:
+            if not _is_length(values[name]):
+                raise SourceError(
+                    f"{table.path}, line {line}, {name!r}: got {values[name]!r}; a length is a whole number of "
+                    "positions, 0 (missing) or more"
+                )
+
+
+def _read_arrays(path: Path, names: tuple[str, ...] | None) -> dict[str, np.ndarray]:
+    file_size(path)  # refuses a pipe, which would be waited for
+    with path.open("rb") as file:
+        start = file.read(2)
+    archive = start == b"PK" or (path.suffix.lower() == ".npz" and start != b"\x93N")  # whatever it is called
+    return _read_npz(path, names) if archive else _read_npy(path, names)
 
 
 def _read_npy(path: Path, names: tuple[str, ...] | None) -> dict[str, np.ndarray]:
-    values = np.load(path, allow_pickle=False)
-    if not isinstance(values, np.ndarray):
-        values.close()
-        raise SourceError("holds several arrays; name it .npz")
+    values = read_npy(path)
+    if values.ndim == 1 and names is not None and len(names) == 1 and not values.dtype.names:
+        return {names[0]: values}
     if values.dtype.names:
-        return {name: values[name] for name in _present(names, values.dtype.names)}
+        return {name: values[name] for name in _present(names, values.dtype.names, path)}
     if values.ndim != 2 or names is None or len(names) != values.shape[1]:
         raise SourceError(
-            f"holds an array of shape {values.shape}, and got the modalities {list(names or ())}; it must be (samples, "
-            "modalities), and a name is needed for each column (on the command line: --modalities)"
+            f"{path}: holds an array of shape {values.shape}, and got the modalities {list(names or ())}; it must be "
+            "(samples, modalities), and a name is needed for each column (on the command line: --modalities)"
         )
     return dict(zip(names, values.T, strict=True))
 
 
 def _read_npz(path: Path, names: tuple[str, ...] | None) -> dict[str, np.ndarray]:
-    with path.open("rb") as file:
-        arrays = np.load(file, allow_pickle=False)
-        if isinstance(arrays, np.ndarray):
-            raise SourceError("holds a single array; name it .npy")
-        columns = {name: arrays[name] for name in _present(names, arrays.files)}
+    columns = read_npz(path, names)
     bad = {name: column.shape for name, column in columns.items() if column.ndim != 1}
     if bad:
-        raise SourceError(f"each array must hold one length per sample; got the shapes {bad}")
+        raise SourceError(f"{path}: each array must hold one length per sample; got the shapes {bad}")
     return columns
 
 
-def _present(names: Sequence[str] | None, columns: Sequence[str]) -> Sequence[str]:
+def _present(names: Sequence[str] | None, columns: Sequence[str], path: Path) -> Sequence[str]:
     """The names asked for, or all, if the columns are there."""
     absent = [name for name in names or () if name not in columns]
     if absent:
-        raise SourceError(f"has no column {absent}, only {list(columns)}")
+        raise SourceError(f"{path}: has no column {absent}, only {list(columns)}")
     return names or columns
-
-
-def _bad_line(path: Path, names: tuple[str, ...] | None) -> str | None:
-    """What is wrong with the first line of a CSV that holds no lengths, or None."""
-    if path.suffix.lower() != ".csv":
-        return None
-    try:
-        return _scan_csv(path, names)
-    except csv.Error as error:
-        return str(error)
-
-
-def _scan_csv(path: Path, names: tuple[str, ...] | None) -> str | None:
-    with path.open(encoding="utf-8-sig", newline="", errors="replace") as file:
-        lines = csv.reader(file)
-        header = [name.strip() for name in next(lines, [])]
-        for row in lines:
-            if row and len(row) != len(header):
-                return f"line {lines.line_num}: got {len(row)} values for the columns {header}"
-            for name, text in zip(header, row, strict=False):
-                if (names is None or name in names) and not _is_length(text):
-                    return (
-                        f"line {lines.line_num}, {name!r}: got {text!r}; a length is a whole number of positions, 0 "
-                        "(missing) or more"
-                    )
-    return None
 
 
 def _is_length(text: str) -> bool:

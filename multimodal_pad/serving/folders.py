@@ -6,13 +6,12 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
-from zipfile import BadZipFile
 
 import jax
 import numpy as np
 
 from multimodal_pad.errors import PaddingError
-from multimodal_pad.lengths.files import DAMAGED
+from multimodal_pad.reading import read_npz
 from multimodal_pad.serving.inputs import Kind
 from multimodal_pad.serving.running import PieceRunner
 from multimodal_pad.training.described import describe_policy, describe_statistics, policy_of, statistics_of
@@ -142,12 +141,11 @@ def read_arrays(path: Path, described: Sequence[Mapping[str, str]]) -> dict[str,
         PaddingError: the file is missing, damaged, or lacks one of them.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            found = {each["name"]: file[each["name"]] for each in described}
+        found = read_npz(path, [each["name"] for each in described])
         return {each["name"]: _as(found[each["name"]], np.dtype(jax.numpy.dtype(each["dtype"]))) for each in described}
     except FileNotFoundError:
         raise PaddingError(f"{path}: no such file; save the predictor again") from None
-    except (*DAMAGED, BadZipFile, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise PaddingError(f"{path}: damaged, or not of this predictor ({error}); save it again") from None
 
 

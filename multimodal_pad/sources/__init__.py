@@ -3,6 +3,7 @@
 from multimodal_pad.sources.conversion import convert
 from multimodal_pad.sources.corpus import Corpus
 from multimodal_pad.sources.csd import Csd
+from multimodal_pad.sources.files import Files
 from multimodal_pad.sources.hugging_face import HuggingFace, HuggingFaceStream
 from multimodal_pad.sources.meld import Meld
 from multimodal_pad.sources.mmsa import Mmsa
@@ -16,6 +17,7 @@ __all__ = [
     "Corpus",
     "Csd",
     "FeatureStatistics",
+    "Files",
     "HuggingFace",
     "HuggingFaceStream",
     "Meld",

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import io
 import json
+import math
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
 from multimodal_pad.batching.alike import AlikeSamples
 from multimodal_pad.errors import SampleError, SourceError
+from multimodal_pad.lengths.dtypes import as_native
 from multimodal_pad.lengths.samples import POSITION_TARGETS, TARGETS, Sample, Source, modality_array, read_sample
 from multimodal_pad.lengths.table import LengthTable
-from multimodal_pad.sources.corpus import Progress, check_distinct, check_finite_targets
-from multimodal_pad.sources.numpy_dir import IDS, OFFSETS
-from multimodal_pad.sources.standardizing import Standardized
+from multimodal_pad.lengths.targets import target_array
+from multimodal_pad.sources.cache_files import IDS, array_file, offsets_file
+from multimodal_pad.sources.corpus import Progress, check_finite_targets
+from multimodal_pad.sources.ids import StoredIds
+
+EncodedIds = tuple[np.ndarray, np.ndarray]
+"""UTF-8 bytes and offsets of the ids of a split."""
 
 
 class Kind(NamedTuple):
@@ -28,63 +37,109 @@ class Kind(NamedTuple):
     written: np.dtype
 
 
+class WrittenSplit(NamedTuple):
+    """What a manifest says of the files of a split: of each how long it is, and its SHA-256; and of the targets."""
+
+    files: dict[str, dict[str, Any]]
+    targets: dict[str, Any] | None
+
+
+class _File:
+    """A file of the cache, digested as it is written. What goes wrong says where."""
+
+    def __init__(self, path: Path) -> None:
+        self._place = f"{path.parent.name}/{path.name}"
+        self._digest, self._bytes = hashlib.sha256(), 0
+        with writing(self._place):
+            # Unbuffered, so that a full disk is noticed at the sample that it is full at, and not when the file closes.
+            self._file = path.open("wb", buffering=0)
+
+    def write(self, data: bytes | memoryview, what: str = "") -> None:
+        """All of it."""
+        left = memoryview(data)
+        left = left.cast("B") if left.nbytes else memoryview(b"")  # what is empty can't be cast
+        self._digest.update(left)
+        self._bytes += len(left)
+        with writing(f"{self._place}{what}"):
+            while left:
+                left = left[self._file.write(left) :]  # a full disk takes a part, and then none
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """For the manifest."""
+        return {"bytes": self._bytes, "sha256": self._digest.hexdigest()}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
 def write_split(
     folder: Path,
     split: str,
     source: Source,
     table: LengthTable,
     kinds: Mapping[str, Kind],
-    alike: AlikeSamples,
+    ids: EncodedIds | None,
     progress: Progress | None,
-) -> np.ndarray | None:
-    """All files of a split; its targets."""
-    targets = []
+) -> WrittenSplit:
+    """All files of a split."""
+    written: dict[str, dict[str, Any]] = {}
+    targets: list[np.ndarray] = []
+    alike = AlikeSamples()
     with ExitStack() as stack:
         files = {}
         for name, column in zip(kinds, table.values.T, strict=True):
             offsets = np.concatenate([[0], np.cumsum(column)])
-            _save(folder / f"{name}{OFFSETS}.npy", offsets)
-            # Unbuffered, so that a full disk is noticed at the sample that it is full at, and not when the file closes.
-            file = files[name] = stack.enter_context((folder / f"{name}.npy").open("wb", buffering=0))
-            _write(file, _header(kinds[name], int(offsets[-1])), f"{split}/{name}.npy, its first bytes")
+            written[offsets_file(name)] = _save(folder / offsets_file(name), offsets)
+            files[name] = stack.enter_context(_File(folder / array_file(name)))
+            files[name].write(_header(kinds[name], int(offsets[-1])), ", its first bytes")
         for index in range(len(source)):
             sample = read_sample(source, index)
-            _check_kept(sample, f"split {split!r}, sample {index}")
             alike.check_targets(index, sample)
             for (name, kind), length in zip(kinds.items(), table.values[index].tolist(), strict=True):
-                what = f"split {split!r}, {name!r}, sample {index}"
-                frames = _frames(modality_array(sample, name, index), kind, length, what)
-                _write(files[name], frames.data, f"{split}/{name}.npy, sample {index}")
-            if TARGETS in sample:
-                targets.append(np.asarray(sample[TARGETS]))
+                frames = _frames(modality_array(sample, name, index), kind, length, split, f"sample {index}, {name!r}")
+                files[name].write(frames.data, f", sample {index}")
+            target = target_of(sample, index)
+            targets += [] if target is None else [target]
             if progress is not None:
                 progress(f"writing {split}", index + 1, len(source))
-    ids = list(getattr(source.source if isinstance(source, Standardized) else source, "ids", ()))
-    if ids:
-        check_distinct(ids, f"the split {split!r}")
-        _save(folder / f"{IDS}.npy", np.array(ids))
+        written |= {array_file(name): file.facts for name, file in files.items()}
+    if ids is not None:
+        for file, array in zip((array_file(IDS), offsets_file(IDS)), ids, strict=True):
+            written[file] = _save(folder / file, array)
     if not targets:
-        return None
+        return WrittenSplit(written, None)
     stacked = np.stack(targets)
-    if stacked.dtype.kind not in "biuf":
-        raise SampleError(f"split {split!r}: the targets are {stacked.dtype}; give numbers")
-    check_finite_targets(stacked, ids or list(map(str, range(len(stacked)))), f"split {split!r}")
-    _save(folder / f"{TARGETS}.npy", stacked)
-    return stacked
+    names = list(map(str, range(len(stacked)))) if ids is None else StoredIds(*ids, f"split {split!r}")
+    check_finite_targets(stacked, names, f"split {split!r}")
+    written[array_file(TARGETS)] = _save(folder / array_file(TARGETS), stacked)
+    return WrittenSplit(written, {"dtype": str(stacked.dtype), "shape": list(stacked.shape[1:])})
 
 
-def _check_kept(sample: Sample, where: str) -> None:
-    """Raise a SampleError where a sample has targets that the cache has no place for."""
-    if POSITION_TARGETS in sample or isinstance(sample.get(TARGETS), Mapping):
-        what = POSITION_TARGETS if POSITION_TARGETS in sample else "a dict of targets"
+def target_of(sample: Sample, index: int) -> np.ndarray | None:
+    """The targets of a sample, or None where it has none.
+
+    Raises:
+        SampleError: they are no numbers, or more than the one array that a cache has a place for.
+    """
+    if sample.get(POSITION_TARGETS) is not None or isinstance(sample.get(TARGETS), Mapping):
+        what = "a dict of targets" if isinstance(sample.get(TARGETS), Mapping) else POSITION_TARGETS
         raise SampleError(
-            f"{where}: has {what}, and a cache holds one array of targets for each sample; make batches of the source "
-            "itself, or leave them out"
+            f"sample {index}: has {what}, and a cache holds one array of targets for each sample; make batches of the "
+            "source itself, or leave them out"
         )
+    if sample.get(TARGETS) is None:
+        return None
+    return as_native(target_array(sample[TARGETS], repr(TARGETS), index), f"sample {index}, {TARGETS!r}")
 
 
-def _frames(array: np.ndarray, kind: Kind, length: int, what: str) -> np.ndarray:
+def _frames(array: np.ndarray, kind: Kind, length: int, split: str, what: str) -> np.ndarray:
     """The frames of a sample as they are written, held against the length table and the first sample."""
+    if not len(array) and not length:
+        return np.empty((0, *kind.feature_shape), kind.written)
     found, wanted = (array.shape, array.dtype), ((length, *kind.feature_shape), kind.read)
     if found != wanted:
         raise SampleError(
@@ -97,7 +152,7 @@ def _frames(array: np.ndarray, kind: Kind, length: int, what: str) -> np.ndarray
         value = array[~np.isfinite(written)][0]
         hint = f"too large for {kind.written}; standardise it" if np.isfinite(value) else "not finite"
         hint += ", or take float32" if hint != "not finite" and kind.written == np.float16 else ""
-        raise SourceError(f"{what}: holds {value}, which is {hint}")
+        raise SourceError(f"split {split!r}: {what}: holds {value}, which is {hint}")
     return written
 
 
@@ -109,30 +164,23 @@ def _header(kind: Kind, frames: int) -> bytes:
     return header.getvalue()
 
 
-def _write(file: io.FileIO, data: bytes | memoryview, what: str) -> None:
-    """Write all of it; what goes wrong says where."""
-    left = memoryview(data)
-    left = left.cast("B") if left.nbytes else memoryview(b"")  # what is empty can't be cast
-    with writing(what):
-        while left:
-            left = left[file.write(left) :]  # a full disk takes a part, and then none
+def save_json(path: Path, value: Any) -> dict[str, Any]:
+    """A JSON file, and what the manifest says of it; what goes wrong says which."""
+    text = json.dumps(value, indent=1, ensure_ascii=False, default=str) + "\n"
+    try:
+        data = text.encode()
+    except UnicodeEncodeError:  # half a character, which JSON can spell
+        data = (json.dumps(value, indent=1, default=str) + "\n").encode()
+    with _File(path) as file:
+        file.write(data)
+        return file.facts
 
 
-def save_json(path: Path, value: Any) -> None:
-    """A JSON file; what goes wrong says which."""
-    text = json.dumps(value, indent=1, ensure_ascii=False, default=str)
-    with writing(path.name):
-        path.write_text(text + "\n", encoding="utf-8")
-
-
-def _save(path: Path, array: np.ndarray) -> None:
-    buffer = io.BytesIO()  # np.save has no error number for a full disk
-    np.save(buffer, array, allow_pickle=False)
-    what = f"{path.parent.name}/{path.name}"
-    with writing(what):
-        file = path.open("wb", buffering=0)
-    with file:
-        _write(file, buffer.getvalue(), what)
+def _save(path: Path, array: np.ndarray) -> dict[str, Any]:
+    with _File(path) as file:  # np.save has no error number for a full disk
+        file.write(_header(Kind(array.shape[1:], array.dtype, array.dtype), len(array)))
+        file.write(np.ascontiguousarray(array).data)
+        return file.facts
 
 
 @contextmanager
@@ -144,3 +192,18 @@ def writing(what: str) -> Iterator[None]:
         raise OSError(
             error.errno, f"{error.strerror or error} while writing {what}; nothing is left of the cache"
         ) from None
+
+
+def check_room(
+    out: Path, tables: Mapping[str, LengthTable], kinds: Mapping[str, Kind], ids: Mapping[str, EncodedIds | None]
+) -> None:
+    """Raise before anything is written where frames, offsets and ids alone are more than the disk has room for."""
+    frame = np.array([math.prod(kind.feature_shape) * kind.written.itemsize for kind in kinds.values()])
+    needed = sum(int(table.values.sum(axis=0) @ frame) + table.values.nbytes for table in tables.values())
+    needed += sum(array.nbytes for encoded in ids.values() if encoded is not None for array in encoded)
+    above = next(folder for folder in (out.parent, *out.parent.absolute().parents) if folder.exists())
+    free = shutil.disk_usage(above).free
+    if needed > free:
+        raise OSError(
+            errno.ENOSPC, f"{out}: takes {needed / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free in {above}; make room"
+        )

@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
-import errno
-import hashlib
-import math
-import shutil
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from multimodal_pad.batching.alike import AlikeSamples
-from multimodal_pad.errors import PaddingError
-from multimodal_pad.lengths.samples import RESERVED, Source, modality_array, read_sample
+from multimodal_pad.errors import LengthError, PaddingError, SampleError, SourceError
+from multimodal_pad.lengths.samples import Source, modality_array, read_sample
 from multimodal_pad.lengths.table import LengthTable
 from multimodal_pad.output import write_folder
-from multimodal_pad.sources.cache_writing import Kind, save_json, write_split, writing
+from multimodal_pad.sources.cache_files import ALLOWED_NAMES, MANIFEST, names_a_file, vocabulary_file
+from multimodal_pad.sources.cache_writing import (
+    EncodedIds,
+    Kind,
+    WrittenSplit,
+    check_room,
+    save_json,
+    target_of,
+    write_split,
+    writing,
+)
 from multimodal_pad.sources.corpus import Progress, check_choice
-from multimodal_pad.sources.numpy_dir import FORMAT, IDS, MANIFEST, OFFSETS, VERSION, NumpyDir, vocabulary_file
+from multimodal_pad.sources.ids import encode_ids, ids_as_text
+from multimodal_pad.sources.input_files import InputFiles
+from multimodal_pad.sources.manifest import FORMAT, VERSION, check_manifest, digest_manifest, summarize, vocabulary_size
+from multimodal_pad.sources.numpy_dir import NumpyDir
+from multimodal_pad.sources.selecting import Selected
 from multimodal_pad.sources.standardizing import Standardized, measure_statistics
 
 Dtype = Literal["float32", "float16"]
-
-QUANTILES = (5, 25, 50, 75, 95, 99)
-"""Per cent: of the lengths, in the manifest."""
 
 TRAIN = "train"
 """The split whose statistics standardise all of them."""
@@ -43,16 +51,17 @@ def convert(
     """Write the splits of a corpus as a flat cache that :class:`~multimodal_pad.sources.NumpyDir` reads.
 
     Per split and modality one ``.npy`` with the frames of all samples and one with the offsets, targets and ids, and a
-    ``manifest.json`` with where it comes from (SHA-256 of the input files), what was chosen, and a summary of the
-    lengths. Everything is written to a temporary folder beside ``out``, which is renamed when it is whole: an
-    interrupted run leaves nothing that looks finished. One sample is in memory at a time.
+    ``manifest.json`` with where it comes from (SHA-256 of the input files), what was chosen, a summary of the
+    lengths, and size and SHA-256 of each file. Everything is written to a temporary folder beside ``out``, which is
+    renamed when it is whole and on the disk: an interrupted run leaves nothing that looks finished. One sample is in
+    memory at a time.
 
     Args:
         splits: the sources by the names of their splits: corpora of this package, or anything that a
             :class:`~multimodal_pad.BucketBatcher` takes. What is NaN or inf is theirs to replace; what is left is an
             error.
         out: the folder to make.
-        modalities: which to keep, in which order; by default all.
+        modalities: which to keep, in which order; by default all. What else a sample holds is not looked at.
         dtype: of features. Token ids stay whole numbers.
         standardize: modalities to give mean 0 and variance 1 per feature, by the real frames of the split ``train``.
         progress: told how far it is.
@@ -62,11 +71,12 @@ def convert(
 
     Raises:
         FileExistsError: ``out`` is there.
-        PaddingError: no splits, one without samples or with other modalities than the first, an unknown modality, a
-            name that makes no file, nothing to standardise by, what is standardised already, or a folder that can't be
-            made.
+        PaddingError: no splits, one without samples or with other modalities or targets than the first (one may have
+            no targets at all, as where they are kept back for a contest), an unknown modality, a name that makes no
+            file, nothing to standardise by, what is standardised already, or a folder that can't be made.
         SourceError: a sample that the source can't give (its own error), NaN or inf, a value too large for the dtype,
-            an id that two samples have, or targets that are NaN.
+            ids that are no text, of another number than the samples, or not distinct, targets that are NaN, or an
+            input file that changed meanwhile.
         SampleError: a sample that does not fit the others, or targets that are no numbers, a dict, or of positions.
         OSError: it cannot be written (the split, the modality and the sample are named), or there is too little room
             on the disk, which is known before anything is written.
@@ -79,71 +89,117 @@ def convert(
     (4, {'audio': 1})
     """
     check_choice("dtype", dtype, Dtype)
-    if not splits or isinstance(standardize, str):
+    if not splits or isinstance(standardize, str) or isinstance(modalities, str):
         raise PaddingError(
-            f"got the splits {list(splits)} and standardize={standardize!r}; give at least one source, as "
-            "{'train': source}, and a list of modalities"
+            f"got the splits {list(splits)}, modalities={modalities!r} and standardize={standardize!r}; give at least "
+            "one source, as {'train': source}, and lists of modalities"
         )
     with write_folder(Path(out)) as folder:
-        tables = _tables(splits, modalities)
-        names = list(next(iter(tables.values())).modalities)
-        first = next(iter(splits.values()))
-        standardized = _standardized_before(first)
+        files = InputFiles(splits.values())
+        sources: dict[str, Source] = _selected(splits, modalities)
+        tables = {split: LengthTable.measure(source) for split, source in sources.items()}
+        names = next(iter(tables.values())).modalities
+        _check_targets(sources)
+        ids = {split: _encoded_ids(split, source) for split, source in splits.items()}
+        standardized = _standardized_before(splits)
         _check_standardize(standardize, names, list(splits), standardized)
-        statistics = measure_statistics(splits[TRAIN], standardize, progress) if standardize else {}
-        sources = {
-            split: Standardized(source, statistics) if statistics else source for split, source in splits.items()
-        }
-        kinds = _kinds(sources, names, dtype)
-        _check_room(Path(out), tables, kinds)
-        for name, found in statistics.items():
-            moments = {"mean": found.mean.tolist(), "std": found.std.tolist()}
-            standardized[name] = {**moments, "frames": found.frames, "split": TRAIN}
-        manifest: dict[str, Any] = {
-            "format": FORMAT,
-            "version": VERSION,
-            "source": {
-                "kind": getattr(first, "kind", type(first).__name__),
-                "inputs": _digests(splits, progress),
-                **_converted_before(first),
-            },
-            "modalities": {
-                name: {"dtype": str(kind.written), "feature_shape": list(kind.feature_shape)}
-                for name, kind in kinds.items()
-            },
-            "standardized": {name: facts for name, facts in standardized.items() if name in names},
-            "splits": {},
-        }
-        for name, vocabulary in getattr(first, "vocabularies", {}).items():
-            if name in names:
-                manifest["modalities"][name]["vocabulary_size"] = 1 + max(vocabulary.values(), default=1)
-                save_json(folder / vocabulary_file(name), vocabulary)
-        alike = AlikeSamples()
+        if standardize:
+            with of_split(TRAIN):
+                statistics = measure_statistics(sources[TRAIN], standardize, progress)
+            sources = {split: Standardized(source, statistics) for split, source in sources.items()}
+            for name, found in statistics.items():
+                moments = {"mean": found.mean.tolist(), "std": found.std.tolist()}
+                standardized[name] = {**moments, "frames": found.frames, "split": TRAIN}
+        kinds = _kinds(sources, tables, names, dtype)
+        check_room(Path(out), tables, kinds, ids)
+        manifest = _manifest(splits, kinds, standardized, files.digests(progress))
+        manifest["files"] = _write_vocabularies(folder, splits, manifest["modalities"])
         for split, source in sources.items():
-            with writing(split):
-                (folder / split).mkdir()
-            targets = write_split(folder / split, split, source, tables[split], kinds, alike, progress)
-            manifest["splits"][split] = _summary(splits[split], tables[split], targets)
+            with of_split(split):
+                with writing(split):
+                    (folder / split).mkdir()
+                written = write_split(folder / split, split, source, tables[split], kinds, ids[split], progress)
+            manifest["splits"][split] = _summary(splits[split], tables[split], written)
+        files.check_unchanged()
+        manifest = json.loads(json.dumps(manifest, default=str))  # as it will be read
+        manifest["sha256"] = digest_manifest(manifest)
+        check_manifest(manifest, f"{out}: its manifest")
         save_json(folder / MANIFEST, manifest)
     return manifest
 
 
-def _tables(splits: Mapping[str, Source], modalities: Sequence[str] | None) -> dict[str, LengthTable]:
-    """The lengths of every split, of the same modalities in the same order."""
+@contextmanager
+def of_split(split: str) -> Iterator[None]:
+    """What goes wrong says in which split."""
+    try:
+        yield
+    except (SampleError, LengthError) as error:
+        error.args = (f"split {split!r}: {error}",)
+        raise
+    except Exception as error:
+        error.add_note(f"while the split {split!r} was converted")
+        raise
+
+
+def _selected(splits: Mapping[str, Source], modalities: Sequence[str] | None) -> dict[str, Source]:
+    """Every split with the same modalities in the same order."""
     for split, source in splits.items():
         if not len(source):
             raise PaddingError(f"the split {split!r} has no samples; give at least one, or leave the split out")
-    tables = {split: LengthTable.measure(source) for split, source in splits.items()}
-    names = next(iter(tables.values())).modalities if modalities is None else tuple(modalities)
-    for name in [*names, *splits]:
-        _check_file_name(name)
-    for split, table in tables.items():
-        if modalities is None and set(table.modalities) != set(names):
+    for name in [*(modalities or ()), *splits]:
+        _check_name(name)
+    found: dict[str, Source] = {}
+    names: tuple[str, ...] | None = None if modalities is None else tuple(modalities)
+    for split, source in splits.items():
+        with of_split(split):
+            selected = Selected(source, modalities)
+        own = selected.lengths.modalities
+        names = own if names is None else names
+        if set(own) != set(names):
             raise PaddingError(
-                f"the split {split!r} has the modalities {list(table.modalities)}, the first one has {list(names)}; "
-                "give all the same, or name those to keep"
+                f"the split {split!r} has the modalities {list(own)}, the first one has {list(names)}; give all the "
+                "same, or name those to keep"
             )
-    return {split: table.select(names) for split, table in tables.items()}
+        found[split] = selected if own == names else Selected(selected, names)
+    for name in names or ():
+        _check_name(name)
+    return found
+
+
+def _check_name(name: object) -> None:
+    if not names_a_file(name):
+        raise PaddingError(f"got {name!r} for a modality or a split; {ALLOWED_NAMES}")
+
+
+def _check_targets(sources: Mapping[str, Source]) -> None:
+    """Raise a SampleError where the targets of a split are of another kind than those of the first that has some."""
+    first: tuple[str, str] | None = None
+    for split, source in sources.items():
+        with of_split(split):
+            target = target_of(read_sample(source, 0), 0)
+        if target is not None:
+            found = f"{target.dtype} of shape {target.shape}"
+            first = (split, found) if first is None else first
+            if found != first[1]:
+                raise SampleError(
+                    f"split {split!r}: the targets are {found}, and those of the split {first[0]!r} {first[1]}; give "
+                    "all splits the same, or convert them apart"
+                )
+
+
+def _encoded_ids(split: str, source: Source) -> EncodedIds | None:
+    """The ids of a split, of which there is one for each sample, or None where it has none."""
+    given = getattr(source.source if isinstance(source, Standardized) else source, "ids", None)
+    if given is None:
+        return None
+    where = f"split {split!r}"
+    if not hasattr(given, "__len__"):
+        raise SourceError(f"{where}: its ids are {type(given).__name__}; give a list of texts, one for each sample")
+    if len(given) != len(source):
+        raise SourceError(
+            f"{where}: has {len(given):,} ids and {len(source):,} samples; give one for each sample, or no ids"
+        )
+    return encode_ids(ids_as_text(given), where)
 
 
 def _check_standardize(
@@ -159,107 +215,77 @@ def _check_standardize(
         )
 
 
-def _manifest(source: Source) -> dict[str, Any] | None:
-    """That of a cache, or None."""
-    return source.manifest if isinstance(source, NumpyDir) else None
+def _manifest_before(splits: Mapping[str, Source]) -> dict[str, Any]:
+    """That of the cache which is converted, if it is one."""
+    first = next(iter(splits.values()))
+    return (isinstance(first, NumpyDir) and first.manifest) or {}
 
 
-def _converted_before(source: Source) -> dict[str, Any]:
-    """What a cache was itself converted from."""
-    manifest = _manifest(source)
-    return {} if manifest is None else {"converted_from": manifest["source"]}
-
-
-def _standardized_before(source: Source) -> dict[str, Any]:
+def _standardized_before(splits: Mapping[str, Source]) -> dict[str, Any]:
     """What was standardised when a cache was made."""
-    manifest = _manifest(source)
-    return {} if manifest is None else dict(manifest["standardized"])
+    return dict(_manifest_before(splits).get("standardized", {}))
 
 
-def _kinds(sources: Mapping[str, Source], names: Sequence[str], dtype: Dtype) -> dict[str, Kind]:
-    sample = read_sample(next(iter(sources.values())), 0)
+def _kinds(
+    sources: Mapping[str, Source], tables: Mapping[str, LengthTable], names: Sequence[str], dtype: Dtype
+) -> dict[str, Kind]:
+    """What each modality is, by the first sample that is not without it."""
     kinds = {}
-    for name in names:
-        array = modality_array(sample, name, 0)
+    for column, name in enumerate(names):
+        present = {split: np.flatnonzero(table.values[:, column]) for split, table in tables.items()}
+        split, index = next(((split, int(found[0])) for split, found in present.items() if len(found)), ("", 0))
+        with of_split(split or next(iter(sources))):
+            source = sources[split] if split else next(iter(sources.values()))
+            array = modality_array(read_sample(source, index), name, index)
         written = array.dtype if array.dtype.kind in "biu" else np.dtype(dtype)
         kinds[name] = Kind(array.shape[1:], array.dtype, written)
     return kinds
 
 
-def _summary(source: Source, table: LengthTable, targets: np.ndarray | None) -> dict[str, Any]:
-    lengths, missing = {}, {}
-    for name, column in zip(table.modalities, table.values.T, strict=True):
-        quantiles = np.percentile(column, QUANTILES).round(1).tolist()
-        lengths[name] = {
-            "mean": round(float(column.mean()), 3),
-            **{f"p{level}": value for level, value in zip(QUANTILES, quantiles, strict=True)},
-            "max": int(column.max()),
-        }
-        missing[name] = int((column == 0).sum())
+def _manifest(
+    splits: Mapping[str, Source], kinds: Mapping[str, Kind], standardized: Mapping[str, Any], inputs: list[Any]
+) -> dict[str, Any]:
+    """The manifest, without the splits."""
+    first = next(iter(splits.values()))
+    before = _manifest_before(splits)
     return {
-        "samples": len(table),
-        "targets": None if targets is None else {"dtype": str(targets.dtype), "shape": list(targets.shape[1:])},
-        "lengths": lengths,
-        "missing": missing,
-        "padded_to": getattr(source, "padded_to", None),
-        "rules": getattr(source, "rules", {}),
-        "nonfinite": dict(getattr(source, "nonfinite", {})),
-        "left_out": [row._asdict() for row in getattr(source, "left_out", ())],
+        "format": FORMAT,
+        "version": VERSION,
+        "source": {
+            "kind": getattr(first, "kind", type(first).__name__),
+            "inputs": inputs,
+            **({"converted_from": before["source"]} if before else {}),
+        },
+        "modalities": {
+            name: {"dtype": str(kind.written), "feature_shape": list(kind.feature_shape)}
+            for name, kind in kinds.items()
+        },
+        "standardized": {name: facts for name, facts in standardized.items() if name in kinds},
+        "splits": {},
     }
 
 
-def _digests(splits: Mapping[str, Source], progress: Progress | None) -> list[dict[str, Any]]:
-    """SHA-256 of every input file, each once; of many small files in a folder together, by name and contents."""
-    paths = list(dict.fromkeys(path for source in splits.values() for path in getattr(source, "inputs", ())))
-    folders: dict[Path, list[Path]] = {}
-    for path in paths:
-        folders.setdefault(path.parent, []).append(path)
-    found: list[dict[str, Any]] = []
-    done, total = 0, sum(path.stat().st_size for path in paths)
-    for folder, files in folders.items():
-        together = len(files) > _FEW
-        whole = hashlib.sha256()
-        for path in sorted(files) if together else files:
-            digest, size = hashlib.sha256(), 0
-            with path.open("rb") as file:
-                while block := file.read(2**22):
-                    digest.update(block)
-                    size += len(block)
-                    done += len(block)
-                    if progress is not None:
-                        progress("SHA-256 of the input", done, total)
-            whole.update(f"{path.name}\0{digest.hexdigest()}\n".encode())
-            if not together:
-                found.append({"path": str(path), "bytes": size, "sha256": digest.hexdigest()})
-        if together:
-            size = sum(path.stat().st_size for path in files)
-            found.append({"path": str(folder), "files": len(files), "bytes": size, "sha256": whole.hexdigest()})
-    return found
+def _write_vocabularies(folder: Path, splits: Mapping[str, Source], modalities: dict[str, Any]) -> dict[str, Any]:
+    """The vocabularies of the first split, which are those of all; what the manifest says of their files."""
+    files = {}
+    for name, vocabulary in getattr(next(iter(splits.values())), "vocabularies", {}).items():
+        if name in modalities:
+            modalities[name]["vocabulary_size"] = vocabulary_size(vocabulary)
+            files[vocabulary_file(name)] = save_json(folder / vocabulary_file(name), vocabulary)
+    return files
 
 
-_FEW = 32
-"""Files of one folder that have a line each in the manifest."""
-
-
-def _check_file_name(name: str) -> None:
-    if (
-        not isinstance(name, str)
-        or not name
-        or name.startswith(".")
-        or name in (*RESERVED, IDS)
-        or name.endswith(OFFSETS)
-        or set(name) & set("/\\\0")
-    ):
-        raise PaddingError(f"got {name!r} for a modality or a split; it names a file, so give letters and digits")
-
-
-def _check_room(out: Path, tables: Mapping[str, LengthTable], kinds: Mapping[str, Kind]) -> None:
-    """Raise before anything is written where the frames alone are more than the disk has room for."""
-    frame = np.array([math.prod(kind.feature_shape) * kind.written.itemsize for kind in kinds.values()])
-    needed = int(sum(table.values.sum(axis=0) @ frame for table in tables.values()))
-    above = next(folder for folder in (out.parent, *out.parent.absolute().parents) if folder.exists())
-    free = shutil.disk_usage(above).free
-    if needed > free:
-        raise OSError(
-            errno.ENOSPC, f"{out}: takes {needed / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free in {above}; make room"
-        )
+def _summary(source: Source, table: LengthTable, written: WrittenSplit) -> dict[str, Any]:
+    padded_to = getattr(source, "padded_to", None)
+    nonfinite = getattr(source, "nonfinite", {})
+    names = table.modalities
+    return {
+        "samples": len(table),
+        "targets": written.targets,
+        **summarize(table),
+        "padded_to": None if padded_to is None else {name: padded_to[name] for name in names},
+        "rules": getattr(source, "rules", {}),
+        "nonfinite": {name: nonfinite[name] for name in names if name in nonfinite},
+        "left_out": [row._asdict() for row in getattr(source, "left_out", ())],
+        "files": written.files,
+    }

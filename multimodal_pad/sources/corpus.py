@@ -114,9 +114,20 @@ class Corpus(ABC):
             IndexError: there is no such sample.
             SourceError: NaN or inf in its features, and they are not to be replaced.
         """
+        return self.read(index)
+
+    def read(self, index: int, modalities: Sequence[str] | None = None) -> dict[str, Any]:
+        """Sample number ``index`` with some of its modalities; NaN and inf in the others are no matter.
+
+        Raises:
+            IndexError: there is no such sample.
+            SourceError: NaN or inf in its features, and they are not to be replaced.
+        """
         if not 0 <= index < len(self):
             raise IndexError(f"sample {index} of {len(self)}")
         sample: dict[str, Any] = self._read(index)
+        if modalities is not None:
+            sample = {name: sample[name] for name in modalities}
         if self._rule is not None:
             for name, array in sample.items():
                 if array.dtype.kind == "f" and not np.isfinite(array).all():
@@ -208,6 +219,6 @@ def check_distinct(ids: Sequence[str], where: str, lines: Sequence[int] | None =
         if seen.setdefault(name, index) != index:
             what, places = ("samples", range(len(ids))) if lines is None else ("lines", lines)
             raise SourceError(
-                f"{where}: {what} {places[seen[name]]} and {places[index]} are both called {name!r}; give each sample "
-                "an id of its own"
+                f"{where}: {what} {places[seen[name]]} and {places[index]} are both called {name!r:.100}; give each "
+                "sample an id of its own"
             )

@@ -1,102 +1,273 @@
-"""Features of one modality in a file per utterance, ``.npy`` or ``.npz``."""
+"""Features of one modality in a file per sample, or a folder of frames per sample."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import os
+import re
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from multimodal_pad.errors import SourceError
-from multimodal_pad.lengths.files import DAMAGED
 from multimodal_pad.sources.corpus import Progress
+from multimodal_pad.sources.npy_files import NpyFile, read_frame
+
+Absent = Literal["error", "missing"]
+"""What becomes of a sample without a file."""
+
+Vectors = Literal["frame", "sequence"]
+"""What an array of one axis is: one frame of features, or positions of one number each."""
 
 logger = logging.getLogger(__name__)
 
+_SUFFIXES = (".npy", ".npz")
+_THREADS = 8  # headers are waited for, on a disk of a network above all
+_TOGETHER = 64  # files of a piece of work
+
 
 class FeatureFiles:
-    """``{folder}/{utterance}.npy``, or the array of the modality in ``{folder}/{utterance}.npz``, for each utterance.
+    """The features of a modality, in a file or a folder per sample.
 
-    Utterances are called ``dia0_utt3``, by dialogue and number; since MELD counts both anew in each split, each split
-    has a folder of its own. An array is ``(length, *feature_shape)``, as wide as all others.
+    - ``.npy``: an array ``(length, *feature_shape)``;
+    - ``.npz``: the array of that kind that is called as the modality;
+    - a folder: an ``.npy`` per frame, each ``feature_shape`` or ``(1, features)``, in the order of their names, numbers
+      in them as numbers.
+
+    All have features of one shape. Arrays of length 0 are samples that lack the modality, whatever their other axes.
+    An array of one axis beside arrays ``(length, features)`` is one frame, as squeezing leaves it. Where all have one
+    axis, whole numbers are ``(length,)``, such as token ids; of others ``vectors`` has to say what they are.
+
+    Only headers are read to open it, and of a folder that of its first frame.
 
     Args:
-        folder: of one split.
-        modality: the name of the array in ``.npz`` files.
-        ids: of the utterances, in order.
+        places: of each sample's features: the file or folder, or None where there is none.
+        modality: its name.
+        ids: of the samples, for errors.
+        where: the folder of all, or the column that names them, for errors.
+        absent: what becomes of samples without a file, or with an empty folder: ``"error"``, or ``"missing"``: they
+            lack the modality (length 0), which is logged as a warning and counted.
+        vectors: what an array of one axis is: ``"frame"`` or ``"sequence"``.
         progress: told how many headers are read.
 
     Attributes:
-        lengths: int64 ``(N,)``; 0 where there is no file.
-        absent: utterances without a file.
-        paths: the files that there are.
+        lengths: int64 ``(N,)``; 0 where the modality is missing.
+        absent: samples without a file.
+        dtype: of what is read: float32, or that of the whole numbers in the files.
 
     Raises:
-        SourceError: there is none, or one that holds no such array, or one of another width.
+        SourceError: there is no file at all, or none for a sample, one that holds no such array, or one whose features
+            have another shape or kind. The file is named.
+        OSError: a file cannot be read.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     np.save(folder + "/a.npy", np.ones((3, 2)))
+    ...     np.save(folder + "/c.npy", np.ones((0, 2)))
+    ...     files = FeatureFiles.in_folder(Path(folder), "audio", ["a", "b", "c"], absent="missing")
+    >>> files.lengths.tolist(), files.absent
+    ([3, 0, 0], 1)
     """
 
-    def __init__(self, folder: Path, modality: str, ids: Sequence[str], progress: Progress | None = None) -> None:
-        self._modality = modality
+    def __init__(
+        self,
+        places: Sequence[Path | None],
+        modality: str,
+        ids: Sequence[str],
+        *,
+        where: str,
+        absent: Absent = "error",
+        vectors: Vectors | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        self._modality, self._vectors = modality, vectors
+        found = _measure(places, modality, f"looking through {modality}", progress)
+        empty = [index for index, entry in enumerate(found) if entry is None]
+        if len(empty) == len(ids):
+            raise SourceError(
+                f"{where}: holds none of {ids[0]}.npy, {ids[0]}.npz, {ids[0]}/ and so on; name the right folder for "
+                f"{modality!r}, and ids as the files have them"
+            )
+        self.absent = len(empty)
+        if empty:
+            named = ", ".join(ids[index] for index in empty[:3]) + (", ..." if len(empty) > 3 else "")
+            if absent == "error":
+                raise SourceError(
+                    f"{where}: {len(empty)} of {len(ids)} samples have no {modality!r}: {named}; add the files, take "
+                    "the samples out of the table, or say that they lack the modality with absent='missing' (--absent "
+                    "missing)"
+                )
+            logger.warning("%s: %d of %d samples have no %s: %s", where, len(empty), len(ids), modality, named)
+        shape, self.dtype = self._settle([entry for entry in found if entry is not None])
+        self._entries = found
+        self._none = np.zeros((0, *shape), self.dtype)
+        self.lengths = np.array([0 if entry is None else entry.length(shape) for entry in found], np.int64)
+
+    @classmethod
+    def in_folder(
+        cls,
+        folder: Path,
+        modality: str,
+        ids: Sequence[str],
+        *,
+        absent: Absent = "error",
+        vectors: Vectors | None = None,
+        progress: Progress | None = None,
+    ) -> FeatureFiles:
+        """Those of a folder: ``{id}.npy``, else ``{id}.npz``, else the folder ``{id}``.
+
+        Raises:
+            SourceError: as above, or no such folder, or an id that leads out of it.
+        """
         if not folder.is_dir():
             raise SourceError(f"{folder}: no such folder; features of {modality!r} lie there, as {ids[0]}.npy or .npz")
-        there = {path.name: path for path in folder.iterdir()}
-        self._paths = [there.get(f"{name}.npy") or there.get(f"{name}.npz") for name in ids]
-        self.paths = [path for path in self._paths if path is not None]
-        if not self.paths:
-            raise SourceError(f"{folder}: holds none of {ids[0]}.npy, {ids[0]}.npz and so on; name the right folder")
-        self.absent = len(ids) - len(self.paths)
-        if self.absent:
-            logger.warning("%s: %d of %d utterances have no %s", folder, self.absent, len(ids), modality)
-        self.lengths = np.zeros(len(ids), np.int64)
-        first: tuple[Path, tuple[int, ...]] | None = None
-        for index, path in enumerate(self._paths):
-            if path is not None:
-                shape = self._load(path).shape
-                first = (path, shape[1:]) if first is None else first
-                if shape[1:] != first[1]:
-                    raise SourceError(
-                        f"{path}: has features of shape {shape[1:]}, and {first[0].name} of {first[1]}; give all the "
-                        "same"
-                    )
-                self.lengths[index] = shape[0]
-            if progress is not None:
-                progress(f"looking through {folder.name}, {modality}", index + 1, len(ids))
-        self._none = np.zeros((0, *(first[1] if first else ())), np.float32)
+        names: dict[str, set[str]] = {}
+        places: list[Path | None] = []
+        for name in ids:
+            above, _, last = name.rpartition("/")
+            if name.startswith("/") or not {"..", "."}.isdisjoint(name.split("/")) or "\0" in name:
+                raise SourceError(f"{folder}: got the id {name!r}, which is no name of a file in it; give another one")
+            if above not in names:
+                names[above] = set(_listed(folder / above))
+            there = [f"{last}{suffix}" for suffix in (*_SUFFIXES, "") if f"{last}{suffix}" in names[above]]
+            places.append(folder / above / there[0] if there else None)
+        return cls(places, modality, ids, where=str(folder), absent=absent, vectors=vectors, progress=progress)
+
+    @property
+    def paths(self) -> list[Path]:
+        """The files that there are."""
+        return [path for entry in self._entries if entry is not None for path in entry.paths()]
 
     def read(self, index: int) -> np.ndarray:
-        """The features of an utterance, float32 ``(length, *feature_shape)``."""
-        path = self._paths[index]
-        if path is None:
+        """The features of a sample, ``(length, *feature_shape)``: float32, or whole numbers in native byte order.
+
+        Raises:
+            SourceError: the file is damaged, or has changed since it was opened.
+        """
+        entry = self._entries[index]
+        if entry is None or not self.lengths[index]:
             return self._none
+        values = entry.read().reshape(self.lengths[index], *self._none.shape[1:])
         with np.errstate(over="ignore", invalid="ignore"):  # what float32 can't hold is inf, and treated as such
-            return np.asarray(self._load(path)).astype(np.float32)
+            return values.astype(self.dtype, copy=False)
 
     def path(self, index: int) -> Path | None:
-        """The file of an utterance, if there is one."""
-        return self._paths[index]
+        """The file or folder of a sample, if there is one."""
+        entry = self._entries[index]
+        return None if entry is None else entry.path
 
-    def _load(self, path: Path) -> np.ndarray:
-        try:
-            found = np.load(path, mmap_mode="r") if path.suffix == ".npy" else self._from_archive(path)
-            if not isinstance(found, np.ndarray):
-                found.close()
-                raise ValueError("several arrays, which are called .npz")
-        except SourceError:
-            raise
-        except DAMAGED as error:
-            raise SourceError(f"{path}: not a file of features ({error}); write it again with np.save") from None
-        if found.ndim < 1 or found.dtype.kind not in "biuf":
+    def _settle(self, entries: list[_Entry]) -> tuple[tuple[int, ...], np.dtype]:
+        """The shape of the features and the dtype that all have; raises a SourceError that names one that differs."""
+        full = [entry for entry in entries if entry.size]
+        first = next((entry for entry in full or entries if len(entry.shape) > 1), (full or entries)[0])
+        whole = first.dtype.kind in "biu"
+        if len(first.shape) > 1:
+            shape = first.shape[1:]
+        elif self._vectors is None and not whole and first.size:
             raise SourceError(
-                f"{path}: holds shape {found.shape} of {found.dtype}; features are numbers (length, *feature_shape)"
+                f"{first.path}: holds one axis of {first.size} numbers ({first.dtype}), and so do all others of "
+                f"{self._modality!r}; say whether that is one frame of as many features (vectors='frame'; --vectors "
+                "frame) or as many positions of one number (vectors='sequence'), or save them as (length, features)"
             )
-        return found
+        else:
+            shape = first.shape if self._vectors == "frame" and not whole else ()
+        for entry in full:
+            fits = entry.shape[1:] == shape or (entry.shape == shape and self._vectors != "sequence")
+            if not fits or (entry.dtype.kind in "biu") != whole or (whole and entry.dtype != first.dtype):
+                axes = len(entry.shape)
+                hint = "; drop the first axis with np.squeeze" if entry.size == 1 and axes > 2 else ""
+                raise SourceError(
+                    f"{entry.path}: holds {entry.shape} of {entry.dtype}, and {first.path.name} {first.shape} of "
+                    f"{first.dtype}; give all of {self._modality!r} features of one shape and kind{hint}"
+                )
+        return shape, first.dtype.newbyteorder("=") if whole else np.dtype(np.float32)
 
-    def _from_archive(self, path: Path) -> np.ndarray:
-        with path.open("rb") as file:  # np.load leaves it open where it is no archive
-            arrays = np.load(file)
-            if isinstance(arrays, np.ndarray):
-                raise ValueError("a single array, which is called .npy")
-            if self._modality not in arrays.files:
-                raise SourceError(f"{path}: has no array {self._modality!r}, only {arrays.files}")
-            return arrays[self._modality]
+
+class _Entry(NamedTuple):
+    """The features of a sample: a file, or the frames in a folder."""
+
+    path: Path
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    file: NpyFile
+    frames: tuple[str, ...] = ()
+
+    @property
+    def size(self) -> int:
+        return self.shape[0]
+
+    def length(self, features: tuple[int, ...]) -> int:
+        """Positions of it, where features are of this shape."""
+        return 1 if self.size and features and self.shape == features else self.size
+
+    def paths(self) -> Iterator[Path]:
+        yield from (self.path / name for name in self.frames) if self.frames else (self.path,)
+
+    def read(self) -> np.ndarray:
+        if not self.frames:
+            return self.file.read()
+        values = np.empty(self.shape, self.dtype)
+        for row, path in zip(values, self.paths(), strict=True):
+            found = read_frame(path)
+            if found.dtype != self.dtype or _frame_shape(found.shape) != self.shape[1:]:
+                raise SourceError(
+                    f"{path}: is a frame of shape {found.shape} and {found.dtype}, and the first one, "
+                    f"{self.frames[0]}, of {self.file.header.shape} and {self.dtype}; give all the same"
+                )
+            row[...] = found.reshape(row.shape)
+        return values
+
+
+def _measure(places: Sequence[Path | None], modality: str, what: str, progress: Progress | None) -> list[_Entry | None]:
+    """What there is of each sample, by the headers, several at once; None where there is nothing."""
+    parts = [places[start : start + _TOGETHER] for start in range(0, len(places), _TOGETHER)]
+    found: list[_Entry | None] = []
+    threads = ThreadPoolExecutor(_THREADS)
+    try:
+        for part in threads.map(lambda part: [_entry(place, modality) for place in part], parts):
+            found += part
+            if progress is not None:
+                progress(what, len(found), len(places))
+    finally:
+        threads.shutdown(wait=True, cancel_futures=True)
+    return found
+
+
+def _entry(place: Path | None, modality: str) -> _Entry | None:
+    if place is None:
+        return None
+    if place.suffix not in _SUFFIXES and place.is_dir():
+        frames = tuple(sorted((name for name in _listed(place) if name.endswith(".npy")), key=_natural))
+        if not frames:
+            return None
+        file = NpyFile(place / frames[0])
+        return _Entry(place, (len(frames), *_frame_shape(file.header.shape)), file.header.dtype, file, frames)
+    file = NpyFile(place, modality)
+    if not file.header.shape:
+        raise SourceError(
+            f"{place}: holds shape () of {file.header.dtype}; features are numbers (length, *feature_shape)"
+        )
+    return _Entry(place, file.header.shape, file.header.dtype, file)
+
+
+def _listed(folder: Path) -> list[str]:
+    """The names in a folder, but for hidden ones; none where there is no such folder."""
+    try:
+        with os.scandir(folder) as entries:
+            return [entry.name for entry in entries if not entry.name.startswith(".")]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _frame_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """``(1, features)`` is a frame of features."""
+    return shape[1:] if len(shape) == 2 and shape[0] == 1 else shape
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """A key to sort names by, in which numbers are numbers: frame 2 comes before frame 10."""
+    parts = re.split(r"(\d+)", name)
+    return [(int(part[:4000]), part) if place % 2 else (-1, part) for place, part in enumerate(parts)]

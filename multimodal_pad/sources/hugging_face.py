@@ -25,8 +25,9 @@ class HuggingFace:
         modalities: the column of each modality, ``{"text": "input_ids", "audio": "features"}``; or names of columns
             that are modalities by the same names. Rows hold lists of numbers, or lists of vectors of one width; None is
             a modality that is missing.
-        targets: the column of the targets, numbers or lists of them; or several by name, ``{"emotion": "label"}``,
-            which become a dict of arrays. Samples have none by default.
+        targets: the column of the targets, numbers or lists of them; several in a list, ``["happy", "sad"]``, whose
+            numbers become one array ``(K,)``; or several by name, ``{"emotion": "label"}``, which become a dict of
+            arrays. Samples have none by default.
         position_targets: of a modality, the column that holds a target for each of its positions,
             ``{"text": "ner_tags"}``; or several by name.
 

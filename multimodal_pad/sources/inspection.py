@@ -14,7 +14,8 @@ from multimodal_pad.planning.planned import Planned
 from multimodal_pad.planning.planner import plan_shapes
 from multimodal_pad.scheduling.policies import Exact, Fixed
 from multimodal_pad.scheduling.policy import Policy
-from multimodal_pad.sources.numpy_dir import NumpyDir, read_manifest
+from multimodal_pad.sources.manifest import read_manifest
+from multimodal_pad.sources.numpy_dir import NumpyDir
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def inspect_cache(folder: str | Path, *, batch_size: int = 32, max_shapes: int =
     if manifest is None:
         raise SourceError(f"{folder}: has no manifest.json; it is no flat cache, or one that was never finished")
     split = train_split(manifest)
-    source = NumpyDir(folder, split)
+    source = {name: NumpyDir(folder, name) for name in manifest["splits"]}[split]  # whether all can be opened
     return Inspection(
         manifest,
         sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 import re
 from collections import Counter
@@ -13,11 +11,13 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from multimodal_pad.delimited import DelimitedFile, Row
 from multimodal_pad.errors import SourceError
 from multimodal_pad.lengths.table import LengthTable
 from multimodal_pad.sources.corpus import Corpus, LeftOut, NonFinite, Progress, check_choice, check_distinct
 from multimodal_pad.sources.feature_files import FeatureFiles
 from multimodal_pad.sources.synthetic import AUDIO_RATE, VISUAL_RATE, WIDTHS
+from multimodal_pad.sources.words import find_words, has_control_codes
 
 Split = Literal["train", "dev", "test"]
 Payload = Literal["synthetic", "none"]
@@ -29,8 +29,7 @@ MAX_SECONDS = 40.0
 """Longer than any scene's utterance: durations beyond it are faults of the time stamps."""
 
 _COLUMNS = ("Utterance", "Emotion", "Dialogue_ID", "Utterance_ID", "StartTime", "EndTime")
-_TOKEN = re.compile(r"\w+(?:['\u2019]\w+)?|[^\w\s]")
-_TIME = re.compile(r"(\d+):([0-5]?\d):([0-5]?\d)[,.](\d{1,3})")
+_TIME = re.compile(r"(\d{1,6}):([0-5]?\d):([0-5]?\d)[,.](\d{1,3})")
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +37,7 @@ logger = logging.getLogger(__name__)
 class _Row(NamedTuple):
     line: int
     utterance: str
-    tokens: list[str]
+    text: str
     emotion: int
     seconds: float
 
@@ -46,8 +45,9 @@ class _Row(NamedTuple):
 class Meld(Corpus):
     """One split of MELD (Poria et al., ACL 2019) from ``{split}_sent_emo.csv``.
 
-    - ``text``: token ids ``(length,)`` int32. Tokens are words and punctuation marks in lower case;
-      the vocabulary is that of the train split, 0 is padding and 1 an unknown token.
+    - ``text``: token ids ``(length,)`` int32. Tokens are words and punctuation marks in lower case, with straight
+      apostrophes and quotes, as :func:`~multimodal_pad.sources.words.find_words` finds them; the vocabulary is that of
+      the train split, 0 is padding and 1 an unknown token.
     - ``audio`` and ``visual``: the tables hold no features, only times. With ``features``, they are what is in your
       files, and any other modalities too, text among them (in place of the token ids). Otherwise lengths are duration
       times 20 Hz and 15 Hz, at least 1; with ``payload="synthetic"`` the features ``(length, 74)`` and ``(length, 35)``
@@ -59,7 +59,7 @@ class Meld(Corpus):
     a warning, and listed in :attr:`left_out`.
 
     Args:
-        data_dir: the folder of the three tables.
+        data_dir: the folder of the three tables, as :class:`~multimodal_pad.delimited.DelimitedFile` reads them.
         split: ``"train"``, ``"dev"`` or ``"test"``.
         payload: what stands for audio and visual; not looked at where there are ``features``.
         features: a folder of feature files per modality, as
@@ -115,16 +115,22 @@ class Meld(Corpus):
             raise SourceError(f"{path}: no usable row; it should hold the {split} utterances of MELD")
         ids = [row.utterance for row in rows]
         check_distinct(ids, str(path), [row.line for row in rows])
-        self.vocabulary = _vocabulary(train_rows, min_count)
+        words = [find_words(row.text) for row in rows]
+        train_words = words if split == "train" else [find_words(row.text) for row in train_rows]
+        self.vocabulary = _vocabulary(train_words, min_count)
         self._tokens = [
-            np.array([self.vocabulary.get(token, UNKNOWN_ID) for token in row.tokens], np.int32) for row in rows
+            np.array([self.vocabulary.get(word, UNKNOWN_ID) for word in utterance], np.int32) for utterance in words
         ]
         self._seed, self._path = seed, path
         columns: dict[str, Any] = {"text": [len(tokens) for tokens in self._tokens]}
         rules: dict[str, Any] = {"min_count": min_count}
+        if any(mapped := [has_control_codes(row.text) for row in rows]):
+            rules["utterances with control codes, read as cp1252"] = sum(mapped)
         self._files: dict[str, FeatureFiles] = {}
         for name, folder in (features or {}).items():
-            self._files[name] = files = FeatureFiles(Path(folder, split), name, ids, progress)
+            place = Path(folder, split)
+            files = FeatureFiles.in_folder(place, name, ids, absent="missing", progress=progress)
+            self._files[name] = files
             columns[name] = files.lengths
             rules[f"{name} of"] = {"folder": str(folder), "utterances without a file": files.absent}
         if features is None and payload == "synthetic":
@@ -175,41 +181,23 @@ def _table(data_dir: str | Path, split: str) -> Path:
 
 def _read(path: Path) -> Iterator[_Row]:
     """The rows of a table, each checked; raises a SourceError that names file and line."""
-    data = path.read_bytes()
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise SourceError(f"{path}, line {line}: not UTF-8; convert the file to UTF-8") from None
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    try:
-        absent = [name for name in _COLUMNS if name not in (reader.fieldnames or ())]
-        if absent:
-            raise SourceError(f"{path}, line 1: no column {absent}; MELD's tables have {list(_COLUMNS)}")
-        for record in reader:
-            yield _parse(record, path, reader.line_num)
-    except csv.Error as error:
-        raise SourceError(
-            f"{path}, line {reader.reader.line_num}: not a row of a CSV file: {error}; mend the row"
-        ) from None
+    for row in DelimitedFile(path, _COLUMNS).rows():
+        yield _parse(row, f"{path}, line {row.line}")
 
 
-def _parse(record: dict[str, Any], path: Path, line: int) -> _Row:
-    where = f"{path}, line {line}"
-    if None in record or None in record.values():
-        raise SourceError(f"{where}: more or fewer fields than the header has; mend or remove the row")
-    emotion = record["Emotion"].strip().lower()
+def _parse(row: Row, where: str) -> _Row:
+    values = row.values
+    emotion = values["Emotion"].strip().lower()
     if emotion not in EMOTIONS:
-        raise SourceError(f"{where}: got the emotion {record['Emotion']!r}; known are {list(EMOTIONS)}")
-    times = [_seconds(record[name], name, where) for name in ("StartTime", "EndTime")]
-    numbers = [record[name].strip() for name in ("Dialogue_ID", "Utterance_ID")]
+        raise SourceError(f"{where}: got the emotion {values['Emotion']!r}; known are {list(EMOTIONS)}")
+    times = [_seconds(values[name], name, where) for name in ("StartTime", "EndTime")]
+    numbers = [values[name].strip() for name in ("Dialogue_ID", "Utterance_ID")]
     if not all(number.isdecimal() for number in numbers):
         raise SourceError(
             f"{where}: got the dialogue {numbers[0]!r} and the utterance {numbers[1]!r}; both are numbers"
         )
     utterance = f"dia{numbers[0]}_utt{numbers[1]}"
-    tokens = _TOKEN.findall(record["Utterance"].lower())
-    return _Row(line, utterance, tokens, EMOTIONS.index(emotion), times[1] - times[0])
+    return _Row(row.line, utterance, values["Utterance"], EMOTIONS.index(emotion), times[1] - times[0])
 
 
 def _seconds(time: str, column: str, where: str) -> float:
@@ -231,8 +219,8 @@ def _split_off_faulty(path: Path, rows: list[_Row]) -> tuple[list[_Row], list[Le
     return good, faulty
 
 
-def _vocabulary(rows: list[_Row], min_count: int) -> dict[str, int]:
+def _vocabulary(utterances: list[list[str]], min_count: int) -> dict[str, int]:
     """Ids by falling frequency, ties in order of appearance; 0 and 1 are taken."""
-    counts = Counter(token for row in rows for token in row.tokens)
+    counts = Counter(token for words in utterances for token in words)
     common = (token for token, count in counts.most_common() if count >= min_count)
     return {token: rank for rank, token in enumerate(common, start=UNKNOWN_ID + 1)}

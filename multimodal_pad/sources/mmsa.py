@@ -10,6 +10,14 @@ import numpy as np
 
 from multimodal_pad.errors import SourceError
 from multimodal_pad.sources.corpus import NonFinite, Progress, check_choice, float_targets, whole_targets
+from multimodal_pad.sources.label_columns import (
+    ALL_COLUMNS,
+    LabelColumns,
+    as_columns,
+    check_label_columns,
+    describe_label_columns,
+    select_labels,
+)
 from multimodal_pad.sources.pickled import PickledCorpus, PickledSplit, choose_keys, nonzero_span, split_names
 
 KEYS = {"text": "text", "audio": "audio", "visual": "vision"}
@@ -28,7 +36,7 @@ class Mmsa(PickledCorpus):
     modality, and is counted in ``rules``.
 
     - ``text``, ``audio``, ``visual``: float32 ``(length, F)``.
-    - ``targets``: scalars, float32, or int32 of ``classification_labels``.
+    - ``targets``: scalars, or ``(K,)`` of several columns; float32, or int32 of ``classification_labels``.
 
     Opening ``"declared"`` lengths looks at the first and last rows only; samples are read from the file as they are
     needed.
@@ -41,7 +49,11 @@ class Mmsa(PickledCorpus):
             declared length ends at the first frame without a face, and the only one for aligned files, which declare
             none. Text is measured so as well then, where the file has no ``text_bert``.
         labels: the key of the targets: ``"regression_labels"``, ``"classification_labels"``, or of CH-SIMS
-            ``"regression_labels_T"``, ``"_A"`` and ``"_V"``, which are those of one modality.
+            ``"regression_labels_T"``, ``"_A"`` and ``"_V"``, which are those of one modality. Of several, in a list,
+            each is a column of its name.
+        label_column: which columns of the labels, by number, name or range, or a list of these, as
+            :func:`~multimodal_pad.sources.label_columns.select_labels` takes them (all by default); None where there
+            are no labels, as in a blind test set.
         modalities: which, in which order.
         nonfinite: what becomes of NaN and inf (COVAREP holds -inf): ``"error"``, or ``"zero"`` puts 0 there and counts
             them.
@@ -73,7 +85,8 @@ class Mmsa(PickledCorpus):
         split: str,
         *,
         lengths: Lengths = "declared",
-        labels: str = "regression_labels",
+        labels: str | Sequence[str] = "regression_labels",
+        label_column: LabelColumns = ALL_COLUMNS,
         modalities: Sequence[str] = tuple(KEYS),
         nonfinite: NonFinite = "error",
         progress: Progress | None = None,
@@ -82,8 +95,11 @@ class Mmsa(PickledCorpus):
         keys = choose_keys(nonfinite, modalities, KEYS)
         file = PickledSplit(path, split)
         arrays = {name: (key, file.features(key)) for name, key in keys.items()}
-        values = file.numbers(labels)
-        count = file.check_count({**{key: len(array) for key, array in arrays.values()}, labels: len(values)})
+        check_label_columns(label_column)
+        names = [labels] if isinstance(labels, str) else list(labels)
+        values = {} if label_column is None else {name: file.labels(name) for name in names}
+        found_keys = [*arrays.values(), *values.items()]
+        count = file.check_count({key: len(array) for key, array in found_keys})
         ids = file.ids("id", count)
         found: dict[str, np.ndarray] = {}
         missing: dict[str, int] = {}
@@ -101,10 +117,15 @@ class Mmsa(PickledCorpus):
             arrays,
             {name: np.zeros(count, np.int64) for name in arrays},
             found,
-            targets=_targets(values, ids, file.key(labels), labels),
+            targets=_targets(file, values, label_column, ids),
             ids=ids,
             nonfinite=nonfinite,
-            rules={"lengths": lengths, "labels": labels, "declared 1, all zero, so missing": missing},
+            rules={
+                "lengths": lengths,
+                "labels": labels if isinstance(labels, str) else names,
+                "label_column": describe_label_columns(label_column),
+                "declared 1, all zero, so missing": missing,
+            },
         )
 
     split_names = staticmethod(split_names)
@@ -166,10 +187,18 @@ def _check_side(array: np.ndarray, lengths: np.ndarray, where: str) -> None:
         )
 
 
-def _targets(values: np.ndarray, ids: Sequence[str], where: str, key: str) -> np.ndarray:
-    if values.size != len(values):
-        raise SourceError(f"{where}: has the shape {values.shape}; labels are one number for each sample")
-    values = values.reshape(-1)
-    if key.startswith("classification"):
-        return whole_targets(values, ids, where, least=0)
-    return float_targets(values, ids, where)
+def _targets(
+    file: PickledSplit, labels: dict[str, np.ndarray], chosen: LabelColumns, ids: Sequence[str]
+) -> np.ndarray | None:
+    """The chosen ones of the columns under all keys of labels."""
+    if not labels:
+        return None
+    columns = {key: as_columns(values, file.key(key)) for key, values in labels.items()}
+    names = list(columns) if all(values.shape[1] == 1 for values in columns.values()) else []
+    where = file.key(", ".join(labels))
+    found = select_labels(np.concatenate(list(columns.values()), axis=1), chosen, where, names)
+    if found is None:
+        return None
+    if all(key.startswith("classification") for key in labels):
+        return whole_targets(found, ids, where, least=0)
+    return float_targets(found, ids, where)

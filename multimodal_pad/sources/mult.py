@@ -9,6 +9,13 @@ import numpy as np
 
 from multimodal_pad.errors import SourceError
 from multimodal_pad.sources.corpus import NonFinite, Progress, float_targets
+from multimodal_pad.sources.label_columns import (
+    ALL_COLUMNS,
+    LabelColumns,
+    check_label_columns,
+    describe_label_columns,
+    select_labels,
+)
 from multimodal_pad.sources.pickled import PickledCorpus, PickledSplit, choose_keys, nonzero_span, split_names
 
 KEYS = {"text": "text", "audio": "audio", "visual": "vision"}
@@ -27,8 +34,9 @@ class Mult(PickledCorpus):
     found; a modality whose rows are all zero is missing (length 0).
 
     - ``text``, ``audio``, ``visual``: float32 ``(length, F)``.
-    - ``targets``: float32 scalars of labels ``(N, 1, 1)``; of IEMOCAP's one-hot labels ``(N, 4, 2)`` int32 ``(4,)``,
-      1 where the emotion is there, for the four :data:`EMOTIONS`.
+    - ``targets``: float32 scalars of labels ``(N, 1, 1)``, or ``(K,)`` of several columns, ``(N, K)`` or ``(N, 1, K)``;
+      of IEMOCAP's one-hot labels ``(N, 4, 2)`` int32 ``(4,)``, 1 where the emotion is there, for the four
+      :data:`EMOTIONS`, which are the names of its columns.
     - ``ids``: ``video[start,end]`` of MulT's three parts; ``train[0]`` and so on in files without ids.
 
     Opening looks through the arrays once. They are read from the file as they are needed, in whatever precision they
@@ -39,6 +47,9 @@ class Mult(PickledCorpus):
         path: the pickle, which is read as data alone: nothing in it is run.
         split: ``"train"``, ``"valid"`` or ``"test"``, or what the file has.
         modalities: which, in which order.
+        label_column: which columns of the labels, by number, name or range, or a list of these, as
+            :func:`~multimodal_pad.sources.label_columns.select_labels` takes them (all by default); None where there
+            are no labels, as in a blind test set.
         nonfinite: what becomes of NaN and inf: ``"error"``, or ``"zero"`` puts 0 there and counts them.
         progress: told how far opening is.
 
@@ -67,16 +78,19 @@ class Mult(PickledCorpus):
         split: str,
         *,
         modalities: Sequence[str] = tuple(KEYS),
+        label_column: LabelColumns = ALL_COLUMNS,
         nonfinite: NonFinite = "error",
         progress: Progress | None = None,
     ) -> None:
         keys = choose_keys(nonfinite, modalities, KEYS)
         file = PickledSplit(path, split)
         arrays = {name: (key, file.features(key)) for name, key in keys.items()}
-        labels = file.numbers("labels")
-        count = file.check_count({**{key: len(array) for key, array in arrays.values()}, "labels": len(labels)})
+        check_label_columns(label_column)
+        labels = None if label_column is None else file.labels("labels")
+        counts = {key: len(array) for key, array in arrays.values()}
+        count = file.check_count({**counts, **({} if labels is None else {"labels": len(labels)})})
         ids = file.ids("id", count)
-        targets = _targets(labels, ids, file.key("labels"))
+        targets = None if labels is None else _targets(labels, label_column, ids, file.key("labels"))
         starts, lengths = {}, {}
         for name, (key, array) in arrays.items():
             starts[name], _ = nonzero_span(array, file.mapping, progress, f"looking through {split}, {key}")
@@ -89,13 +103,16 @@ class Mult(PickledCorpus):
             targets=targets,
             ids=ids,
             nonfinite=nonfinite,
-            rules={"lengths": "from the first row that is not all zero"},
+            rules={
+                "lengths": "from the first row that is not all zero",
+                "label_column": describe_label_columns(label_column),
+            },
         )
 
     split_names = staticmethod(split_names)
 
 
-def _targets(labels: np.ndarray, ids: Sequence[str], where: str) -> np.ndarray:
+def _targets(labels: np.ndarray, columns: LabelColumns, ids: Sequence[str], where: str) -> np.ndarray | None:
     if labels.shape[1:] == (len(EMOTIONS), 2):
         odd = ~(np.isin(labels, (0, 1)) & (labels.sum(axis=2, keepdims=True) == 1)).all(axis=(1, 2))
         if odd.any():
@@ -104,10 +121,6 @@ def _targets(labels: np.ndarray, ids: Sequence[str], where: str) -> np.ndarray:
                 f"{where}: sample {index} ({ids[index]}) has the labels {labels[index].tolist()}; each of the "
                 f"{len(EMOTIONS)} emotions must be one-hot"
             )
-        return labels.argmax(axis=2).astype(np.int32)
-    if labels.size != len(labels):
-        raise SourceError(
-            f"{where}: has the shape {labels.shape}; labels are (samples, 1, 1), or one-hot (samples, "
-            f"{len(EMOTIONS)}, 2)"
-        )
-    return float_targets(labels.reshape(len(labels)), ids, where)
+        return select_labels(labels.argmax(axis=2).astype(np.int32), columns, where, EMOTIONS)
+    found = select_labels(labels, columns, where)
+    return None if found is None else float_targets(found, ids, where)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -40,11 +40,11 @@ class Name:
 
 @dataclass(eq=False)
 class Unbuilt:
-    """An array or a dtype of which only the kind is known yet, and the places that remember it."""
+    """An array or a dtype of which only the kind is known, until its state is, and then what was built."""
 
     means: str
     code: str = ""
-    memo_keys: list[int] = field(default_factory=list)
+    built: Any = None
 
 
 def pairs(items: list[Any]) -> dict[Any, Any]:
@@ -53,10 +53,11 @@ def pairs(items: list[Any]) -> dict[Any, Any]:
 
 
 def keys(items: list[Any]) -> list[Any]:
-    """What is hashed must be plain: tuples of tuples, and large numbers with one hash, can be made to take forever."""
+    """What is hashed must be plain: tuples of tuples, and numbers with one hash, can be made to take forever."""
     for item in items:
         whole = isinstance(item, int) and abs(item) < 2**64
-        if not (whole or isinstance(item, str | bytes | float | np.integer | np.floating | None)):
+        number = isinstance(item, np.integer | np.floating) and item.itemsize <= 8  # longer ones are rounded to hash
+        if not (whole or number or isinstance(item, str | bytes | float | None)):
             raise RefusedError(f"{shown(item)} as a key")
     return items
 

@@ -10,10 +10,21 @@ import numpy as np
 
 from multimodal_pad.errors import PaddingError, SourceError
 from multimodal_pad.lengths.table import LengthTable
+from multimodal_pad.reading import check_unpacked, some
 from multimodal_pad.sources.corpus import Corpus, NonFinite, Progress, check_choice, check_distinct
+from multimodal_pad.sources.label_columns import WITHOUT_LABELS
 from multimodal_pad.sources.pickles import FileMapping, read_pickle
 
 _BLOCK = 2**25  # bytes of an array that are looked at at once
+
+MOST_SPLITS = 100
+"""Each is opened, converted and described by itself."""
+
+_LONGEST = 1000
+"""Characters of a key or an id."""
+
+_PARTS = 8
+"""Of an id."""
 
 
 class PickledSplit:
@@ -31,7 +42,7 @@ class PickledSplit:
         self.path, self.split = Path(path), split
         splits, self.mapping = _splits(self.path)
         if split not in splits:
-            raise SourceError(f"{path}: has no split {split!r}, only {list(splits)}")
+            raise SourceError(f"{path}: has no split {split!r}, only {some(splits)}")
         self.where = f"{path}, split {split!r}"
         self.entries = _with_text_keys(splits[split], self.where)
 
@@ -42,7 +53,7 @@ class PickledSplit:
     def value(self, key: str) -> Any:
         """What stands under a key, which must be there."""
         if key not in self.entries:
-            raise SourceError(f"{self.where}: has no key {key!r}, only {sorted(self.entries)}")
+            raise SourceError(f"{self.where}: has no key {key!r}, only {some(sorted(self.entries))}")
         return self.entries[key]
 
     def numbers(self, key: str) -> np.ndarray:
@@ -55,6 +66,15 @@ class PickledSplit:
             what = f"an array of {value.dtype}" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"
             raise SourceError(f"{self.key(key)}: is {what}; it must be an array of numbers, some for each sample")
         return array
+
+    def labels(self, key: str) -> np.ndarray:
+        """The numbers under a key of labels, which a blind test set doesn't have."""
+        if key not in self.entries:
+            raise SourceError(
+                f"{self.where}: has no key {key!r}, only {some(sorted(self.entries))}; a split without labels is read "
+                f"with {WITHOUT_LABELS}"
+            )
+        return self.numbers(key)
 
     def features(self, key: str) -> np.ndarray:
         """Padded features ``(N, T, F)``."""
@@ -80,26 +100,30 @@ class PickledSplit:
     def ids(self, key: str, count: int) -> list[str]:
         """The ids under a key, or, where there is none, names made of the split and the sample's number.
 
-        An id of several parts (video, start, end) becomes ``video[start,end]``.
+        An id of several parts (video, start, end) becomes ``video[start,end]``; parts that the file shares are copied
+        for each, which is bounded.
         """
         if key not in self.entries:
             return [f"{self.split}[{index}]" for index in range(count)]
         value = self.value(key)
-        found = value.tolist() if isinstance(value, np.ndarray) else value
-        if not isinstance(found, list | tuple):
+        if not isinstance(value, list | tuple) and not (isinstance(value, np.ndarray) and value.ndim):
             raise SourceError(f"{self.key(key)}: is a {type(value).__name__}; it must be a list or an array of ids")
-        if len(found) != count:
-            raise SourceError(f"{self.key(key)}: has {len(found)} ids for {count} samples; give one for each")
+        if len(value) != count:
+            raise SourceError(f"{self.key(key)}: has {len(value)} ids for {count} samples; give one for each")
+        found = value.tolist() if isinstance(value, np.ndarray) else value
         ids: list[str] = []
+        characters = 0
         for index, item in enumerate(found):
             text = _id_text(item)
-            if text is None:
-                what = repr(item[:80]) if isinstance(item, bytes) else f"a {type(item).__name__}"
+            if text is None or len(text) > _LONGEST:
+                what = repr(item[:80]) if isinstance(item, bytes | str) else f"a {type(item).__name__}"
                 raise SourceError(
                     f"{self.key(key)}: sample {index} has the id {what}; an id is text, UTF-8 bytes or a number, or a "
-                    "few of them"
+                    f"few of them, of at most {_LONGEST:,} characters"
                 )
+            characters += len(text)
             ids.append(text)
+            check_unpacked(characters, len(self.mapping.bytes), self.key(key))
         check_distinct(ids, self.key(key))
         return ids
 
@@ -114,7 +138,7 @@ class PickledCorpus(Corpus):
         starts: Mapping[str, np.ndarray],
         lengths: Mapping[str, np.ndarray],
         *,
-        targets: np.ndarray,
+        targets: np.ndarray | None,
         ids: Sequence[str],
         nonfinite: NonFinite,
         rules: Mapping[str, Any],
@@ -192,22 +216,33 @@ def _splits(path: Path) -> tuple[dict[str, Any], FileMapping]:
             f"{path}: holds a {type(data).__name__}; it must be a dict of splits, such as train, valid, test"
         )
     splits = _with_text_keys(data, str(path))
+    if len(splits) > MOST_SPLITS:
+        raise SourceError(
+            f"{path}: holds {len(splits):,} entries, such as {some(splits, 3)}; it must be a dict of splits, such as "
+            f"train, valid, test, and at most {MOST_SPLITS}"
+        )
     odd = [name for name, entries in splits.items() if not isinstance(entries, dict)]
     if odd:
         raise SourceError(
             f"{path}: {odd[0]!r} holds a {type(splits[odd[0]]).__name__}; the file must be a dict of splits, each a "
             "dict of arrays"
         )
+    arrays = [array for entries in splits.values() for array in entries.values() if isinstance(array, np.ndarray)]
+    check_unpacked(sum(array.nbytes for array in arrays), len(mapping.bytes), path)  # splits can share arrays
     return splits, mapping
 
 
 def _with_text_keys(data: dict[Any, Any], where: str) -> dict[str, Any]:
     """Python 2's keys are bytes."""
-    texts = [key.decode("latin-1") if isinstance(key, bytes) else str(key) for key in data]
-    twice = [text for text in texts if texts.count(text) > 1]
-    if twice:
-        raise SourceError(f"{where}: has the key {twice[0]!r} twice, as text and as bytes; keep one of them")
-    return dict(zip(texts, data.values(), strict=True))
+    found: dict[str, Any] = {}
+    for key, value in data.items():
+        text = key.decode("latin-1") if isinstance(key, bytes) else str(key)
+        if len(text) > _LONGEST:
+            raise SourceError(f"{where}: has a key of {len(text):,} characters, {text[:80]!r}...; keys are short names")
+        if text in found:
+            raise SourceError(f"{where}: has the key {text!r} twice, as text and as bytes; keep one of them")
+        found[text] = value
+    return found
 
 
 def _array_of_numbers(values: Sequence[Any]) -> np.ndarray | None:
@@ -220,9 +255,10 @@ def _array_of_numbers(values: Sequence[Any]) -> np.ndarray | None:
 
 def _id_text(item: Any) -> str | None:
     """The text of an id: of one value, or of the parts of one."""
-    parts = [_part_text(part) for part in item] if isinstance(item, list | tuple) else [_part_text(item)]
+    several = isinstance(item, list | tuple)
+    parts = [_part_text(part) for part in item[: _PARTS + 1]] if several else [_part_text(item)]
     texts = [part for part in parts if part is not None]
-    if not texts or len(texts) < len(parts):
+    if not texts or len(texts) < len(parts) or len(parts) > _PARTS:
         return None
     first, *rest = texts
     return f"{first}[{','.join(rest)}]" if rest else first

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import mmap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from multimodal_pad.errors import SourceError
+from multimodal_pad.reading import file_size, read_npz, reason
 from multimodal_pad.sources.pickle_machine import Machine
 from multimodal_pad.sources.pickle_values import RefusedError
 
@@ -28,11 +33,9 @@ class FileMapping:
     """
 
     def __init__(self, path: Path) -> None:
-        if path.is_dir():
-            raise SourceError(f"{path}: is a folder; name the file in it")
+        if not file_size(path):
+            raise SourceError(f"{path}: the file is empty; copy it again")
         with path.open("rb") as file:
-            if not file.seek(0, 2):
-                raise SourceError(f"{path}: the file is empty; copy it again")
             self.bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self._looked_at = 0
 
@@ -49,7 +52,8 @@ def read_pickle(path: str | Path) -> tuple[Any, FileMapping]:
 
     Arrays are read-only views of the file, which take no memory of their own. Pickles that Python 3 wrote with
     protocol 0, 1 or 2 spell bytes as text: their arrays are decoded, and held in memory (twice while reading). Strings
-    of Python 2 are given as bytes, bytearrays too; bytes of 64 KiB and more are memoryviews of the file.
+    of Python 2 are given as bytes, bytearrays too; bytes of 64 KiB and more are memoryviews of the file. Time and
+    memory are bounded by the size of the file.
 
     Returns:
         The data, and the mapping of the file that its arrays are views of.
@@ -64,24 +68,46 @@ def read_pickle(path: str | Path) -> tuple[Any, FileMapping]:
     for magic, kind in _OTHER_KINDS.items():
         if mapping.bytes[: len(magic)] == magic:
             raise SourceError(f"{path}: not a pickle but {kind}; give the pickle itself, unpacked")
-    machine = Machine(mapping.bytes)
+    return _run(Machine(mapping.bytes, memoryview(mapping.bytes)), len(mapping.bytes), str(path)), mapping
+
+
+def unpickle(data: bytes, where: str) -> Any:
+    """What a pickle in memory holds, such as an array of objects in a ``.npz``, as :func:`read_pickle` reads it."""
+    return _run(Machine(io.BytesIO(data), memoryview(data)), len(data), where)
+
+
+def read_archive(path: str | Path, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    """The arrays of a ``.npz`` file, those of Python objects too, whose pickles are read as data.
+
+    Args:
+        path: the file.
+        names: which arrays; all by default.
+
+    Raises:
+        SourceError: as :func:`~multimodal_pad.reading.read_npz` and :func:`read_pickle`.
+        OSError: it cannot be read.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     np.savez(folder + "/label.npz", train_corpus=np.array({"sample_1": {"emo": "happy"}}))
+    ...     read_archive(folder + "/label.npz")["train_corpus"].item()
+    {'sample_1': {'emo': 'happy'}}
+    """
+    return read_npz(path, names, unpickle=unpickle)
+
+
+def _run(machine: Machine, size: int, where: str) -> Any:
     try:
-        return machine.run(), mapping
+        return machine.run()
     except RefusedError as refused:
         raise SourceError(
-            f"{path}: the pickle asks for {refused}, at byte {machine.position}; only NumPy arrays, dtypes, scalars, "
+            f"{where}: the pickle asks for {refused}, at byte {machine.position}; only NumPy arrays, dtypes, scalars, "
             "containers, numbers and strings are read, and nothing of it was run. If you trust the file, load it "
             "yourself and save plain arrays"
         ) from None
-    except Exception as error:  # noqa: BLE001 - damage can fail in any way
+    except Exception as error:
         if machine.position == 0:
-            raise SourceError(f"{path}: not a pickle ({_reason(error)}); give the pickle itself, unpacked") from None
+            raise SourceError(f"{where}: not a pickle ({reason(error)}); give the pickle itself, unpacked") from error
         raise SourceError(
-            f"{path}: damaged or cut short, at byte {machine.position:,} of {len(mapping.bytes):,} ({_reason(error)}); "
-            "copy it again"
-        ) from None
-
-
-def _reason(error: Exception) -> str:
-    text = str(error)
-    return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__
+            f"{where}: damaged or cut short, at byte {machine.position:,} of {size:,} ({reason(error)}); copy it again"
+        ) from error

@@ -11,8 +11,8 @@ from multimodal_pad.errors import PaddingError, SampleError, SourceError
 from multimodal_pad.lengths.samples import POSITION_TARGETS, TARGETS, check_names
 from multimodal_pad.sources.arrow_columns import Column, as_plain, check_inner, plain_dtype
 
-Named = str | Mapping[str, Any]
-"""A column; or several of them by name, which become a dict of arrays."""
+Named = str | Sequence[str] | Mapping[str, Any]
+"""A column; several in a list, whose numbers become one array; or several by name, which become a dict of arrays."""
 
 
 class SampleColumns(NamedTuple):
@@ -102,12 +102,15 @@ def choose_columns(modalities: Any, targets: Any, position_targets: Any) -> Samp
     """The columns that a user names.
 
     Raises:
-        PaddingError: no modality, one twice, or position targets of a modality that is not there.
+        PaddingError: no modality, one twice, targets that name no columns, or position targets of a modality that is
+            not there.
     """
     if not isinstance(modalities, Mapping):
         modalities = {name: name for name in check_names(modalities)}
     check_names(tuple(modalities))
     parts = SampleColumns(dict(modalities), targets, dict(position_targets or {}))
+    for part in [targets, *parts.position_targets.values()]:
+        _check_part(part)
     unknown = [name for name in parts.position_targets if name not in parts.modalities]
     if unknown:
         raise PaddingError(f"got position_targets for {unknown}; the modalities are {list(parts.modalities)}")
@@ -125,12 +128,45 @@ def columns_of(part: Any) -> list[str]:
     """The columns of a part of a sample."""
     if part is None or isinstance(part, str):
         return [] if part is None else [part]
-    return [name for one in part.values() for name in columns_of(one)]
+    return [name for one in (part.values() if isinstance(part, Mapping) else part) for name in columns_of(one)]
+
+
+def _check_part(part: Any) -> None:
+    """Raise a PaddingError where a part of a sample names no columns."""
+    if isinstance(part, Mapping):
+        for one in part.values():
+            _check_part(one)
+    elif not (part is None or isinstance(part, str)) and not (
+        isinstance(part, list | tuple) and part and all(isinstance(name, str) for name in part)
+    ):
+        raise PaddingError(
+            f"got {part!r} for targets; give the name of a column, a list of names, or a dict of such by names"
+        )
 
 
 def _mapped(part: Any, read: Callable[[str], np.ndarray]) -> Any:
     """A part of a sample with arrays in the place of its columns."""
-    return read(part) if isinstance(part, str) else {key: _mapped(one, read) for key, one in part.items()}
+    if isinstance(part, str):
+        return read(part)
+    if isinstance(part, Mapping):
+        return {key: _mapped(one, read) for key, one in part.items()}
+    return stack_columns([read(name) for name in part], part)
+
+
+def stack_columns(columns: Sequence[np.ndarray], names: Sequence[str]) -> np.ndarray:
+    """Values of several columns as one array, on a new last axis; float32 where one of them is a float.
+
+    Raises:
+        SampleError: they are of unequal shapes.
+
+    >>> stack_columns([np.array(1, np.int32), np.array(0.5, np.float32)], ["happy", "valence"]).tolist()
+    [1.0, 0.5]
+    """
+    shapes = [column.shape for column in columns]
+    if len(set(shapes)) > 1:
+        raise SampleError(f"the columns {list(names)} have the shapes {shapes}; give a dict of them, or all the same")
+    stacked = np.stack(columns, axis=-1)
+    return stacked.astype(np.float32) if stacked.dtype.kind == "f" else stacked
 
 
 def length_of(value: Any) -> int:

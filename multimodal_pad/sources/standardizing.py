@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from multimodal_pad.errors import PaddingError
+from multimodal_pad.errors import PaddingError, SampleError
 from multimodal_pad.lengths.samples import Source, modality_array, read_sample
 from multimodal_pad.lengths.table import LengthTable
 from multimodal_pad.sources.corpus import Progress
@@ -97,9 +97,18 @@ class Standardized:
         return len(self.source)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        sample = dict(self.source[index])
+        sample = dict(read_sample(self.source, index))
         for name, found in self.statistics.items():
-            sample[name] = ((sample[name] - found.mean) / found.std).astype(np.float32)
+            array = modality_array(sample, name, index)
+            if not len(array):
+                sample[name] = np.zeros((0, *found.mean.shape), np.float32)
+                continue
+            if array.shape[1:] != found.mean.shape:
+                raise SampleError(
+                    f"sample {index}, {name!r}: got features of shape {array.shape[1:]}, and its statistics are of "
+                    f"{found.mean.shape}; give features of that shape"
+                )
+            sample[name] = ((array - found.mean) / found.std).astype(np.float32)
         return sample
 
 

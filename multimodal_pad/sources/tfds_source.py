@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from multimodal_pad.errors import PaddingError, SourceError
 from multimodal_pad.lengths.samples import check_names
 from multimodal_pad.lengths.table import LengthTable
+from multimodal_pad.reading import file_size, reading
 from multimodal_pad.sources.corpus import (
     Corpus,
     NonFinite,
@@ -20,6 +22,8 @@ from multimodal_pad.sources.corpus import (
     float_targets,
     whole_targets,
 )
+from multimodal_pad.sources.row_columns import stack_columns
+from multimodal_pad.sources.tfds_features import RaggedFeature, check_key, top_features, value_of
 
 
 def tfds(
@@ -27,7 +31,7 @@ def tfds(
     split: str,
     *,
     features: Mapping[str, str] | None = None,
-    targets: str | None = None,
+    targets: str | Sequence[str] | None = None,
     ids: str | None = None,
     data_dir: str | Path | None = None,
     nonfinite: NonFinite = "error",
@@ -42,10 +46,11 @@ def tfds(
     Args:
         name: as ``tfds.builder`` takes it, such as ``"unaligned_emotion/mosi"``, or the folder of a prepared dataset.
         split: as ``tfds.data_source`` takes it, ``"train[:10%]"`` included.
-        features: the feature of each modality, ``"audio/frames"`` in nested ones. By default every feature at the top
-            that is ragged, by the alphabet: a ``Tensor`` whose first dimension is None, or a ``Sequence`` of tensors of
-            one shape.
-        targets: the feature of the targets; samples have none by default.
+        features: the feature of each modality, ``"audio/frames"`` in nested ones, those of a ``Sequence`` or
+            ``Dataset`` of dicts included. By default every feature at the top that is ragged, by the alphabet: a
+            ``Tensor`` whose first dimension is None, or a ``Sequence`` or ``Dataset`` of tensors of one shape.
+        targets: the feature of the targets, or several in a list, whose numbers become one array ``(K,)``; samples have
+            none by default.
         ids: the feature of the ids; by default the split and the number of the example.
         data_dir: of TFDS.
         nonfinite: what becomes of NaN and inf: ``"error"``, or ``"zero"`` puts 0 there and counts them.
@@ -84,7 +89,7 @@ class TfdsCorpus(Corpus):
         split: str,
         *,
         features: Mapping[str, str] | None,
-        targets: str | None,
+        targets: str | Sequence[str] | None,
         ids: str | None,
         data_dir: str | Path | None,
         nonfinite: NonFinite,
@@ -94,29 +99,36 @@ class TfdsCorpus(Corpus):
         builder = open_builder(name, data_dir)
         self._where = f"{builder.info.full_name}, split {split!r}"
         try:
-            self._examples = builder.as_data_source(split=split)
             files = [Path(path) for path in builder.info.splits[split].filepaths]
+            for path in files:
+                file_size(path)  # refuses a pipe, which would be waited for
+            self._examples = builder.as_data_source(split=split)
+        except SourceError:
+            raise
         except (ValueError, NotImplementedError) as error:
             raise SourceError(
                 f"{self._where}: {' '.join(str(error).split())[:300]} (splits: {list(builder.info.splits)}; random "
                 "access needs a dataset that was prepared with file_format='array_record')"
             ) from None
+        self._folder = files[0].parent if files else builder.data_path
         known = builder.info.features
-        chosen = {key: key for key in sorted(known) if _is_ragged(known[key])} if features is None else dict(features)
-        self._features = {m: _Ragged(self._where, key, _find(self._where, known, key)) for m, key in chosen.items()}
-        for key in (targets, ids):
-            if key is not None:
-                _find(self._where, known, key)
+        chosen = top_features(known, self._where) if features is None else dict(features)
+        self._features = {modality: RaggedFeature(known, key, self._where) for modality, key in chosen.items()}
+        target_keys = [targets] if isinstance(targets, str) else list(targets or ())
+        for key in [*target_keys, *([] if ids is None else [ids])]:
+            check_key(known, key, self._where)
         names = check_names(tuple(self._features))
         lengths = np.zeros((len(self._examples), len(names)), np.int64)
         found_targets, found_ids = [], []
         for index in range(len(self._examples)):
-            example = self._examples[index]
-            lengths[index] = [len(_value(example, feature.key)) for feature in self._features.values()]
-            if targets is not None:
-                found_targets.append(np.asarray(_value(example, targets)))
-            identity = f"{split}[{index}]" if ids is None else _value(example, ids)
-            found_ids.append(identity.decode("utf-8") if isinstance(identity, bytes) else str(identity))
+            with self._reading(index):
+                example = self._examples[index]
+                lengths[index] = [feature.length(example) for feature in self._features.values()]
+                if target_keys:
+                    values = [np.asarray(value_of(example, key)) for key in target_keys]
+                    found_targets.append(values[0] if isinstance(targets, str) else stack_columns(values, target_keys))
+                identity = f"{split}[{index}]" if ids is None else value_of(example, ids)
+                found_ids.append(identity.decode("utf-8") if isinstance(identity, bytes) else str(identity))
             if progress is not None:
                 progress(f"looking through {split}", index + 1, len(self._examples))
         check_distinct(found_ids, self._where)
@@ -135,34 +147,17 @@ class TfdsCorpus(Corpus):
         """The splits of a prepared dataset."""
         return list(open_builder(name, data_dir).info.splits)
 
+    def _reading(self, index: int) -> AbstractContextManager[None]:
+        return reading(f"{self._where}, example {index}, in {self._folder}", "prepare the dataset again")
+
     def _read(self, index: int) -> dict[str, np.ndarray]:
-        example = self._examples[index]
-        with np.errstate(over="ignore", invalid="ignore"):  # what float32 can't hold is inf, and treated as such
-            return {name: feature.array(_value(example, feature.key)) for name, feature in self._features.items()}
+        with self._reading(index), np.errstate(over="ignore", invalid="ignore"):  # what is too large for float32 is inf
+            example = self._examples[index]
+            seen: dict[str, Any] = {}
+            return {name: feature.array(example, seen) for name, feature in self._features.items()}
 
     def _place(self, index: int, modality: str) -> str:  # noqa: ARG002 - examples have no place of their own
         return f"{self._where}, {self._features[modality].key!r}"
-
-
-class _Ragged:
-    """One ragged feature: its key, and what an example has there as an array."""
-
-    def __init__(self, where: str, key: str, feature: Any) -> None:
-        if not _is_ragged(feature):
-            raise SourceError(
-                f"{where}: the feature {key!r} is {type(feature).__name__}, not ragged; take a Tensor whose first "
-                "dimension is None, or a Sequence of tensors of one shape"
-            )
-        self.key = key
-        info = feature.get_tensor_info()
-        self._shape, dtype = info.shape[1:], np.dtype(info.np_dtype)
-        self._dtype = np.dtype(np.float32) if dtype.kind == "f" else dtype
-
-    def array(self, value: Any) -> np.ndarray:
-        """TFDS gives sequences as lists."""
-        if not len(value):
-            return np.zeros((0, *self._shape), self._dtype)
-        return np.asarray(value).astype(self._dtype)
 
 
 def open_builder(name: str | Path, data_dir: str | Path | None) -> Any:
@@ -172,8 +167,8 @@ def open_builder(name: str | Path, data_dir: str | Path | None) -> Any:
         if Path(name, "dataset_info.json").is_file():
             return tensorflow_datasets.builder_from_directory(name)
         builder = tensorflow_datasets.builder(str(name), data_dir=data_dir)
-    except (tensorflow_datasets.core.DatasetNotFoundError, FileNotFoundError, ValueError) as error:
-        raise SourceError(f"no TFDS dataset {str(name)!r}: {' '.join(str(error).split())[:300]}") from None
+    except Exception as error:  # not there, or its description is damaged
+        raise SourceError(f"no TFDS dataset {str(name)!r}: {' '.join(str(error).split())[:300]}") from error
     if not builder.info.splits:
         raise SourceError(
             f"the TFDS dataset {str(name)!r} is not prepared in {builder.data_path}; run download_and_prepare on its "
@@ -192,35 +187,6 @@ def require_tfds() -> Any:
             f"TFDS datasets need {error.name}; install it with pip install 'multimodal-pad[tfds]'"
         ) from None
     return tensorflow_datasets
-
-
-def _is_ragged(feature: Any) -> bool:
-    """Whether a feature has one dimension that is not fixed, the first one."""
-    try:
-        info = feature.get_tensor_info()
-    except (AttributeError, NotImplementedError):
-        return False
-    shape = getattr(info, "shape", None)
-    return bool(shape) and shape[0] is None and None not in shape[1:] and np.dtype(info.np_dtype).kind in "biuf"
-
-
-def _find(where: str, features: Any, key: str) -> Any:
-    """The feature of a path such as ``audio/frames``."""
-    for part in key.split("/"):
-        if not hasattr(features, "keys") or part not in features:
-            raise SourceError(f"{where}: has no feature {key!r}; it has {_keys(features)}")
-        features = features[part]
-    return features
-
-
-def _keys(features: Any) -> list[str]:
-    return list(features.keys()) if hasattr(features, "keys") else []
-
-
-def _value(example: Any, key: str) -> Any:
-    for part in key.split("/"):
-        example = example[part]
-    return example
 
 
 def _targets(found: list[np.ndarray], ids: list[str], where: str) -> np.ndarray | None:

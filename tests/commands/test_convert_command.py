@@ -1,6 +1,7 @@
 """``multimodal-pad convert`` and ``inspect``."""
 
 import json
+import pickle
 import re
 import subprocess
 import sys
@@ -10,7 +11,18 @@ import pytest
 
 from multimodal_pad.cli import main
 from multimodal_pad.sources import Mult, NumpyDir, Synthetic, convert
-from tests.helpers.corpora import CSD, LABELS, write_csd, write_meld, write_mmsa, write_mult, write_numpy_dir
+from tests.helpers.corpora import (
+    CSD,
+    LABELS,
+    MER_EMOTIONS,
+    write_csd,
+    write_feature_files,
+    write_meld,
+    write_mertools,
+    write_mmsa,
+    write_mult,
+    write_numpy_dir,
+)
 
 
 def run(*arguments):
@@ -73,6 +85,27 @@ def test_meld(tmp_path, capsys):
     run("convert", "meld", tmp_path, tmp_path / "noise", "--noise")
     assert list(NumpyDir(tmp_path / "noise", "dev")[0]) == ["text", "audio", "visual", "targets"]
     assert "left out" not in capsys.readouterr().out
+
+
+def test_files(tmp_path, capsys):
+    written = write_mertools(tmp_path)
+    folders = {"audio": "hubert-FRA", "visual": "manet_FRA", "text": "tokens"}
+    features = [part for name, folder in folders.items() for part in ("--features", f"{name}=features/{folder}")]
+    options = ["--table", "label-6way.npz", *features, "--nonfinite", "zero"]
+    run("convert", "files", tmp_path, tmp_path / "out", *options, "--targets", "emo", "--classes", *MER_EMOTIONS)
+    check(tmp_path / "out", written)
+    run("convert", "files", tmp_path, tmp_path / "v", *options, "--targets", "val", "--splits", "train", "val")
+    assert list(NumpyDir(tmp_path / "v", "val").manifest["splits"]) == ["train", "val"]
+    assert main(["convert", "files", str(tmp_path), str(tmp_path / "w"), *options, "--targets", "val"]) == 2
+    assert "'test1_corpus', 'test1_sample" in capsys.readouterr().err
+
+
+def test_files_of_a_table_of_text(tmp_path):
+    written = write_feature_files(tmp_path, "labels.csv")
+    where = ["--features", "audio=audio", "--features", "visual=visual", "--absent", "missing"]
+    what = ["--ids", "{part}/dia{dialogue}", "--split-field", "part", "--targets", "valence", "arousal"]
+    run("convert", "files", tmp_path, tmp_path / "out", "--table", "labels.csv", *where, *what)
+    check(tmp_path / "out", written)
 
 
 def test_what_is_left_out_is_said(tmp_path, capsys):
@@ -147,6 +180,33 @@ def test_inspect_prints_counts_lengths_missing_and_padding(tmp_path, capsys):
     assert rows["planned 3, length"][-1] == "1.00 x"
 
 
+def test_columns_of_labels_and_a_blind_test_set(tmp_path):
+    written = write_mult(tmp_path)
+    data = pickle.loads(written.path.read_bytes())
+    del data["test"]["labels"]
+    for split in ("train", "valid"):
+        data[split]["labels"] = np.arange(len(data[split]["id"]) * 5.0).reshape(-1, 1, 5)
+    written.path.write_bytes(pickle.dumps(data))
+    run("convert", "mult", written.path, tmp_path / "out", "--label-column", "0", "2:4", "--unlabeled", "test")
+    np.testing.assert_array_equal(NumpyDir(tmp_path / "out", "train").targets, data["train"]["labels"][:, 0, [0, 2, 3]])
+    assert NumpyDir(tmp_path / "out", "test").targets is None
+
+
+def test_inspect_prints_a_file_of_lengths(tmp_path, capsys):
+    lengths = Synthetic(50).lengths
+    lines = [";".join(map(str, row)) for row in [lengths.modalities, *lengths.values.tolist()]]
+    (tmp_path / "lengths.csv").write_text("\n".join(lines), encoding="utf-8-sig")
+    np.save(tmp_path / "lengths.npy", lengths.values)
+    run("inspect", tmp_path / "lengths.csv", "--max-shapes", "2")
+    printed = capsys.readouterr().out
+    run("inspect", tmp_path / "lengths.npy", "--modalities", *lengths.modalities, "--max-shapes", "2")
+    assert capsys.readouterr().out.replace(".npy", ".csv") == printed
+    rows = {line.split("│")[1].strip(): line.split("│")[2:-1] for line in printed.splitlines() if "│" in line}
+    assert [int(rows[name][7].replace(",", "")) for name in lengths.modalities] == lengths.longest().tolist()
+    assert [name for name in rows if "," in name] == ["fixed, longest", "exact, random", "planned 2, length"]
+    assert "50 samples; lengths" in printed
+
+
 def test_a_plan_is_made_for_a_cache(tmp_path, capsys):
     source = Synthetic(200)
     convert({"dev": Synthetic(20), "train": source}, tmp_path / "out")
@@ -167,12 +227,23 @@ def test_a_plan_is_made_for_a_cache(tmp_path, capsys):
         (["convert", "mult", "good.pkl", "out", "--standardize", "smell"], "got standardize=['smell']"),
         (["convert", "mult", "good.pkl", "out", "--modalities", "smell"], "got the modalities ['smell']; choose from"),
         (["convert", "mmsa", "good.pkl", "out"], "has no key 'regression_labels'"),
+        (["convert", "mult", "good.pkl", "out", "--unlabeled", "blind"], "got --unlabeled blind; the splits are ["),
+        (["convert", "mult", "good.pkl", "out", "--label-column", "1.0"], "has no column of labels '1.0'"),
+        (
+            ["convert", "mult", "good.pkl", "out", "--label-column", "1"],
+            "got label_column=1, and they are counted from 0",
+        ),
         (["convert", "meld", ".", "out"], "train_sent_emo.csv: no such file"),
         (["convert", "meld", ".", "out", "--noise", "--features", "a=b"], "give --features or --noise, not both"),
         (["convert", "meld", "meld", "out", "--features", "a=b", "--features", "a=c"], "name each modality once"),
         (["convert", "numpy_dir", "nowhere", "out"], "nowhere: no such folder"),
         (["convert", "csd", ".", "out", "--sequence", "a=b.csd", "--labels", "c.csd"], "b.csd: no such file"),
         (["inspect", "nowhere"], "nowhere: no such folder"),
+        (
+            ["inspect", "good.pkl"],
+            "good.pkl: got a file of kind '.pkl'; lengths are read from .csv, .tsv, .npy, .npz, .jsonl",
+        ),
+        (["inspect", "exists", "--modalities", "text"], "--modalities and --field are for a file of lengths"),
         (["inspect", "exists"], "exists: has no manifest.json; it is no flat cache"),
     ],
 )

@@ -1,3 +1,4 @@
+import gzip
 import json
 import subprocess
 import sys
@@ -45,6 +46,22 @@ def test_plan_writes_the_plan_and_the_picture(lengths_csv, tmp_path, capsys):
     assert out.read_bytes() == before
     assert main([*arguments[:2], "--out", str(out), "--overwrite"]) == 0
     assert len(ShapePlan.load(out)) == 8
+
+
+@pytest.mark.parametrize("command", ["plan", "inspect"])
+def test_a_manifest_is_planned_for_by_its_fields(tmp_path, capsys, command):
+    rows = [{"duration": length / 50, "supervisions": [{"text": "oh my god"}]} for length in range(1, 40)]
+    with gzip.open(tmp_path / "cuts.jsonl.gz", "wt") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+    fields = ["--field", "audio=duration@50", "--field", "text=supervisions.text:words"]
+    assert main([command, str(tmp_path / "cuts.jsonl.gz"), *fields, "--max-shapes", "2"]) == 0
+    assert "audio" in capsys.readouterr().out
+    assert main([command, str(tmp_path / "cuts.jsonl.gz"), "--field", "audio=duration"]) == 2
+    assert "line 1, 'duration': got 0.02; a length is a whole number" in capsys.readouterr().err
+    assert main([command, str(tmp_path / "cuts.jsonl.gz"), *fields[:2], *fields[:2]]) == 2
+    assert "got --field for ['audio', 'audio']; name each modality once" in capsys.readouterr().err
+    assert main([command, str(tmp_path), *fields]) == 2
+    assert "--field" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("modalities", [["text"], ["text", "audio"], ["text", "audio", "visual"]])

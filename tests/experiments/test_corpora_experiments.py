@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from experiments import conversion, meld_quality, reading
+from experiments import conversion, feature_files, meld_quality, reading
 from tests.helpers.corpora import write_meld
 
 pytestmark = pytest.mark.filterwarnings("ignore::multimodal_pad.PlanWarning")
@@ -31,6 +31,37 @@ def test_conversion(tmp_path, monkeypatch):
     assert meld["samples"] == {"train": 8, "dev": 3, "test": 4}
     assert "| as large as CMU-MOSI | fixed, as in the file (50 / 375 / 500) | 1 |" in conversion.markdown(results)
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+@pytest.mark.experiment
+def test_feature_files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    results = results_of(feature_files, tmp_path / "run")
+    assert results["samples"] == {"train": 20, "val": 4, "test1": 4}
+    assert results["files"] == 84
+    costs = [row["cost"] for row in results["policies"].values()]
+    assert list(results["policies"]) == ["fixed, longest", "exact, random", "planned 8, length", "packed 1"]
+    assert costs[0] <= costs[1] < costs[2] <= costs[3]
+    assert 30 < results["convert"][0]["peak_mib"] < 1000
+    assert 0.9 * results["input_bytes"] < results["cache_bytes"] < 1.1 * results["input_bytes"]
+    shown = feature_files.markdown(results)
+    assert "| to the longest sample (`frm_unalign`) | 1 |" in shown
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_what_whole_corpus_padding_holds_is_as_mertools_makes_it():
+    frames, width = np.array([3, 5, 5, 1]), 2
+    padded = [
+        feature if len(feature) == 5 else np.concatenate((np.zeros((5 - len(feature), width)), feature), axis=0)
+        for feature in (np.ones((length, width), np.float32) for length in frames)
+    ]
+    assert feature_files.padded_bytes(frames, width) == 3 * sum(array.nbytes for array in padded)
+
+
+def test_utterances_last_as_long_as_in_meld():
+    frames = feature_files.draw_frames(7000, 50, 0)
+    assert 3.0 < frames.mean() / 50 < 3.3
+    assert 1 <= frames.min() <= frames.max() <= 1430
 
 
 def test_generated_lengths_fit_the_file():

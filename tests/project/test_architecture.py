@@ -8,7 +8,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 ROOMS = [
     ["errors"],
-    ["output", "spans", "text_table"],
+    ["output", "reading", "spans", "text_table"],
+    ["delimited", "json_lines"],
     ["lengths"],
     ["layouts"],
     ["scheduling"],

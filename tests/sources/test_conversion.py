@@ -28,7 +28,7 @@ def test_the_manifest_says_what_it_is_of(tmp_path):
     written = write_mult(tmp_path, nonfinite=True)
     splits = {name: Mult(written.path, name, nonfinite="zero") for name in written.splits}
     manifest = convert(splits, tmp_path / "out")
-    assert (manifest["format"], manifest["version"]) == ("multimodal_pad flat cache", 1)
+    assert (manifest["format"], manifest["version"]) == ("multimodal_pad flat cache", 2)
     digest = hashlib.sha256(written.path.read_bytes()).hexdigest()
     size = written.path.stat().st_size
     assert manifest["source"] == {
@@ -40,7 +40,11 @@ def test_the_manifest_says_what_it_is_of(tmp_path):
     assert train["samples"] == 7
     assert train["targets"] == {"dtype": "float32", "shape": []}
     assert train["padded_to"] == {"text": 50, "audio": 375, "visual": 500}
-    assert train["rules"] == {"lengths": "from the first row that is not all zero", "nonfinite": "zero"}
+    assert train["rules"] == {
+        "lengths": "from the first row that is not all zero",
+        "label_column": ":",
+        "nonfinite": "zero",
+    }
     assert train["nonfinite"] == written.nonfinite["train"]
     assert train["missing"] == {"text": 0, "audio": 0, "visual": 1}
     lengths = [len(s["audio"]) for s in written.splits["train"]]
@@ -50,7 +54,11 @@ def test_the_manifest_says_what_it_is_of(tmp_path):
     nothing_left(tmp_path, "mosi_data_noalign.pkl", "out")
     nothing_left(tmp_path / "out", "manifest.json", "train", "valid", "test")
     files = [f"{m}{end}" for m in ("text", "audio", "visual") for end in (".npy", ".offsets.npy")]
-    nothing_left(tmp_path / "out" / "train", "ids.npy", "targets.npy", *files)
+    nothing_left(tmp_path / "out" / "train", "ids.npy", "ids.offsets.npy", "targets.npy", *files)
+    for file, facts in train["files"].items():
+        data = (tmp_path / "out" / "train" / file).read_bytes()
+        assert facts == {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    assert train["files"].keys() == {path.name for path in (tmp_path / "out" / "train").iterdir()}
 
 
 def test_many_input_files_have_one_digest_a_folder(tmp_path):
@@ -176,16 +184,21 @@ def test_what_is_not_standardised(samples, message):
             {"train": [make_sample(2) | {"targets": "joy"}]},
             {},
             SampleError,
-            "split 'train': the targets are <U3; give numbers",
+            "split 'train': sample 0, 'targets': got dtype <U3, and a batch holds bool, whole numbers",
         ),
-        ({"train": [make_sample(2) | {"targets": None}]}, {}, SampleError, "the targets are object; give numbers"),
+        (
+            {"train": [make_sample(2) | {"targets": 2 + 1j}]},
+            {},
+            SampleError,
+            "split 'train': sample 0, 'targets': got dtype complex128",
+        ),
         (
             {"train": [make_sample(2)], "dev": [make_sample(2) | {"targets": np.zeros(2)}]},
             {},
             SampleError,
-            r"sample 0, 'targets': got shape \(2,\) and dtype float64, but sample 0 has shape \(\) and dtype int32",
+            r"split 'dev': the targets are float64 of shape \(2,\), and those of the split 'train' int32 of shape \(\)",
         ),
-        ({"train": [make_sample(2)]}, {"modalities": ["text"]}, PaddingError, r"not \['text'\]"),
+        ({"train": [make_sample(2)]}, {"modalities": ["text"]}, PaddingError, "split 'train': sample 0 has no 'text'"),
         ({"train": [make_sample(2)]}, {"dtype": "float64"}, PaddingError, "got dtype='float64'; choose one of"),
         (
             {"train": [make_sample(2)]},
@@ -206,31 +219,31 @@ def test_what_is_not_standardised(samples, message):
             {"train": [make_sample(2), make_sample(3, value=np.nan)]},
             {},
             SourceError,
-            "split 'train', 'audio', sample 1: holds nan, which is not finite",
+            "split 'train': sample 1, 'audio': holds nan, which is not finite",
         ),
         (
             {"train": [make_sample(2), make_sample(3, value=1e5)]},
             {"dtype": "float16"},
             SourceError,
-            "sample 1: holds 100000.0, which is too large for float16; standardise it, or take float32",
+            "sample 1, 'audio': holds 100000.0, which is too large for float16; standardise it, or take float32",
         ),
         (
             {"train": [make_sample(2), make_sample(3, width=3)]},
             {},
             SampleError,
-            r"sample 1: has the shape \(3, 3\) and dtype float32; by",
+            r"split 'train': sample 1, 'audio': has the shape \(3, 3\) and dtype float32; by",
         ),
         (
             {"train": [make_sample(2)], "dev": [make_sample(2, dtype=np.int32)]},
             {},
             SampleError,
-            "split 'dev', 'audio', sample 0: has",
+            "split 'dev': sample 0, 'audio': has",
         ),
         (
             {"train": [make_sample(2), {"audio": np.ones((1, 2), "f4")}]},
             {},
             SampleError,
-            "sample 1, 'targets': got none",
+            "split 'train': sample 1, 'targets': got none",
         ),
     ],
 )
@@ -244,7 +257,7 @@ def test_a_source_that_is_not_as_long_as_it_says(tmp_path):
     class Liar(list):
         lengths = LengthTable(("audio",), np.array([[2], [2]]))
 
-    with pytest.raises(SampleError, match=r"sample 1: has the shape \(3, 2\)"):
+    with pytest.raises(SampleError, match=r"sample 1, 'audio': has the shape \(3, 2\)"):
         convert({"train": Liar([make_sample(2), make_sample(3)])}, tmp_path / "out")
     nothing_left(tmp_path)
 
@@ -253,7 +266,7 @@ def test_an_id_twice(tmp_path):
     class Twins(list):
         ids = ("a", "a")
 
-    with pytest.raises(SourceError, match="the split 'train': samples 0 and 1 are both called 'a'"):
+    with pytest.raises(SourceError, match="split 'train': samples 0 and 1 are both called 'a'"):
         convert({"train": Twins([make_sample(2), make_sample(3)])}, tmp_path / "out")
     nothing_left(tmp_path)
 
@@ -290,8 +303,8 @@ def test_who_may_read_it_is_for_the_umask_to_say(tmp_path):
 
 
 def test_features_of_no_width(tmp_path):
-    convert({"train": [{"audio": np.ones((3, 0), np.float32)}]}, tmp_path / "out")
-    assert NumpyDir(tmp_path / "out", "train")[0]["audio"].shape == (3, 0)
+    with pytest.raises(SampleError, match=r"split 'train': sample 0, 'audio': got shape \(3, 0\), positions without"):
+        convert({"train": [{"audio": np.ones((3, 0), np.float32)}]}, tmp_path / "out")
 
 
 def test_a_cache_of_a_cache_remembers(tmp_path):

@@ -1,5 +1,6 @@
 """Segments of computational sequences."""
 
+import json
 import logging
 import shutil
 import sys
@@ -138,13 +139,74 @@ def test_segments_of_no_duration_are_left_out_and_reported(written, caplog):
     assert "left out v3[1]: lasts 0 s" in caplog.text
 
 
-def test_a_column_of_the_labels(written):
-    write_sequence(
-        written / "two.csd", "two", {"v0": (np.array([[1.0, 5.0], [2.0, 6.0]]), np.array([[0, 1.0], [1, 2]]))}
-    )
-    assert open_all(written, labels="two.csd", label_column=1).targets.tolist() == [5, 6]
-    with pytest.raises(SourceError, match=r"two\.csd: has 2 columns of labels; got label_column=2"):
-        open_all(written, labels="two.csd", label_column=2)
+MOSEI = ["sentiment", "happy", "sad", "anger", "surprise", "disgust", "fear"]
+
+
+@pytest.fixture
+def seven(written):
+    """Labels of two segments in seven columns, which the file names."""
+    rows = np.arange(14.0).reshape(2, 7)
+    write_sequence(written / "seven.csd", "Labels", {"v0": (rows, np.array([[0, 1.0], [1, 2]]))}, dimensions=MOSEI)
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("chosen", "index"),
+    [
+        (1, 1),
+        ([0, 1], [0, 1]),
+        ("happy", 1),
+        (["fear", 0], [6, 0]),
+        (slice(1, 7), [1, 2, 3, 4, 5, 6]),
+        (range(0, 7, 2), [0, 2, 4, 6]),
+        (slice(None), [0, 1, 2, 3, 4, 5, 6]),
+        (np.int64(3), 3),
+    ],
+)
+def test_columns_of_the_labels(written, seven, chosen, index):
+    source = open_all(written, labels="seven.csd", label_column=chosen)
+    np.testing.assert_array_equal(source.targets, seven[:, index].astype(np.float32))
+    assert source.targets.dtype == np.float32
+    json.dumps(source.rules)
+
+
+@pytest.mark.usefixtures("seven")
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        (7, r"seven\.csd: has 7 columns of labels; got label_column=7, and they are counted from 0 to 6"),
+        (True, "got label_column=True; give a number from 0, a name"),
+        (1.0, r"got label_column=1\.0; give a number from 0, a name"),
+        ([0, 1.0], r"got label_column=\[0, 1\.0\]; give a number"),
+        ("joy", r"seven\.csd: has no column of labels 'joy', only \['sentiment', 'happy'"),
+    ],
+)
+def test_columns_that_there_are_not(written, chosen, message):
+    with pytest.raises(PaddingError, match=message):
+        open_all(written, labels="seven.csd", label_column=chosen)
+
+
+@pytest.mark.parametrize("names", [None, "sentiment", ["a"], ["a"] * 7, [1] * 7, {"a": 1}])
+def test_columns_without_names(written, names):
+    write_sequence(written / "l.csd", "l", {"v0": (np.ones((1, 7)), np.array([[0, 1.0]]))}, dimensions=names)
+    assert open_all(written, labels="l.csd", label_column=6).targets.tolist() == [1]
+    with pytest.raises(
+        SourceError, match="no column of labels 'a', and its columns no names; give numbers, from 0 to 6"
+    ):
+        open_all(written, labels="l.csd", label_column="a")
+
+
+def test_a_blind_test_set(written):
+    times = np.array([[0.5, 1.5], [2.5, 3.5]])
+    write_sequence(written / "blind.csd", "l", {"v0": (np.full((2, 1), np.nan), times)})
+    with pytest.raises(
+        SourceError, match=r"blind\.csd: all labels are NaN; .* is read with label_column=None \(--unlabeled"
+    ):
+        open_all(written, labels="blind.csd")
+    source = open_all(written, labels="blind.csd", label_column=None)
+    assert source.targets is None
+    assert set(source[0]) == set(FILES)
+    assert source.ids == ["v0[0]", "v0[1]"]
 
 
 def replace(entry, name, value):
@@ -187,7 +249,7 @@ def link_inside(data):
         (
             "labels",
             lambda data: data["v4/features"].__setitem__((1, 0), np.nan),
-            r"'v4': sample 1 \(v4\[1\]\) is labelled",
+            r"sample 11 \(v4\[1\]\) is labelled nan",
         ),
         ("audio", lambda data: [data.__delitem__(video) for video in list(data)], "holds no videos"),
     ],

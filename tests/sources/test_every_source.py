@@ -2,7 +2,9 @@
 
 import json
 import pickle
+import random
 import threading
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -13,18 +15,22 @@ import pytest
 
 from multimodal_pad import BucketBatcher, LengthTable, Planned, plan_shapes, unpad
 from multimodal_pad.errors import PaddingError, SourceError
-from multimodal_pad.sources import Corpus, Csd, Meld, Mmsa, Mult, NumpyDir, Synthetic, convert, tfds
+from multimodal_pad.sources import Corpus, Csd, Files, Meld, Mmsa, Mult, NumpyDir, Synthetic, convert, tfds
 from tests.helpers.corpora import (
     CSD,
     LABELS,
+    MER_EMOTIONS,
     Written,
     dump_python2,
     write_csd,
+    write_feature_files,
     write_meld,
+    write_mertools,
     write_mmsa,
     write_mult,
     write_numpy_dir,
 )
+from tests.helpers.damage import damaged, no_file
 
 
 @dataclass
@@ -53,6 +59,27 @@ def open_csd(written, split, **options):
 def open_meld(written, split, **options):
     features = {name: written.path / "features" / name for name in ("audio", "visual")}
     return Meld(written.path, split, features=features, **options)
+
+
+def open_mertools(written, split, **options):
+    folders = {"audio": "hubert-FRA", "visual": "manet_FRA", "text": "tokens"}
+    features = {name: f"features/{folder}" for name, folder in folders.items()}
+    return Files(
+        written.path,
+        split,
+        table="label-6way.npz",
+        features=features,
+        targets="emo",
+        classes=MER_EMOTIONS,
+        **options,
+    )
+
+
+def open_files(written, split, table, **options):
+    visual = {"paths": {"visual": "faces.path"}} if "json" in table else {"features": {"visual": "visual"}}
+    visual["features"] = {"audio": "audio", **visual.get("features", {})}
+    chosen = {"ids": "{part}/dia{dialogue}", "split_field": "part", "targets": ["valence", "arousal"]}
+    return Files(written.path, split, table=table, **visual, **chosen, absent="missing", **options)
 
 
 def open_numpy_dir(written, split, **options):
@@ -102,6 +129,9 @@ CASES = {
     "mmsa sims": Case(partial(write_mmsa, corpus="sims"), open_mmsa, "key 'audio'"),
     "csd": Case(write_csd, open_csd, r"CMU_MOSI_COVAREP\.csd, 'v0'"),
     "meld": Case(write_meld, open_meld, r"train/dia0_utt0\.npy"),
+    "mertools": Case(write_mertools, open_mertools, r"hubert-FRA/train_sample_\d+\.npy"),
+    "files, csv": Case(partial(write_feature_files, table="labels.csv"), partial(open_files, table="labels.csv")),
+    "files, json": Case(partial(write_feature_files, table="all.jsonl.gz"), partial(open_files, table="all.jsonl.gz")),
     "numpy_dir": Case(write_numpy_dir, open_numpy_dir, r"audio\.npy"),
     "cache": Case(write_cache, open_cache),
     "tfds": Case(write_tfds, open_tfds),
@@ -265,3 +295,57 @@ def test_synthetic_and_lists_are_converted_too(tmp_path):
         for index in range(count):
             for name, array in source[index].items():
                 np.testing.assert_array_equal(cached[index][name], array)
+
+
+def read_all(case, written):
+    """Open a split, and read all of it."""
+    source = case.open(written, next(iter(written.splits)), nonfinite="zero")
+    for index in range(len(source)):
+        source[index]
+    return source
+
+
+@pytest.fixture
+def files(case, written):
+    """The files that the source reads, which the test may damage: they are put back."""
+    paths = sorted({path for path in read_all(case, written).inputs if path.is_relative_to(written.path.parent)})
+    whole = {path: path.read_bytes() for path in paths}
+    yield paths
+    for path, data in whole.items():
+        if path.is_dir():
+            path.rmdir()
+        else:
+            path.unlink(missing_ok=True)
+        path.write_bytes(data)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_damage_gets_further_than_an_error_that_names_the_file(case, written, files, seed):
+    """Whatever a byte of a file is, there are samples, or an error that says which file is damaged."""
+    rng = random.Random(seed)
+    for _ in range(12):
+        path = rng.choice(files)
+        whole = path.read_bytes()
+        path.write_bytes(damaged(whole, rng))
+        said = str(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                read_all(case, written)
+            except SourceError as error:
+                said = str(error)
+        assert str(path.parent) in said
+        assert len(said) < 3000
+        path.write_bytes(whole)
+
+
+@pytest.mark.parametrize("kind", ["a pipe", "a device", "a folder"])
+def test_what_is_no_file_is_not_waited_for(case, written, files, kind):
+    for path in files[:3]:
+        whole = path.read_bytes()
+        no_file(path, kind)
+        with pytest.raises((SourceError, OSError), match=path.name) as raised:
+            read_all(case, written)
+        assert isinstance(raised.value, SourceError)
+        (path.rmdir if path.is_dir() and not path.is_symlink() else path.unlink)()
+        path.write_bytes(whole)

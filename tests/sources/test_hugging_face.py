@@ -147,6 +147,25 @@ def test_rows_of_datasets_whose_indices_are_not_told():
     check_sample(source[8], 8)
 
 
+def test_columns_of_targets_in_a_list_are_one_array():
+    rows = {"x": [[1], [2, 3]], "happy": [1, 0], "sad": [0, 2], "valence": [0.5, -1.0], "pair": [[1, 2], [3, 4]]}
+    dataset = datasets.Dataset.from_dict(rows)
+    for kind in (HuggingFace, HuggingFaceStream):
+        found = list(kind(dataset, ["x"], targets=["sad", "happy"]))
+        assert [sample["targets"].tolist() for sample in found] == [[0, 1], [2, 0]]
+        assert found[0]["targets"].dtype.kind == "i"
+        mixed = list(kind(dataset, ["x"], targets={"all": ["happy", "valence"]}))
+        assert [sample["targets"]["all"].tolist() for sample in mixed] == [[1, 0.5], [0, -1]]
+        assert mixed[0]["targets"]["all"].dtype == np.float32
+        with pytest.raises(SampleError, match=r"the columns \['happy', 'pair'\] have the shapes"):
+            list(kind(dataset, ["x"], targets=["happy", "pair"]))
+        for odd in ([], [1], 1, True, [["happy"]]):
+            with pytest.raises(
+                PaddingError, match=r"for targets; give the name of a column, a list of names, or a dict"
+            ):
+                kind(dataset, ["x"], targets=odd)
+
+
 def test_several_targets_and_targets_per_position():
     named = {"targets": {"emotion": "label", "score": {"both": "scores"}}, "position_targets": {"text": "tags"}}
     rows = [{**row, "ids": row["ids"] or []} for row in ROWS]

@@ -1,3 +1,5 @@
+import csv
+import io
 import logging
 
 import numpy as np
@@ -29,15 +31,15 @@ def folder(tmp_path):
 def test_tokens_lengths_and_labels(folder):
     data = folder(
         train=[
-            row("It's. It\u2019s!", "anger"),
+            row("It's. It\u2019s! It\x92s", "anger"),
             row("Hello, hello", end="1:00:01.25", start="01:00:00,000", utterance=1),
         ]
     )
     source = Meld(data)
-    assert set(source.vocabulary) == {"it's", ".", "it\u2019s", "!", "hello", ","}
+    assert set(source.vocabulary) == {"it's", ".", "!", "hello", ","}
     assert min(source.vocabulary.values()) == 2
     assert source.lengths.modalities == ("text", "audio", "visual")
-    assert source.lengths.values.tolist() == [[4, 50, 38], [3, 25, 19]]
+    assert source.lengths.values.tolist() == [[5, 50, 38], [3, 25, 19]]
     assert [EMOTIONS[t] for t in source.targets] == ["anger", "joy"]
     sample = source[1]
     assert sample["text"].dtype == np.int32
@@ -75,8 +77,9 @@ def test_the_payload_follows_from_the_seed(folder):
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([row(), '2,"cut off",Ross'], "train_sent_emo.csv, line 3: more or fewer fields"),
-        ([row() + ",extra"], "line 2: more or fewer fields"),
+        ([row(), '2,"cut off",Ross'], "train_sent_emo.csv, line 3: got 3 values for the 11 columns"),
+        ([row() + ",extra"], "line 2: got 12 values for the 11 columns"),
+        ([row(end="9" * 400 + ":00:03,500")], "line 2: got EndTime '9999"),
         ([row(emotion="bored")], "line 2: got the emotion 'bored'; known are"),
         ([row(start="soon")], "line 2: got StartTime 'soon'; times are written h:mm:ss,ms"),
         ([row(end="00:99:00,000")], "line 2: got EndTime"),
@@ -139,7 +142,7 @@ def test_a_compressed_archive_that_is_damaged(folder):
     archive = bytearray(path.with_suffix(".npz").read_bytes())
     archive[200:300] = bytes(100)
     path.with_suffix(".npz").write_bytes(archive)
-    with pytest.raises(SourceError, match=r"dia0_utt0\.npz: not a file of features"):
+    with pytest.raises(SourceError, match=r"dia0_utt0\.npz: damaged or cut short"):
         Meld(data, features=given)
 
 
@@ -150,20 +153,20 @@ def test_utterances_without_features_are_reported(folder, caplog):
     assert source.lengths.modalities == ("text", "audio")
     assert source.lengths.values[:, 1].tolist() == [0, 3]
     assert source[0]["audio"].shape == (0, 2)
-    assert "1 of 2 utterances have no audio" in caplog.text
+    assert "1 of 2 samples have no audio: dia0_utt0" in caplog.text
     assert source.rules["audio of"]["utterances without a file"] == 1
 
 
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({}, r"train: holds none of dia0_utt0\.npy, dia0_utt0\.npz and so on"),
+        ({}, r"train: holds none of dia0_utt0\.npy, dia0_utt0\.npz, dia0_utt0/ and so on"),
         (
             {"dia0_utt0": np.ones((3, 2)), "dia0_utt1": np.ones((3, 5))},
-            r"dia0_utt1\.npy: has features of shape \(5,\), and",
+            r"dia0_utt1\.npy: holds \(3, 5\) of float64, and dia0_utt0\.npy \(3, 2\) of float64; give all",
         ),
         ({"dia0_utt0": np.array("text")}, r"dia0_utt0\.npy: holds shape \(\) of <U4; features are numbers"),
-        ({"dia0_utt0": np.array([None])}, r"dia0_utt0\.npy: not a file of features \(.*objects"),
+        ({"dia0_utt0": np.array([None])}, r"dia0_utt0\.npy: holds Python objects; features are numbers"),
     ],
 )
 def test_features_that_are_none(folder, arrays, message):
@@ -177,14 +180,14 @@ def test_damaged_feature_files(folder, tmp_path):
     given = features(data, dia0_utt0=np.ones((300, 2)))
     path = given["audio"] / "train" / "dia0_utt0.npy"
     path.write_bytes(path.read_bytes()[:900])
-    with pytest.raises(SourceError, match=r"dia0_utt0\.npy: not a file of features"):
+    with pytest.raises(SourceError, match=r"dia0_utt0\.npy: damaged or cut short .*900 bytes"):
         Meld(data, features=given)
     path.unlink()
     np.savez(path.with_suffix(".npz"), video=np.ones((3, 2)))
     with pytest.raises(SourceError, match=r"dia0_utt0\.npz: has no array 'audio', only \['video'\]"):
         Meld(data, features=given)
     path.with_suffix(".npz").write_bytes(b"PK\x03\x04 and no more")
-    with pytest.raises(SourceError, match=r"dia0_utt0\.npz: not a file of features"):
+    with pytest.raises(SourceError, match=r"dia0_utt0\.npz: damaged or cut short"):
         Meld(data, features=given)
     with pytest.raises(
         SourceError, match=r"elsewhere/train: no such folder; features of 'audio' lie there, as dia0_utt0"
@@ -193,7 +196,7 @@ def test_damaged_feature_files(folder, tmp_path):
 
 
 def test_a_missing_column(folder):
-    with pytest.raises(SourceError, match=r"line 1: no column \['Emotion'\]"):
+    with pytest.raises(SourceError, match=r"line 1: has no column \['Emotion'\], only"):
         Meld(folder(header=HEADER.replace("Emotion", "Mood")))
 
 
@@ -207,6 +210,31 @@ def test_not_utf8(folder):
     (data / "dev_sent_emo.csv").write_bytes(HEADER.encode() + b"\n" + row().encode() + b"\n\xff\xfe\n")
     with pytest.raises(SourceError, match=r"dev_sent_emo\.csv, line 3: not UTF-8"):
         Meld(data, "dev")
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_tables_as_spreadsheets_save_them(folder, separator, encoding):
+    data = folder(train=[row("\u2018Hello, you\u2019", "anger"), row(utterance=1)])
+    plain = Meld(data)
+    path = data / "train_sent_emo.csv"
+    rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8"), newline="")))
+    with path.open("w", encoding=encoding, newline="") as file:
+        csv.writer(file, delimiter=separator).writerows(line[1:] for line in rows)  # as MELD Dyadic, without numbers
+    again = Meld(data)
+    assert again.vocabulary == plain.vocabulary
+    assert (again.ids, again.targets.tolist()) == (plain.ids, plain.targets.tolist())
+    assert again.lengths.fingerprint == plain.lengths.fingerprint
+
+
+def test_control_codes_of_an_older_table_change_nothing_but_the_record(folder):
+    texts = ["It\u2019s \u201cfine\u201d\u2026", "no \u2014 caf\u00e9", "oh"]
+    source = Meld(folder(train=[row(text, utterance=number) for number, text in enumerate(texts)]))
+    older = [text.encode("cp1252").decode("latin-1") for text in texts]
+    again = Meld(folder(train=[row(text, utterance=number) for number, text in enumerate(older)]))
+    assert again.vocabulary == source.vocabulary
+    assert again.lengths.fingerprint == source.lengths.fingerprint
+    assert again.rules == {**source.rules, "utterances with control codes, read as cp1252": 2}
 
 
 @pytest.mark.parametrize("options", [{"split": "valid"}, {"payload": "real"}])
@@ -223,8 +251,18 @@ def test_bad_options(folder, options):
         ("test", 2607, ["dia38_utt4", "dia155_utt3", "dia220_utt0"]),
     ],
 )
-def test_the_real_tables(meld_dir, split, count, left_out):
+def test_the_real_tables(meld_dir, split, count, left_out, tmp_path):
     source = Meld(meld_dir, split)
+    assert sum("\u2019" in word for word in source.vocabulary) == 0
+    assert len(source.vocabulary) == 5564
+    for path in meld_dir.glob("*.csv"):  # as older versions of the tables are
+        text = path.read_text(encoding="utf-8").translate(
+            {ord(bytes([c]).decode("cp1252", "replace")): c for c in range(0x80, 0xA0)}
+        )
+        (tmp_path / path.name).write_text(text, encoding="utf-8", newline="")
+    older = Meld(tmp_path, split)
+    assert older.vocabulary == source.vocabulary
+    assert older.lengths.fingerprint == source.lengths.fingerprint
     assert len(source) == count
     assert [row.utterance for row in source.left_out] == left_out
     assert len(source[0]["text"]) == source.lengths.values[0, 0]

@@ -148,7 +148,18 @@ def test_what_float32_cannot_hold_is_not_finite(tmp_path):
             with_value("labels", nan_at(3)),
             r"key 'labels': sample 3 \(train-video1\[3.5,7.25\]\) is labelled nan; mend",
         ),
-        (with_value("labels", lambda x: x.repeat(2, axis=1)), r"key 'labels': has the shape \(7, 2, 1\); labels are"),
+        (
+            with_value("labels", lambda x: x.repeat(2, 1).repeat(3, 2)),
+            r"key 'labels': has the shape \(7, 2, 3\); labels are \(samples,\) or \(samples, columns\)",
+        ),
+        (
+            with_value("labels", lambda x: x * np.nan),
+            "key 'labels': all labels are NaN; a split without labels is read",
+        ),
+        (
+            without("labels"),
+            r"has no key 'labels', only \[.*\]; a split without .* with label_column=None \(--unlabeled",
+        ),
         (
             with_value("labels", lambda x: x.repeat(4, 1).repeat(2, 2)),
             r"sample 0 .* each of the 4 emotions must be one-hot",
@@ -236,7 +247,11 @@ def mask_with_a_hole(tokens):
             r"key 'audio': \d of 7 samples begin with a row of zeros and end",
         ),
         (with_value("vision_lengths", 6 * [1] + [501]), {}, r"\(lengths='last_nonzero' does without\)"),
-        (with_value("regression_labels", lambda x: np.stack([x, x], 1)), {}, r"has the shape \(7, 2\); labels are one"),
+        (
+            with_value("regression_labels", np.ones((7, 2, 2))),
+            {},
+            r"key 'regression_labels': has the shape \(7, 2, 2\); labels are",
+        ),
         (
             with_value("classification_labels", [0, 1, 2, 0.5, 0, 0, 0]),
             {"labels": "classification_labels"},
@@ -301,3 +316,62 @@ def test_mmsa_lengths_as_arrays_of_one(tmp_path):
     expected = Mmsa(written.path, "train").lengths.values
     change(written.path, with_value("audio_lengths", lambda x: [np.array([n]) for n in x]))
     np.testing.assert_array_equal(Mmsa(written.path, "train").lengths.values, expected)
+
+
+@pytest.mark.parametrize("shape", [(7, 3), (7, 1, 3), (7, 3, 1)])
+@pytest.mark.parametrize(
+    ("chosen", "index"), [(slice(None), [0, 1, 2]), (1, 1), ([2, 0], [2, 0]), (slice(1, 3), [1, 2])]
+)
+def test_columns_of_labels_of_mult(shape, chosen, index, tmp_path):
+    values = np.arange(21, dtype=np.float32).reshape(7, 3)
+    path = change(write_mult(tmp_path).path, with_value("labels", values.reshape(shape)))
+    source = Mult(path, "train", label_column=chosen)
+    np.testing.assert_array_equal(source.targets, values[:, index])
+    assert source[3]["targets"].shape == np.shape(index)
+
+
+def test_columns_of_iemocap_are_emotions(tmp_path):
+    path = write_mult(tmp_path, "iemocap").path
+    every = Mult(path, "train").targets
+    np.testing.assert_array_equal(Mult(path, "train", label_column="sad").targets, every[:, 2])
+    np.testing.assert_array_equal(Mult(path, "train", label_column=["angry", "happy"]).targets, every[:, [3, 1]])
+    with pytest.raises(SourceError, match=r"no column of labels 'joy', only \['neutral', 'happy', 'sad', 'angry'\]"):
+        Mult(path, "train", label_column="joy")
+
+
+@pytest.mark.parametrize("corpus", [Mult, Mmsa])
+@pytest.mark.parametrize("chosen", [True, 1.0, [0, None]])
+def test_what_is_no_column_of_labels(corpus, chosen, tmp_path):
+    path = (write_mult if corpus is Mult else write_mmsa)(tmp_path).path
+    with pytest.raises(PaddingError, match=r"got label_column=.*; give a number from 0, a name"):
+        corpus(path, "train", label_column=chosen)
+
+
+def test_labels_of_several_keys_of_mmsa_are_columns(tmp_path):
+    path = write_mmsa(tmp_path, "sims").path
+    keys = ["regression_labels", "regression_labels_T", "regression_labels_A", "regression_labels_V"]
+    each = [Mmsa(path, "train", labels=key).targets for key in keys]
+    every = Mmsa(path, "train", labels=keys)
+    np.testing.assert_array_equal(every.targets, np.stack(each, axis=1))
+    assert every.rules["labels"] == keys
+    chosen = Mmsa(path, "train", labels=keys, label_column="regression_labels_A")
+    np.testing.assert_array_equal(chosen.targets, each[2])
+
+
+def test_columns_of_labels_of_mmsa(tmp_path):
+    values = np.arange(21.0).reshape(7, 3)
+    path = change(write_mmsa(tmp_path).path, with_value("classification_labels", values))
+    source = Mmsa(path, "train", labels="classification_labels", label_column=slice(1, 3), nonfinite="zero")
+    np.testing.assert_array_equal(source.targets, values[:, 1:])
+    assert source.targets.dtype == np.int32
+
+
+@pytest.mark.parametrize(("corpus", "key"), [(Mult, "labels"), (Mmsa, "regression_labels")])
+def test_blind_test_sets(corpus, key, tmp_path):
+    written = (write_mult if corpus is Mult else write_mmsa)(tmp_path)
+    path = change(written.path, without(key))
+    source = corpus(path, "train", label_column=None, nonfinite="zero")
+    assert source.targets is None
+    assert "targets" not in source[0]
+    assert list(source.ids) == [sample["id"] for sample in written.splits["train"]]
+    assert source.rules["label_column"] is None

@@ -10,6 +10,7 @@ import pytest
 
 from multimodal_pad.errors import PaddingError, SourceError
 from multimodal_pad.sources import Mmsa, Mult, NumpyDir, convert, tfds
+from multimodal_pad.sources.tfds_features import top_features
 from tests.helpers.corpora import write_meld, write_mmsa, write_mult
 
 package = pytest.importorskip("tensorflow_datasets")
@@ -37,6 +38,18 @@ class SmallDataset(package.core.GeneratorBasedBuilder):
                     "fixed": features.Tensor(shape=(2, 3), dtype=np.float32),
                     "image": features.Tensor(shape=(None, None), dtype=np.float32, encoding="bytes"),
                     "audio": {"mfcc": features.Tensor(shape=(None, 2), dtype=np.float64)},
+                    "steps": features.Sequence(
+                        {
+                            "obs": features.Tensor(shape=(4,), dtype=np.float32),
+                            "act": features.Scalar(np.int32),
+                            "inner": {"image": features.Tensor(shape=(2, 3), dtype=np.float64)},
+                            "word": features.Text(),
+                        }
+                    ),
+                    "rlds": features.Dataset(
+                        {"obs": features.Tensor(shape=(4,), dtype=np.float32), "reward": features.Scalar(np.float64)}
+                    ),
+                    "points": features.Dataset(features.Tensor(shape=(2,), dtype=np.int64)),
                 }
             ),
         )
@@ -61,6 +74,12 @@ def small_example(number):
         "fixed": np.zeros((2, 3), np.float32),
         "image": np.zeros((1, 2), np.float32),
         "audio": {"mfcc": np.full((number + 1, 2), np.inf if number == 5 else number, np.float64)},
+        "steps": [
+            {"obs": np.full(4, i, np.float32), "act": number, "inner": {"image": np.full((2, 3), i / 2)}, "word": "w"}
+            for i in range(number % 5)
+        ],
+        "rlds": [{"obs": np.full(4, -i, np.float32), "reward": i / 4} for i in range(number % 3)],
+        "points": [np.full(2, i) for i in range(number % 2)],
     }
 
 
@@ -73,9 +92,9 @@ def prepared(tmp_path_factory):
 
 def test_every_ragged_feature_at_the_top_by_default(prepared):
     source = tfds("small_dataset", "train", data_dir=prepared)
-    assert source.lengths.modalities == ("frames", "tokens")
-    assert sorted(source.lengths.values[:, 1].tolist()) == list(range(9))
-    assert list(source[0]) == ["frames", "tokens"]
+    assert source.lengths.modalities == ("frames", "points", "tokens")
+    assert sorted(source.lengths.values[:, 2].tolist()) == list(range(9))
+    assert list(source[0]) == ["frames", "points", "tokens"]
     assert source.ids[0] == "train[0]"
 
 
@@ -102,6 +121,45 @@ def test_features_by_name_nested_ones_too(prepared):
         [source[index] for index in range(len(source))]
 
 
+NESTED = {
+    # of each modality its path, and what an example has there
+    "obs": ("steps/obs", lambda n: np.repeat(np.arange(n % 5, dtype=np.float32)[:, None], 4, axis=1)),
+    "act": ("steps/act", lambda n: np.full(n % 5, n, np.int32)),
+    "image": ("steps/inner/image", lambda n: np.arange(n % 5, dtype=np.float32).repeat(6).reshape(-1, 2, 3) / 2),
+    "rl": ("rlds/obs", lambda n: np.repeat(-np.arange(n % 3, dtype=np.float32)[:, None], 4, axis=1)),
+    "reward": ("rlds/reward", lambda n: np.arange(n % 3, dtype=np.float32) / 4),
+    "points": ("points", lambda n: np.zeros((n % 2, 2), np.int64)),
+}
+
+
+def test_features_in_sequences_and_datasets_of_steps(prepared):
+    chosen = {name: key for name, (key, _) in NESTED.items()}
+    source = tfds("small_dataset", "train", features=chosen, ids="name", data_dir=prepared)
+    for index, name in enumerate(source.ids):
+        for modality, (_, wanted) in NESTED.items():
+            true, found = wanted(int(name.removeprefix("example"))), source[index][modality]
+            np.testing.assert_array_equal(found, true)
+            assert (found.dtype, found.shape) == (true.dtype, true.shape)
+        assert source.lengths.values[index].tolist() == [len(source[index][modality]) for modality in NESTED]
+
+
+def test_steps_are_decoded_once_for_all_their_features(prepared, monkeypatch):
+    source = tfds("small_dataset", "train", features={"a": "rlds/obs", "b": "rlds/reward"}, data_dir=prepared)
+    index = int(source.lengths.values[:, 0].argmax())
+    kind = type(source._examples[index]["rlds"])
+    read, decode = [], kind.__iter__
+    monkeypatch.setattr(kind, "__iter__", lambda steps: read.append(1) or decode(steps))
+    source[index]
+    assert len(read) == 1
+
+
+def test_several_targets_are_one_array(prepared):
+    source = tfds("small_dataset", "train", targets=["label", "score"], ids="name", data_dir=prepared)
+    wanted = [[int(name[-1]) % 3, int(name[-1]) / 2] for name in source.ids]
+    np.testing.assert_array_equal(source.targets, np.array(wanted, np.float32))
+    assert tfds("small_dataset", "train", targets=["label", "label"], data_dir=prepared).targets.dtype == np.int32
+
+
 def test_by_the_folder_and_by_part_of_a_split(prepared):
     source = tfds(prepared / "small_dataset" / "1.0.0", "train[:4]", targets="score")
     assert len(source) == 4
@@ -114,10 +172,23 @@ def test_by_the_folder_and_by_part_of_a_split(prepared):
         (("small_dataset", "dev"), {}, r"small_dataset/1\.0\.0, split 'dev': .*splits: \['train'\]"),
         (("small_dataset", "train"), {"features": {"a": "nothing"}}, r"has no feature 'nothing'; it has \["),
         (("small_dataset", "train"), {"features": {"a": "audio/nothing"}}, "has no feature 'audio/nothing'"),
-        (("small_dataset", "train"), {"features": {"a": "fixed"}}, "the feature 'fixed' is Tensor, not ragged"),
-        (("small_dataset", "train"), {"features": {"a": "image"}}, "the feature 'image' is Tensor, not ragged"),
-        (("small_dataset", "train"), {"features": {"a": "name"}}, "the feature 'name' is Text, not ragged"),
-        (("small_dataset", "train"), {"features": {"a": "audio"}}, "the feature 'audio' is FeaturesDict, not ragged"),
+        (("small_dataset", "train"), {"features": {"a": "fixed"}}, r"'fixed' is of shape \(2, 3\), not ragged"),
+        (("small_dataset", "train"), {"features": {"a": "image"}}, r"'image' is of shape \(None, None\), not ragged"),
+        (("small_dataset", "train"), {"features": {"a": "name"}}, "the feature 'name' is text, not ragged"),
+        (("small_dataset", "train"), {"features": {"a": "steps/word"}}, "the feature 'steps/word' is text, not ragged"),
+        (
+            ("small_dataset", "train"),
+            {"features": {"a": "rlds"}},
+            r"holds several; name one of \['rlds/obs', 'rlds/rew",
+        ),
+        (("small_dataset", "train"), {"features": {"a": "steps/no"}}, r"no feature 'steps/no'; it has \['act', 'in"),
+        (("small_dataset", "train"), {"targets": ["label", "no"]}, "has no feature 'no'"),
+        (("small_dataset", "train"), {"targets": ["label", "fixed"]}, r"\['label', 'fixed'\] have the shapes"),
+        (
+            ("small_dataset", "train"),
+            {"features": {"a": "audio"}},
+            r"'audio' holds several; name one of \['audio/mfcc'\]",
+        ),
         (("small_dataset", "train"), {"targets": "nothing"}, "has no feature 'nothing'"),
         (("small_dataset", "train"), {"targets": "tokens"}, "targets are numbers of one shape"),
         (("small_dataset", "train"), {"targets": "name"}, "targets are numbers of one shape"),
@@ -127,8 +198,19 @@ def test_by_the_folder_and_by_part_of_a_split(prepared):
     ],
 )
 def test_what_is_not_there_or_not_ragged(prepared, arguments, options, message):
-    with pytest.raises(SourceError, match=message):
+    with pytest.raises(PaddingError, match=message):
         tfds(*arguments, data_dir=prepared, **options)
+
+
+def test_where_nothing_at_the_top_is_ragged_what_is_further_down_is_named():
+    kinds = package.features
+    steps = kinds.Sequence({"obs": kinds.Tensor(shape=(4,), dtype=np.float32), "word": kinds.Text()})
+    with pytest.raises(
+        SourceError, match=r"name some, such as features=\{'obs': 'steps/obs'\}: there are \['steps/obs'\]"
+    ):
+        top_features(kinds.FeaturesDict({"steps": steps, "label": kinds.Scalar(np.int32)}), "here")
+    with pytest.raises(SourceError, match=r"here: no feature at the top is ragged; nor is any other of \['label'\]"):
+        top_features(kinds.FeaturesDict({"label": kinds.Scalar(np.int32)}), "here")
 
 
 def test_from_inside_of_the_folder_of_tfds(prepared, monkeypatch):

@@ -1,0 +1,95 @@
+"""The files that a corpus is read from: their digests, and whether they stay as they are while it is read."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from multimodal_pad.errors import SourceError
+from multimodal_pad.sources.cache_files import digest_file
+from multimodal_pad.sources.corpus import Progress
+
+_FEW = 32
+"""Files of one folder that have a line each in the manifest."""
+
+
+class InputFiles:
+    """The input files of some sources, each once, as they are now.
+
+    Args:
+        sources: those that have ``inputs`` are read from these files.
+
+    Raises:
+        OSError: one of them is not there.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "corpus.pkl")
+    ...     _ = path.write_bytes(b"as it was")
+    ...     files = InputFiles([type("Source", (), {"inputs": [path]})])
+    ...     files.check_unchanged()
+    ...     _ = path.write_bytes(b"another")
+    ...     files.check_unchanged()
+    Traceback (most recent call last):
+    multimodal_pad.errors.SourceError: ...corpus.pkl: changed while it was read; convert again when nothing writes to it
+    """
+
+    def __init__(self, sources: Iterable[Any]) -> None:
+        paths = dict.fromkeys(Path(path) for source in sources for path in getattr(source, "inputs", ()))
+        self._found = {path: _identity(path) for path in paths}
+
+    def check_unchanged(self) -> None:
+        """Raise a SourceError that names the first file that is not what it was."""
+        for path, found in self._found.items():
+            try:
+                same = _identity(path) == found
+            except OSError:
+                same = False
+            if not same:
+                raise SourceError(f"{path}: changed while it was read; convert again when nothing writes to it")
+
+    def digests(self, progress: Progress | None = None) -> list[dict[str, Any]]:
+        """SHA-256 of every file; of many small files in a folder together, by name and contents."""
+        folders: dict[Path, list[Path]] = {}
+        for path in self._found:
+            folders.setdefault(path.parent, []).append(path)
+        sizes = {path: identity[0] for path, identity in self._found.items()}
+        found: list[dict[str, Any]] = []
+        done, total = 0, sum(sizes.values())
+
+        def tell(count: int) -> None:
+            nonlocal done
+            done += count
+            if progress is not None:
+                progress("SHA-256 of the input", done, total)
+
+        for folder, files in folders.items():
+            if len(files) <= _FEW:
+                found += [
+                    {"path": printable(path), "bytes": sizes[path], "sha256": digest_file(path, tell)} for path in files
+                ]
+                continue
+            whole = hashlib.sha256()
+            for path in sorted(files):
+                whole.update(os.fsencode(path.name) + f"\0{digest_file(path, tell)}\n".encode())
+            size = sum(sizes[path] for path in files)
+            found.append({"path": printable(folder), "files": len(files), "bytes": size, "sha256": whole.hexdigest()})
+        return found
+
+
+def printable(path: Path) -> str:
+    """A path as text that any file can hold: bytes of its name that are no UTF-8 are spelt out.
+
+    >>> printable(Path("a\\udcff"))
+    'a\\\\xff'
+    """
+    return os.fsencode(path).decode(errors="backslashreplace")
+
+
+def _identity(path: Path) -> tuple[int, ...]:
+    """Size, time of the last change, and place on the disk."""
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns, found.st_dev, found.st_ino

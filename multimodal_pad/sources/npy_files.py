@@ -1,0 +1,131 @@
+"""Arrays of ``.npy`` and ``.npz`` files: their shapes by the headers alone, and their values."""
+
+from __future__ import annotations
+
+import math
+import os
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, NamedTuple
+
+import numpy as np
+
+from multimodal_pad.errors import SourceError
+from multimodal_pad.reading import check_unpacked, file_size, reading, some
+
+_ADVICE = "write it again with np.save"
+
+
+class Header(NamedTuple):
+    """What a ``.npy`` file says of its array."""
+
+    shape: tuple[int, ...]
+    fortran_order: bool
+    dtype: np.dtype
+
+
+class NpyFile:
+    """A ``.npy`` file of numbers, or an array of them in a ``.npz`` file.
+
+    Opening reads nothing but the header, which is held against the size of the file: a file that is cut short is found
+    without looking at its values.
+
+    Args:
+        path: the file.
+        key: the array in a ``.npz`` file.
+
+    Attributes:
+        header: shape and dtype of the array.
+
+    Raises:
+        SourceError: no regular file, no such array, or a header that is none, or says what the file can't hold.
+        OSError: the file cannot be read.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     np.save(folder + "/a.npy", np.ones((3, 2), np.float16))
+    ...     file = NpyFile(Path(folder, "a.npy"))
+    ...     file.header.shape, file.read().sum()
+    ((3, 2), np.float16(6.0))
+    """
+
+    def __init__(self, path: Path, key: str = "") -> None:
+        self.path, self.key = path, key
+        with self._open() as (file, size):
+            self.header = _header(file, size, self.path)
+
+    def read(self) -> np.ndarray:
+        """The values: a copy, which is faster than a view of the file where all of it is wanted.
+
+        Raises:
+            SourceError: the file has changed, or is damaged.
+            OSError: it cannot be read.
+        """
+        with self._open() as (file, size):
+            if _header(file, size, self.path) != self.header:
+                raise SourceError(f"{self.path}: has changed since it was opened; open the corpus again")
+            return _values(file, self.header)
+
+    @contextmanager
+    def _open(self) -> Iterator[tuple[IO[bytes], int]]:
+        """The bytes of the array's file, and how many there are."""
+        size = file_size(self.path)
+        with reading(self.path, _ADVICE), self.path.open("rb", buffering=1 << 12) as file:
+            if self.path.suffix != ".npz":
+                yield file, os.fstat(file.fileno()).st_size
+                return
+            with zipfile.ZipFile(file) as archive:
+                member = self._member(archive)
+                check_unpacked(member.file_size, size, self.path)
+                with archive.open(member) as inner:
+                    yield inner, member.file_size
+
+    def _member(self, archive: zipfile.ZipFile) -> zipfile.ZipInfo:
+        members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
+        if self.key not in members:
+            raise SourceError(f"{self.path}: has no array {self.key!r}, only {some(members)}; name it so")
+        return members[self.key]
+
+
+def read_frame(path: Path) -> np.ndarray:
+    """The array of a small ``.npy`` file, as it is.
+
+    Raises:
+        SourceError: it is none, or damaged.
+        OSError: it cannot be read.
+    """
+    size = file_size(path)
+    with reading(path, _ADVICE), path.open("rb", buffering=1 << 12) as file:
+        return _values(file, _header(file, size, path))
+
+
+def _header(file: IO[bytes], size: int, path: Path) -> Header:
+    """The header of an array of numbers, held against the bytes that its file has."""
+    version = np.lib.format.read_magic(file)
+    if version not in ((1, 0), (2, 0)):  # a third one is of fields with names
+        raise ValueError(f"an array of version {version}")
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    header = Header(*read(file))
+    shape, _, dtype = header
+    if not all(type(extent) is int and 0 <= extent < 2**48 for extent in shape) or len(shape) > 32:
+        raise ValueError("a shape that no array has")
+    if dtype.kind not in "biuf":
+        what = "Python objects" if dtype.hasobject else f"shape {shape} of {dtype}"
+        raise SourceError(f"{path}: holds {what}; features are numbers (length, *feature_shape)")
+    if file.tell() + math.prod(shape) * dtype.itemsize > size:
+        raise ValueError(f"it has {size:,} bytes, and an array of shape {shape} and {dtype} takes more")
+    return header
+
+
+def _values(file: IO[bytes], header: Header) -> np.ndarray:
+    """The values that come after a header."""
+    values = np.empty(math.prod(header.shape), header.dtype)
+    left = values.view(np.uint8).data
+    while left:
+        count = file.readinto(left)  # pyright: ignore[reportAttributeAccessIssue] - both kinds of file have it
+        if not count:
+            raise EOFError("it ends too early")
+        left = left[count:]
+    return values.reshape(header.shape, order="F" if header.fortran_order else "C")

@@ -1,0 +1,45 @@
+"""Words and punctuation marks of a text, of which each is written in one way only."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+_APOSTROPHES = "\u2018\u2019\u201b\u2032\u00b4\u02bc\uff07"
+_QUOTES = "\u201c\u201d\u201e\u201f\u2033\uff02"
+_INVISIBLE = [*range(0x09), *range(0x0E, 0x20), *range(0x7F, 0xA0), 0xAD, *range(0x200C, 0x2010), 0x2060, 0xFEFF]
+
+_ASCII = {**dict.fromkeys(map(ord, _APOSTROPHES), "'"), **dict.fromkeys(map(ord, _QUOTES), '"')}
+
+
+def _of_windows(code: int) -> str:
+    """The character that a byte is in cp1252, which some files hold as a control character."""
+    found = bytes([code]).decode("cp1252", "ignore")
+    return _ASCII.get(ord(found), found) if found else ""
+
+
+_PLAIN = {**dict.fromkeys(_INVISIBLE, ""), **_ASCII, **{code: _of_windows(code) for code in range(0x80, 0xA0)}}
+_CONTROL_CODES = re.compile("[\x80-\x9f]")
+_WORD = re.compile(r"\w+(?:'\w+)?|[^\w\s]")
+
+
+def find_words(text: str) -> list[str]:
+    r"""The words, one apostrophe within them included, and the punctuation marks of a text, in lower case.
+
+    What is read the same is written the same: curly apostrophes and quotes are straight, letters with accents are
+    single characters, and characters that nothing is seen of, such as soft hyphens, are gone. The control characters
+    U+0080 to U+009F are what the same bytes are in cp1252, the code page that they come from.
+
+    >>> find_words("I\u2019m fine\u2026 I'm \u201cfine\u201d"), find_words("I\x92m fine\x85")
+    (["i'm", 'fine', '…', "i'm", '"', 'fine', '"'], ["i'm", 'fine', '…'])
+    """
+    return _WORD.findall(unicodedata.normalize("NFC", text.translate(_PLAIN)).lower())
+
+
+def has_control_codes(text: str) -> bool:
+    r"""Whether there are control characters that are bytes of cp1252.
+
+    >>> has_control_codes("I\x92m"), has_control_codes("I\u2019m")
+    (True, False)
+    """
+    return _CONTROL_CODES.search(text) is not None
