@@ -125,7 +125,9 @@ def test_a_packing_plan_is_one_that_can_be_read_back(lengths, alignment, size, s
 
 
 def test_what_exceeds_int32_names_what_to_do():
-    with pytest.raises(LengthError, match=r"'audio': got a length of 2,147,483,647 and an alignment of 8.*give a smaller alignment"):
+    with pytest.raises(
+        LengthError, match=r"'audio': got a length of 2,147,483,647 and an alignment of 8.*give a smaller alignment"
+    ):
         plan_shapes(table_of(LONGEST, 3), alignment=8)
     with pytest.raises(PlanError, match=r"batches need 2,863,311,532 positions of 'audio'.*smaller batch size"):
         plan_packing(table_of(LONGEST, LONGEST, 3), batch_size=2, alignment=1)
