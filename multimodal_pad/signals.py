@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from types import FrameType
 from typing import NoReturn
 
@@ -81,7 +82,7 @@ def _is_command(words: list[str]) -> bool:
     (True, False)
     """
     names = [word.replace("\\", "/").rpartition("/")[2].removesuffix(".exe") for word in words[:2]]
-    return "multimodal-pad" in names or ("-m", "multimodal_pad.cli") in zip(words, words[1:], strict=False)
+    return "multimodal-pad" in names or ("-m", "multimodal_pad.cli") in pairwise(words)
 
 
 if _is_command(sys.orig_argv) and threading.current_thread() is threading.main_thread():
