@@ -12,6 +12,7 @@ from rich.table import Table
 
 from multimodal_pad.commands.bars import telling
 from multimodal_pad.commands.pairs import add_field_option, chosen_fields
+from multimodal_pad.commands.shares import share_headings, shown_shares
 from multimodal_pad.errors import PaddingError
 from multimodal_pad.lengths.files import KINDS, read_lengths
 from multimodal_pad.planning.comparison import PolicyEfficiency
@@ -135,10 +136,10 @@ def _padding(what: str, names: list[str], policies: Mapping[str, PolicyEfficienc
     title = f"{as_cell(what)}, batches of {batch_size}: real share of what is padded"
     table = Table(title=title, title_justify="left")
     table.add_column("padding")
-    for heading in ("shapes", "cost", *names, "padded cost"):
-        table.add_column(as_cell(heading), justify="right")
+    for heading in ("shapes", "cost", *share_headings(names), "padded cost"):
+        table.add_column(heading, justify="right")
     least = list(policies.values())[-1].padded_cost
     for name, row in policies.items():
-        shares = [f"{share:.3f}" for share in (row.cost, *row.positions)]
+        shares = shown_shares(row.cost, row.positions)
         table.add_row(name, f"{row.shapes:,}", *shares, f"{row.padded_cost / least:.2f} x")
     return table

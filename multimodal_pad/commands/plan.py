@@ -15,6 +15,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from multimodal_pad.commands.pairs import add_field_option, chosen_fields
+from multimodal_pad.commands.shares import share_headings, shown_shares
 from multimodal_pad.errors import PaddingError
 from multimodal_pad.lengths.cost import BatchBudget, Cost, TransformerCost, attention_area, position_count
 from multimodal_pad.lengths.files import read_lengths
@@ -31,7 +32,7 @@ from multimodal_pad.planning.run_time import RunTime
 from multimodal_pad.sources import NumpyDir
 from multimodal_pad.sources.inspection import train_split
 from multimodal_pad.sources.manifest import read_manifest
-from multimodal_pad.terminal import as_cell, in_a_line, output_console, progress_console, tell
+from multimodal_pad.terminal import in_a_line, output_console, progress_console, tell
 
 HELP = """Choose the batch shapes for a table of lengths: jointly over all modalities, under a compile budget.
 
@@ -303,9 +304,9 @@ def _comparison(modalities: tuple[str, ...], rows: dict[str, PolicyEfficiency], 
     """The plan, which is the first row, beside the policies that people use otherwise."""
     table, first = Table(title=title, title_justify="left"), next(iter(rows.values()))
     table.add_column("policy")
-    for heading in ("shapes", "cost", *modalities, "padded cost"):
-        table.add_column(as_cell(heading), justify="right")
+    for heading in ("shapes", "cost", *share_headings(modalities), "padded cost"):
+        table.add_column(heading, justify="right")
     for name, row in rows.items():
-        shares = [f"{share:.3f}" for share in (row.cost, *row.positions)]
+        shares = shown_shares(row.cost, row.positions)
         table.add_row(name, f"{row.shapes:,}", *shares, f"{row.padded_cost / first.padded_cost:.2f} x")
     return table
