@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from multimodal_pad import (
     BatchBudget,
+    BatchShape,
     Fixed,
     Ladder,
     LengthTable,
@@ -135,6 +136,13 @@ def test_what_exceeds_int32_names_what_to_do():
         PaddingError, match=r"got batch_size=2147483648; it must be a whole number, at most 2,147,483,647"
     ):
         plan_shapes(table_of(3), batch_size=2**31)
+
+
+@pytest.mark.parametrize(("rows", "length"), [(2**31, 4), (4, 2**31), (4, np.int64(2**33))])
+def test_no_batch_shape_is_larger_than_int32_numbers(rows, length):
+    with pytest.raises(PaddingError, match="batches number them by int32: at most 2,147,483,647 of each"):
+        BatchShape.of(rows, {"audio": length})
+    assert BatchShape.of(4, {"audio": LONGEST}).lengths == (("audio", LONGEST),)
 
 
 def test_the_cost_of_a_wide_model_does_not_wrap():
