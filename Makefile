@@ -33,7 +33,7 @@ help:
 	@echo 'compare, evidence and test use an NVIDIA GPU where there is one: CUDA= for the CPU, CUDA=12 or CUDA=13 to choose'
 
 compare: $(INSTALLED)-experiments
-	$(BIN)/python -m experiments.compare_padding $(ARGS)
+	$(BIN)/python -m experiments.compare $(ARGS)
 
 evidence: $(INSTALLED)-experiments
 	$(BIN)/python -m experiments.evidence $(ARGS)

@@ -2,7 +2,7 @@
 
 A page says where a table comes from:
 
-    <!-- table experiments.planning:markdown results/planning/readme-meld/results.json -->
+    <!-- table experiments.planning.__main__:markdown results/planning/readme-meld/results.json -->
     ...
     <!-- end of table -->
 

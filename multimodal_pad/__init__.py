@@ -15,6 +15,7 @@ from multimodal_pad.layouts.layout import Batch, BatchShape, BatchSpec
 from multimodal_pad.layouts.packed import PackedBatch, pack_samples, unpack
 from multimodal_pad.layouts.padded import PaddedBatch, pad_samples, unpad
 from multimodal_pad.lengths.cost import BatchBudget, TransformerCost, attention_area, position_count
+from multimodal_pad.lengths.named import named_samples
 from multimodal_pad.lengths.table import LengthTable
 from multimodal_pad.planning.packed import Packed
 from multimodal_pad.planning.packing import plan_packing
@@ -59,6 +60,7 @@ __all__ = [
     "attention_area",
     "batches",
     "make_schedule",
+    "named_samples",
     "pack_samples",
     "pad_samples",
     "plan_packing",

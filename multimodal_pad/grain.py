@@ -214,7 +214,7 @@ class StreamIterDataset(grain.IterDataset[BatchOfLayout]):
             :class:`~multimodal_pad.batching.streams.StreamOptions` beside the policy.
 
     Raises:
-        PaddingError: an option out of range; from the iterator: no samples.
+        PaddingError: an option out of range, a parent that is no ``IterDataset``; from the iterator: no samples.
         SampleError: from the iterator: a sample that does not fit the others, named by its number.
         UncoveredLengthError: from the iterator: a sample is longer than every bucket and ``long_samples="error"``.
 
@@ -226,6 +226,11 @@ class StreamIterDataset(grain.IterDataset[BatchOfLayout]):
     """
 
     def __init__(self, parent: grain.IterDataset[Any], policy: PolicyLike, **options: Unpack[StreamKeywords]) -> None:
+        if not isinstance(parent, grain.IterDataset):
+            instead = ".to_iter_dataset() of it" if isinstance(parent, grain.MapDataset) else "StreamBatcher(samples)"
+            raise PaddingError(
+                f"got samples of type {type(parent).__name__}, which is no grain.IterDataset; take {instead}"
+            )
         super().__init__(parent)
         self.stream_options = StreamOptions(as_policy(policy), **options)
 
@@ -265,11 +270,12 @@ class _StreamIterator(grain.DatasetIterator[BatchOfLayout]):
         self._begin(0, 0, 0)
 
     def example(self) -> BatchOfLayout:
-        """A batch of the first sample, which is then gone."""
-        self._fill(1)
+        """A batch of the first sample; the samples that were read for it are then gone."""
+        while not self._intake.knows_all and self._buffer.room and not self._finished:
+            self._fill(1)
         if self._intake.first is None:
             raise PaddingError("the dataset gave no samples; there is none to make an example of")
-        return self._options.example(self._intake.first)
+        return self._options.example(self._intake.first, self._intake)
 
     def __next__(self) -> BatchOfLayout:
         self._assert_not_closed()
@@ -277,7 +283,7 @@ class _StreamIterator(grain.DatasetIterator[BatchOfLayout]):
             if self._finished:
                 raise StopIteration
             self._fill(min(self._buffer.room, CHUNK))
-        return self._options.lay_out(self._buffer.take())
+        return self._options.lay_out(self._buffer.take(), self._intake)
 
     def get_state(self) -> dict[str, Any]:
         held = self._buffer.held
@@ -330,13 +336,16 @@ class _StreamIterator(grain.DatasetIterator[BatchOfLayout]):
         samples = self._read
         with span(READ):
             while len(samples) < count:
+                number = self._number + len(samples)
                 try:
-                    samples.append((self._number + len(samples), next(self._parent)))
+                    sample = next(self._parent)
                 except StopIteration:
                     break
                 except Exception as error:
-                    error.add_note(f"while sample {self._number + len(samples)} of the stream was read")
+                    error.add_note(f"while sample {number} of the stream was read")
                     raise
+                samples.append((number, sample))
+                samples[-1] = (number, self._intake.held(number, sample))
         if not samples:
             if not self._added:
                 raise PaddingError("the dataset gave no samples that a bucket holds; give at least one")

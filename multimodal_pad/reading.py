@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import numpy as np
 
@@ -112,11 +112,11 @@ def read_npy(path: str | Path, *, unpickle: Unpickle | None = None) -> np.ndarra
     path = Path(path)
     size = file_size(path)
     with reading(path, "write it again with np.save"), path.open("rb") as file:
-        shape, order, dtype = _header(file)
+        shape, order, dtype = read_npy_header(file)
         if dtype.hasobject:
             return _objects(file.read(), unpickle, str(path))
         start = file.tell()
-        _check_shape(shape, dtype, size - start)
+        check_npy_shape(shape, dtype, size - start)
         if not math.prod(shape):
             return np.empty(shape, dtype)
         return np.asarray(np.memmap(file, dtype, "r", start, shape, order))
@@ -168,18 +168,18 @@ def some(names: Sequence[Any] | Any, most: int = 20) -> str:
 
 def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, unpickle: Unpickle | None, where: str) -> np.ndarray:
     with reading(where, "write it again with np.savez"), archive.open(info) as file:
-        shape, order, dtype = _header(file)
+        shape, order, dtype = read_npy_header(file)
         start = file.tell()
         data = file.read()  # no more than the archive says, which is bounded
         if len(data) != info.file_size - start:
             raise EOFError(f"{info.file_size - start:,} bytes are announced and {len(data):,} are there")
         if dtype.hasobject:
             return _objects(data, unpickle, where)
-        _check_shape(shape, dtype, len(data))
+        check_npy_shape(shape, dtype, len(data))
         return np.ndarray(shape, dtype, data or None, order=order)
 
 
-def _header(file: IO[bytes]) -> tuple[tuple[int, ...], Any, np.dtype]:
+def read_npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], Literal["C", "F"], np.dtype]:
     """Shape, order and dtype of an array in NumPy's format."""
     version = np.lib.format.read_magic(file)
     if version not in ((1, 0), (2, 0), (3, 0)):
@@ -191,7 +191,7 @@ def _header(file: IO[bytes]) -> tuple[tuple[int, ...], Any, np.dtype]:
     return shape, "F" if fortran else "C", dtype
 
 
-def _check_shape(shape: tuple[int, ...], dtype: np.dtype, size: int) -> None:
+def check_npy_shape(shape: tuple[int, ...], dtype: np.dtype, size: int) -> None:
     """Raise where an array is not as large as its bytes."""
     if not all(type(length) is int and 0 <= length < 2**63 for length in shape):
         raise ValueError("a shape of what are no lengths")

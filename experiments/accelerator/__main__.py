@@ -34,11 +34,11 @@ from typing import Any
 
 from rich.console import Console
 
-from experiments import compare_padding
 from experiments.accelerator.config import QUICK_MINUTES, Config, quick
 from experiments.accelerator.parts import PARTS, RESULTS, Run
 from experiments.accelerator.record import read
 from experiments.accelerator.report import markdown
+from experiments.lib import corpora
 from multimodal_pad import PaddingError
 from multimodal_pad.cli import exit_status
 from multimodal_pad.sources import Meld
@@ -93,7 +93,7 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> None:
         Meld(options.data_dir, "train")  # a wrong folder is an error before the first process
     if options.out is not None:
         _check_free(options.out)
-    corpus = compare_padding.on_corpus(options.data_dir)
+    corpus = corpora.on_corpus(options.data_dir)
     config = replace(Config(corpus), minutes=minutes, arguments=tuple(arguments))
     config = quick(config) if options.quick else config
     console = Console(stderr=True)

@@ -21,8 +21,8 @@ from experiments.accelerator.budget import Clock
 from experiments.accelerator.config import Config
 from experiments.accelerator.random_model import random_model
 from experiments.accelerator.record import Record
-from experiments.claims.exactness import apart, with_nan
-from experiments.peers.jax_side import parameters_of
+from experiments.lib.exactness import apart, with_nan
+from experiments.lib.measure import parameters_of
 from multimodal_pad import Batch, pad_samples
 from multimodal_pad.compiling import default_threads
 from multimodal_pad.models import ModalityConfig, MultimodalTransformer, TransformerConfig, masked_attention

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from experiments import compare_padding
+from experiments.lib import corpora
 from multimodal_pad.models import TransformerConfig
 
 
@@ -52,7 +52,7 @@ class Steps:
 
     Attributes:
         model: by its name in the configuration.
-        policies: of :mod:`experiments.compare_padding`, with their grouping, all of one layout. The batch shapes of the
+        policies: of :mod:`experiments.lib.policies`, with their grouping, all of one layout. The batch shapes of the
             first are compiled and timed; every policy is run end to end.
     """
 
@@ -81,7 +81,7 @@ class Config:
         arguments: of the command.
     """
 
-    corpus: compare_padding.Config = field(default_factory=compare_padding.Config)
+    corpus: corpora.Config = field(default_factory=corpora.Config)
     models: Mapping[str, Model] = field(
         default_factory=lambda: {
             "float32": Model("float32", 40, 8, 1),

@@ -11,8 +11,8 @@ import numpy as np
 from experiments.accelerator.budget import Clock
 from experiments.accelerator.config import Config
 from experiments.accelerator.record import Record
-from experiments.accelerator.timing import time_calls
-from experiments.provenance import provenance
+from experiments.lib.provenance import provenance
+from experiments.lib.timing import time_calls
 
 SMALLEST = 1024
 LONGEST_PRODUCT = 0.2

@@ -13,7 +13,7 @@ import numpy as np
 
 from experiments.accelerator.record import Record
 from experiments.accelerator.work import Work, shape_of, step_shapes
-from experiments.compare_measure import predict_seconds, step_work
+from experiments.lib.measure import predict_seconds, step_work
 from multimodal_pad import BatchShape, BucketBatcher
 from multimodal_pad.lengths.samples import EMPTY
 

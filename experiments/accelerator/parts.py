@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from experiments.accelerator.budget import Allotment, Budget, Clock
 from experiments.accelerator.config import Config
 from experiments.accelerator.record import Record, read, write
-from experiments.worker import start
+from experiments.lib.worker import start
 from multimodal_pad import PaddingError
 
 RESULTS = "results.json"

@@ -8,7 +8,7 @@ import numpy as np
 
 from experiments.accelerator.config import SECOND_STARTS
 from experiments.accelerator.work import shape_of
-from experiments.tables import Table, spread
+from experiments.lib.tables import Table, spread
 
 Results = dict[str, Any]
 
@@ -24,7 +24,7 @@ def tables(results: Results) -> list[Table]:
 
 def markdown(results: Results) -> str:
     """All tables, what is missing, and where it comes from."""
-    from experiments.provenance import where_measured
+    from experiments.lib.provenance import where_measured
 
     parts = [f"### {table.title}\n\n{table.markdown()}" for table in tables(results)]
     return "\n\n".join([*parts, *filter(None, [missing(results)]), where_measured(results)])

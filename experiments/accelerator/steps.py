@@ -13,9 +13,9 @@ from experiments.accelerator.budget import Clock
 from experiments.accelerator.config import Config
 from experiments.accelerator.end_to_end import run_policy
 from experiments.accelerator.record import Record
-from experiments.accelerator.timing import time_calls
 from experiments.accelerator.work import Work, load, shape_order, step_places
-from experiments.claims.exactness import apart
+from experiments.lib.exactness import apart
+from experiments.lib.timing import time_calls
 from multimodal_pad import BatchShape, BucketBatcher, PaddingStats
 
 FIRST_SHAPES = 3

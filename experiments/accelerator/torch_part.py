@@ -12,23 +12,23 @@ from typing import Any
 import numpy as np
 from rich.progress import Progress
 
-from experiments import compare_padding
 from experiments.accelerator import reference
 from experiments.accelerator.budget import Clock
 from experiments.accelerator.config import Config
 from experiments.accelerator.parts import LeftOut
 from experiments.accelerator.random_model import random_model
 from experiments.accelerator.record import Record, read
-from experiments.claims.exactness import apart
-from experiments.peers.contenders import some_batch
-from experiments.peers.jax_side import parameters_of
+from experiments.lib import corpora, policies
+from experiments.lib.corpora import some_batch
+from experiments.lib.exactness import apart
+from experiments.lib.measure import parameters_of
 from multimodal_pad import LengthTable
 from multimodal_pad.batching.prefetch import Prefetch
 from multimodal_pad.lengths.samples import EMPTY
 from multimodal_pad.models import TransformerConfig
 
 BATCHES = {"random": "exact/random", "length": "planned_8/length"}
-"""Who is in which batch, by policies of :mod:`experiments.compare_padding`; each is padded to its own maxima."""
+"""Who is in which batch, by policies of :mod:`experiments.lib.policies`; each is padded to its own maxima."""
 
 FEEDS = ("thread", "ready")
 """Padded by a thread two batches ahead, or all before the clock starts: the most that any loader could give."""
@@ -45,13 +45,13 @@ def measure(_name: str, config: Config, record: Record, clock: Clock, _cache_dir
     """
     if find_spec("torch") is None:
         raise LeftOut("PyTorch is not installed (pip install torch)")
-    from experiments.peers import twin
+    from experiments.lib import twin
 
     jax_platform = read(record.path.with_name("device.json"))["device"]["platform"]
     if twin.platform() != jax_platform:
         raise LeftOut(f"PyTorch {twin.torch.__version__} runs on {twin.platform()} here, and JAX on {jax_platform}")
     record.keep(version=twin.torch.__version__, cudnn=twin.torch.backends.cudnn.version())
-    samples, lengths, base, _ = compare_padding.load(config.corpus, Progress(disable=True))
+    samples, lengths, base, _ = corpora.load(config.corpus, Progress(disable=True))
     batches = {name: _batches(spec, samples, lengths, base, config) for name, spec in BATCHES.items()}
     planned = [(model, batching, feed) for model in config.models for batching in batches for feed in FEEDS]
     rows: list[dict[str, Any]] = []
@@ -74,7 +74,7 @@ class Side:
     """The twin of one model and its optimizer; it multiplies in bfloat16 by autocast, or float32 (in TF32 on a GPU)."""
 
     def __init__(self, name: str, model_config: TransformerConfig, config: Config) -> None:
-        from experiments.peers import twin
+        from experiments.lib import twin
 
         self.name, self.title, self.twin = name, config.models[name].name, twin
         self.model_config, self.windows = model_config, config.windows
@@ -157,7 +157,7 @@ def _batches(
     spec: str, samples: list[Any], lengths: LengthTable, model_config: TransformerConfig, config: Config
 ) -> list[list[int]]:
     """The sample numbers of each batch of the first epoch; rows that only fill up are left out."""
-    name, grouping = compare_padding.parse_policy(spec)
-    policy = compare_padding.make_policy(name, grouping, lengths, config.corpus, model_config)
-    batcher = compare_padding.make_batcher(policy, grouping, samples, lengths, config.corpus, model_config)
+    name, grouping = policies.parse_policy(spec)
+    policy = policies.make_policy(name, grouping, lengths, config.corpus, model_config)
+    batcher = policies.make_batcher(policy, grouping, samples, lengths, config.corpus, model_config)
     return [[int(i) for i in row if i != EMPTY] for _, row in batcher.schedule(0)]

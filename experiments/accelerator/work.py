@@ -12,9 +12,9 @@ import jax
 import numpy as np
 from rich.progress import Progress
 
-from experiments import compare_padding
 from experiments.accelerator.config import Config
-from experiments.compare_measure import initial_model, make_step, shapes_by_use
+from experiments.lib import corpora, policies
+from experiments.lib.measure import initial_model, make_step, shapes_by_use
 from multimodal_pad import BatchShape, BucketBatcher, LengthTable
 from multimodal_pad.compiling import StepTable, default_threads, use_compilation_cache
 from multimodal_pad.compiling.table import batch_struct
@@ -38,7 +38,7 @@ class Work:
     samples: list[Any]
     lengths: LengthTable
     model_config: TransformerConfig
-    corpus: compare_padding.Config
+    corpus: corpora.Config
     table: StepTable = field(init=False)
     state: Any = field(init=False)
     _batchers: dict[str, BucketBatcher] = field(default_factory=dict, init=False)
@@ -51,11 +51,11 @@ class Work:
         del step.state
 
     def batcher(self, spec: str) -> BucketBatcher:
-        """The batches of a policy of :mod:`experiments.compare_padding`, as ``"planned_8/length"``."""
+        """The batches of a policy of :mod:`experiments.lib.policies`, as ``"planned_8/length"``."""
         if spec not in self._batchers:
-            name, grouping = compare_padding.parse_policy(spec)
-            policy = compare_padding.make_policy(name, grouping, self.lengths, self.corpus, self.model_config)
-            self._batchers[spec] = compare_padding.make_batcher(
+            name, grouping = policies.parse_policy(spec)
+            policy = policies.make_policy(name, grouping, self.lengths, self.corpus, self.model_config)
+            self._batchers[spec] = policies.make_batcher(
                 policy, grouping, self.samples, self.lengths, self.corpus, self.model_config
             )
         return self._batchers[spec]
@@ -87,7 +87,7 @@ class Work:
 def load(name: str, config: Config, cache_dir: Path) -> Work:
     """Read the samples and make the model; programs are looked for in, and added to, ``cache_dir``."""
     use_compilation_cache(cache_dir)
-    samples, lengths, model_config, _ = compare_padding.load(config.corpus, Progress(disable=True))
+    samples, lengths, model_config, _ = corpora.load(config.corpus, Progress(disable=True))
     return Work(samples, lengths, config.models[name].sized(model_config), config.corpus)
 
 

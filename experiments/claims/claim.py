@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from experiments import compare_padding
-from experiments.tables import spread
+from experiments.lib import corpora, policies
+from experiments.lib.tables import spread
 from multimodal_pad import BucketBatcher, LengthTable
 from multimodal_pad.models import TransformerConfig
 
@@ -76,14 +76,14 @@ class Setting:
     samples: list[dict[str, Any]]
     lengths: LengthTable
     model_config: TransformerConfig
-    corpus: compare_padding.Config
+    corpus: corpora.Config
     repeats: int
     batches: int
     seeds: int
 
     def batcher(self, policy: str, seed: int = 0) -> BucketBatcher:
-        """The batches of a policy of :mod:`experiments.compare_padding`, as ``"exact/random"``."""
-        name, grouping = compare_padding.parse_policy(policy)
+        """The batches of a policy of :mod:`experiments.lib.policies`, as ``"exact/random"``."""
+        name, grouping = policies.parse_policy(policy)
         corpus = replace(self.corpus, seed=seed)
-        made = compare_padding.make_policy(name, grouping, self.lengths, corpus, self.model_config)
-        return compare_padding.make_batcher(made, grouping, self.samples, self.lengths, corpus, self.model_config)
+        made = policies.make_policy(name, grouping, self.lengths, corpus, self.model_config)
+        return policies.make_batcher(made, grouping, self.samples, self.lengths, corpus, self.model_config)

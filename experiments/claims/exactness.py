@@ -11,7 +11,8 @@ import numpy as np
 from flax import nnx
 
 from experiments.claims.claim import Claim, Setting
-from experiments.compare_measure import initial_model
+from experiments.lib.exactness import apart, with_nan
+from experiments.lib.measure import initial_model
 from multimodal_pad import PackedBatch, PaddedBatch, pack_samples, pad_samples
 from multimodal_pad.models.embedding import sinusoidal_positions
 
@@ -116,20 +117,6 @@ def positions(setting: Setting) -> Claim:
         "padding on the left, as the files of CMU-MOSI and CMU-MOSEI have it, arange counts the padding, and the "
         f"same sample comes out {claim.text('changed, padding on the left')} different in another batch.",
     )
-
-
-def with_nan(batch: PaddedBatch) -> PaddedBatch:
-    """The batch with NaN, or the highest token id, wherever nothing is real."""
-    features = {}
-    for name, x in batch.features.items():
-        real = batch.masks[name].reshape(*x.shape[:2], *(1,) * (x.ndim - 2))
-        features[name] = np.where(real, x, np.asarray(np.nan if x.dtype.kind == "f" else x.max(), x.dtype))
-    return batch._replace(features=features)
-
-
-def apart(one: np.ndarray, other: np.ndarray) -> float:
-    """The largest difference; infinite where one of them is NaN."""
-    return float(np.nan_to_num(np.abs(one - other), nan=np.inf).max())
 
 
 def _as_written(setting: Setting) -> tuple[list[float], list[float], list[float]]:

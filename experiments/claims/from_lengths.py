@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from experiments.claims.claim import Claim, Setting
-from experiments.distributions import DISTRIBUTIONS, draw_lengths
+from experiments.lib.distributions import DISTRIBUTIONS, draw_lengths
 from multimodal_pad import (
     Exact,
     Fixed,

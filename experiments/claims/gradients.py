@@ -11,7 +11,7 @@ import numpy as np
 from flax import nnx
 
 from experiments.claims.claim import Claim, Setting
-from experiments.compare_measure import initial_model
+from experiments.lib.measure import initial_model
 from multimodal_pad import PaddedBatch
 from multimodal_pad.training import cross_entropy
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from experiments.claims.claim import Claim, Setting
 from experiments.claims.from_lengths import SAVING
-from experiments.compare_measure import make_step
+from experiments.lib.measure import make_step
 from multimodal_pad import Batch
 from multimodal_pad.compiling import StepTable
 from multimodal_pad.models import masked_attention

@@ -14,7 +14,7 @@ LEVEL = 0.05
 
 
 def model_quality(results: dict[str, Any]) -> Claim:
-    """5.2, from what :mod:`experiments.meld_quality` measured."""
+    """5.2, from what :mod:`experiments.quality` measured."""
     rows = results["rows"]
     paddings = list(dict.fromkeys(row["padding"] for row in rows))
     seeds = results["config"]["seeds"]

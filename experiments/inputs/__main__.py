@@ -8,7 +8,6 @@ With Python: python -m experiments.inputs --out results/inputs/mine
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 import tempfile
@@ -18,9 +17,10 @@ from typing import Any
 from rich.progress import Progress
 
 from experiments.inputs.case import ROOT, Case, cases_of, hand_in
-from experiments.output import write_results
-from experiments.provenance import where_measured
-from experiments.tables import Table
+from experiments.lib.command_line import command_line
+from experiments.lib.output import write_results
+from experiments.lib.provenance import where_measured
+from experiments.lib.tables import Table
 from multimodal_pad import PaddingError
 from multimodal_pad.cli import exit_status
 
@@ -47,12 +47,12 @@ def package_of(commit: str, folder: Path) -> Path:
     return folder
 
 
-def run(subjects: list[str], before: str, progress: Progress) -> dict[str, Any]:
-    """All cases of these subjects, with both packages."""
+def run(subjects: list[str], before: str, progress: Progress, *, quick: bool = False) -> dict[str, Any]:
+    """All cases of these subjects, or the first of each, with both packages."""
     found: list[tuple[str, str, Case]] = [
         (subject, name, each)
         for subject in subjects
-        for name, each in cases_of(f"experiments.inputs.{subject}").items()
+        for name, each in list(cases_of(f"experiments.inputs.{subject}").items())[: 1 if quick else None]
     ]
     task = progress.add_task("inputs", total=2 * len(found))
     rows: list[dict[str, Any]] = []
@@ -103,19 +103,16 @@ def markdown(results: dict[str, Any]) -> str:
 
 def main(arguments: list[str]) -> int:
     """Parse, run, write; the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.inputs", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line("inputs", __doc__)
     parser.add_argument("--subjects", nargs="+", choices=SUBJECTS, default=SUBJECTS, help="which ones (all)")
     parser.add_argument("--before", default=BEFORE, metavar="COMMIT", help=f"the commit to hold against ({BEFORE})")
-    parser.add_argument("--out", type=Path, help="folder of the results; by default a new one under results/inputs")
     options = parser.parse_args(arguments)
     return exit_status(
         lambda: write_results(
             "inputs",
             arguments,
             options.out,
-            lambda progress: run(options.subjects, options.before, progress),
+            lambda progress: run(options.subjects, options.before, progress, quick=options.quick),
             markdown,
         )
     )

@@ -10,7 +10,6 @@ With Python: python -m experiments.jobs --out results/jobs/mine
 
 from __future__ import annotations
 
-import argparse
 import ast
 import io
 import os
@@ -23,9 +22,10 @@ from typing import Any
 
 from rich.progress import Progress
 
-from experiments.output import write_results
-from experiments.provenance import where_measured
-from experiments.tables import Table
+from experiments.lib.command_line import command_line
+from experiments.lib.output import write_results
+from experiments.lib.provenance import where_measured
+from experiments.lib.tables import Table
 from multimodal_pad import PaddingError
 from multimodal_pad.cli import exit_status
 
@@ -122,14 +122,12 @@ def markdown(results: dict[str, Any]) -> str:
 
 def main(arguments: list[str]) -> int:
     """Parse, run, write; the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.jobs", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_line("jobs", __doc__)
     parser.add_argument("--jobs", nargs="+", choices=JOBS, default=list(JOBS), help="which ones (all)")
-    parser.add_argument("--out", type=Path, help="folder of the results; by default a new one under results/jobs")
     options = parser.parse_args(arguments)
+    jobs = options.jobs[:2] if options.quick else options.jobs
     return exit_status(
-        lambda: write_results("jobs", arguments, options.out, lambda progress: run(options.jobs, progress), markdown)
+        lambda: write_results("jobs", arguments, options.out, lambda progress: run(jobs, progress), markdown)
     )
 
 

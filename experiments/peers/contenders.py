@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments import compare_padding
-from multimodal_pad import BucketBatcher, LengthTable, pad_samples
+from experiments.lib import corpora, policies
+from multimodal_pad import BucketBatcher, LengthTable
 from multimodal_pad.models import TransformerConfig
 
 EPOCHS = (1, 3, 10)
@@ -46,7 +46,7 @@ class Contender(NamedTuple):
 
     Attributes:
         name: for the table.
-        batches: policy and grouping of :mod:`experiments.compare_padding`, which say who is in which batch.
+        batches: policy and grouping of :mod:`experiments.lib.policies`, which say who is in which batch.
         library: ``"jax"`` or ``"torch"``, and after a dot what is different: ``compile``, ``flex``, ``cores`` or
             ``small_pages``.
             Each of them has a process of its own.
@@ -103,7 +103,7 @@ class Config:
         contenders: who is compared.
     """
 
-    corpus: compare_padding.Config
+    corpus: corpora.Config
     rounds: int = 7
     turn_seconds: float = 4.0
     patience: float = 420.0
@@ -115,7 +115,7 @@ QUICK = {"modalities": ("audio",), "samples": 96, "d_model": 8, "num_heads": 2}
 
 def quick(config: Config) -> Config:
     """A look at whether everything works."""
-    corpus = replace(config.corpus, source="synthetic", data_dir=None, **{**compare_padding.QUICK, **QUICK})
+    corpus = replace(config.corpus, source="synthetic", data_dir=None, **{**corpora.QUICK, **QUICK})
     few = tuple(
         contender._replace(batches=contender.batches.replace("_8", "_2"), compiled=contender.compiled and 1)
         for contender in config.contenders
@@ -171,28 +171,21 @@ def answers(prepared: list[Prepared], forward: Callable[[], np.ndarray]) -> Call
     return answer
 
 
-def some_batch(samples: list[Any], lengths: LengthTable) -> tuple[Any, list[Any], dict[str, int]]:
-    """The first samples, padded beyond their maxima: as a batch, as they are, and the padded lengths."""
-    some = samples[:8]
-    padded = {name: 3 + max(len(sample[name]) for sample in some) for name in lengths.modalities}
-    return pad_samples(some, modalities=lengths.modalities, pad_to=padded), some, padded
-
-
 def make_batches(
     contender: Contender,
     samples: list[Any],
     lengths: LengthTable,
     model_config: TransformerConfig,
-    corpus: compare_padding.Config,
+    corpus: corpora.Config,
     *,
     shares: int = 1,
 ) -> tuple[BucketBatcher, float]:
     """The batcher of a contender, and the seconds that planning took; devices take ``shares`` of packed batches."""
     name, grouping = contender.batches.split("/")
     begun = time.perf_counter()
-    policy = compare_padding.make_policy(name, grouping, lengths, corpus, model_config, shares=shares)
+    policy = policies.make_policy(name, grouping, lengths, corpus, model_config, shares=shares)
     preparing = time.perf_counter() - begun
-    return compare_padding.make_batcher(policy, grouping, samples, lengths, corpus, model_config), preparing
+    return policies.make_batcher(policy, grouping, samples, lengths, corpus, model_config), preparing
 
 
 def warmed(prepared: Prepared) -> Prepared:

@@ -8,11 +8,11 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax import nnx
 from rich.progress import Progress
 
-from experiments import compare_padding
-from experiments.compare_measure import initial_model, make_step, step_work
+from experiments.lib import corpora
+from experiments.lib.corpora import some_batch
+from experiments.lib.measure import initial_model, make_step, parameters_of, step_work
 from experiments.peers.contenders import (
     CORES,
     EPOCHS,
@@ -22,7 +22,6 @@ from experiments.peers.contenders import (
     answers,
     first_facts,
     make_batches,
-    some_batch,
     warmed,
 )
 from multimodal_pad import BatchShape, BatchSpec, BucketBatcher, pack_samples
@@ -34,7 +33,7 @@ from multimodal_pad.training import DataMesh
 def prepare(library: str, config: Config, _parameters: dict[str, Any]) -> tuple[dict[str, Any], Callable[..., Any]]:
     """Our side: the policies' batches and the compiled steps of one model."""
     corpus = config.corpus
-    samples, lengths, model_config, _ = compare_padding.load(corpus, Progress(disable=True))
+    samples, lengths, model_config, _ = corpora.load(corpus, Progress(disable=True))
     mesh = DataMesh() if library.endswith(CORES) else None
     step = make_step(model_config, corpus.learning_rate, corpus.seed, mesh and mesh.mesh)
     shares = 1 if mesh is None else mesh.mesh.size
@@ -61,14 +60,6 @@ def prepare(library: str, config: Config, _parameters: dict[str, Any]) -> tuple[
 
     first = first_facts(prepared, samples, parameters, jax.__version__)
     return {**first, "platform": jax.default_backend(), "parameters": parameters}, answers(prepared, forward)
-
-
-def parameters_of(model: nnx.Module) -> dict[str, np.ndarray]:
-    """The arrays of a model by path, ``/`` between the parts."""
-    flat = nnx.to_flat_state(nnx.state(model, nnx.Param))
-    return {
-        "/".join(map(str, path)): np.asarray(value[...]) for path, value in zip(flat.paths, flat.leaves, strict=True)
-    }
 
 
 def _compiled_steps(

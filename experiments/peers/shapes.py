@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from experiments.lib.reference_cost import reference_cost
+from experiments.lib.tables import Table
 from experiments.peers.bucketing import (
     Task,
     deal_bucketed,
@@ -28,8 +30,6 @@ from experiments.peers.bucketing import (
     run_lhotse,
     run_tensorflow,
 )
-from experiments.planning import reference_cost
-from experiments.tables import Table
 from multimodal_pad import Exact, Fixed, Ladder, LengthTable, PaddingError, Planned, Policy, make_schedule, plan_shapes
 from multimodal_pad.batching.ledger import PaddingStats
 from multimodal_pad.lengths.cost import Cost

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from rich.progress import Progress
 
-from experiments import compare_padding
-from experiments.compare_measure import step_work
-from experiments.peers import twin
+from experiments.lib import corpora, twin
+from experiments.lib.corpora import some_batch
+from experiments.lib.measure import step_work
 from experiments.peers.contenders import (
     EPOCHS,
     UNPADDED,
@@ -21,7 +21,6 @@ from experiments.peers.contenders import (
     answers,
     first_facts,
     make_batches,
-    some_batch,
     warmed,
 )
 from multimodal_pad import BucketBatcher
@@ -38,7 +37,7 @@ def prepare(library: str, config: Config, parameters: dict[str, Any]) -> tuple[d
     if library == "torch.flex" and twin.platform() == "cpu":
         raise RuntimeError("FlexAttention has no backward pass on CPU")
     corpus = config.corpus
-    samples, lengths, model_config, _ = compare_padding.load(corpus, Progress(disable=True))
+    samples, lengths, model_config, _ = corpora.load(corpus, Progress(disable=True))
     prepared = [
         _eager_steps(
             contender, make_batches(contender, samples, lengths, model_config, corpus), parameters, model_config, corpus
@@ -67,7 +66,7 @@ def _eager_steps(
     batches: tuple[BucketBatcher, float],
     parameters: dict[str, Any],
     config: TransformerConfig,
-    corpus: compare_padding.Config,
+    corpus: corpora.Config,
 ) -> Prepared:
     """PyTorch's train step on the same batches; empty rows are left out."""
     batcher, preparing = batches

@@ -2,7 +2,7 @@
 
 JAX has one process and PyTorch another. All contenders are warm before the first turn; in each round every one of them
 trains for a few seconds on steps of its own epoch, in turn, while the others wait. What an epoch takes is then
-predicted from the steps measured, as in :mod:`experiments.compare_measure`.
+predicted from the steps measured, as in :mod:`experiments.lib.measure`.
 """
 
 from __future__ import annotations
@@ -20,18 +20,10 @@ from typing import Any
 import numpy as np
 from rich.progress import Progress
 
-from experiments.compare_measure import predict_seconds
-from experiments.peers.contenders import (
-    CONTENDERS,
-    EPOCHS,
-    SMALL_PAGES,
-    TOLERANCE,
-    Config,
-    Contender,
-    environment_of,
-)
-from experiments.tables import Table, spread
-from experiments.worker import Worker, start
+from experiments.lib.measure import predict_seconds
+from experiments.lib.tables import Table, spread
+from experiments.lib.worker import Worker, start
+from experiments.peers.contenders import CONTENDERS, EPOCHS, SMALL_PAGES, TOLERANCE, Config, Contender, environment_of
 
 
 def compare(config: Config, progress: Progress) -> dict[str, Any]:

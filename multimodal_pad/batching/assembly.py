@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from multimodal_pad.batching.alike import AlikeSamples
 from multimodal_pad.batching.long_samples import CoveredLengths
+from multimodal_pad.batching.reading import held_sample, share_memory
 from multimodal_pad.errors import SampleError
-from multimodal_pad.layouts.arrays import alike_arrays, array_lengths
+from multimodal_pad.layouts.arrays import array_lengths, pad_values
 from multimodal_pad.layouts.layout import BatchOfLayout, BatchShape
 from multimodal_pad.lengths.samples import EMPTY, Source, read_sample
 from multimodal_pad.lengths.trees import leaves_of
@@ -39,7 +41,8 @@ class Assembly:
         self._source, self._measured = source, lengths.measured
         self._limits = lengths.table if lengths.truncated else None
         self._options = {"pad_value": pad_value, "check_finite": check_finite, "with_ids": with_ids}
-        self._alike = AlikeSamples()
+        pad_values(pad_value, self._measured.modalities)  # raises now, and not with the first batch
+        self._alike, self._copies, self._learnt = AlikeSamples(), False, set[int]()
 
     def make(
         self, ids: list[int], shape: BatchShape, *, empty: bool = False, share_sizes: Sequence[int] | None = None
@@ -55,13 +58,13 @@ class Assembly:
         Raises:
             SampleError: a sample that does not fit the others, or is not as long as the length table says.
         """
-        with span(READ):
-            samples = [read_sample(self._source, index) for index in ids]
-        arrays = {name: alike_arrays(samples, name, ids) for name in self._measured.modalities}
-        self._alike.check_targets(ids[0], samples[0])  # within a batch samples are alike
+        samples = self._read(ids)
+        measured = self._measured.values[ids]
+        for column in np.flatnonzero(~measured.any(axis=0)).tolist():
+            self._learn(column)
+        arrays = self._alike.arrays(samples, self._measured.modalities, ids)
         for column, (name, found) in enumerate(arrays.items()):
-            self._alike.check(ids[0], name, found[0].shape[1:], found[0].dtype)
-            _check_measured(name, found, self._measured.values[ids, column], ids)
+            _check_measured(name, found, measured[:, column], ids)
             if empty:
                 arrays[name] = [array[:0] for array in found]
             elif self._limits is not None:
@@ -76,6 +79,32 @@ class Assembly:
             if batch.ids is not None:
                 batch.ids[:] = EMPTY
         return batch
+
+    def _read(self, ids: list[int]) -> list[dict[str, Any]]:
+        """The samples, as they are when each is read.
+
+        Arrays are taken as they are until two samples are found to share memory, as those of a source that reads all
+        into one buffer do; then these are read again, and all from then on are copied as they are read.
+        """
+        with span(READ):
+            samples = [self._read_one(index) for index in ids]
+            if not self._copies and len(samples) > 1 and share_memory(samples):
+                self._copies = True
+                samples = [self._read_one(index) for index in ids]
+        return samples
+
+    def _read_one(self, index: int) -> dict[str, Any]:
+        return held_sample(read_sample(self._source, index), self._measured.modalities, index, copy=self._copies)
+
+    def _learn(self, column: int) -> None:
+        """Read a sample that has a modality, once, for batches none of whose samples has it."""
+        name = self._measured.modalities[column]
+        if column in self._learnt:
+            return
+        if self._alike.kind(name) is None:
+            index = int(np.argmax(self._measured.values[:, column] > 0))  # the first of all, where none has it
+            self._alike.arrays([self._read_one(index)], [name], [index])
+        self._learnt.add(column)
 
 
 def _check_measured(name: str, arrays: list[np.ndarray], measured: np.ndarray, ids: list[int]) -> None:

@@ -16,7 +16,7 @@ from multimodal_pad.batching.scheduled import ScheduledEpochs
 from multimodal_pad.errors import LengthError, PaddingError
 from multimodal_pad.layouts.layout import BatchOfLayout, BatchShape, BatchSpec
 from multimodal_pad.lengths.cost import Cost
-from multimodal_pad.lengths.samples import EMPTY, Source, check_whole
+from multimodal_pad.lengths.samples import EMPTY, Source, check_indexable, check_whole
 from multimodal_pad.lengths.table import LengthTable, as_lengths
 from multimodal_pad.planning.plan_policy import PolicyLike, as_policy
 from multimodal_pad.scheduling.checks import LongSamples, choose_batch_size, choose_cost
@@ -71,7 +71,8 @@ class BucketBatcher(ScheduledEpochs):
     Raises:
         PaddingError: an option out of range, a cost of other modalities than the policy's, or another batch size,
             grouping or cost than the policy's plan was made for (both are named).
-        LengthError: a source without samples, or a table that does not match it.
+        LengthError: a source without samples, without ``len()`` and ``[i]`` or without end, or a table that does not
+            match it.
         UncoveredLengthError: a sample is longer than every bucket and ``long_samples="error"``, or a
             random batch might be.
         SampleError: a sample that does not fit the others, or is not as long as the table says
@@ -112,11 +113,11 @@ class BucketBatcher(ScheduledEpochs):
         for name, value, least in (("window", window, 1), ("prefetch", prefetch, 0)):
             check_whole(name, value, least)
         cost, batch_size = choose_cost(policy, cost), choose_batch_size(policy, batch_size)
+        count = check_indexable(source)
         table = LengthTable.measure(source, policy.modalities) if lengths is None else as_lengths(lengths)
-        if len(table) != len(source):
+        if len(table) != count:
             raise LengthError(
-                f"got a length table of {len(table)} rows for a source of {len(source)} samples; give one row per "
-                "sample"
+                f"got a length table of {len(table)} rows for a source of {count} samples; give one row per sample"
             )
         super().__init__(
             cover(table.select(policy.modalities), policy, long_samples),

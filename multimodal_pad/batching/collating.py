@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from multimodal_pad.layouts.arrays import pad_values
 from multimodal_pad.layouts.fitting import fit_samples
 from multimodal_pad.layouts.layout import BatchOfLayout
 from multimodal_pad.lengths.samples import Sample
@@ -35,7 +36,7 @@ class Collator:
         policy: that of the plan.
 
     Raises:
-        PaddingError: it is no plan and no policy.
+        PaddingError: it is no plan and no policy, or a pad value that is no number.
         UncoveredLengthError: from the call: no shape holds a sample, named by its place, or all of them together.
         SampleError: from the call: samples that are not alike, or more of them than a batch has.
 
@@ -59,6 +60,7 @@ class Collator:
         if isinstance(plan, ShapePlan | PackingPlan):
             plan = replace(plan, cost=None)  # often a function that can't be pickled, and nothing is priced here
         self.policy, self.batch_size = as_policy(plan), batch_size
+        pad_values(pad_value, self.policy.modalities)
         self.pad_value, self.check_finite = pad_value, check_finite
 
     def __call__(self, samples: Sequence[Sample]) -> BatchOfLayout:

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
 from multimodal_pad.batching.batcher import BucketBatcher
-from multimodal_pad.errors import LengthError, PaddingError
+from multimodal_pad.errors import PaddingError
 from multimodal_pad.lengths.cost import BatchBudget, Cost, position_count
-from multimodal_pad.lengths.samples import Source
+from multimodal_pad.lengths.samples import Source, check_indexable
 from multimodal_pad.lengths.table import LengthTable, as_lengths
 from multimodal_pad.planning.packing import plan_packing
 from multimodal_pad.planning.planner import plan_shapes
@@ -60,11 +60,7 @@ def batches(
     """
     if layout not in get_args(Laid):
         raise PaddingError(f"got layout={layout!r}; choose one of {list(get_args(Laid))}")
-    if not (hasattr(samples, "__len__") and hasattr(samples, "__getitem__")) or isinstance(samples, Mapping | str):
-        raise LengthError(
-            f"got samples of type {type(samples).__name__}; give something with len() and [i], such as a list of dicts "
-            "(StreamBatcher.planned takes any iterable)"
-        )
+    check_indexable(samples)
     table = LengthTable.measure(samples, modalities) if lengths is None else as_lengths(lengths)
     table = table if modalities is None else table.select(modalities)
     given: dict[str, Any] = {"batch_size": batch_size, "cost": cost}

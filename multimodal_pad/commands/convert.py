@@ -14,7 +14,7 @@ from multimodal_pad.commands.label_options import add_label_options, check_unlab
 from multimodal_pad.commands.pairs import once, pair
 from multimodal_pad.errors import PaddingError
 from multimodal_pad.lengths.samples import Source
-from multimodal_pad.sources import Csd, Meld, Mmsa, Mult, NumpyDir, convert, tfds
+from multimodal_pad.sources import Csd, MagBert, Meld, Mfn, Mmsa, Mult, NumpyDir, convert, tfds
 from multimodal_pad.sources.conversion import Dtype
 from multimodal_pad.sources.corpus import NonFinite
 from multimodal_pad.sources.corpus import Progress as Tell
@@ -92,6 +92,22 @@ def add_parser(commands: Any) -> None:
     add_label_options(csd, "0")
     csd.add_argument("--folds", type=Path, metavar="JSON", help='videos of each split: {"train": ["03bSnISJMiM", ...]}')
 
+    mag = _source(sources, "mag_bert", "FILE", "a pickle of MAG-BERT or MISA, lists of examples", _open_mag_bert)
+    _modalities(mag)
+    _min_count(mag)
+    add_label_options(mag)
+
+    mfn = _source(sources, "mfn", "FOLDER", "HDF5 files of MFN (MOSI, MMMO, POM, YouTube)", _open_mfn)
+    _modalities(mfn)
+    mfn.add_argument(
+        "--width",
+        action="append",
+        type=pair,
+        metavar="NAME=N",
+        help="of each modality in X_train.h5, in order; may be repeated (default: text=300 audio=5 visual=20)",
+    )
+    add_label_options(mfn)
+
     meld = _source(sources, "meld", "FOLDER", "MELD's three tables, with your features", _open_meld)
     meld.add_argument(
         "--features",
@@ -103,9 +119,7 @@ def add_parser(commands: Any) -> None:
     meld.add_argument(
         "--noise", action="store_true", help="audio and visual that are noise as long as the utterance, to try things"
     )
-    meld.add_argument(
-        "--min-count", type=int, default=1, metavar="N", help="rarer tokens count as unknown (default: 1)"
-    )
+    _min_count(meld)
 
     add_files_options(_source(sources, "files", "FOLDER", "a table of samples, with their feature files", open_files))
 
@@ -160,6 +174,12 @@ def _modalities(parser: Any) -> None:
     parser.add_argument("--modalities", nargs="+", metavar="NAME", help="which (default: text audio visual)")
 
 
+def _min_count(parser: Any) -> None:
+    parser.add_argument(
+        "--min-count", type=int, default=1, metavar="N", help="rarer tokens count as unknown (default: 1)"
+    )
+
+
 def _run(options: argparse.Namespace) -> None:
     if os.path.lexists(options.out):
         raise FileExistsError(f"{options.out} exists; name another folder, so that nothing is overwritten")
@@ -206,6 +226,25 @@ def _open_csd(options: argparse.Namespace, tell: Tell) -> dict[str, Source]:
             progress=tell,
         )
         for name in check_unlabeled(options, Csd.split_names(options.folds))
+    }
+
+
+def _open_mag_bert(options: argparse.Namespace, tell: Tell) -> dict[str, Source]:
+    chosen = {**_common(options, tell), "min_count": options.min_count}
+    return {
+        name: MagBert(options.input, name, label_column=label_column(options, name), **chosen)
+        for name in check_unlabeled(options, MagBert.split_names(options.input))
+    }
+
+
+def _open_mfn(options: argparse.Namespace, tell: Tell) -> dict[str, Source]:
+    widths = once(options.width, "--width") if options.width else None
+    if widths is not None and not all(width.isdecimal() and len(width) < 9 for width in widths.values()):
+        raise PaddingError(f"got --width {widths}; widths are numbers, such as text=300")
+    chosen = {**_common(options, tell), "widths": widths and {name: int(width) for name, width in widths.items()}}
+    return {
+        name: Mfn(options.input, name, label_column=label_column(options, name), **chosen)
+        for name in check_unlabeled(options, Mfn.split_names(options.input))
     }
 
 

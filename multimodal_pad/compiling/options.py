@@ -17,9 +17,10 @@ CompilerOptions = Mapping[str, bool | int | float | str]
 """Names of XLA's flags without dashes, and their values."""
 
 DEFAULTS: dict[str, CompilerOptions] = {}
-"""By JAX's platform: options that were measured to compile faster, with steps as fast (experiments.compiler_options).
+"""By JAX's platform: options that were measured to compile faster, with steps as fast.
 
-None so far: on CPU, less optimization saves up to a quarter of compiling, and costs a few percent of each step.
+None so far (``experiments.start_up.compiler_options``): on CPU, less optimization saves up to a quarter of compiling,
+and costs a few percent of each step.
 """
 
 _MOST_THREADS = 8

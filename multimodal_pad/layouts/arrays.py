@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from typing import Any, NotRequired, TypedDict
 
 import numpy as np
@@ -11,10 +10,12 @@ import numpy as np
 from multimodal_pad.errors import SampleError
 from multimodal_pad.layouts.buffers import aligned_empty
 from multimodal_pad.layouts.targets import lay_out_position_targets, stack_targets
+from multimodal_pad.lengths.dtypes import is_kept
+from multimodal_pad.lengths.kinds import PositionKind, all_of_kind, common_kind
 from multimodal_pad.lengths.samples import (
     EMPTY,
     Sample,
-    check_array,
+    as_sample,
     check_names,
     check_same_modalities,
     modality_array,
@@ -100,8 +101,8 @@ def laid_out(
 
 def taken_together(
     samples: Sequence[Sample], batch_size: int | None, modalities: Sequence[str] | None, ids: Sequence[int] | None
-) -> tuple[dict[str, list[np.ndarray]], int, Sequence[int]]:
-    """What is laid out of some samples: the arrays of each modality, the batch size, and the samples' numbers.
+) -> tuple[Sequence[Sample], dict[str, list[np.ndarray]], int, Sequence[int]]:
+    """Samples to lay out, as mappings, the arrays of each modality, the batch size, and the samples' numbers.
 
     Raises:
         SampleError: no samples, more than the batch size, or samples that are not alike.
@@ -114,29 +115,46 @@ def taken_together(
             f"got {len(samples)} samples for a batch of {count} rows; give a batch_size of "
             "at least the number of samples, or fewer samples"
         )
-    names = check_names(modality_names(samples[0]) if modalities is None else modalities)
     numbers = range(len(samples)) if ids is None else ids
+    if set(map(type, samples)) != {dict}:
+        samples = [as_sample(sample, f"sample {i}") for sample, i in zip(samples, numbers, strict=True)]
+    names = check_names(modality_names(samples[0]) if modalities is None else modalities)
     if modalities is None:
         for sample, number in zip(samples, numbers, strict=True):
             check_same_modalities(sample, names, number)
-    return {name: alike_arrays(samples, name, numbers) for name in names}, count, numbers
+    return samples, {name: alike_arrays(samples, name, numbers) for name in names}, count, numbers
 
 
-def alike_arrays(samples: Sequence[Sample], name: str, ids: Sequence[int]) -> list[np.ndarray]:
-    """The arrays of one modality, checked all at once; one by one only to name the sample that is to blame."""
-    with suppress(Exception):  # whatever is wrong with a sample, below it is named
-        arrays = [np.asarray(sample[name]) for sample in samples]
-        check_array(arrays[0], name, ids[0])
-        dtypes, shapes = [array.dtype for array in arrays], [(array.ndim, array.shape[1:]) for array in arrays]
-        if dtypes.count(dtypes[0]) == shapes.count(shapes[0]) == len(arrays):
+def alike_arrays(
+    samples: Sequence[Sample], name: str, ids: Sequence[int], kind: PositionKind | None = None
+) -> list[np.ndarray]:
+    """The arrays of one modality, checked all at once; one by one only to name the sample that is to blame.
+
+    Where a modality is missing, its array is like those of the samples that have it.
+
+    Args:
+        samples: of a batch.
+        name: of the modality.
+        ids: numbers of the samples, for errors.
+        kind: what its positions are, where that is known of other samples.
+    """
+    arrays: list[Any] = [sample.get(name) for sample in samples]
+    if set(map(type, arrays)) == {np.ndarray}:
+        dtypes, shapes = {array.dtype for array in arrays}, {array.shape[1:] for array in arrays}
+        if len(dtypes) == len(shapes) == 1 and is_kept(*dtypes) and all(map(len, arrays)) and all(*shapes):
             return arrays
     arrays = [modality_array(sample, name, i) for sample, i in zip(samples, ids, strict=True)]
+    if kind is None or any(map(len, arrays)):
+        kind = common_kind(arrays)
+    arrays = all_of_kind(arrays, kind)
     _check_alike(arrays, name, ids)
     return arrays
 
 
 def _check_alike(arrays: list[np.ndarray], name: str, ids: Sequence[int]) -> None:
-    first = arrays[0]
+    """Raise a SampleError where the samples that have a modality have it in different ways."""
+    one = next((place for place, array in enumerate(arrays) if len(array)), 0)
+    first = arrays[one]
     for array, index in zip(arrays, ids, strict=True):
         where = f"sample {index}, {name!r}: got"
         if array.ndim != first.ndim:
@@ -147,7 +165,9 @@ def _check_alike(arrays: list[np.ndarray], name: str, ids: Sequence[int]) -> Non
             what, other, this = "dtype", first.dtype, array.dtype
         else:
             continue
-        raise SampleError(f"{where} {what} {this}, but sample {ids[0]} has {other}; give every sample the same {what}")
+        raise SampleError(
+            f"{where} {what} {this}, but sample {ids[one]} has {other}; give every sample the same {what}"
+        )
 
 
 def check_all_finite(arrays: list[np.ndarray], name: str, ids: Sequence[int]) -> None:
@@ -162,14 +182,28 @@ def check_all_finite(arrays: list[np.ndarray], name: str, ids: Sequence[int]) ->
             )
 
 
-def pad_values(pad_value: float | Mapping[str, float], names: tuple[str, ...]) -> dict[str, float]:
-    """The pad value of each modality, given for all or per modality."""
+def pad_values(pad_value: float | Mapping[str, float], names: Sequence[str]) -> dict[str, float]:
+    """The pad value of each modality, given for all or per modality.
+
+    Raises:
+        SampleError: a value for an unknown modality, or one that is no real number.
+    """
     if not isinstance(pad_value, Mapping):
-        return dict.fromkeys(names, pad_value)
+        value = _real(pad_value, "pad_value")
+        return {name: value for name in names}  # noqa: C420  whose type a checker knows
     unknown = [name for name in pad_value if name not in names]
     if unknown:
         raise SampleError(f"got pad values for {unknown}; the modalities are {list(names)}")
-    return {name: pad_value.get(name, 0) for name in names}
+    return {name: _real(pad_value[name], f"pad_value[{name!r}]") if name in pad_value else 0 for name in names}
+
+
+def _real(value: Any, what: str) -> Any:
+    """A pad value that is a number, or one that an array without axes holds."""
+    if isinstance(value, float | int | np.number | np.bool_) and not isinstance(value, np.complexfloating):
+        return value
+    if hasattr(value, "__array__") and np.asarray(value).ndim == 0 and np.asarray(value).dtype.kind in "biuf":
+        return np.asarray(value).item()
+    raise SampleError(f"got {what}={value!r}; give a number, which stands where no sample is (0 by default)")
 
 
 def as_dtype(value: float, dtype: np.dtype, name: str) -> Any:

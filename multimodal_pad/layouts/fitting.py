@@ -78,7 +78,7 @@ def fit_samples(
     names = plan.modalities if modalities is None else tuple(modalities)
     if set(names) != set(plan.modalities):
         raise PaddingError(f"got modalities={list(names)} with a plan of {list(plan.modalities)}; leave them out")
-    arrays, _, numbers = taken_together(samples, None, names, ids)
+    samples, arrays, _, numbers = taken_together(samples, None, names, ids)
     lengths = np.stack([array_lengths(arrays[name]) for name in plan.modalities], axis=1)
     shape = plan.shape_for(lengths, batch_size=batch_size, numbers=numbers)
     return plan.layout.lay_out(

@@ -310,7 +310,7 @@ def pack_samples(
         if capacity is not None:
             raise PaddingError("got capacity beside a plan, which says what batches hold; give one of the two")
         return fit_samples(samples, plan, batch_size=batch_size, modalities=modalities, ids=ids, **options)
-    arrays, count, numbers = taken_together(samples, batch_size, modalities, ids)
+    samples, arrays, count, numbers = taken_together(samples, batch_size, modalities, ids)
     if capacity is None:
         capacity = {name: max(1, sum(map(len, column))) for name, column in arrays.items()}
     return layout.lay_out(arrays, samples, BatchShape.of(count, capacity, layout), numbers=numbers, **options)

@@ -210,7 +210,7 @@ def pad_samples(
         if pad_to is not None:
             raise PaddingError("got pad_to beside a plan, which says how long batches are; give one of the two")
         return fit_samples(samples, plan, batch_size=batch_size, modalities=modalities, ids=ids, **options)
-    arrays, rows, numbers = taken_together(samples, batch_size, modalities, ids)
+    samples, arrays, rows, numbers = taken_together(samples, batch_size, modalities, ids)
     if pad_to is None:
         pad_to = {name: max(1, *map(len, column)) for name, column in arrays.items()}
     return PADDED.lay_out(arrays, samples, BatchShape.of(rows, pad_to, PADDED), numbers=numbers, **options)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import itemgetter
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from multimodal_pad.errors import SampleError
 from multimodal_pad.layouts.buffers import aligned_empty
+from multimodal_pad.lengths.dtypes import is_kept
+from multimodal_pad.lengths.kinds import all_of_kind, common_kind
 from multimodal_pad.lengths.samples import POSITION_TARGETS, TARGETS, Sample
-from multimodal_pad.lengths.targets import check_keys, check_position_targets, target_array
+from multimodal_pad.lengths.targets import check_keys, position_targets, target_array
 from multimodal_pad.lengths.trees import Tree, map_of_modalities, map_tree
+
+T = TypeVar("T")
+
+_SCALARS = (np.generic, int, float)
 
 
 def stack_targets(samples: Sequence[Sample], rows: int, ids: Sequence[int]) -> Tree:
@@ -47,9 +52,9 @@ def lay_out_position_targets(
     """
     if not _all_have(samples, POSITION_TARGETS, ids):
         return None
-    for sample, number in zip(samples, ids, strict=True):
-        check_position_targets(sample, tuple(arrays), number)
-    columns = _columns([sample[POSITION_TARGETS] for sample in samples], repr(POSITION_TARGETS), ids, 1)
+    names = tuple(arrays)
+    trees = [position_targets(sample, names, number) for sample, number in zip(samples, ids, strict=True)]
+    columns = _columns(trees, repr(POSITION_TARGETS), ids, 1)
 
     def lay_out(name: str, column: list[np.ndarray]) -> np.ndarray:
         return place(name, [target[: len(x)] for target, x in zip(column, arrays[name], strict=True)])
@@ -86,7 +91,7 @@ def _all_have(samples: Sequence[Sample], key: str, ids: Sequence[int]) -> bool:
     Raises:
         SampleError: some have.
     """
-    have = [key in sample for sample in samples]
+    have = [sample.get(key) is not None for sample in samples]
     if all(have) or not any(have):
         return have[0]
     raise SampleError(f"sample {ids[have.index(False)]} has no {key!r} and others have; give them to all or none")
@@ -108,20 +113,29 @@ def _columns(trees: Sequence[Tree], where: str, ids: Sequence[int], axes: int) -
                 )
         check_keys(first, where, ids[0])
         return {key: _columns([tree[key] for tree in trees], f"{where}[{key!r}]", ids, axes) for key in first}
-    with suppress(Exception):  # whatever is wrong with one, below it is named
-        arrays = [np.asarray(tree) for tree in trees]
+    arrays: list[np.ndarray] = []
+    if all(kind is np.ndarray or issubclass(kind, _SCALARS) for kind in set(map(type, trees))):
+        arrays = list(map(np.asarray, trees))
         kinds = [(array.shape[axes:], array.dtype) for array in arrays]
-        if kinds.count(kinds[0]) == len(arrays) and arrays[0].dtype.kind != "O":
-            return arrays
-    arrays = [target_array(tree, where, number) for tree, number in zip(trees, ids, strict=True)]
-    kind = arrays[0].shape[axes:], arrays[0].dtype
-    for array, number in zip(arrays, ids, strict=True):
-        if (array.shape[axes:], array.dtype) != kind:
+        if kinds.count(kinds[0]) == len(kinds) and is_kept(kinds[0][1]) and not axes:
+            return arrays  # the usual
+    arrays = [target_array(tree, where, number) for tree, number in _each(trees, ids)]
+    if axes and not all(map(len, arrays)):
+        arrays = all_of_kind(arrays, common_kind(arrays))
+    kinds = [(array.shape[axes:], array.dtype) for array in arrays]
+    one = next((place for place, array in enumerate(arrays) if axes and len(array)), 0)
+    for kind, number in _each(kinds, ids):
+        if kind != kinds[one]:
             raise SampleError(
-                f"sample {number}, {where}: got shape {array.shape[axes:]} and dtype {array.dtype}, but sample "
-                f"{ids[0]} has {kind[0]} and {kind[1]}; give all the same"
+                f"sample {number}, {where}: got shape {kind[0]} and dtype {kind[1]}, but sample {ids[one]} has "
+                f"{kinds[one][0]} and {kinds[one][1]}; give all the same"
             )
     return arrays
+
+
+def _each(values: Iterable[T], ids: Sequence[int]) -> Iterable[tuple[T, int]]:
+    """What each sample has, and its number."""
+    return zip(values, ids, strict=True)
 
 
 def _stack(arrays: list[np.ndarray], rows: int) -> np.ndarray:

@@ -44,8 +44,7 @@ np.stack([x.real, x.imag], axis=-1)
     """
     if is_kept(dtype):
         return dtype
-    native = dtype.newbyteorder("=")
-    if native in _KEPT:
+    if dtype.kind in "iuf" and (native := dtype.newbyteorder("=")) in _KEPT:
         return native
     if dtype.kind == "f" and dtype.itemsize == 8:  # longdouble, where it has no more digits than float64
         return np.dtype(np.float64)

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import tokenize
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -18,19 +14,6 @@ from multimodal_pad.lengths.fields import lengths_of
 from multimodal_pad.lengths.samples import check_names
 from multimodal_pad.lengths.table import LengthTable
 from multimodal_pad.reading import file_size, read_npy, read_npz
-
-DAMAGED = (
-    ValueError,
-    EOFError,
-    SyntaxError,
-    tokenize.TokenError,
-    csv.Error,
-    zipfile.BadZipFile,
-    zlib.error,
-    NotImplementedError,
-    RuntimeError,
-)
-"""What NumPy and zipfile raise at files that are not what they should be."""
 
 TEXT_KINDS = (".csv", ".tsv")
 JSON_KINDS = (".jsonl", ".jsonl.gz", ".json")
@@ -138,10 +121,10 @@ def _read_arrays(path: Path, names: tuple[str, ...] | None) -> dict[str, np.ndar
 
 def _read_npy(path: Path, names: tuple[str, ...] | None) -> dict[str, np.ndarray]:
     values = read_npy(path)
-    if values.ndim == 1 and names is not None and len(names) == 1 and not values.dtype.names:
-        return {names[0]: values}
     if values.dtype.names:
         return {name: values[name] for name in _present(names, values.dtype.names, path)}
+    if values.ndim == 1 and names is not None and len(names) == 1:
+        values = values[:, None]
     if values.ndim != 2 or names is None or len(names) != values.shape[1]:
         raise SourceError(
             f"{path}: holds an array of shape {values.shape}, and got the modalities {list(names or ())}; it must be "

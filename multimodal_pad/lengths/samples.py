@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import dataclasses
+from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any, Protocol
 
 import numpy as np
 
 from multimodal_pad.errors import LengthError, PaddingError, SampleError
+from multimodal_pad.lengths.arrays import array_of_positions
 
 TARGETS = "targets"
 """The key of a sample that holds its targets: an array, or a dict of arrays, or of such dicts."""
@@ -23,7 +25,10 @@ EMPTY = -1
 """The number of a sample that only fills up a short batch."""
 
 Sample = Mapping[str, Any]
-"""``{modality: array (length, *feature_shape), ..., "targets": array (...)}``, and ``"position_targets"`` like it."""
+"""``{modality: array (length, *feature_shape), ..., "targets": array (...)}``, and ``"position_targets"`` like it.
+
+Where samples are read, a dataclass, a NamedTuple, a class of attrs and a ``SimpleNamespace`` stand for a dict of their
+fields."""
 
 
 class Source(Protocol):
@@ -42,6 +47,8 @@ def check_names(names: Sequence[str]) -> tuple[str, ...]:
     if isinstance(names, str):
         raise LengthError(f"got the string {names!r} for the modalities; give a sequence of names")
     checked = tuple(names)
+    if not all(isinstance(name, str) for name in checked):
+        raise LengthError(f"got the modalities {list(checked)}; a name is a string")
     if not checked or len(set(checked)) < len(checked) or not set(RESERVED).isdisjoint(checked):
         raise LengthError(
             f"got the modalities {list(checked)}; give at least one name, each once, "
@@ -90,62 +97,125 @@ def check_same_modalities(sample: Sample, names: tuple[str, ...], index: int) ->
     if extra:
         raise SampleError(
             f"sample {index} has {extra}, which the first sample lacks (it has {list(names)}); a modality that is "
-            "missing in a sample is an array of length 0, or name the modalities that you want"
+            "missing in a sample is an array of length 0 there, [] or None, or name the modalities that you want"
         )
+
+
+def fields_of(given: Any) -> Sample | None:
+    """The fields of a dataclass, a NamedTuple, a class of attrs or a namespace by their names; None of anything else.
+
+    >>> fields_of(SimpleNamespace(text=[3, 1], targets=2))
+    {'text': [3, 1], 'targets': 2}
+    """
+    if isinstance(given, type):
+        return None
+    if isinstance(given, SimpleNamespace):
+        return dict(vars(given))
+    if dataclasses.is_dataclass(given):
+        names = [field.name for field in dataclasses.fields(given)]
+    elif isinstance(given, tuple) and hasattr(given, "_fields"):
+        names = getattr(given, "_fields")  # noqa: B009  which no type has that a checker knows
+    else:
+        names = [field.name for field in getattr(type(given), "__attrs_attrs__", ())]
+    return {name: getattr(given, name) for name in names} if names else None
+
+
+def as_sample(given: Any, what: str) -> Sample:
+    """What was given as a mapping from names.
+
+    Raises:
+        SampleError: it is none, and has no named fields.
+
+    >>> as_sample((np.zeros(3), 1), "sample 4")
+    Traceback (most recent call last):
+    multimodal_pad.errors.SampleError: sample 4 is no mapping but tuple; name its parts (2), such as \
+named_samples(samples, ("text", "audio", "targets")), with None for what is to be left out
+    """
+    if isinstance(given, Mapping):
+        return given
+    fields = fields_of(given)
+    if fields is not None:
+        return fields
+    if isinstance(given, tuple | list):
+        instead = (
+            f'name its parts ({len(given)}), such as named_samples(samples, ("text", "audio", "targets")), with None '
+            "for what is to be left out"
+        )
+    elif given is None:
+        instead = (
+            "leave such samples out before (Grain's filter leaves None in their places until to_iter_dataset(), whose "
+            "samples StreamIterDataset or StreamBatcher takes)"
+        )
+    else:
+        instead = "a sample is {modality: array (length, *feature_shape), ...}"
+    raise SampleError(f"{what} is no mapping but {type(given).__name__}; {instead}")
+
+
+def check_indexable(samples: Any, error: type[PaddingError] = LengthError) -> int:
+    """How many samples there are.
+
+    Raises:
+        PaddingError: what was given has no ``len()`` and ``[i]``, gives no samples by their numbers, or has no end.
+    """
+    named = type(samples).__name__
+    if isinstance(samples, Mapping | str | bytes) or hasattr(samples, "iloc"):
+        raise error(
+            f"got samples of type {named}; give a sequence of samples, {{modality: array, ...}} each (of columns: "
+            "[dict(zip(columns, row)) for row in zip(*columns.values())])"
+        )
+    try:
+        count = len(samples)
+    except TypeError:
+        count = None
+    if count is None or not hasattr(samples, "__getitem__"):
+        raise error(
+            f"got samples of type {named}; give something with len() and [i], such as a list, or take StreamBatcher, "
+            "which reads any iterable"
+        )
+    if count > MOST_SAMPLES:
+        raise error(
+            f"got samples of type {named}, of which there are {count:,}, as where they are repeated without end; leave "
+            ".repeat() out: a batcher runs as many epochs as it is asked for"
+        )
+    return count
+
+
+MOST_SAMPLES = 2**31 - 1
+"""Batches number their samples in int32."""
 
 
 def read_sample(source: Source, index: int) -> Sample:
     """Sample ``index``; what the source raises goes on with a note that names the sample.
 
     Raises:
-        SampleError: it is no mapping.
+        SampleError: it is no mapping, and has no named fields.
     """
     try:
         sample = source[index]
     except Exception as error:
         error.add_note(f"while sample {index} was read")
         raise
-    if not isinstance(sample, Mapping):
-        raise SampleError(
-            f"sample {index} is no mapping but {type(sample).__name__}; a sample is {{modality: array (length, "
-            "*feature_shape), ...}"
-        )
-    return sample
+    return sample if isinstance(sample, Mapping) else as_sample(sample, f"sample {index}")
 
 
 def modality_array(sample: Sample, name: str, index: int) -> np.ndarray:
-    """The array of one modality of sample number ``index``, rank 1 or more.
+    """The array of one modality of sample number ``index``, rank 1 or more, in the byte order of this machine.
+
+    None, and whatever has no positions, is a modality that is missing: an array of length 0.
 
     Raises:
-        SampleError: the key is missing, or its value is a scalar or not numeric.
+        SampleError: the key is missing, or its value is a scalar, not numeric, masked, or has no numbers at its
+            positions.
     """
     if name not in sample:
         raise SampleError(
-            f"sample {index} has no {name!r}, only {sorted(sample)}; a modality that is missing "
-            "in a sample is an array of length 0, with the width and dtype of the others"
+            f"sample {index} has no {name!r}, only {sorted(map(str, sample))}; a modality that is missing in a sample "
+            "is an array of length 0 there, [] or None"
         )
-    with naming(repr(name), index):
-        array = np.asarray(sample[name])
-    check_array(array, name, index)
-    return array
-
-
-@contextmanager
-def naming(where: str, index: int) -> Iterator[None]:
-    """What an array fails by when it is read, with a word about whose it is."""
-    try:
-        yield
-    except ValueError as error:
-        raise SampleError(f"sample {index}, {where}: not an array of one shape ({error})") from None
-    except Exception as error:
-        error.add_note(f"while {where} of sample {index} was read")
-        raise
-
-
-def check_array(array: np.ndarray, name: str, index: int) -> None:
-    """Raise a SampleError unless the array is numeric and of rank 1 or more."""
-    if array.ndim == 0 or not (array.dtype.kind in "biuf" or array.dtype.name == "bfloat16"):
+    array = array_of_positions(sample[name], index, repr(name))
+    if not array.ndim:
         raise SampleError(
-            f"sample {index}, {name!r}: got shape {array.shape} and dtype {array.dtype}; "
-            "a modality is a numeric array (length, *feature_shape) or token ids (length,)"
+            f"sample {index}, {name!r}: got shape () and dtype {array.dtype}; a modality is a numeric array (length, "
+            "*feature_shape) or token ids (length,), and [] or None where it is missing"
         )
+    return array

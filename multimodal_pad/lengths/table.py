@@ -15,6 +15,7 @@ from multimodal_pad.errors import LengthError
 from multimodal_pad.lengths.samples import (
     LARGEST,
     Source,
+    check_indexable,
     check_names,
     check_same_modalities,
     modality_array,
@@ -69,10 +70,10 @@ class LengthTable:
         >>> LengthTable.from_columns({"text": [3, 5], "audio": [40, 0]}).values.tolist()
         [[3, 40], [5, 0]]
         """
-        sizes = {name: len(column) for name, column in columns.items()}
+        stacked = [_as_column(name, column) for name, column in columns.items()]
+        sizes = {name: len(column) for name, column in zip(columns, stacked, strict=True)}
         if len(set(sizes.values())) > 1:
             raise LengthError(f"the columns must have one length per sample each, got {sizes}")
-        stacked = [_as_column(name, column) for name, column in columns.items()]
         return cls(tuple(columns), np.stack(stacked, axis=1) if stacked else np.empty((0, 0)))
 
     @classmethod
@@ -85,18 +86,19 @@ class LengthTable:
                 sample that is no key of targets.
 
         Raises:
-            LengthError: there are no samples.
+            LengthError: there are no samples, or something without ``len()`` and ``[i]``, or without end.
             SampleError: a sample lacks a modality, holds a scalar for it, or has one that the first
                 sample lacks while ``modalities`` is not given.
         """
         known = getattr(source, "lengths", None)
         if isinstance(known, cls):
             return known if modalities is None else known.select(modalities)
-        if not len(source):
+        count = check_indexable(source)
+        if not count:
             raise LengthError("got no samples; give at least one")
         names = check_names(modality_names(read_sample(source, 0)) if modalities is None else modalities)
-        rows = np.empty((len(source), len(names)), np.int64)
-        for index in range(len(source)):
+        rows = np.empty((count, len(names)), np.int64)
+        for index in range(count):
             sample = read_sample(source, index)
             if modalities is None:
                 check_same_modalities(sample, names, index)
@@ -193,7 +195,22 @@ def as_lengths(lengths: Lengths) -> LengthTable:
             '{"text": [3, 5]}, or samples with len() and [i], such as a list (a stream is planned by '
             "StreamBatcher.planned)"
         )
+    if isinstance(lengths, list | tuple | np.ndarray) and len(lengths) and _is_numbers(lengths[0]):
+        raise LengthError(
+            f"got a {type(lengths).__name__} of numbers for the lengths, which don't say of which modality they are; "
+            'give a dict of columns, such as {"text": [3, 5], "audio": [40, 80]}, or LengthTable(("text", "audio"), '
+            "[[3, 40], [5, 80]])"
+        )
     return LengthTable.measure(lengths)
+
+
+def _is_numbers(first: Any) -> bool:
+    """Whether what should be a sample is a length, or a row of lengths, or a dict of them."""
+    if isinstance(first, Mapping):
+        return bool(first) and all(isinstance(one, int | np.integer) for one in first.values())
+    is_row = isinstance(first, list | tuple) or (isinstance(first, np.ndarray) and first.ndim == 1)
+    row = list(first) if is_row else [first]
+    return bool(row) and all(isinstance(one, int | float | np.number) for one in row)
 
 
 def _as_column(name: str, column: Any) -> np.ndarray:
@@ -202,9 +219,13 @@ def _as_column(name: str, column: Any) -> np.ndarray:
         array = np.asarray(column)
     except ValueError:  # lists of unequal lengths
         array = np.empty((0, 0))
+    if isinstance(column, np.ma.MaskedArray) and np.ma.count_masked(column):
+        raise LengthError(
+            f"the column of {name!r} has masked values; give 0 where the modality is missing (x.filled(0))"
+        )
     if array.ndim != 1:
         raise LengthError(
-            f"the column of {name!r} holds more than a number for each sample; give their lengths, such as "
+            f"the column of {name!r} is no sequence of one number for each sample; give their lengths, such as "
             "[len(x) for x in ...], or the samples themselves"
         )
     return array
@@ -220,6 +241,8 @@ def _whole_lengths(names: tuple[str, ...], values: np.ndarray) -> np.ndarray:
     """The lengths as a read-only int64 array, or a LengthError that names the first bad one."""
     if values.dtype.kind not in "iuf":
         raise LengthError(f"lengths are whole numbers of positions, got dtype {values.dtype}")
+    if values.dtype == np.float16:  # which has no number as large as the longest length
+        values = values.astype(np.float32)
     for start in range(0, len(values), _BLOCK):
         _check_lengths(names, values[start : start + _BLOCK], start)
     whole = values.astype(np.int64, copy=values.flags.writeable)

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from multimodal_pad.errors import SampleError
-from multimodal_pad.lengths.samples import POSITION_TARGETS, Sample, naming
+from multimodal_pad.lengths.arrays import array_of_positions, as_array
+from multimodal_pad.lengths.samples import POSITION_TARGETS, Sample
 from multimodal_pad.lengths.trees import Tree, map_of_modalities, named_leaves
 
 
@@ -21,26 +22,26 @@ def target_arrays(sample: Sample, key: str, index: int) -> dict[str, np.ndarray]
     >>> target_arrays({"text": [3, 1], "targets": {"emotion": 2}}, "targets", 0)
     {"'targets'['emotion']": array(2)}
     """
-    if key not in sample:
+    if sample.get(key) is None:
         return {}
     check_keys(sample[key], repr(key), index)
     return {where: target_array(leaf, where, index) for where, leaf in named_leaves(sample[key], repr(key)).items()}
 
 
 def target_array(leaf: Any, where: str, index: int) -> np.ndarray:
-    """An array of targets of sample number ``index``.
+    """An array of targets of sample number ``index``, in the byte order of this machine.
 
     Raises:
-        SampleError: it is not an array of one shape, or none of numbers.
+        SampleError: it is not an array of one shape, or none of numbers that batches hold; the rule is that of
+            features (:func:`~multimodal_pad.lengths.dtypes.batch_dtype`).
+
+    >>> target_array("happy", "'targets'", 3)
+    Traceback (most recent call last):
+    multimodal_pad.errors.SampleError: sample 3, 'targets': got dtype <U5, and a batch holds bool, whole numbers of 8 \
+to 64 bits, float16, float32, float64 and bfloat16; give whole numbers for text: ids of its tokens as a feature, the \
+number of a class as a target
     """
-    with naming(where, index):
-        array = np.asarray(leaf)
-    if array.dtype.kind == "O":
-        raise SampleError(
-            f"sample {index}, {where}: got {type(leaf).__name__}; targets are numbers, an array of them, or a dict of "
-            "such arrays"
-        )
-    return array
+    return as_array(leaf, index, where)
 
 
 def check_keys(tree: Tree, where: str, index: int) -> None:
@@ -55,22 +56,23 @@ def check_keys(tree: Tree, where: str, index: int) -> None:
         check_keys(branch, f"{where}[{name!r}]", index)
 
 
-def check_position_targets(sample: Sample, modalities: Sequence[str], index: int) -> None:
-    """Hold the targets of a sample's positions, where it has some, against its modalities.
+def position_targets(sample: Sample, modalities: Sequence[str], index: int) -> dict[str, Tree] | None:
+    """The targets of a sample's positions as arrays, held against its modalities; None where it has none.
 
     Raises:
         SampleError: they are of no modality of these, or not one for each position that the modality has in this
             sample.
 
-    >>> sample = {"text": [7, 8, 9], "position_targets": {"text": [0, 1]}}
-    >>> check_position_targets(sample, ["text"], 4)
+    >>> position_targets({"text": [7, 8, 9], "audio": None, "position_targets": {"audio": []}}, ["text", "audio"], 0)
+    {'audio': array([], dtype=float32)}
+    >>> position_targets({"text": [7, 8, 9], "position_targets": {"text": [0, 1]}}, ["text"], 4)
     Traceback (most recent call last):
     multimodal_pad.errors.SampleError: sample 4, 'position_targets'['text']: got shape (2,), and 'text' has 3 \
 positions; give one target for each
     """
-    if POSITION_TARGETS not in sample:
-        return
-    given = sample[POSITION_TARGETS]
+    given = sample.get(POSITION_TARGETS)
+    if given is None:
+        return None
     if not isinstance(given, Mapping):
         raise SampleError(
             f"sample {index}, {POSITION_TARGETS!r}: got {type(given).__name__}; give {{modality: array (length, ...)}}"
@@ -82,15 +84,22 @@ positions; give one target for each
             f"the batch are {list(modalities)}; have those in the batch too, or leave their targets out"
         )
     check_keys(given, repr(POSITION_TARGETS), index)
-    for name, tree in given.items():
-        length = len(sample[name])
-        for where, leaf in named_leaves(tree, f"{POSITION_TARGETS!r}[{name!r}]").items():
-            shape = target_array(leaf, where, index).shape
-            if shape[:1] != (length,):
-                raise SampleError(
-                    f"sample {index}, {where}: got shape {shape}, and {name!r} has {length} positions; give one target "
-                    "for each"
-                )
+
+    def arrays(tree: Tree, where: str, name: str, length: int) -> Tree:
+        if isinstance(tree, Mapping):
+            return {key: arrays(branch, f"{where}[{key!r}]", name, length) for key, branch in tree.items()}
+        array = array_of_positions(tree, index, where)
+        if array.shape[:1] != (length,):
+            raise SampleError(
+                f"sample {index}, {where}: got shape {array.shape}, and {name!r} has {length} positions; give one "
+                "target for each"
+            )
+        return array
+
+    return {
+        name: arrays(tree, f"{POSITION_TARGETS!r}[{name!r}]", name, 0 if sample[name] is None else len(sample[name]))
+        for name, tree in given.items()
+    }
 
 
 def cut_position_targets(given: Mapping[str, Tree], lengths: Mapping[str, int]) -> dict[str, Tree]:

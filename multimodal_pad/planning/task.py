@@ -265,12 +265,17 @@ class PlanningTask:
             return
         sizes = self.batch_sizes(self.rows)
         if (sizes < 1).any():
-            row = self.rows[int(np.argmin(sizes))]
+            measured = self.budget.measured(self.restore(self.rows))
+            row = self.rows[int(np.argmax(measured))]
             aligned = self._aligned(lengths.select(self.names).values)
-            sample = int(np.argmax((aligned == row).all(axis=1)))
+            sample, multiple = int(np.argmax((aligned == row).all(axis=1))), self.budget.multiple
+            many = int(self.weights[sizes < 1].sum())
+            few = 2 * many <= self.weights.sum()
+            instead = "truncate or drop long samples before planning" if few else "let a batch have fewer (multiple)"
             raise PlanError(
-                f"sample {sample}, padded to {self._tell(row)}: {self.budget.multiple} of it exceed the batch budget "
-                f"of {self.budget.limit:g}; raise the budget, or truncate or drop long samples before planning"
+                f"sample {sample}, padded to {self._tell(row)}: {multiple} of it measure {multiple * measured.max():g} and "
+                f"exceed the batch budget of {self.budget.limit:g}, which {many:,} of {len(aligned):,} samples do; raise "
+                f"the budget, or {instead}"
             )
         self._penalty = 1e3 * float(self._cost(self.rows.max(axis=0)[None])[0] * self.weights.sum())
 

@@ -8,10 +8,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from multimodal_pad.batching.reading import held_sample
 from multimodal_pad.errors import PaddingError, SampleError
 from multimodal_pad.layouts.arrays import check_all_finite
 from multimodal_pad.layouts.layout import Batch
-from multimodal_pad.lengths.samples import Sample, modality_array
+from multimodal_pad.lengths.arrays import MISSING
+from multimodal_pad.lengths.samples import Sample, as_sample, modality_array
 from multimodal_pad.sources.standardizing import FeatureStatistics
 
 
@@ -66,17 +68,14 @@ class Inputs:
             SampleError: a modality is missing, has another feature shape, or values that the model's dtype doesn't
                 hold, that are NaN or inf, or that are no token ids of the vocabulary.
         """
-        if not isinstance(sample, Mapping):
-            raise SampleError(
-                f"sample {number} is no mapping but {type(sample).__name__}; a sample is {{modality: array (length, "
-                "*feature_shape), ...}"
-            )
-        return {name: self._array(modality_array(sample, name, number), name, number) for name in self.kinds}
+        # Copies: requests wait for their batch, and what they came from may be written to meanwhile.
+        held = held_sample(as_sample(sample, f"sample {number}"), tuple(self.kinds), number, targets=False, copy=True)
+        return {name: self._array(modality_array(held, name, number), name, number) for name in self.kinds}
 
     def _array(self, array: np.ndarray, name: str, number: int) -> np.ndarray:
         kind = self.kinds[name]
-        if not len(array) and array.ndim <= 1 + len(kind.feature_shape):
-            return np.empty((0, *kind.feature_shape), kind.dtype)  # an empty list has neither width nor dtype
+        if not len(array):
+            return np.empty((0, *kind.feature_shape), kind.dtype)  # what is missing has neither width nor dtype
         if array.shape[1:] != kind.feature_shape:
             raise SampleError(
                 f"sample {number}, {name!r}: got feature shape {array.shape[1:]}, and the model takes "
@@ -127,6 +126,11 @@ def kinds_of(example: Sample | Batch, modalities: tuple[str, ...]) -> dict[str, 
     kinds = {}
     for name in modalities:
         array = modality_array(sample, name, 0)
+        if array is MISSING:
+            raise SampleError(
+                f"the example is a sample without {name!r}, and so doesn't say what the model takes of it; give one "
+                "that has it, or an array of length 0 with its width and dtype, such as np.zeros((0, 74), np.float32)"
+            )
         kinds[name] = Kind(array.shape[1:], np.dtype(jax.dtypes.canonicalize_dtype(array.dtype)))
     return kinds
 

@@ -5,7 +5,9 @@ from multimodal_pad.sources.corpus import Corpus
 from multimodal_pad.sources.csd import Csd
 from multimodal_pad.sources.files import Files
 from multimodal_pad.sources.hugging_face import HuggingFace, HuggingFaceStream
+from multimodal_pad.sources.mag_bert import MagBert
 from multimodal_pad.sources.meld import Meld
+from multimodal_pad.sources.mfn import Mfn
 from multimodal_pad.sources.mmsa import Mmsa
 from multimodal_pad.sources.mult import Mult
 from multimodal_pad.sources.numpy_dir import NumpyDir
@@ -20,7 +22,9 @@ __all__ = [
     "Files",
     "HuggingFace",
     "HuggingFaceStream",
+    "MagBert",
     "Meld",
+    "Mfn",
     "Mmsa",
     "Mult",
     "NumpyDir",

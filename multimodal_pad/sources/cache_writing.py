@@ -17,7 +17,6 @@ import numpy as np
 
 from multimodal_pad.batching.alike import AlikeSamples
 from multimodal_pad.errors import SampleError, SourceError
-from multimodal_pad.lengths.dtypes import as_native
 from multimodal_pad.lengths.samples import POSITION_TARGETS, TARGETS, Sample, Source, modality_array, read_sample
 from multimodal_pad.lengths.table import LengthTable
 from multimodal_pad.lengths.targets import target_array
@@ -133,7 +132,7 @@ def target_of(sample: Sample, index: int) -> np.ndarray | None:
         )
     if sample.get(TARGETS) is None:
         return None
-    return as_native(target_array(sample[TARGETS], repr(TARGETS), index), f"sample {index}, {TARGETS!r}")
+    return target_array(sample[TARGETS], repr(TARGETS), index)
 
 
 def _frames(array: np.ndarray, kind: Kind, length: int, split: str, what: str) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import Any, Literal
 import numpy as np
 
 from multimodal_pad.errors import LengthError, PaddingError, SampleError, SourceError
-from multimodal_pad.lengths.samples import Source, modality_array, read_sample
+from multimodal_pad.lengths.kinds import common_kind
+from multimodal_pad.lengths.samples import Source, check_indexable, modality_array, read_sample
 from multimodal_pad.lengths.table import LengthTable
 from multimodal_pad.output import write_folder
 from multimodal_pad.sources.cache_files import ALLOWED_NAMES, MANIFEST, names_a_file, vocabulary_file
@@ -28,7 +28,16 @@ from multimodal_pad.sources.cache_writing import (
 from multimodal_pad.sources.corpus import Progress, check_choice
 from multimodal_pad.sources.ids import encode_ids, ids_as_text
 from multimodal_pad.sources.input_files import InputFiles
-from multimodal_pad.sources.manifest import FORMAT, VERSION, check_manifest, digest_manifest, summarize, vocabulary_size
+from multimodal_pad.sources.manifest import (
+    FORMAT,
+    VERSION,
+    as_json,
+    check_manifest,
+    describe,
+    digest_manifest,
+    summarize,
+    vocabulary_size,
+)
 from multimodal_pad.sources.numpy_dir import NumpyDir
 from multimodal_pad.sources.selecting import Selected
 from multimodal_pad.sources.standardizing import Standardized, measure_statistics
@@ -89,11 +98,11 @@ def convert(
     (4, {'audio': 1})
     """
     check_choice("dtype", dtype, Dtype)
-    if not splits or isinstance(standardize, str) or isinstance(modalities, str):
-        raise PaddingError(
-            f"got the splits {list(splits)}, modalities={modalities!r} and standardize={standardize!r}; give at least "
-            "one source, as {'train': source}, and lists of modalities"
-        )
+    if not isinstance(splits, Mapping) or not splits:
+        what = "none" if isinstance(splits, Mapping) else type(splits).__name__
+        raise PaddingError(f"got {what} for the splits; give at least one source, as {{'train': source}}")
+    if isinstance(standardize, str) or isinstance(modalities, str):
+        raise PaddingError(f"got modalities={modalities!r} and standardize={standardize!r}; give lists of names")
     with write_folder(Path(out)) as folder:
         files = InputFiles(splits.values())
         sources: dict[str, Source] = _selected(splits, modalities)
@@ -111,6 +120,8 @@ def convert(
                 moments = {"mean": found.mean.tolist(), "std": found.std.tolist()}
                 standardized[name] = {**moments, "frames": found.frames, "split": TRAIN}
         kinds = _kinds(sources, tables, names, dtype)
+        for split, source in splits.items():
+            describe(source, tables[split], f"split {split!r}")  # what can't be written is known before anything is
         check_room(Path(out), tables, kinds, ids)
         manifest = _manifest(splits, kinds, standardized, files.digests(progress))
         manifest["files"] = _write_vocabularies(folder, splits, manifest["modalities"])
@@ -119,9 +130,9 @@ def convert(
                 with writing(split):
                     (folder / split).mkdir()
                 written = write_split(folder / split, split, source, tables[split], kinds, ids[split], progress)
-            manifest["splits"][split] = _summary(splits[split], tables[split], written)
+            manifest["splits"][split] = _summary(splits[split], split, tables[split], written)
         files.check_unchanged()
-        manifest = json.loads(json.dumps(manifest, default=str))  # as it will be read
+        manifest = as_json(manifest)
         manifest["sha256"] = digest_manifest(manifest)
         check_manifest(manifest, f"{out}: its manifest")
         save_json(folder / MANIFEST, manifest)
@@ -144,7 +155,9 @@ def of_split(split: str) -> Iterator[None]:
 def _selected(splits: Mapping[str, Source], modalities: Sequence[str] | None) -> dict[str, Source]:
     """Every split with the same modalities in the same order."""
     for split, source in splits.items():
-        if not len(source):
+        with of_split(split):
+            count = check_indexable(source)
+        if not count:
             raise PaddingError(f"the split {split!r} has no samples; give at least one, or leave the split out")
     for name in [*(modalities or ()), *splits]:
         _check_name(name)
@@ -232,13 +245,15 @@ def _kinds(
     """What each modality is, by the first sample that is not without it."""
     kinds = {}
     for column, name in enumerate(names):
-        present = {split: np.flatnonzero(table.values[:, column]) for split, table in tables.items()}
-        split, index = next(((split, int(found[0])) for split, found in present.items() if len(found)), ("", 0))
-        with of_split(split or next(iter(sources))):
-            source = sources[split] if split else next(iter(sources.values()))
-            array = modality_array(read_sample(source, index), name, index)
-        written = array.dtype if array.dtype.kind in "biu" else np.dtype(dtype)
-        kinds[name] = Kind(array.shape[1:], array.dtype, written)
+        places = {split: int(np.argmax(table.values[:, column] > 0)) for split, table in tables.items()}
+        arrays = []
+        for split, index in sorted(places.items(), key=lambda place: not tables[place[0]].values[place[1], column]):
+            with of_split(split):
+                arrays.append(modality_array(read_sample(sources[split], index), name, index))
+            if len(arrays[-1]):
+                break
+        shape, dtype_read = common_kind(arrays)
+        kinds[name] = Kind(shape, dtype_read, dtype_read if dtype_read.kind in "biu" else np.dtype(dtype))
     return kinds
 
 
@@ -252,7 +267,7 @@ def _manifest(
         "format": FORMAT,
         "version": VERSION,
         "source": {
-            "kind": getattr(first, "kind", type(first).__name__),
+            "kind": str(getattr(first, "kind", type(first).__name__)),
             "inputs": inputs,
             **({"converted_from": before["source"]} if before else {}),
         },
@@ -275,17 +290,11 @@ def _write_vocabularies(folder: Path, splits: Mapping[str, Source], modalities: 
     return files
 
 
-def _summary(source: Source, table: LengthTable, written: WrittenSplit) -> dict[str, Any]:
-    padded_to = getattr(source, "padded_to", None)
-    nonfinite = getattr(source, "nonfinite", {})
-    names = table.modalities
+def _summary(source: Source, split: str, table: LengthTable, written: WrittenSplit) -> dict[str, Any]:
     return {
         "samples": len(table),
         "targets": written.targets,
         **summarize(table),
-        "padded_to": None if padded_to is None else {name: padded_to[name] for name in names},
-        "rules": getattr(source, "rules", {}),
-        "nonfinite": {name: nonfinite[name] for name in names if name in nonfinite},
-        "left_out": [row._asdict() for row in getattr(source, "left_out", ())],
+        **describe(source, table, f"split {split!r}"),
         "files": written.files,
     }

@@ -214,6 +214,8 @@ def check_finite_targets(targets: np.ndarray, ids: Sequence[str], where: str) ->
 
 def check_distinct(ids: Sequence[str], where: str, lines: Sequence[int] | None = None) -> None:
     """Raise a SourceError that names the first id that two samples (or lines of the file) have."""
+    if len(set(ids)) == len(ids):
+        return
     seen: dict[str, int] = {}
     for index, name in enumerate(ids):
         if seen.setdefault(name, index) != index:

@@ -66,7 +66,7 @@ class ComputationalSequence:
             raise SourceError(f"{path}: holds no videos")
         self._names = set(self.entries)
         self.width = self._check(self.entries[0], None)
-        self._checked: dict[str, _Times] = {}
+        self._checked: dict[str, Times] = {}
         self._frames = 0
 
     def holds(self, segment: Segment) -> bool:
@@ -109,14 +109,14 @@ class ComputationalSequence:
         named = isinstance(names, list) and all(isinstance(name, str) for name in names)
         return names if named and len(names) == self.width[0] == len(set(names)) else []
 
-    def _times(self, entry: str) -> _Times:
+    def _times(self, entry: str) -> Times:
         if entry not in self._checked:
             self._check(entry, self.width)
             intervals = self._values(entry, "intervals").astype(np.float64)
             if not np.isfinite(intervals).all():
                 row = int(np.argwhere(~np.isfinite(intervals))[0, 0])
                 raise SourceError(f"{self.path}, {entry!r}: row {row} has the interval {intervals[row].tolist()}")
-            self._checked = {entry: _Times(intervals)}
+            self._checked = {entry: Times(intervals)}
         return self._checked[entry]
 
     def _values(self, entry: str, name: str) -> np.ndarray:
@@ -153,7 +153,7 @@ class ComputationalSequence:
         return dataset
 
 
-class _Times:
+class Times:
     """The intervals of a video's frames, and which of them overlap a segment, without looking at all of them."""
 
     def __init__(self, intervals: np.ndarray) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
@@ -87,13 +88,14 @@ class FeatureFiles:
         found = _measure(places, modality, f"looking through {modality}", progress)
         empty = [index for index, entry in enumerate(found) if entry is None]
         if len(empty) == len(ids):
+            first = f"{ids[0]:.80}"
             raise SourceError(
-                f"{where}: holds none of {ids[0]}.npy, {ids[0]}.npz, {ids[0]}/ and so on; name the right folder for "
+                f"{where}: holds none of {first}.npy, {first}.npz, {first}/ and so on; name the right folder for "
                 f"{modality!r}, and ids as the files have them"
             )
         self.absent = len(empty)
         if empty:
-            named = ", ".join(ids[index] for index in empty[:3]) + (", ..." if len(empty) > 3 else "")
+            named = ", ".join(f"{ids[index]:.80}" for index in empty[:3]) + (", ..." if len(empty) > 3 else "")
             if absent == "error":
                 raise SourceError(
                     f"{where}: {len(empty)} of {len(ids)} samples have no {modality!r}: {named}; add the files, take "
@@ -123,13 +125,17 @@ class FeatureFiles:
             SourceError: as above, or no such folder, or an id that leads out of it.
         """
         if not folder.is_dir():
-            raise SourceError(f"{folder}: no such folder; features of {modality!r} lie there, as {ids[0]}.npy or .npz")
+            raise SourceError(
+                f"{folder}: no such folder; features of {modality!r} lie there, as {ids[0]:.80}.npy or .npz"
+            )
         names: dict[str, set[str]] = {}
         places: list[Path | None] = []
         for name in ids:
             above, _, last = name.rpartition("/")
             if name.startswith("/") or not {"..", "."}.isdisjoint(name.split("/")) or "\0" in name:
-                raise SourceError(f"{folder}: got the id {name!r}, which is no name of a file in it; give another one")
+                raise SourceError(
+                    f"{folder}: got the id {name!r:.80}, which is no name of a file in it; give another one"
+                )
             if above not in names:
                 names[above] = set(_listed(folder / above))
             there = [f"{last}{suffix}" for suffix in (*_SUFFIXES, "") if f"{last}{suffix}" in names[above]]
@@ -184,6 +190,13 @@ class FeatureFiles:
                     f"{first.dtype}; give all of {self._modality!r} features of one shape and kind{hint}"
                 )
         return shape, first.dtype.newbyteorder("=") if whole else np.dtype(np.float32)
+
+
+def told_with(progress: Progress | None, split: str) -> Progress | None:
+    """Tell of the progress, with the split."""
+    if progress is None:
+        return None
+    return lambda what, done, total: progress(f"{what}, {split}", done, total)
 
 
 class _Entry(NamedTuple):
@@ -258,7 +271,9 @@ def _listed(folder: Path) -> list[str]:
     try:
         with os.scandir(folder) as entries:
             return [entry.name for entry in entries if not entry.name.startswith(".")]
-    except (FileNotFoundError, NotADirectoryError):
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
+            raise
         return []
 
 

@@ -22,7 +22,7 @@ from multimodal_pad.sources.corpus import (
     float_targets,
     whole_targets,
 )
-from multimodal_pad.sources.feature_files import Absent, FeatureFiles, Vectors
+from multimodal_pad.sources.feature_files import Absent, FeatureFiles, Vectors, told_with
 from multimodal_pad.sources.folds import ALL, Folds, folds_of, read_folds
 from multimodal_pad.sources.sample_tables import SPLIT, Row, find_ids, read_rows, targets_of
 
@@ -69,7 +69,7 @@ class Files(Corpus):
         classes: names of the classes, by number; None where targets are none.
 
     Raises:
-        PaddingError: no modality, one twice, or an unknown choice.
+        PaddingError: no modality, one twice, an unknown choice, or classes that are no names of classes.
         SourceError: a file or folder that is not there, damaged, or not as its name says; a field that is not there; a
             sample twice, or without an id, a target or a file. File, line and sample are named.
         OSError: a file cannot be read.
@@ -114,6 +114,10 @@ class Files(Corpus):
         names = [] if targets is None else [targets] if isinstance(targets, str) else list(targets)
         if targets is not None and not names:
             raise PaddingError("got targets=[]; name at least one field, or give None for no targets")
+        if classes is not None and (isinstance(classes, str) or not names or len(set(classes)) < len(classes)):
+            raise PaddingError(
+                f"got classes={classes!r} and targets={targets!r}; give names of the classes of the targets, each once"
+            )
         rows = read_rows(root, table)
         found = find_ids(rows, ids)
         splits = _splits(rows, found, split_field, folds, str(root / table))
@@ -128,12 +132,12 @@ class Files(Corpus):
             values, self.classes = targets_of(rows, chosen, names, classes)
             check = float_targets if values.dtype.kind == "f" else whole_targets
             values = check(values, own, f"{root / table}, {', '.join(map(repr, names))}")
-        rules: dict[str, Any] = {"table": table, "ids": ids, "targets": targets, "classes": self.classes}
+        rules: dict[str, Any] = {"table": table, "ids": ids, "targets": names, "classes": self.classes}
         self._files: dict[str, FeatureFiles] = {}
         for name in modalities:
-            options: dict[str, Any] = {"absent": absent, "vectors": vectors, "progress": progress}
+            options: dict[str, Any] = {"absent": absent, "vectors": vectors, "progress": told_with(progress, split)}
             if name in features:
-                folder = root / str(features[name]).replace(f"{{{SPLIT}}}", split)
+                folder = root / _folder_of(str(features[name]), split)
                 files = FeatureFiles.in_folder(folder, name, own, **options)
             else:
                 files = FeatureFiles(
@@ -211,4 +215,14 @@ def _place(root: Path, row: Row, field: str) -> Path | None:
     if not isinstance(value, str) or "\0" in value:
         raise SourceError(f"{row.where}, {field!r}: got {value!r:.80}; it must be the path of a file")
     path = root / value
-    return path if path.exists() else None
+    try:
+        return path if path.exists() else None
+    except OSError:  # such as a name that is too long
+        return None
+
+
+def _folder_of(folder: str, split: str) -> str:
+    """The folder with the split in it."""
+    if f"{{{SPLIT}}}" in folder and (split in (".", "..") or set(split) & set("/\\\0")):
+        raise SourceError(f"{folder}: got the split {split!r}, which is no name of a folder; give it another name")
+    return folder.replace(f"{{{SPLIT}}}", split)

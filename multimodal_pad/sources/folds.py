@@ -32,7 +32,7 @@ def read_folds(folds: Folds, what: str) -> Mapping[str, Sequence[str]]:
     if not isinstance(folds, Mapping):
         file_size(Path(folds))
         try:
-            read = json.loads(Path(folds).read_text(encoding="utf-8"))
+            read = json.loads(Path(folds).read_text(encoding="utf-8-sig"))
         except (ValueError, RecursionError) as error:
             raise SourceError(f"{folds}: not JSON ({error}); give {{split: [...]}}") from None
     lists = list(read.values()) if isinstance(read, Mapping) else []

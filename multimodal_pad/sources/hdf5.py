@@ -101,6 +101,11 @@ class Hdf5:
         except Exception as error:
             raise SourceError(f"{where} can't be read ({reason(error)}); copy the file again") from error
 
+    def close(self) -> None:
+        """Let go of the file."""
+        with reading(self.path):
+            self.root.close()
+
     def _own(self, group: Any, name: str) -> Any | None:
         """What stands under a name in this very file: links elsewhere are not followed."""
         there = name in group and isinstance(group.get(name, getlink=True), self._h5py.HardLink)

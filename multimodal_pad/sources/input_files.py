@@ -49,7 +49,7 @@ class InputFiles:
             except OSError:
                 same = False
             if not same:
-                raise SourceError(f"{path}: changed while it was read; convert again when nothing writes to it")
+                raise _changed(path)
 
     def digests(self, progress: Progress | None = None) -> list[dict[str, Any]]:
         """SHA-256 of every file; of many small files in a folder together, by name and contents."""
@@ -66,15 +66,19 @@ class InputFiles:
             if progress is not None:
                 progress("SHA-256 of the input", done, total)
 
+        def digest(path: Path) -> str:
+            try:
+                return digest_file(path, tell)
+            except FileNotFoundError:
+                raise _changed(path) from None
+
         for folder, files in folders.items():
             if len(files) <= _FEW:
-                found += [
-                    {"path": printable(path), "bytes": sizes[path], "sha256": digest_file(path, tell)} for path in files
-                ]
+                found += [{"path": printable(path), "bytes": sizes[path], "sha256": digest(path)} for path in files]
                 continue
             whole = hashlib.sha256()
             for path in sorted(files):
-                whole.update(os.fsencode(path.name) + f"\0{digest_file(path, tell)}\n".encode())
+                whole.update(os.fsencode(path.name) + f"\0{digest(path)}\n".encode())
             size = sum(sizes[path] for path in files)
             found.append({"path": printable(folder), "files": len(files), "bytes": size, "sha256": whole.hexdigest()})
         return found
@@ -93,3 +97,7 @@ def _identity(path: Path) -> tuple[int, ...]:
     """Size, time of the last change, and place on the disk."""
     found = path.stat()
     return found.st_size, found.st_mtime_ns, found.st_dev, found.st_ino
+
+
+def _changed(path: Path) -> SourceError:
+    return SourceError(f"{path}: changed while it was read; convert again when nothing writes to it")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,16 +14,9 @@ import numpy as np
 
 from multimodal_pad.errors import SourceError
 from multimodal_pad.lengths.table import LONGEST, LengthTable
-from multimodal_pad.reading import file_size, reading
-from multimodal_pad.sources.cache_files import (
-    ALLOWED_NAMES,
-    IDS,
-    MANIFEST,
-    array_file,
-    names_a_file,
-    offsets_file,
-    vocabulary_file,
-)
+from multimodal_pad.reading import file_size, reading, reason
+from multimodal_pad.sources.cache_files import IDS, MANIFEST, array_file, offsets_file, vocabulary_file
+from multimodal_pad.sources.json_form import each, fields, is_a, or_none, rows, short
 
 FORMAT, VERSION = "multimodal_pad flat cache", 2
 _WITHOUT_DIGESTS = 1
@@ -34,8 +27,37 @@ QUANTILES = (5, 25, 50, 75, 95, 99)
 
 AGAIN = "convert the corpus again, or take the file that convert wrote"
 
-Check = Callable[[Any, str], None]
-"""Raises a SourceError where a value, whose place is given, is not what it must be."""
+
+def describe(source: Any, lengths: LengthTable, where: str) -> dict[str, Any]:
+    """What a corpus says of itself beside its samples: ``padded_to``, ``rules``, ``nonfinite`` and ``left_out``.
+
+    Raises:
+        SourceError: an attribute of such a name is not what corpora have there.
+    """
+    said = {name: getattr(source, name, default) for name, default in _UNDESCRIBED.items()}
+    try:
+        for key in ("padded_to", "nonfinite"):
+            said[key] = said[key] and {name: said[key][name] for name in lengths.modalities if name in said[key]}
+        said["left_out"] = [row._asdict() for row in said["left_out"]]
+        said = as_json(said)
+        for key, check in _DESCRIBED.items():
+            check(said[key], f"its {key}")
+        _check_padded(said["padded_to"], lengths.maxima, "its padded_to")
+    except SourceError as error:
+        raise SourceError(f"{where}: {error}; corpora have {list(_DESCRIBED)} as Corpus says") from None
+    except (AttributeError, TypeError, ValueError) as error:
+        raise SourceError(f"{where}: corpora have {list(_DESCRIBED)} as Corpus says ({reason(error)})") from None
+    return said
+
+
+_UNDESCRIBED = {"padded_to": None, "rules": {}, "nonfinite": {}, "left_out": ()}
+
+
+def as_json(value: Any) -> Any:
+    """A value as it is read from the JSON file that it is written to: NumPy's numbers as numbers, paths as text."""
+    return json.loads(
+        json.dumps(value, default=lambda item: item.item() if isinstance(item, np.generic) else str(item))
+    )
 
 
 def summarize(table: LengthTable) -> dict[str, dict[str, Any]]:
@@ -100,7 +122,7 @@ convert wrote
     """
     found = (manifest.get("format"), manifest.get("version")) if isinstance(manifest, dict) else None
     if found not in [(FORMAT, version) for version in (_WITHOUT_DIGESTS, VERSION)]:
-        raise SourceError(f"{where}: is {_short(found)}, not {(FORMAT, VERSION)}; convert the corpus again")
+        raise SourceError(f"{where}: is {short(found)}, not {(FORMAT, VERSION)}; convert the corpus again")
     with _of_the(where):
         _MANIFEST(manifest, "")
         modalities, digests = manifest["modalities"], has_digests(manifest)
@@ -125,7 +147,7 @@ def digest_manifest(manifest: Mapping[str, Any]) -> str:
 def check_vocabulary(vocabulary: Any, size: int, where: str) -> None:
     """Raise a SourceError unless it is token to number, the greatest of which the vocabulary's size follows from."""
     with _of_the(where):
-        _each(_WHOLE)(vocabulary, "the vocabulary")
+        each(_WHOLE)(vocabulary, "the vocabulary")
         found = vocabulary_size(vocabulary)
         if found != size:
             raise SourceError(f"has numbers up to {found - 1}, and the manifest says that there are {size}")
@@ -146,76 +168,17 @@ def _of_the(where: str) -> Iterator[None]:
         raise SourceError(f"{where}: {error}; {AGAIN}") from None
 
 
-def _is(what: str, test: Callable[[Any], bool]) -> Check:
-    def check(value: Any, place: str) -> None:
-        if not test(value):
-            raise SourceError(f"{place} is {_short(value)}, not {what}")
-
-    return check
-
-
-def _each(check: Check, *, names: bool = False, least: int = 0) -> Check:
-    """A dict whose values pass a check; its keys may have to be names of modalities or splits."""
-
-    def check_all(value: Any, place: str) -> None:
-        if not isinstance(value, dict) or len(value) < least:
-            raise SourceError(f"{place} is {_short(value)}, not a dict{' with something in it' if least else ''}")
-        for key, item in value.items():
-            if names and not names_a_file(key):
-                raise SourceError(f"{place} has the name {_short(key)}; {ALLOWED_NAMES}")
-            check(item, f"{place}.{key}")
-
-    return check_all
-
-
-def _rows(check: Check) -> Check:
-    """A list whose values pass a check."""
-
-    def check_all(value: Any, place: str) -> None:
-        if not isinstance(value, list):
-            raise SourceError(f"{place} is {_short(value)}, not a list")
-        for index, item in enumerate(value):
-            check(item, f"{place}[{index}]")
-
-    return check_all
-
-
-def _or_none(check: Check) -> Check:
-    return lambda value, place: None if value is None else check(value, place)
-
-
-def _fields(optional: Sequence[str] = (), /, **checks: Check) -> Check:
-    """A dict with values by name."""
-
-    def check_fields(value: Any, place: str) -> None:
-        inside = f"{place}." if place else ""
-        if not isinstance(value, dict):
-            raise SourceError(f"{place} is {_short(value)}, not a dict")
-        for key, check in checks.items():
-            if key in value:
-                check(value[key], f"{inside}{key}")
-            elif key not in optional:
-                raise SourceError(f"{f'{place} ' if place else ''}has no {key!r}")
-
-    return check_fields
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:60]}..."
-
-
-_WHOLE = _is("a whole number", lambda value: type(value) is int and 0 <= value < 2**63)
-_SOME = _is("a whole number, at least 1", lambda value: type(value) is int and 1 <= value < 2**63)
-_LENGTH = _is(f"a length, 0 to {LONGEST:,}", lambda value: type(value) is int and 0 <= value <= LONGEST)
-_MEAN = _is("a mean of lengths", lambda value: type(value) in (int, float) and 0 <= value <= LONGEST)
-_TEXT = _is("text", lambda value: isinstance(value, str))
-_PRINTED = _is("text that can be printed", lambda value: isinstance(value, str) and _encodes(value))
-_DIGEST = _is("a SHA-256", lambda value: isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None)
-_SHAPE = _rows(_WHOLE)
-_ANYTHING = _is("anything", lambda _: True)
-_FILES = _each(_fields(bytes=_WHOLE, sha256=_DIGEST))
-_LENGTHS = _fields(mean=_MEAN, **{f"p{level}": _MEAN for level in QUANTILES}, max=_LENGTH)
+_WHOLE = is_a("a whole number", lambda value: type(value) is int and 0 <= value < 2**63)
+_SOME = is_a("a whole number, at least 1", lambda value: type(value) is int and 1 <= value < 2**63)
+_LENGTH = is_a(f"a length, 0 to {LONGEST:,}", lambda value: type(value) is int and 0 <= value <= LONGEST)
+_MEAN = is_a("a mean of lengths", lambda value: type(value) in (int, float) and 0 <= value <= LONGEST)
+_TEXT = is_a("text", lambda value: isinstance(value, str))
+_PRINTED = is_a("text that can be printed", lambda value: isinstance(value, str) and _encodes(value))
+_DIGEST = is_a("a SHA-256", lambda value: isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None)
+_SHAPE = rows(_WHOLE)
+_ANYTHING = is_a("anything", lambda _: True)
+_FILES = each(fields(bytes=_WHOLE, sha256=_DIGEST))
+_LENGTHS = fields(mean=_MEAN, **{f"p{level}": _MEAN for level in QUANTILES}, max=_LENGTH)
 
 
 def _encodes(text: str) -> bool:
@@ -226,32 +189,35 @@ def _source(value: Any, place: str) -> None:
     _SOURCE(value, place)  # which a cache of a cache has within
 
 
-_SOURCE = _fields(
+_SOURCE = fields(
     ["converted_from"],
     kind=_PRINTED,
-    inputs=_rows(_fields(["files"], path=_PRINTED, bytes=_WHOLE, sha256=_DIGEST, files=_WHOLE)),
+    inputs=rows(fields(["files"], path=_PRINTED, bytes=_WHOLE, sha256=_DIGEST, files=_WHOLE)),
     converted_from=_source,
 )
-_SPLIT = _fields(
+_DESCRIBED = {
+    "padded_to": or_none(each(_LENGTH)),
+    "rules": each(_ANYTHING),
+    "nonfinite": each(_WHOLE),
+    "left_out": rows(fields(file=_TEXT, line=or_none(_WHOLE), utterance=_TEXT, reason=_TEXT)),
+}
+_SPLIT = fields(
     ["files"],
     samples=_SOME,
-    targets=_or_none(_fields(dtype=_TEXT, shape=_SHAPE)),
-    lengths=_each(_LENGTHS),
-    missing=_each(_WHOLE),
-    padded_to=_or_none(_each(_LENGTH)),
-    rules=_each(_ANYTHING),
-    nonfinite=_each(_WHOLE),
-    left_out=_rows(_fields(file=_TEXT, line=_or_none(_WHOLE), utterance=_TEXT, reason=_TEXT)),
+    targets=or_none(fields(dtype=_TEXT, shape=_SHAPE)),
+    lengths=each(_LENGTHS),
+    missing=each(_WHOLE),
     files=_FILES,
+    **_DESCRIBED,
 )
-_MANIFEST = _fields(
+_MANIFEST = fields(
     ["files"],
     source=_source,
-    modalities=_each(
-        _fields(["vocabulary_size"], dtype=_TEXT, feature_shape=_SHAPE, vocabulary_size=_SOME), names=True, least=1
+    modalities=each(
+        fields(["vocabulary_size"], dtype=_TEXT, feature_shape=_SHAPE, vocabulary_size=_SOME), names=True, least=1
     ),
-    standardized=_each(_fields(frames=_SOME, split=_TEXT)),
-    splits=_each(_SPLIT, names=True, least=1),
+    standardized=each(fields(frames=_SOME, split=_TEXT)),
+    splits=each(_SPLIT, names=True, least=1),
     files=_FILES,
 )
 
@@ -259,17 +225,24 @@ _MANIFEST = _fields(
 def _same_names(value: Mapping[str, Any] | None, wanted: set[str], place: str) -> None:
     if value is None or value.keys() != wanted:
         found = None if value is None else sorted(value)
-        raise SourceError(f"{place} is of {_short(found)}, and should be of {sorted(wanted)}")
+        raise SourceError(f"{place} is of {short(found)}, and should be of {sorted(wanted)}")
 
 
 def _check_split(facts: Mapping[str, Any], modalities: Mapping[str, Any], place: str) -> None:
     for key in ("lengths", "missing"):
         _same_names(facts[key], set(modalities), f"{place}.{key}")
-    for name, length in (facts["padded_to"] or dict.fromkeys(modalities, LONGEST)).items():
-        if name in modalities and length < facts["lengths"][name]["max"]:
-            raise SourceError(f"{place}.padded_to.{name} is {length}, and a sample is longer")
-    if facts["padded_to"] is not None and not facts["padded_to"].keys() >= modalities.keys():
-        raise SourceError(f"{place}.padded_to is not of all modalities, but {_short(sorted(facts['padded_to']))}")
+    _check_padded(
+        facts["padded_to"], {name: row["max"] for name, row in facts["lengths"].items()}, f"{place}.padded_to"
+    )
+
+
+def _check_padded(padded_to: Mapping[str, int] | None, longest: Mapping[str, int], place: str) -> None:
+    """Raise a SourceError where a modality is said to be padded to less than its longest sample, or to nothing."""
+    if padded_to is None:
+        return
+    for name, length in longest.items():
+        if padded_to.get(name, -1) < length:
+            raise SourceError(f"{place}.{name} is {padded_to.get(name)}, and a sample has {length} positions")
 
 
 def _check_files(facts: Mapping[str, Any], modalities: Mapping[str, Any], place: str) -> None:
@@ -292,6 +265,6 @@ def _check_statistics(facts: Mapping[str, Any], modality: Mapping[str, Any] | No
             values = np.array(None)
         shape = tuple(modality["feature_shape"])
         if values.dtype.kind not in "iuf" or values.shape != shape or not np.isfinite(values).all():
-            raise SourceError(f"{place}.{key} is {_short(facts.get(key))}, not finite numbers of the shape {shape}")
+            raise SourceError(f"{place}.{key} is {short(facts.get(key))}, not finite numbers of the shape {shape}")
         if key == "std" and (values <= 0).any():
             raise SourceError(f"{place}.std is not above 0")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -15,16 +14,15 @@ from multimodal_pad.delimited import DelimitedFile, Row
 from multimodal_pad.errors import SourceError
 from multimodal_pad.lengths.table import LengthTable
 from multimodal_pad.sources.corpus import Corpus, LeftOut, NonFinite, Progress, check_choice, check_distinct
-from multimodal_pad.sources.feature_files import FeatureFiles
+from multimodal_pad.sources.feature_files import FeatureFiles, told_with
 from multimodal_pad.sources.synthetic import AUDIO_RATE, VISUAL_RATE, WIDTHS
-from multimodal_pad.sources.words import find_words, has_control_codes
+from multimodal_pad.sources.words import UNKNOWN_ID, find_words, has_control_codes, number_words
 
 Split = Literal["train", "dev", "test"]
 Payload = Literal["synthetic", "none"]
 SPLITS: tuple[Split, ...] = ("train", "dev", "test")
 
 EMOTIONS = ("neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger")
-UNKNOWN_ID = 1  # and 0 is what stands in the padding
 MAX_SECONDS = 40.0
 """Longer than any scene's utterance: durations beyond it are faults of the time stamps."""
 
@@ -117,7 +115,7 @@ class Meld(Corpus):
         check_distinct(ids, str(path), [row.line for row in rows])
         words = [find_words(row.text) for row in rows]
         train_words = words if split == "train" else [find_words(row.text) for row in train_rows]
-        self.vocabulary = _vocabulary(train_words, min_count)
+        self.vocabulary = number_words(train_words, min_count)
         self._tokens = [
             np.array([self.vocabulary.get(word, UNKNOWN_ID) for word in utterance], np.int32) for utterance in words
         ]
@@ -129,7 +127,7 @@ class Meld(Corpus):
         self._files: dict[str, FeatureFiles] = {}
         for name, folder in (features or {}).items():
             place = Path(folder, split)
-            files = FeatureFiles.in_folder(place, name, ids, absent="missing", progress=progress)
+            files = FeatureFiles.in_folder(place, name, ids, absent="missing", progress=told_with(progress, split))
             self._files[name] = files
             columns[name] = files.lengths
             rules[f"{name} of"] = {"folder": str(folder), "utterances without a file": files.absent}
@@ -217,10 +215,3 @@ def _split_off_faulty(path: Path, rows: list[_Row]) -> tuple[list[_Row], list[Le
             reason = f"lasts {row.seconds:.1f} s, not more than 0 and at most {MAX_SECONDS:.0f} s"
             faulty.append(LeftOut(path.name, row.line, row.utterance, reason))
     return good, faulty
-
-
-def _vocabulary(utterances: list[list[str]], min_count: int) -> dict[str, int]:
-    """Ids by falling frequency, ties in order of appearance; 0 and 1 are taken."""
-    counts = Counter(token for words in utterances for token in words)
-    common = (token for token, count in counts.most_common() if count >= min_count)
-    return {token: rank for rank, token in enumerate(common, start=UNKNOWN_ID + 1)}

@@ -8,12 +8,12 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Literal, NamedTuple
 
 import numpy as np
 
 from multimodal_pad.errors import SourceError
-from multimodal_pad.reading import check_unpacked, file_size, reading, some
+from multimodal_pad.reading import check_npy_shape, check_unpacked, file_size, read_npy_header, reading, some
 
 _ADVICE = "write it again with np.save"
 
@@ -22,7 +22,7 @@ class Header(NamedTuple):
     """What a ``.npy`` file says of its array."""
 
     shape: tuple[int, ...]
-    fortran_order: bool
+    order: Literal["C", "F"]
     dtype: np.dtype
 
 
@@ -103,19 +103,12 @@ def read_frame(path: Path) -> np.ndarray:
 
 def _header(file: IO[bytes], size: int, path: Path) -> Header:
     """The header of an array of numbers, held against the bytes that its file has."""
-    version = np.lib.format.read_magic(file)
-    if version not in ((1, 0), (2, 0)):  # a third one is of fields with names
-        raise ValueError(f"an array of version {version}")
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    header = Header(*read(file))
+    header = Header(*read_npy_header(file))
     shape, _, dtype = header
-    if not all(type(extent) is int and 0 <= extent < 2**48 for extent in shape) or len(shape) > 32:
-        raise ValueError("a shape that no array has")
     if dtype.kind not in "biuf":
         what = "Python objects" if dtype.hasobject else f"shape {shape} of {dtype}"
         raise SourceError(f"{path}: holds {what}; features are numbers (length, *feature_shape)")
-    if file.tell() + math.prod(shape) * dtype.itemsize > size:
-        raise ValueError(f"it has {size:,} bytes, and an array of shape {shape} and {dtype} takes more")
+    check_npy_shape(shape, dtype, size - file.tell())
     return header
 
 
@@ -128,4 +121,4 @@ def _values(file: IO[bytes], header: Header) -> np.ndarray:
         if not count:
             raise EOFError("it ends too early")
         left = left[count:]
-    return values.reshape(header.shape, order="F" if header.fortran_order else "C")
+    return values.reshape(header.shape, order=header.order)

@@ -14,7 +14,7 @@ from multimodal_pad.sources.cache_files import ALLOWED_NAMES, MANIFEST, array_fi
 from multimodal_pad.sources.corpus import Corpus, LeftOut, NonFinite, check_choice
 from multimodal_pad.sources.flat_arrays import read_arrays
 from multimodal_pad.sources.manifest import check_vocabulary, has_digests, read_json, read_manifest
-from multimodal_pad.sources.verification import check_arrays, check_files, check_size
+from multimodal_pad.sources.verification import check_arrays, check_file, check_files
 
 
 class NumpyDir(Corpus):
@@ -29,7 +29,7 @@ class NumpyDir(Corpus):
     Samples are read-only views of the memory-mapped files, in the dtype that they have there; nothing is copied, unless
     a plain folder has another byte order than this machine.
     A cache is held against its manifest: names, numbers of samples, dtypes, shapes, sizes of files, and the SHA-256 of
-    the offsets. ``multimodal-pad inspect --verify`` reads all of it and compares the SHA-256 of every file.
+    offsets and vocabularies. ``multimodal-pad inspect --verify`` compares the SHA-256 of every file.
 
     Args:
         folder: of the cache, or of the files.
@@ -112,7 +112,7 @@ def _vocabularies(folder: Path, manifest: Mapping[str, Any]) -> dict[str, dict[s
         if "vocabulary_size" in facts:
             path = folder / vocabulary_file(modality)
             if has_digests(manifest):
-                check_size(path, manifest["files"][path.name])
+                check_file(path, manifest["files"][path.name])
             found[modality] = read_json(path)
             check_vocabulary(found[modality], facts["vocabulary_size"], str(path))
     return found

@@ -13,18 +13,10 @@ from multimodal_pad.lengths.table import LengthTable
 from multimodal_pad.reading import check_unpacked, some
 from multimodal_pad.sources.corpus import Corpus, NonFinite, Progress, check_choice, check_distinct
 from multimodal_pad.sources.label_columns import WITHOUT_LABELS
-from multimodal_pad.sources.pickles import FileMapping, read_pickle
+from multimodal_pad.sources.pickled_splits import id_texts, read_splits, with_text_keys
+from multimodal_pad.sources.pickles import FileMapping
 
 _BLOCK = 2**25  # bytes of an array that are looked at at once
-
-MOST_SPLITS = 100
-"""Each is opened, converted and described by itself."""
-
-_LONGEST = 1000
-"""Characters of a key or an id."""
-
-_PARTS = 8
-"""Of an id."""
 
 
 class PickledSplit:
@@ -44,7 +36,7 @@ class PickledSplit:
         if split not in splits:
             raise SourceError(f"{path}: has no split {split!r}, only {some(splits)}")
         self.where = f"{path}, split {split!r}"
-        self.entries = _with_text_keys(splits[split], self.where)
+        self.entries = with_text_keys(splits[split], self.where)
 
     def key(self, key: str) -> str:
         """A key of the split, for errors."""
@@ -111,19 +103,7 @@ class PickledSplit:
         if len(value) != count:
             raise SourceError(f"{self.key(key)}: has {len(value)} ids for {count} samples; give one for each")
         found = value.tolist() if isinstance(value, np.ndarray) else value
-        ids: list[str] = []
-        characters = 0
-        for index, item in enumerate(found):
-            text = _id_text(item)
-            if text is None or len(text) > _LONGEST:
-                what = repr(item[:80]) if isinstance(item, bytes | str) else f"a {type(item).__name__}"
-                raise SourceError(
-                    f"{self.key(key)}: sample {index} has the id {what}; an id is text, UTF-8 bytes or a number, or a "
-                    f"few of them, of at most {_LONGEST:,} characters"
-                )
-            characters += len(text)
-            ids.append(text)
-            check_unpacked(characters, len(self.mapping.bytes), self.key(key))
+        ids = id_texts(found, len(self.mapping.bytes), self.key(key))
         check_distinct(ids, self.key(key))
         return ids
 
@@ -209,40 +189,11 @@ def choose_keys(nonfinite: NonFinite, modalities: Sequence[str], known: Mapping[
     return {name: known[name] for name in modalities}
 
 
-def _splits(path: Path) -> tuple[dict[str, Any], FileMapping]:
-    data, mapping = read_pickle(path)
-    if not isinstance(data, dict) or not data:
-        raise SourceError(
-            f"{path}: holds a {type(data).__name__}; it must be a dict of splits, such as train, valid, test"
-        )
-    splits = _with_text_keys(data, str(path))
-    if len(splits) > MOST_SPLITS:
-        raise SourceError(
-            f"{path}: holds {len(splits):,} entries, such as {some(splits, 3)}; it must be a dict of splits, such as "
-            f"train, valid, test, and at most {MOST_SPLITS}"
-        )
-    odd = [name for name, entries in splits.items() if not isinstance(entries, dict)]
-    if odd:
-        raise SourceError(
-            f"{path}: {odd[0]!r} holds a {type(splits[odd[0]]).__name__}; the file must be a dict of splits, each a "
-            "dict of arrays"
-        )
+def _splits(path: Path) -> tuple[dict[str, dict[Any, Any]], FileMapping]:
+    splits, mapping = read_splits(path, dict, "arrays")
     arrays = [array for entries in splits.values() for array in entries.values() if isinstance(array, np.ndarray)]
     check_unpacked(sum(array.nbytes for array in arrays), len(mapping.bytes), path)  # splits can share arrays
     return splits, mapping
-
-
-def _with_text_keys(data: dict[Any, Any], where: str) -> dict[str, Any]:
-    """Python 2's keys are bytes."""
-    found: dict[str, Any] = {}
-    for key, value in data.items():
-        text = key.decode("latin-1") if isinstance(key, bytes) else str(key)
-        if len(text) > _LONGEST:
-            raise SourceError(f"{where}: has a key of {len(text):,} characters, {text[:80]!r}...; keys are short names")
-        if text in found:
-            raise SourceError(f"{where}: has the key {text!r} twice, as text and as bytes; keep one of them")
-        found[text] = value
-    return found
 
 
 def _array_of_numbers(values: Sequence[Any]) -> np.ndarray | None:
@@ -251,29 +202,6 @@ def _array_of_numbers(values: Sequence[Any]) -> np.ndarray | None:
     if not all(isinstance(value, int | float | np.number | np.bool_) for value in flat):
         return None
     return np.array(flat)
-
-
-def _id_text(item: Any) -> str | None:
-    """The text of an id: of one value, or of the parts of one."""
-    several = isinstance(item, list | tuple)
-    parts = [_part_text(part) for part in item[: _PARTS + 1]] if several else [_part_text(item)]
-    texts = [part for part in parts if part is not None]
-    if not texts or len(texts) < len(parts) or len(parts) > _PARTS:
-        return None
-    first, *rest = texts
-    return f"{first}[{','.join(rest)}]" if rest else first
-
-
-def _part_text(part: Any) -> str | None:
-    if isinstance(part, np.ndarray) and part.size == 1:
-        part = part.reshape(-1)[0]
-    if isinstance(part, bytes):
-        try:
-            return part.decode("utf-8")
-        except UnicodeDecodeError:
-            return None
-    plain = isinstance(part, str | float | np.number) or (isinstance(part, int) and abs(part) < 2**64)
-    return str(part) if plain else None
 
 
 def _blocks(array: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:

@@ -50,7 +50,7 @@ class FeatureStatistics:
         low, high = np.array(np.inf), np.array(-np.inf)
         for index in range(len(source)):
             array = modality_array(read_sample(source, index), modality, index)
-            if array.dtype.kind in "biu":
+            if len(array) and array.dtype.kind in "biu":
                 raise PaddingError(
                     f"{modality!r} holds {array.dtype}, such as token ids; only floating point is standardised"
                 )
@@ -100,15 +100,12 @@ class Standardized:
         sample = dict(read_sample(self.source, index))
         for name, found in self.statistics.items():
             array = modality_array(sample, name, index)
-            if not len(array):
-                sample[name] = np.zeros((0, *found.mean.shape), np.float32)
-                continue
-            if array.shape[1:] != found.mean.shape:
+            if len(array) and array.shape[1:] != found.mean.shape:
                 raise SampleError(
                     f"sample {index}, {name!r}: got features of shape {array.shape[1:]}, and its statistics are of "
                     f"{found.mean.shape}; give features of that shape"
                 )
-            sample[name] = ((array - found.mean) / found.std).astype(np.float32)
+            sample[name] = ((array - found.mean) / found.std).astype(np.float32) if len(array) else array
         return sample
 
 

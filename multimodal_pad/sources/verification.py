@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,28 @@ from multimodal_pad.sources.flat_arrays import FlatArrays
 from multimodal_pad.sources.manifest import AGAIN, digest_manifest, has_digests, read_manifest
 
 
-def check_size(path: Path, said: Mapping[str, Any]) -> None:
-    """Raise a SourceError where a file is not as long as the manifest says, or not there."""
+def check_file(
+    path: Path, said: Mapping[str, Any], *, whole: bool = True, tell: Callable[[int], None] | None = None
+) -> None:
+    """Hold a file against what the manifest says of it.
+
+    Args:
+        path: of the file.
+        said: its ``bytes`` and its ``sha256``.
+        whole: whether all of it is read, or only its size is compared.
+        tell: called with the size of each block that is read.
+
+    Raises:
+        SourceError: it is not there, or not what was written.
+    """
     try:
         size = file_size(path)
     except FileNotFoundError:
         raise SourceError(f"{path}: no such file, and the manifest says that it is there; {AGAIN}") from None
     if size != said["bytes"]:
         raise SourceError(f"{path}: has {size:,} bytes, and the manifest says {said['bytes']:,}; {AGAIN}")
+    if whole and digest_file(path, tell) != said["sha256"]:
+        raise SourceError(f"{path}: is not what was written (its SHA-256 is not that of the manifest); {AGAIN}")
 
 
 def check_files(folder: Path, said: Mapping[str, Any]) -> None:
@@ -35,9 +49,7 @@ def check_files(folder: Path, said: Mapping[str, Any]) -> None:
     if files is None:  # of the first version
         return
     for name, facts in files.items():
-        check_size(folder / name, facts)
-        if name.endswith(f"{OFFSETS}.npy"):
-            _check_digest(folder / name, digest_file(folder / name), facts)
+        check_file(folder / name, facts, whole=name.endswith(f"{OFFSETS}.npy"))
     if array_file(IDS) not in files and (folder / array_file(IDS)).exists():
         raise SourceError(f"{folder / array_file(IDS)}: is there, and the manifest says nothing of it; {AGAIN}")
 
@@ -107,11 +119,5 @@ def verify_cache(folder: str | Path, progress: Progress | None = None) -> int:
             progress("SHA-256 of the cache", done, total)
 
     for path, said in files.items():
-        check_size(path, said)
-        _check_digest(path, digest_file(path, tell), said)
+        check_file(path, said, tell=tell)
     return len(files)
-
-
-def _check_digest(path: Path, digest: str, said: Mapping[str, Any]) -> None:
-    if digest != said["sha256"]:
-        raise SourceError(f"{path}: is not what was written (its SHA-256 is not that of the manifest); {AGAIN}")

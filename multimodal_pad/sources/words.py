@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
 _APOSTROPHES = "\u2018\u2019\u201b\u2032\u00b4\u02bc\uff07"
 _QUOTES = "\u201c\u201d\u201e\u201f\u2033\uff02"
@@ -43,3 +45,22 @@ def has_control_codes(text: str) -> bool:
     (True, False)
     """
     return _CONTROL_CODES.search(text) is not None
+
+
+UNKNOWN_ID = 1
+"""Of a word that is not in the vocabulary; 0 is what stands in the padding."""
+
+
+def number_words(utterances: Iterable[Sequence[str]], min_count: int = 1) -> dict[str, int]:
+    """A vocabulary: words by falling frequency, ties in order of appearance, from 2 on.
+
+    Args:
+        utterances: the words of each.
+        min_count: words that are rarer are left out.
+
+    >>> number_words([["so", "very", "very", "good"], ["so"]], min_count=2)
+    {'so': 2, 'very': 3}
+    """
+    counts = Counter(word for words in utterances for word in words)
+    common = (word for word, count in counts.most_common() if count >= min_count)
+    return {word: rank for rank, word in enumerate(common, start=UNKNOWN_ID + 1)}

@@ -22,7 +22,9 @@ from tests.helpers.corpora import (
     write_mmsa,
     write_mult,
     write_numpy_dir,
+    write_sequence,
 )
+from tests.helpers.word_corpora import write_mag_bert, write_mfn
 
 
 def run(*arguments):
@@ -71,6 +73,28 @@ def test_csd(tmp_path):
     options = ["--labels", LABELS, "--folds", tmp_path / "folds.json", "--nonfinite", "zero"]
     run("convert", "csd", tmp_path, tmp_path / "out", *sequences, *options)
     check(tmp_path / "out", written)
+
+
+def test_mag_bert(tmp_path):
+    written = write_mag_bert(tmp_path)
+    run("convert", "mag_bert", written.path, tmp_path / "out", "--nonfinite", "zero")
+    check(tmp_path / "out", written)
+    run("convert", "mag_bert", written.path, tmp_path / "few", "--min-count", "99", "--modalities", "text")
+    assert set(NumpyDir(tmp_path / "few", "dev")[0]["text"].tolist()) == {1}
+
+
+def test_mfn(tmp_path):
+    pytest.importorskip("h5py")
+    for corpus, options in (
+        ("pom", []),
+        ("mosi", ["--width", "text=300", "--width", "audio=5", "--width", "visual=20"]),
+    ):
+        (tmp_path / corpus).mkdir()
+        written = write_mfn(tmp_path / corpus, corpus)
+        run("convert", "mfn", tmp_path / corpus, tmp_path / f"{corpus}-out", "--nonfinite", "zero", *options)
+        check(tmp_path / f"{corpus}-out", written)
+    run("convert", "mfn", tmp_path / "pom", tmp_path / "few", "--nonfinite", "zero", "--label-column", "2:5")
+    assert NumpyDir(tmp_path / "few", "test").targets.shape == (4, 3)
 
 
 def test_meld(tmp_path, capsys):
@@ -192,6 +216,25 @@ def test_columns_of_labels_and_a_blind_test_set(tmp_path):
     assert NumpyDir(tmp_path / "out", "test").targets is None
 
 
+def test_labels_of_several_keys_are_columns(tmp_path):
+    written = write_mmsa(tmp_path, "sims")
+    keys = ["regression_labels", "regression_labels_T", "regression_labels_V"]
+    run("convert", "mmsa", written.path, tmp_path / "out", "--nonfinite", "zero", "--labels", *keys)
+    data = pickle.loads(written.path.read_bytes())
+    for split, arrays in data.items():
+        wanted = np.stack([arrays[key] for key in keys], axis=1)
+        np.testing.assert_array_equal(NumpyDir(tmp_path / "out", split).targets, wanted.astype(np.float32))
+
+
+def test_columns_of_labels_of_csd(tmp_path):
+    written = write_csd(tmp_path)
+    rows = {"v0": (np.arange(6.0).reshape(2, 3), np.array([[0.5, 1.9], [2.5, 3.8]]))}
+    write_sequence(tmp_path / "three.csd", "three", rows, dimensions=["sentiment", "happy", "sad"])
+    options = ["--sequence", f"text={CSD['text'][0]}", "--labels", "three.csd", "--label-column", "sad", "0:2"]
+    run("convert", "csd", written.path, tmp_path / "out", *options)
+    assert NumpyDir(tmp_path / "out", "all").targets.tolist() == [[2, 0, 1], [5, 3, 4]]
+
+
 def test_inspect_prints_a_file_of_lengths(tmp_path, capsys):
     lengths = Synthetic(50).lengths
     lines = [";".join(map(str, row)) for row in [lengths.modalities, *lengths.values.tolist()]]
@@ -222,6 +265,7 @@ def test_a_plan_is_made_for_a_cache(tmp_path, capsys):
     ("arguments", "message"),
     [
         (["convert", "mult", "nothing.pkl", "out"], "nothing.pkl"),
+        (["convert", "mfn", "meld", "out", "--width", "text=wide"], "got --width {'text': 'wide'}; widths are numbers"),
         (["convert", "mult", "evil.pkl", "out"], "the pickle asks for posix.system, at byte"),
         (["convert", "mult", "good.pkl", "exists"], "exists exists; name another folder"),
         (["convert", "mult", "good.pkl", "out", "--standardize", "smell"], "got standardize=['smell']"),
@@ -315,3 +359,17 @@ sys.exit(f"loaded {{loaded}}" if loaded else 0)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_verifying_a_cache(tmp_path, capsys):
+    convert({"train": Synthetic(4)}, tmp_path / "out")
+    run("inspect", tmp_path / "out", "--verify")
+    assert "verified: 7 files are what was written" in capsys.readouterr().out.splitlines()
+    path = tmp_path / "out" / "train" / "audio.npy"
+    data = bytearray(path.read_bytes())
+    data[-2] ^= 1
+    path.write_bytes(data)
+    run("inspect", tmp_path / "out")
+    assert "verified" not in capsys.readouterr().out
+    assert main(["inspect", str(tmp_path / "out"), "--verify"]) == 2
+    assert re.search(r"error: .*train/audio\.npy: is not what was written", capsys.readouterr().err)

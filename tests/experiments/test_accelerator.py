@@ -16,7 +16,7 @@ from experiments.accelerator.budget import SHORTEST, Budget, Clock
 from experiments.accelerator.config import SECOND_STARTS, Config, quick
 from experiments.accelerator.parts import LeftOut, Part, Run
 from experiments.accelerator.record import Record, read, write
-from experiments.provenance import where_measured
+from experiments.lib.provenance import where_measured
 from multimodal_pad import BatchShape, PaddingError
 
 DEVICE = {"platform": "cpu", "kind": "cpu", "count": 1, "cpu": "a CPU", "cores": 2, "memory_gib": 8}

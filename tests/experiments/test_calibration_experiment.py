@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from experiments.calibration import main, markdown
+from experiments.planning.calibration import main, markdown
 
 
 @pytest.mark.experiment

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from experiments.compiler_options import main, markdown, table
+from experiments.start_up.compiler_options import main, markdown, table
 
 RESULTS = {
     "config": {"compilations": 2, "rounds": 2},
@@ -10,7 +10,7 @@ RESULTS = {
     "sets": ["", "xla_a=1"],
     "compile_seconds": {"": [10.0, 20.0], "xla_a=1": [5.0, 10.0]},
     "steps": [{"shape": "8 x (text 4)", "step_seconds": {"": [1.0, 2.0], "xla_a=1": [1.1, 2.2]}}],
-    "command": "python -m experiments.compiler_options",
+    "command": "python -m experiments.start_up.compiler_options",
     "commit": "0123456789",
     "python": "3.11.7",
     "versions": {"jax": "0.10.2", "flax": "0.12.8"},

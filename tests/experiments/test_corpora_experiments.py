@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from experiments import conversion, feature_files, meld_quality, reading
+from experiments.quality import __main__ as meld_quality
+from experiments.sources import conversion, feature_files, reading
 from tests.helpers.corpora import write_meld
 
 pytestmark = pytest.mark.filterwarnings("ignore::multimodal_pad.PlanWarning")

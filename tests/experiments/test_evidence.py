@@ -12,11 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from experiments import evidence, evidence_page, fill_tables
-from experiments.evidence_page import Section, write_page
-from experiments.output import write_results
-from experiments.tables import Table, spread
+from experiments import fill_tables
+from experiments.evidence import __main__ as evidence
+from experiments.evidence import page as evidence_page
+from experiments.evidence.page import Section, write_page
+from experiments.lib.output import write_results
+from experiments.lib.tables import Table, spread
 from multimodal_pad.cli import exit_status
+from tests.helpers.browser import look
 
 PIXEL = bytes.fromhex(
     "89504e470d0a1a0a0000000d4948445200000001000000010806000000"
@@ -81,7 +84,7 @@ def parts(monkeypatch):
 def test_parts_that_are_there_are_not_run_again(parts, tmp_path, capsys):
     out = tmp_path / "evidence"
     assert evidence.main(["--only", "scaling", "shapes", "--out", str(out)]) == 0
-    assert [command[2] for command in parts] == ["experiments.scaling", "experiments.benchmark_peers"]
+    assert [command[2] for command in parts] == ["experiments.scaling", "experiments.peers"]
     assert evidence.main(["--only", "scaling", "kernel", "--out", str(out)]) == 0
     assert [command[-1] for command in parts[2:]] == [str(out / "kernel")]
     assert "scaling: there already" in capsys.readouterr().err
@@ -108,6 +111,12 @@ def test_a_part_that_fails_ends_the_run(parts, monkeypatch, tmp_path, capsys):
     assert "the part fails has failed" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("width", "dark"), [(400, True), (1280, False)])
+def test_the_page_is_whole_at_any_width(width, dark):
+    found = look(fill_tables.ROOT / "results" / "evidence" / evidence_page.FILE, width, dark=dark)
+    assert found == {"cut": [], "wider": False, "charts": 0, "violations": [], "wrong": [], "fetched": []}
+
+
 def test_a_folder_that_can_not_be_written(tmp_path, capsys):
     (tmp_path / "file").write_text("", encoding="utf-8")
     assert evidence.main(["--out", str(tmp_path / "file" / "below")]) == 2
@@ -115,11 +124,12 @@ def test_a_folder_that_can_not_be_written(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "script", ["benchmark_batcher", "benchmark_peers", "compare_padding", "packing", "scaling", "seed_claims"]
+    "module",
+    ["peers.batcher", "peers.__main__", "compare.__main__", "packing.__main__", "scaling.__main__", "claims.__main__"],
 )
-def test_a_script_that_can_not_write_says_so_at_once(script, tmp_path, capsys):
+def test_a_script_that_can_not_write_says_so_at_once(module, tmp_path, capsys):
     (tmp_path / "file").write_text("", encoding="utf-8")
-    run = import_module(f"experiments.{script}").main
+    run = import_module(f"experiments.{module}").main
     assert run(["--quick", "--out", str(tmp_path / "file" / "below")]) == 2
     assert "below: can't be written" in capsys.readouterr().err
 

@@ -1,11 +1,22 @@
-"""A quick run of experiments.overhead, and its table."""
+"""A quick run of experiments.train.overhead, and its table."""
 
 import json
 
 import numpy as np
 import pytest
 
-from experiments.overhead import CALLBACK, CLOCK, INSIDE, JSON_LINES, NAMES, PLAIN, by_round, main, markdown, table
+from experiments.train.overhead import (
+    CALLBACK,
+    CLOCK,
+    INSIDE,
+    JSON_LINES,
+    NAMES,
+    PLAIN,
+    by_round,
+    main,
+    markdown,
+    table,
+)
 from multimodal_pad.spans import span
 from multimodal_pad.training import epochs
 

@@ -4,9 +4,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from experiments import packing
-from experiments.evidence_sections import packing_answer
-from experiments.peers.packers import AXOLOTL_MOST, GrainPacking, check_packs, deal_axolotl
+from experiments.evidence.sections import packing_answer
+from experiments.packing import __main__ as packing
+from experiments.packing.packers import AXOLOTL_MOST, GrainPacking, check_packs, deal_axolotl
 from multimodal_pad import LengthTable
 
 

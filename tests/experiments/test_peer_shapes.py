@@ -4,7 +4,8 @@ from functools import partial
 import numpy as np
 import pytest
 
-from experiments.distributions import DISTRIBUTIONS, draw_lengths
+from experiments.lib.distributions import DISTRIBUTIONS, draw_lengths
+from experiments.lib.reference_cost import reference_cost
 from experiments.peers import bucketing, shapes
 from experiments.peers.bucketing import (
     Task,
@@ -18,7 +19,6 @@ from experiments.peers.bucketing import (
     run_tensorflow,
 )
 from experiments.peers.shapes import RULES, Rule, as_batches, compare, measure, tables
-from experiments.planning import reference_cost
 from multimodal_pad import LengthTable, PaddingError, plan_shapes, position_count
 from multimodal_pad.lengths.samples import EMPTY
 from multimodal_pad.scheduling.steps import Steps

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from experiments.planning import main, markdown
+from experiments.planning.__main__ import main, markdown
 
 
 @pytest.fixture(scope="module")
@@ -52,5 +52,5 @@ def test_bad_arguments_are_one_line(tmp_path, capsys):
 
 def test_a_large_table_is_planned_without_jax():
     """Its process measures its own memory, which JAX would be most of."""
-    code = "import sys, experiments.planning; sys.exit('jax' in sys.modules)"
+    code = "import sys, experiments.planning.__main__; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,11 +1,11 @@
-"""A quick run of experiments.policy_times, and its table."""
+"""A quick run of experiments.planning.policy_times, and its table."""
 
 import json
 
 import numpy as np
 import pytest
 
-from experiments.policy_times import EQUAL, VARIED, main, markdown, table, times
+from experiments.planning.policy_times import EQUAL, VARIED, main, markdown, table, times
 
 
 @pytest.mark.experiment

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from experiments.randomness import differences, main, markdown
+from experiments.quality.randomness import differences, main, markdown
 from tests.helpers.caches import restored_cache_options
 
 

@@ -1,6 +1,6 @@
 import json
 
-from experiments.scale import main, markdown
+from experiments.scaling.corpora import main, markdown
 
 
 def test_a_quick_run(tmp_path, capsys):

@@ -3,10 +3,10 @@ import json
 import numpy as np
 import pytest
 
-from experiments.scaling import main, markdown, tables
-from experiments.scaling_fit import fit_series, power_law
-from experiments.scaling_report import AXES
-from experiments.scaling_rounds import QUICK, Config, in_turn
+from experiments.scaling.__main__ import main, markdown, tables
+from experiments.scaling.fit import fit_series, power_law
+from experiments.scaling.report import AXES
+from experiments.scaling.rounds import QUICK, Config, in_turn
 from tests.helpers.caches import restored_cache_options
 
 AXIS_FIELDS = {

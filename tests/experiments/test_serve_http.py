@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture(scope="module")
 def served():
     """The address of the application, which runs in a thread, and its predictor."""
-    from experiments.serve_http import make_app
+    from experiments.serving.http import make_app
 
     samples = make_requests(20, seed=31)
     predictor = Predictor(MeanModel(), Fixed({"text": 8, "audio": 19}), batch_size=4, example=samples[0])
@@ -70,5 +70,5 @@ def test_a_bad_request_is_told_what_is_wrong(served, content, message):
 
 def test_the_page_shows_the_application():
     shown = re.findall(r"^```py\n(.*?)^```$", (ROOT / "docs" / "predict.md").read_text(), re.DOTALL | re.MULTILINE)
-    script = (ROOT / "experiments" / "serve_http.py").read_text()
+    script = (ROOT / "experiments" / "serving" / "http.py").read_text()
     assert any(block.startswith("def make_app") and block in script for block in shown)

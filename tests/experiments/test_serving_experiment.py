@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from experiments import serving
+from experiments.serving import __main__ as serving
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,8 @@ from dataclasses import asdict, replace
 import pytest
 from rich.progress import Progress
 
-from experiments import start_up, start_up_part
+from experiments.start_up import __main__ as start_up
+from experiments.start_up import part as start_up_part
 from multimodal_pad import PaddingError
 from tests.helpers.caches import no_cache
 from tests.helpers.devices import cpu_environment

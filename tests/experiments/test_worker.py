@@ -5,7 +5,7 @@ from multiprocessing.popen_spawn_posix import Popen
 
 import pytest
 
-from experiments.worker import start
+from experiments.lib.worker import start
 
 
 def never_ready():

@@ -109,7 +109,7 @@ def changed(**changes):
         ([], {}, "no samples"),
         ([TWO[0], {"text": TWO[1]["text"]}], {}, "sample 1 has no 'audio'.*array of length 0"),
         ([{"text": TWO[1]["text"]}, TWO[0]], {}, r"sample 1 has \['audio'\], which the first sample lacks"),
-        ([TWO[0], [1, 2]], {}, r"sample 1 has \[1, 2\], which the first sample lacks"),
+        ([TWO[0], [1, 2]], {}, r"sample 1 is no mapping but list; name its parts \(2\), such as named_samples"),
         (changed(audio=np.ones((2, 5), np.float32)), {}, r"sample 1, 'audio': got feature shape \(5,\), but sample 0"),
         (changed(audio=np.ones(2, np.float32)), {}, "sample 1, 'audio': got rank 1, but sample 0 has 2"),
         (changed(audio=np.ones((2, 4))), {}, "sample 1, 'audio': got dtype float64, but sample 0 has float32"),

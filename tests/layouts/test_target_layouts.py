@@ -100,7 +100,7 @@ GOOD = {"text": np.arange(3), "targets": {"a": 1, "b": {"c": 2.0}}, "position_ta
         ({"position_targets": {"text": {"x": [[1], [1, 2], [0]]}}}, r"'\]\['x'\]: not an array of one shape"),
         ({"targets": {"a": 1}}, r"sample 1, 'targets': has the keys \['a'\], but sample 0 has \['a', 'b'\]; give all"),
         ({"targets": {"a": 1, "b": {"c": 2}}}, r"sample 1, 'targets'\['b'\]\['c'\]: got shape \(\) and dtype int64"),
-        ({"targets": {"a": object(), "b": {"c": 2.0}}}, r"'targets'\['a'\]: got object; targets are numbers"),
+        ({"targets": {"a": object(), "b": {"c": 2.0}}}, r"'targets'\['a'\]: got object; give bool, whole"),
         ({"targets": 3}, r"sample 1, 'targets': has no keys, but sample 0 has \['a', 'b'\]"),
     ],
 )  # fmt: skip

@@ -19,6 +19,7 @@ from multimodal_pad import (
     make_schedule,
     plan_shapes,
 )
+from multimodal_pad.errors import PlanError
 from multimodal_pad.planning import planner
 from multimodal_pad.sources import Synthetic
 from tests.helpers.plans import check_plan, paid, table_of
@@ -150,3 +151,18 @@ def test_the_batcher_takes_grouping_batch_size_and_cost_from_the_plan():
 def test_bad_budgets(options, message):
     with pytest.raises(PaddingError, match=message):
         BatchBudget(**options)
+
+
+@pytest.mark.parametrize(
+    ("limit", "message"),
+    [
+        (
+            6,
+            "8 of it measure 720 and exceed .* of 6, which 4 of 4 samples do; raise the budget, or let a batch have fewer",
+        ),
+        (500, "which 1 of 4 samples do; raise the budget, or truncate or drop long samples"),
+    ],
+)
+def test_the_sample_that_exceeds_a_budget_most_is_named(limit, message):
+    with pytest.raises(PlanError, match=r"sample 1, padded to \(text 90\): .*" + message):
+        plan_shapes({"text": [3, 90, 5, 4]}, batch_size=BatchBudget(limit, multiple=8))

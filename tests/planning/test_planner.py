@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments.planning import reference_cost
+from experiments.lib.reference_cost import reference_cost
 from multimodal_pad import (
     BatchBudget,
     LengthTable,

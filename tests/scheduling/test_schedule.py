@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments.planning import reference_cost
+from experiments.lib.reference_cost import reference_cost
 from multimodal_pad import Exact, Fixed, Ladder, LengthTable, PaddingError, make_schedule
 from multimodal_pad.errors import UncoveredLengthError
 from multimodal_pad.lengths.samples import EMPTY

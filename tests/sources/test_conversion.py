@@ -165,9 +165,11 @@ def test_what_is_not_standardised(samples, message):
 @pytest.mark.parametrize(
     ("splits", "options", "error", "message"),
     [
-        ({}, {}, PaddingError, r"got the splits \[\]"),
+        ({}, {}, PaddingError, "got none for the splits; give at least one source, as {'train': source}"),
+        ([make_sample(2)], {}, PaddingError, "got list for the splits; give at least one source"),
+        ({"dev": iter([make_sample(2)])}, {}, PaddingError, "split 'dev': got samples of type list_iterator; give"),
         ({"train": [make_sample(2)], "dev": []}, {}, PaddingError, "the split 'dev' has no samples"),
-        ({"train": [make_sample(2)]}, {"standardize": "audio"}, PaddingError, "got .* standardize='audio'; give"),
+        ({"train": [make_sample(2)]}, {"standardize": "audio"}, PaddingError, "got .* standardize='audio'; give lists"),
         (
             {"train": [make_sample(2)], "dev": [{**make_sample(2), "more": np.ones(3)}]},
             {},
@@ -410,3 +412,15 @@ def test_a_full_disk_by_its_own_error(tmp_path, monkeypatch):
     ):
         convert({"train": [make_sample(2)]}, tmp_path / "out")
     nothing_left(tmp_path)
+
+
+def test_samples_that_are_standardised_may_be_lists_or_lack_the_modality():
+    found = FeatureStatistics(np.array([1.0, 2.0]), np.array([1.0, 2.0]), frames=3)
+    source = Standardized([{"audio": [[2.0, 4.0]]}, {"audio": None}, {"audio": np.zeros(0)}], {"audio": found})
+    assert source[0]["audio"].tolist() == [[1.0, 1.0]]
+    assert [len(source[index]["audio"]) for index in (1, 2)] == [0, 0]
+    wide = Standardized([{"audio": np.ones((2, 1))}], {"audio": found})
+    with pytest.raises(
+        SampleError, match=r"sample 0, 'audio': got features of shape \(1,\), and its statistics are of"
+    ):
+        wide[0]

@@ -7,9 +7,12 @@ import sys
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from multimodal_pad.errors import LengthError, PaddingError, SourceError
 from multimodal_pad.sources import Csd
+from multimodal_pad.sources.csd_sequence import SHORTEST, Times
 from tests.helpers.corpora import CSD, FOLDS, LABELS, write_csd, write_sequence
 
 h5py = pytest.importorskip("h5py")
@@ -55,6 +58,20 @@ def test_frames_come_in_the_order_of_their_starts(tmp_path):
     source = Csd(tmp_path, sequences={"a": "a.csd"}, labels="l.csd")
     assert source[0]["a"].ravel().tolist() == [1, 2, 0]
     assert source[1]["a"].ravel().tolist() == [2]  # touching a segment is not overlapping it
+
+
+@given(
+    st.lists(st.tuples(st.integers(-9, 9), st.integers(-1, 9)), max_size=12),
+    st.integers(-9, 9),
+    st.integers(-1, 9),
+)
+def test_frames_that_overlap_are_all_that_do(frames, start, duration):
+    """Whatever their order is, and whether they overlap each other or end before they start."""
+    intervals = np.array([[first, first + length] for first, length in frames], float).reshape(-1, 2)
+    stop = start + duration
+    overlap = [min(b, stop) - max(a, start) > SHORTEST for a, b in intervals.tolist()]
+    expected = sorted(np.flatnonzero(overlap).tolist(), key=lambda row: intervals[row, 0])
+    assert Times(intervals).rows(start, stop).tolist() == expected
 
 
 def test_without_folds_there_is_one_split(written):
@@ -116,6 +133,11 @@ def test_folds_that_are_no_json(written, text):
     (written / "bad.json").write_text(text)
     with pytest.raises(SourceError, match=r"bad\.json: (not JSON|must hold the videos of each split)"):
         open_all(written, "train", folds=written / "bad.json")
+
+
+def test_folds_with_a_byte_order_mark(written):
+    (written / "folds.json").write_text(json.dumps(FOLDS), encoding="utf-8-sig")
+    assert open_all(written, "valid", folds=written / "folds.json").ids == open_all(written, "valid", folds=FOLDS).ids
 
 
 def test_sequences_that_are_cut_already(written):

@@ -15,7 +15,20 @@ import pytest
 
 from multimodal_pad import BucketBatcher, LengthTable, Planned, plan_shapes, unpad
 from multimodal_pad.errors import PaddingError, SourceError
-from multimodal_pad.sources import Corpus, Csd, Files, Meld, Mmsa, Mult, NumpyDir, Synthetic, convert, tfds
+from multimodal_pad.sources import (
+    Corpus,
+    Csd,
+    Files,
+    MagBert,
+    Meld,
+    Mfn,
+    Mmsa,
+    Mult,
+    NumpyDir,
+    Synthetic,
+    convert,
+    tfds,
+)
 from tests.helpers.corpora import (
     CSD,
     LABELS,
@@ -31,6 +44,7 @@ from tests.helpers.corpora import (
     write_numpy_dir,
 )
 from tests.helpers.damage import damaged, no_file
+from tests.helpers.word_corpora import write_mag_bert, write_mfn
 
 
 @dataclass
@@ -48,6 +62,15 @@ def open_mult(written, split, **options):
 
 def open_mmsa(written, split, **options):
     return Mmsa(written.path, split, **options)
+
+
+def open_mag_bert(written, split, **options):
+    return MagBert(written.path, split, **options)
+
+
+def open_mfn(written, split, **options):
+    pytest.importorskip("h5py")
+    return Mfn(written.path, split, **options)
 
 
 def open_csd(written, split, **options):
@@ -127,6 +150,10 @@ CASES = {
     "mmsa mosi": Case(write_mmsa, open_mmsa, r"unaligned_50\.pkl, split 'train', key 'audio'"),
     "mmsa mosei": Case(partial(write_mmsa, corpus="mosei"), open_mmsa, "key 'audio'"),
     "mmsa sims": Case(partial(write_mmsa, corpus="sims"), open_mmsa, "key 'audio'"),
+    "mag_bert": Case(write_mag_bert, open_mag_bert, r"mosi\.pkl, split 'train', example 0, audio"),
+    "mfn mosi": Case(partial(write_mfn, corpus="mosi"), open_mfn, r"X_train\.h5"),
+    "mfn pom": Case(write_mfn, open_mfn, r"audio_train\.h5"),
+    "mfn youtube": Case(partial(write_mfn, corpus="youtube"), open_mfn, r"audio_train\.h5"),
     "csd": Case(write_csd, open_csd, r"CMU_MOSI_COVAREP\.csd, 'v0'"),
     "meld": Case(write_meld, open_meld, r"train/dia0_utt0\.npy"),
     "mertools": Case(write_mertools, open_mertools, r"hubert-FRA/train_sample_\d+\.npy"),

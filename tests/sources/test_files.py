@@ -252,6 +252,13 @@ def test_targets_that_are_lists(root):
         ({"paths": {"audio": "x"}}, LengthError, "each once"),
         ({"features": {"targets": "audio"}}, LengthError, "none of them 'targets'"),
         ({"targets": []}, PaddingError, r"got targets=\[\]; name at least one field"),
+        ({"targets": "id", "classes": "ab"}, PaddingError, r"got classes='ab' and targets='id'; give names"),
+        (
+            {"targets": "id", "classes": ["a", "a"]},
+            PaddingError,
+            "give names of the classes of the targets, each once",
+        ),
+        ({"classes": ["a"]}, PaddingError, r"got classes=\['a'\] and targets=None"),
         ({"absent": "zero"}, PaddingError, "got absent='zero'; choose one of"),
         ({"vectors": "token"}, PaddingError, "got vectors='token'; choose one of"),
     ],
@@ -259,6 +266,28 @@ def test_targets_that_are_lists(root):
 def test_choices_that_there_are_not(root, options, error, message):
     with pytest.raises(error, match=message):
         Files(root, "all", **{**table(root, "id\na\n"), **options})
+
+
+def test_a_split_does_not_lead_out_of_the_folder(root):
+    options = table(root, "id,split\na,../audio\n") | {"features": {"audio": "x/{split}"}}
+    with pytest.raises(SourceError, match=r"got the split '\.\./audio', which is no name of a folder"):
+        Files(root, "../audio", **options)
+
+
+def test_names_that_are_too_long_name_nothing(root):
+    (root / "m.jsonl").write_text(json.dumps({"id": "a" * 5000, "audio": "b" * 5000}) + "\n")
+    for where in ({"features": AUDIO}, {"paths": AUDIO}):
+        with pytest.raises(SourceError, match="holds none of aaa"):
+            Files(root, "all", table="m.jsonl", **where)
+    (root / "m.jsonl").write_text(json.dumps({"id": "a" * 5000 + "/b"}) + "\n")
+    with pytest.raises(SourceError, match="holds none of aaa"):
+        Files(root, "all", table="m.jsonl", features=AUDIO)
+
+
+def test_opening_is_told_of_by_modality_and_split(root):
+    told = []
+    Files(root, "all", **table(root, "id\na\nb\n"), progress=lambda *what: told.append(what))
+    assert told == [("looking through audio, all", 2, 2)]
 
 
 def test_it_is_found_from_another_folder(root, monkeypatch):

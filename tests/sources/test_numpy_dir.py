@@ -1,6 +1,7 @@
 """Reading a flat cache, or a plain folder of arrays: what does not fit is named, and samples are views."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -33,6 +34,20 @@ def saved(array):
         ("audio.offsets.npy", saved(np.array([1, 3])), r"offsets\.npy: offsets start at 0 and never fall"),
         ("targets.npy", saved(np.zeros(2)), r"the files speak of different numbers of samples: \{.*'targets\.npy': 2"),
         ("targets.npy", saved(np.full(6, np.nan)), r"targets\.npy: sample 0 \(s0\) is labelled nan"),
+        (
+            "targets.npy",
+            saved(np.array(list("abcdef"))),
+            r"targets\.npy: holds shape \(6,\): got dtype <U1.* give whole",
+        ),
+        ("targets.npy", saved(np.ones(6, complex)), r"targets\.npy: holds shape \(6,\): got dtype complex128"),
+        ("targets.npy", saved(np.array(1.0)), r"targets\.npy: holds a single number"),
+        ("targets.npy", saved(np.array([None] * 6)), r"targets\.npy: holds Python objects"),
+        ("targets.npy", lambda path: path.unlink() or os.mkfifo(path), r"targets\.npy: is a pipe"),
+        ("audio.npy", lambda path: path.unlink() or path.mkdir(), r"audio\.npy: is a folder"),
+        ("audio.npy", saved(np.ones((11, 0))), r"audio\.npy: holds shape \(11, 0\), frames without a number"),
+        ("audio.npy", saved(np.ones((19, 2), np.longdouble)), r"audio\.npy: holds shape \(19, 2\): got dtype"),
+        (".offsets.npy", saved(np.array([0, 3])), "has a modality ''; it names a file"),
+        ("targets.offsets.npy", saved(np.array([0, 3])), "has a modality 'targets'; it names a file"),
         ("ids.npy", saved(np.array(list("abcdea"))), r"ids\.npy: samples 0 and 5 are both called 'a'"),
     ],
 )
@@ -96,3 +111,17 @@ def test_samples_are_views_of_the_files(tmp_path):
     assert not first.flags.writeable
     assert not first.flags.owndata
     assert np.shares_memory(first, source[0]["audio"])
+
+
+def test_another_byte_order_is_read_as_the_machines_own(tmp_path):
+    for name in ("native", "foreign"):
+        (tmp_path / name).mkdir()
+        write_numpy_dir(tmp_path / name)
+    for name in ("audio", "text", "targets", "audio.offsets"):
+        array = np.load(tmp_path / "native" / f"{name}.npy")
+        np.save(tmp_path / "foreign" / f"{name}.npy", array.astype(array.dtype.newbyteorder()))
+    before, source = (NumpyDir(tmp_path / name, nonfinite="zero") for name in ("native", "foreign"))
+    for index in range(len(source)):
+        for name, value in before[index].items():
+            np.testing.assert_array_equal(source[index][name], value)
+            assert source[index][name].dtype == value.dtype

@@ -14,7 +14,7 @@ from multimodal_pad.batching.ledger import PaddingStats
 from multimodal_pad.batching.prefetch import Prefetch
 from multimodal_pad.batching.streams.buffer import StreamBuffer, Taken
 from multimodal_pad.batching.streams.intake import CHUNK, Waiting
-from multimodal_pad.batching.streams.longest import check_longest, with_longest
+from multimodal_pad.batching.streams.longest import with_longest, within_longest
 from multimodal_pad.batching.streams.options import StreamKeywords, StreamOptions
 from multimodal_pad.batching.streams.reader import StreamReader
 from multimodal_pad.batching.streams.staleness import PlanReport, RecentLengths
@@ -49,8 +49,8 @@ class StreamBatcher:
     loop is one pass over the iterable, in another random order. Samples are numbered from 0 in each pass, and errors
     give these numbers.
 
-    At most ``buffer + 2`` samples are held at a time, and ``prefetch + 1`` batches that are made of others. Samples are
-    held as they come, so an iterable must not go on writing to an array that it has given.
+    At most ``buffer + 2`` samples are held at a time, and ``prefetch + 1`` batches that are made of others. Arrays that
+    may still be written to are copied as they come.
 
     Args:
         samples: gives ``{modality: (length, *feature_shape), "targets": ...}``. Read in a background thread.
@@ -140,7 +140,8 @@ class StreamBatcher:
 
         Raises:
             PaddingError: no samples, a number out of range, or more samples to plan from than the buffer holds.
-            UncoveredLengthError: one of the first samples is longer than ``longest``.
+            UncoveredLengthError: one of the first samples is longer than ``longest``, and ``long_samples`` is
+                ``"error"``; cut or left out they are planned for otherwise.
             StreamTimeoutError: one of them does not come in time.
 
         >>> lengths = np.random.default_rng(0).integers(1, 60, 1000)
@@ -161,13 +162,13 @@ class StreamBatcher:
                 "many as it holds, or let it hold more"
             )
         _check_stream(samples, timeout)
-        reader = StreamReader(samples, timeout)
+        reader = StreamReader(samples, timeout, modalities)
         try:
             first = reader.read_ahead(plan_from)
             if not first:
                 raise PaddingError("the stream gave no samples; a plan needs at least one")
             table = LengthTable.measure(first, modalities)
-            check_longest(table, longest)
+            table = within_longest(table, longest, options.get("long_samples", "error"))
             plan = plan_shapes(
                 with_longest(table, longest),
                 max_shapes=max_shapes,
@@ -265,7 +266,8 @@ class StreamBatcher:
     def example(self) -> BatchOfLayout:
         """A batch of the first sample: what a step is warmed up with, for its feature widths, dtypes and targets.
 
-        Before the first loop this reads one sample, which the loop then begins with.
+        Before the first loop this reads as many samples as it takes for each modality to be there in one, most often
+        one; the loop then begins with them.
 
         Raises:
             PaddingError: there are no samples.
@@ -273,15 +275,14 @@ class StreamBatcher:
         if self._intake.first is None:
             reader = self._begin()
             try:
-                for sample in reader.read_ahead(1):
-                    self._intake.measure(0, sample)
+                self._intake.look_ahead(reader.read_ahead, self.options.buffer)
             except BaseException:
                 self._passes += 1  # an iterator has lost what was read
                 raise
             self._begun = reader
         if self._intake.first is None:
             raise PaddingError("the stream gave no samples; there is none to make an example of")
-        return self.options.example(self._intake.first)
+        return self.options.example(self._intake.first, self._intake)
 
     def plan_report(self, batch_size: int | BatchBudget | None = None) -> PlanReport:
         """How the policy does on the last samples, and how a plan made for them does, which takes a while to make.
@@ -320,7 +321,7 @@ class StreamBatcher:
                 "the samples are an iterator, and a loop before has used it; give something that begins anew each time "
                 "(a list, or an object whose __iter__ does), or make a new batcher"
             )
-        return StreamReader(self.samples, self.timeout)
+        return StreamReader(self.samples, self.timeout, None if self._intake.whole else self.policy.modalities)
 
     def _make(self, reader: StreamReader, number: int) -> Iterator[_Made]:
         """The batches of a pass, made in the background thread."""
@@ -362,7 +363,7 @@ class StreamBatcher:
         lengths = np.array([[len(sample[name]) for name in names] for _, sample in taken.samples])
         ids = np.where(np.arange(taken.batch_size) < len(lengths), np.arange(taken.batch_size), EMPTY)
         steps = Steps(np.array([taken.padded]), np.array([0, taken.batch_size]), ids)
-        return _Made(self.options.lay_out(taken), steps, LengthTable(names, lengths))
+        return _Made(self.options.lay_out(taken, self._intake), steps, LengthTable(names, lengths))
 
     def _tell(self) -> None:
         """Say what the background thread has found, and count what it has left out."""

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from multimodal_pad.batching.alike import AlikeSamples
+from multimodal_pad.batching.reading import held_sample
 from multimodal_pad.errors import UncoveredLengthError
-from multimodal_pad.lengths.samples import POSITION_TARGETS, RESERVED, Sample, check_same_modalities, modality_array
-from multimodal_pad.lengths.targets import check_position_targets, cut_position_targets
+from multimodal_pad.lengths.samples import (
+    POSITION_TARGETS,
+    RESERVED,
+    Sample,
+    as_sample,
+    check_same_modalities,
+    modality_array,
+    modality_names,
+)
+from multimodal_pad.lengths.targets import cut_position_targets
 from multimodal_pad.scheduling.checks import LongSamples, check_long_samples
 from multimodal_pad.scheduling.policy import Policy
 
@@ -42,6 +51,7 @@ class Intake:
         PaddingError: it says something else than it may.
 
     Attributes:
+        alike: what the samples have in common.
         whole: whether a sample may have no other modalities than the policy's.
         first: the first sample, or None before it.
         dropped: samples left out because no bucket holds them.
@@ -52,29 +62,63 @@ class Intake:
     def __init__(self, policy: Policy, long_samples: LongSamples) -> None:
         check_long_samples(long_samples)
         self._policy, self._long_samples, self.whole = policy, long_samples, False
-        self._alike = AlikeSamples()
+        self.alike = AlikeSamples()
         self.first: Waiting | None = None
         self.dropped, self.truncated = 0, 0
         self.notices: deque[str] = deque()
 
-    def measure(self, number: int, sample: Sample) -> Waiting:
-        """The arrays of a sample, which are to be like those of the first one.
+    def held(self, number: int, sample: Any) -> dict[str, Any]:
+        """A sample as it was read, whatever becomes of what it was read into.
+
+        Samples wait for long, and an iterable may go on writing to an array that it has given: such arrays are copied.
+
+        Raises:
+            SampleError: it is no sample, or a modality is missing or no array.
+        """
+        sample = as_sample(sample, f"sample {number} of the stream")
+        names = modality_names(sample) if self.whole else self._policy.modalities
+        return held_sample(sample, names, number, copy=True)
+
+    def measure(self, number: int, sample: Any) -> Waiting:
+        """The arrays of a sample that is held, which are to be like those of the first one.
 
         Raises:
             SampleError: they are not, or a modality is missing or no array.
         """
         names = self._policy.modalities
+        sample = as_sample(sample, f"sample {number} of the stream")
         if self.whole:
             check_same_modalities(sample, names, number)
         kept: dict[str, Any] = {name: modality_array(sample, name, number) for name in names}
-        for name, array in kept.items():
-            self._alike.check(number, name, array.shape[1:], array.dtype)
-        check_position_targets(sample, names, number)
-        self._alike.check_targets(number, sample)
         kept |= {key: sample[key] for key in RESERVED if key in sample}
+        for name in names:
+            array = kept[name]
+            if len(array):
+                self.alike.check(number, name, array.shape[1:], array.dtype)
+        self.alike.check_targets(number, kept)
         waiting = Waiting(number, kept)
         self.first = self.first or waiting
         return waiting
+
+    @property
+    def knows_all(self) -> bool:
+        """Whether each modality was there in one of the samples."""
+        return all(self.alike.kind(name) is not None for name in self._policy.modalities)
+
+    def look_ahead(self, read_ahead: Callable[[int], Sequence[Sample]], most: int) -> None:
+        """Measure the first samples of a stream, until each modality was there in one of them.
+
+        Args:
+            read_ahead: gives the first samples, as many as are asked for or as there are.
+            most: samples that are looked at.
+        """
+        count = 0
+        while not self.knows_all and count < most:
+            samples = read_ahead(count + 1)
+            if len(samples) == count:
+                break
+            self.measure(count, samples[count])
+            count += 1
 
     def admit(self, samples: Iterable[tuple[int, Sample]]) -> tuple[np.ndarray, np.ndarray, list[Waiting]]:
         """What becomes of some samples.

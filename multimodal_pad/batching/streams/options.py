@@ -10,7 +10,7 @@ from multimodal_pad.batching.streams.balanced_buffer import BalancedBuffer
 from multimodal_pad.batching.streams.buffer import StreamBuffer, Taken
 from multimodal_pad.batching.streams.intake import Intake, Waiting
 from multimodal_pad.batching.streams.length_buffer import LengthBuffer
-from multimodal_pad.layouts.arrays import alike_arrays
+from multimodal_pad.layouts.arrays import pad_values
 from multimodal_pad.layouts.layout import BatchOfLayout, BatchShape
 from multimodal_pad.lengths.cost import Cost
 from multimodal_pad.scheduling.checks import LongSamples, choose_cost
@@ -73,6 +73,7 @@ class StreamOptions:
     def __post_init__(self) -> None:
         self.new_buffer()  # what is made of the options checks them
         self.new_intake()
+        pad_values(self.pad_value, self.policy.modalities)
 
     @property
     def sample_cost(self) -> Cost:
@@ -102,19 +103,19 @@ class StreamOptions:
         """An intake that no sample has passed yet."""
         return Intake(self.policy, self.long_samples)
 
-    def example(self, first: Waiting) -> BatchOfLayout:
+    def example(self, first: Waiting, intake: Intake) -> BatchOfLayout:
         """A batch of one sample, at its own lengths."""
         padded = tuple(max(1, len(first.sample[name])) for name in self.policy.modalities)
-        return self.lay_out(Taken(padded, 1, [0], [first]))
+        return self.lay_out(Taken(padded, 1, [0], [first]), intake)
 
-    def lay_out(self, taken: Taken[Waiting]) -> BatchOfLayout:
-        """The batch of the samples taken, whose numbers errors give."""
+    def lay_out(self, taken: Taken[Waiting], intake: Intake) -> BatchOfLayout:
+        """The batch of the samples taken, whose numbers errors give, and which this intake has let in."""
         names, layout = self.policy.modalities, self.policy.layout
-        samples = [waiting.sample for waiting in taken.samples]
+        samples = [dict(waiting.sample) for waiting in taken.samples]
         numbers = [waiting.number for waiting in taken.samples]
         with span(LAY_OUT):
             return layout.lay_out(
-                {name: alike_arrays(samples, name, numbers) for name in names},
+                intake.alike.arrays(samples, names, numbers),
                 samples,
                 BatchShape.of(taken.batch_size, dict(zip(names, taken.padded, strict=True)), layout),
                 pad_value=self.pad_value,

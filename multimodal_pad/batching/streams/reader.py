@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 from multimodal_pad.batching.prefetch import Prefetch
-from multimodal_pad.errors import SampleError, StreamTimeoutError
-from multimodal_pad.lengths.samples import Sample
+from multimodal_pad.batching.reading import held_sample
+from multimodal_pad.errors import StreamTimeoutError
+from multimodal_pad.lengths.samples import Sample, as_sample, modality_names
 
 _AHEAD = 64  # samples on their way between two threads
 
@@ -23,16 +24,19 @@ class StreamReader(Iterator[tuple[int, Sample]]):
     Args:
         samples: the iterable.
         timeout: seconds that :meth:`watch` allows for one sample; None for as long as it takes.
+        modalities: which ones are kept; by default all keys of a sample that are none of targets.
 
     Raises:
-        SampleError: what the iterable gives is no mapping (raised where it is read).
+        SampleError: what the iterable gives is no sample (raised where it is read).
 
     >>> [number for number, sample in StreamReader([{"text": [1]}, {"text": [2, 3]}], timeout=None)]
     [0, 1]
     """
 
-    def __init__(self, samples: Iterable[Sample], timeout: float | None) -> None:
-        self._samples, self._timeout = samples, timeout
+    def __init__(
+        self, samples: Iterable[Sample], timeout: float | None, modalities: Sequence[str] | None = None
+    ) -> None:
+        self._samples, self._timeout, self._modalities = samples, timeout, modalities
         self._iterator: Iterator[Sample] | None = None
         self._ahead: deque[tuple[int, Sample]] = deque()
         self._number, self._since, self._stopped = 0, None, False
@@ -89,11 +93,10 @@ class StreamReader(Iterator[tuple[int, Sample]]):
         finally:
             self._since = None
         self._check_stopped()
-        if not isinstance(sample, Mapping):
-            raise SampleError(
-                f"sample {number} of the stream is no mapping but {type(sample).__name__}; a sample is "
-                "{modality: array (length, *feature_shape), ...}"
-            )
+        sample = as_sample(sample, f"sample {number} of the stream")
+        names = modality_names(sample) if self._modalities is None else self._modalities
+        # Copies: samples wait for long, and an iterable may go on writing to an array that it has given.
+        sample = held_sample(sample, names, number, copy=True)
         self._number += 1
         return number, sample
 

@@ -109,6 +109,7 @@ def test_no_more_samples_are_held_than_the_buffer_says():
         nonlocal alive, most
         for length in itertools.islice(itertools.cycle([3, 9, 30, 4]), 400):
             array = np.arange(length)
+            array.flags.writeable = False  # or a copy would be held in its place
             weakref.finalize(array, gone)
             alive += 1
             most = max(most, alive)
@@ -366,3 +367,17 @@ def test_an_example_that_does_not_come_has_used_the_iterator():
         batcher.example()
     with pytest.raises(PaddingError, match="a loop before has used it"):
         list(batcher)
+
+
+@pytest.mark.parametrize(("long_samples", "kept"), [("truncate", 6), ("drop", 5)])
+def test_planned_with_a_long_sample_among_the_first(long_samples, kept):
+    samples = [{"text": np.arange(n)} for n in (3, 9, 90, 4, 5, 6)]
+    options = {"batch_size": 2, "max_shapes": 2, "longest": {"text": 10}}
+    batcher = StreamBatcher.planned(samples, **options, long_samples=long_samples)
+    assert max(dict(shape.lengths)["text"] for shape in batcher.batch_shapes()) == 10
+    with pytest.warns(PlanWarning, match="sample 2 of the stream"):
+        assert sum(int(batch.sample_mask.sum()) for batch in batcher) == kept
+    with pytest.raises(UncoveredLengthError, match=r'sample 2 .* has 90 .*long_samples="truncate" or "drop"'):
+        StreamBatcher.planned(samples, **options)
+    with pytest.raises(UncoveredLengthError, match="all of the first samples are longer"):
+        StreamBatcher.planned(samples[2:3], **options, long_samples="drop")

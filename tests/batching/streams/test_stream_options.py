@@ -38,7 +38,7 @@ def test_what_is_made_of_the_options_has_them():
     assert intake.dropped == 1
     buffer.add(lengths, [0, 1], waiting)
     buffer.finish()
-    batch = options.lay_out(buffer.take())
+    batch = options.lay_out(buffer.take(), intake)
     assert batch.lengths["text"].tolist() == [3, 4]
     assert batch.features["text"][0].tolist() == [0, 1, 2, -1, -1, -1, -1, -1]
     assert batch.ids.tolist() == [0, 2], "numbers in the stream"

@@ -1,0 +1,219 @@
+"""Does each claim of dynamic batch-level padding hold? One measurement, verdict and reason per claim.
+
+The claims are those of the description of Algorithm 1: each batch is padded to its own maxima, which is exact padding
+here. Beside it stand figures of packed batches, which decide no verdict. The model is the three-modality transformer of
+experiments.compare, on MELD's training utterances (--data-dir) or synthetic ones that follow their lengths.
+Claim 5.2 on quality needs MELD's labels; it is measured by experiments.quality, whose results --quality names, or
+left out.
+
+With Python: python -m experiments.claims --data-dir DIR --quality results/evidence/quality/results.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.progress import Progress
+
+from experiments.claims import exactness, from_lengths, gradients
+from experiments.claims.claim import Claim, Setting
+from experiments.claims.measured_steps import MeasuredSteps
+from experiments.claims.quality import model_quality
+from experiments.lib import corpora
+from experiments.lib.command_line import command_line
+from experiments.lib.output import write_results
+from experiments.lib.tables import Table, spread
+from multimodal_pad import PaddingError
+from multimodal_pad.cli import exit_status
+
+
+@dataclass(frozen=True)
+class Config:
+    """One run; every default is here.
+
+    Attributes:
+        data_dir: MELD's three CSV files, or None for synthetic utterances.
+        quality: a results file of experiments.quality, or None.
+        samples: of each length distribution.
+        epochs: of the run whose seconds are foretold.
+    """
+
+    data_dir: str | None = None
+    quality: str | None = None
+    samples: int = 10_000
+    epochs: int = 10
+    batches: int = 10
+    repeats: int = 5
+    seeds: int = 5
+    quick: bool = False
+
+
+QUICK: dict[str, Any] = {"samples": 200, "epochs": 2, "batches": 2, "repeats": 2, "seeds": 2, "quick": True}
+"""What --quick changes: a look at whether everything works, with one modality and few samples."""
+
+
+def run(config: Config, progress: Progress) -> dict[str, Any]:
+    """All claims, in the order of the description."""
+    quality = None if config.quality is None else _read_quality(Path(config.quality))
+    corpus = corpora.on_corpus(config.data_dir)
+    if config.quick:
+        corpus = corpora.on_corpus(None, modalities=("audio",), samples=64, batch_size=8, d_model=8, num_heads=2)
+    samples, lengths, model_config, _ = corpora.load(corpus, progress)
+    setting = Setting(samples, lengths, model_config, corpus, config.repeats, config.batches, config.seeds)
+    per_seed = min(gradients.BATCHES, -(-len(samples) // corpus.batch_size))
+    total = config.batches + 1 + min(3, config.batches) + config.seeds * per_seed + 4
+    task = progress.add_task("measuring", total=total)
+
+    def tick() -> None:
+        progress.advance(task)
+
+    steps = MeasuredSteps(setting, tick)
+    measure: dict[str, Callable[[], Claim]] = {
+        "3.1": steps.memory,
+        "3.2.1": steps.attention_cost,
+        "3.2.2": steps.step_time,
+        "3.3": lambda: from_lengths.no_truncation(setting),
+        "4.1": lambda: exactness.masking(setting, tick),
+        "4.2": lambda: exactness.positions(setting),
+        "5.1": lambda: steps.performance(config.epochs),
+        "5.1, gradients": lambda: gradients.gradient_stability(setting, tick),
+        "6.4": lambda: from_lengths.distributions(setting, config.samples),
+    }
+    claims = [make().as_json() for make in measure.values()]
+    if quality is not None:
+        claims.insert(-1, model_quality(quality).as_json())
+    progress.update(task, completed=total)
+    return {
+        "config": asdict(config),
+        "corpus": "MELD" if corpus.source == "meld" else "synthetic",
+        "samples": len(samples),
+        "batch_size": corpus.batch_size,
+        "claims": claims,
+        "batches": steps.rows,
+        "quality": None if quality is None else {name: quality[name] for name in ("command", "commit", "started")},
+    }
+
+
+def _read_quality(path: Path) -> dict[str, Any]:
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise PaddingError(f"--quality {path}: {error}; give the results.json of experiments.quality") from None
+    if not {"fixed", "exact"} <= {row.get("padding") for row in results.get("rows", [])}:
+        raise PaddingError(
+            f"--quality {path}: has no runs under fixed and exact padding; run experiments.quality with "
+            "--paddings planned fixed exact"
+        )
+    return results
+
+
+def tables(results: dict[str, Any]) -> list[Table]:
+    """The verdicts, and every figure behind them."""
+    verdicts = [[c["section"], c["says"], f"**{c['verdict']}**", c["reason"]] for c in results["claims"]]
+    figures = [
+        [claim["section"], name, spread(values, claim["forms"][name]), str(len(values))]
+        for claim in results["claims"]
+        for name, values in claim["figures"].items()
+    ]
+    note = (
+        f"{results['samples']:,} samples ({results['corpus']}), batches of {results['batch_size']}. Dynamic padding "
+        "is exact padding here: each batch to its own maxima, random batches."
+    )
+    return [
+        Table("The claims and what became of them", ["", "claim", "verdict", "why"], verdicts, note, text_columns=4),
+        Table(
+            "The figures behind the verdicts",
+            ["", "figure", "median (middle half)", "values"],
+            figures,
+            "One value per batch, seed or repetition, as the method of the claim says.",
+            text_columns=2,
+            folded=True,
+        ),
+    ]
+
+
+def verdicts(results: dict[str, Any]) -> str:
+    """The claims and their verdicts, and where they come from, for a page."""
+    from experiments.lib.provenance import where_measured
+
+    return f"{tables(results)[0].markdown()} {where_measured(results)}"
+
+
+def methods(results: dict[str, Any]) -> Table:
+    """How each claim was measured, and when it holds."""
+    rows = [[claim["section"], claim["method"], claim["rule"]] for claim in results["claims"]]
+    return Table("How each claim was measured", ["", "method", "rule"], rows, text_columns=3)
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """The tables, and where they come from."""
+    from experiments.lib.provenance import where_measured
+
+    texts = [f"### {table.title}\n\n{table.markdown()}" for table in (*tables(results), methods(results))]
+    return "\n\n".join([*texts, where_measured(results)])
+
+
+def draw(results: dict[str, Any], path: Path) -> None:
+    """Savings per batch, attention's growth aside: what exact padding saves of bytes and seconds, batch by batch."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    from experiments.lib.colours import COLOURS
+
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained", width_ratios=[1.1, 1])
+    of_claim = {claim["section"]: claim["figures"] for claim in results["claims"]}
+    shown = {
+        "a batch's bytes": of_claim["3.1"]["saved of a batch's bytes"],
+        "the step's bytes": of_claim["3.1"]["saved of the step's bytes"],
+        "forward time": of_claim["3.2.2"]["time saved, forward"],
+        "train step time": of_claim["3.2.2"]["time saved, train step"],
+        "time with\ncompiling": of_claim["5.1"]["time saved, with compiling"],
+    }
+    for place, values in enumerate(shown.values()):
+        clipped = [max(-100.0, 100 * value) for value in values]
+        left.plot([place] * len(values), clipped, "o", color=COLOURS[0], alpha=0.6)
+    left.axhspan(60, 80, color=COLOURS[2], alpha=0.15, label="memory, as claimed")
+    left.axhspan(15, 25, color=COLOURS[1], alpha=0.25, label="time, as claimed")
+    left.axhline(0, color="0.6", linewidth=1)
+    left.set_xticks(range(len(shown)), list(shown), fontsize=8)
+    left.set(ylabel="saved by exact padding, %", ylim=(-105, 100), title="against fixed padding (cut at -100 %)")
+    left.legend(loc="lower left", fontsize=8)
+    lengths = of_claim["6.4"]
+    names = list(dict.fromkeys(name.split(":")[0] for name in lengths))
+    kinds = (("exact", COLOURS[0]), ("planned 8", COLOURS[3]), ("packed", COLOURS[1]))
+    for offset, (kind, colour) in enumerate(kinds):
+        heights = [
+            100 * sorted(lengths[f"{n}: saved, {kind}"])[len(lengths[f"{n}: saved, {kind}"]) // 2] for n in names
+        ]
+        right.bar([i + 0.27 * (offset - 1) for i in range(len(names))], heights, 0.25, color=colour, label=kind)
+    right.axhspan(60, 80, color=COLOURS[2], alpha=0.15)
+    right.set_xticks(range(len(names)), names, fontsize=8)
+    right.set(ylabel="bytes of batches saved, %", title="by length distribution")
+    right.legend(fontsize=8)
+    figure.savefig(path, dpi=150)
+    pyplot.close(figure)
+
+
+def main(arguments: list[str]) -> int:
+    """Run and write; the exit status."""
+    parser = command_line("claims", __doc__, data_dir="MELD's three CSV files (default: synthetic utterances)")
+    parser.add_argument("--quality", metavar="FILE", help="results.json of experiments.quality, for claim 5.2")
+    options = parser.parse_args(arguments)
+    return exit_status(lambda: _run(options, arguments))
+
+
+def _run(options: argparse.Namespace, arguments: list[str]) -> None:
+    config = Config(options.data_dir, options.quality, **(QUICK if options.quick else {}))
+    write_results("claims", arguments, options.out, lambda progress: run(config, progress), markdown, draw)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

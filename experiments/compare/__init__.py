@@ -1,0 +1,1 @@
+"""What does padding cost? Fixed, exact, bucketed and planned padding, and packing, side by side."""

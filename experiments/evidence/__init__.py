@@ -1,0 +1,1 @@
+"""All the evidence in one run, and as one page."""

@@ -1,0 +1,1 @@
+"""What experiments share: corpora, measuring, tables, results and where they come from."""

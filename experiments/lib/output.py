@@ -1,0 +1,60 @@
+"""What an experiment writes: its results, where they come from, and a picture."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress
+
+from multimodal_pad.output import write_file, write_folder
+
+
+def write_results(
+    name: str,
+    arguments: list[str],
+    out: Path | None,
+    run: Callable[[Progress], dict[str, Any]],
+    markdown: Callable[[dict[str, Any]], str],
+    draw: Callable[[dict[str, Any], Path], None] | None = None,
+) -> None:
+    """Run an experiment, write ``results.json`` with where it comes from, and print it as Markdown.
+
+    ``name`` is the module's under ``experiments``, such as ``planning.calibration``. ``draw`` makes a picture of the
+    results, named by its last part. Where it fails, or is interrupted, what was
+    measured is kept beside ``out``, as ``{out}.unfinished.json``. ``run_seconds`` says how long measuring took.
+
+    ``out`` is a folder, by default one of its own under ``results/`` and the experiment's name.
+    """
+    from experiments.lib.provenance import provenance  # imports JAX, which a large table's process does without
+
+    # This process looks at the device, and would reserve most of a GPU's memory, which those that measure need.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    out = out or Path("results", *name.split("."), datetime.now().strftime("%Y-%m-%dT%H-%M-%S"))
+    console = Console(stderr=True)
+    origin = provenance(f"experiments.{name}", arguments)
+    with write_folder(out) as folder:
+        begun = time.perf_counter()
+        with Progress(console=console, disable=not console.is_terminal) as progress:
+            results = {**origin, **run(progress)}
+        results["run_seconds"] = round(time.perf_counter() - begun, 1)
+        written = json.dumps(results, indent=1) + "\n"
+        (folder / "results.json").write_text(written, encoding="utf-8")
+        try:
+            if draw is not None:
+                draw(results, folder / f"{name.rpartition('.')[2]}.png")
+        except BaseException:
+            kept = out.with_name(f"{out.name}.unfinished.json")
+            with suppress(OSError):  # the disk may be full
+                write_file(kept, written.encode())
+                console.print(f"The picture is not drawn; what was measured is kept in {kept}", markup=False)
+            raise
+    print(markdown(results))
+    print(f"Written: {out / 'results.json'}")

@@ -1,0 +1,1 @@
+"""How full are packed batches, and how full could any packing make them?"""

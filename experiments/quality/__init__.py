@@ -1,0 +1,1 @@
+"""Does padding, packing or their order change what a model learns?"""

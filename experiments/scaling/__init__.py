@@ -1,0 +1,1 @@
+"""How do time, memory and compilations grow?"""

@@ -1,0 +1,1 @@
+"""What do planned shapes and gathering do for single requests?"""

@@ -1,0 +1,1 @@
+"""What do conversion and reading cost?"""

@@ -1,0 +1,1 @@
+"""How long until the first step, and what decides it?"""

@@ -1,0 +1,80 @@
+"""The form of a JSON file: what each of its values must be, so that what reads them need not look."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from multimodal_pad.errors import SourceError
+from multimodal_pad.sources.cache_files import ALLOWED_NAMES, names_a_file
+
+Check = Callable[[Any, str], None]
+"""Raises a SourceError where a value, whose place is given, is not what it must be."""
+
+
+def is_a(what: str, test: Callable[[Any], bool]) -> Check:
+    """A value that passes a test; ``what`` it is, for errors.
+
+    >>> fields(["rate"], samples=is_a("a number", lambda value: type(value) is int))({"samples": "many"}, "split")
+    Traceback (most recent call last):
+    multimodal_pad.errors.SourceError: split.samples is 'many', not a number
+    """
+
+    def check(value: Any, place: str) -> None:
+        if not test(value):
+            raise SourceError(f"{place} is {short(value)}, not {what}")
+
+    return check
+
+
+def each(check: Check, *, names: bool = False, least: int = 0) -> Check:
+    """A dict whose values pass a check; its keys may have to be names of modalities or splits."""
+
+    def check_all(value: Any, place: str) -> None:
+        if not isinstance(value, dict) or len(value) < least:
+            raise SourceError(f"{place} is {short(value)}, not a dict{' with something in it' if least else ''}")
+        for key, item in value.items():
+            if names and not names_a_file(key):
+                raise SourceError(f"{place} has the name {short(key)}; {ALLOWED_NAMES}")
+            check(item, f"{place}.{key}")
+
+    return check_all
+
+
+def rows(check: Check) -> Check:
+    """A list whose values pass a check."""
+
+    def check_all(value: Any, place: str) -> None:
+        if not isinstance(value, list):
+            raise SourceError(f"{place} is {short(value)}, not a list")
+        for index, item in enumerate(value):
+            check(item, f"{place}[{index}]")
+
+    return check_all
+
+
+def or_none(check: Check) -> Check:
+    """A value that passes a check, or null."""
+    return lambda value, place: None if value is None else check(value, place)
+
+
+def fields(optional: Sequence[str] = (), /, **checks: Check) -> Check:
+    """A dict with values by name, some of which may be missing; what else it holds is not looked at."""
+
+    def check_fields(value: Any, place: str) -> None:
+        inside = f"{place}." if place else ""
+        if not isinstance(value, dict):
+            raise SourceError(f"{place} is {short(value)}, not a dict")
+        for key, check in checks.items():
+            if key in value:
+                check(value[key], f"{inside}{key}")
+            elif key not in optional:
+                raise SourceError(f"{f'{place} ' if place else ''}has no {key!r}")
+
+    return check_fields
+
+
+def short(value: Any) -> str:
+    """A value as it is shown in an error."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:60]}..."
