@@ -4,6 +4,7 @@ The model side (``multimodal_pad.compiling``, ``.models``, ``.training``) import
 imported from here.
 """
 
+from multimodal_pad import signals  # noqa: F401  first: a command that still starts can be stopped
 from multimodal_pad.batching.batcher import BucketBatcher
 from multimodal_pad.batching.collating import Collator
 from multimodal_pad.batching.ledger import PaddingStats

@@ -1,7 +1,5 @@
 """Inputs of training and serving: what becomes of them."""
 
-
-
 import subprocess
 import sys
 

@@ -109,7 +109,8 @@ class BucketBatcher(ScheduledEpochs):
     ) -> None:
         policy = as_policy(policy)
         grouping = choose_grouping(policy, grouping)
-        for name, value, least in (("window", window, 1), ("seed", seed, 0), ("prefetch", prefetch, 0)):
+        check_whole("seed", seed, 0, most=None)
+        for name, value, least in (("window", window, 1), ("prefetch", prefetch, 0)):
             check_whole(name, value, least)
         cost, batch_size = choose_cost(policy, cost), choose_batch_size(policy, batch_size)
         count = check_indexable(source)

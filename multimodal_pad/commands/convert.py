@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -19,6 +20,7 @@ from multimodal_pad.sources.corpus import NonFinite
 from multimodal_pad.sources.corpus import Progress as Tell
 from multimodal_pad.sources.mmsa import Lengths
 from multimodal_pad.sources.tfds_source import TfdsCorpus
+from multimodal_pad.terminal import output_console, tell
 
 HELP = """Write a corpus as a flat cache: per split and modality one memory-mapped .npy with the frames of all samples,
 true lengths, targets, ids, and a manifest.json that says where it comes from and what was chosen.
@@ -179,19 +181,20 @@ def _min_count(parser: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    if options.out.exists():
+    if os.path.lexists(options.out):
         raise FileExistsError(f"{options.out} exists; name another folder, so that nothing is overwritten")
-    with telling() as tell:
-        splits = options.open_splits(options, tell)
-        manifest = convert(splits, options.out, dtype=options.dtype, standardize=options.standardize, progress=tell)
+    with telling() as done:
+        splits = options.open_splits(options, done)
+        manifest = convert(splits, options.out, dtype=options.dtype, standardize=options.standardize, progress=done)
+    console = output_console()
     for split, facts in manifest["splits"].items():
-        print(f"{split}: {facts['samples']:,} samples")
+        tell(console, f"{split}: {facts['samples']:,} samples")
         for name, count in facts["nonfinite"].items():
             if count:
-                print(f"{split}: {count:,} values of {name} that were NaN or inf are 0")
+                tell(console, f"{split}: {count:,} values of {name} that were NaN or inf are 0")
         if facts["left_out"]:
-            print(f"{split}: left out {', '.join(row['utterance'] for row in facts['left_out'])}")
-    print(f"Written: {options.out} (look at it with: multimodal-pad inspect {options.out})")
+            tell(console, f"{split}: left out {', '.join(row['utterance'] for row in facts['left_out'])}")
+    tell(console, f"Written: {options.out} (look at it with: multimodal-pad inspect {options.out})")
 
 
 def _open_mult(options: argparse.Namespace, tell: Tell) -> dict[str, Source]:

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from multimodal_pad.commands.bars import telling
 from multimodal_pad.commands.pairs import add_field_option, chosen_fields
+from multimodal_pad.commands.shares import share_headings, shown_shares
 from multimodal_pad.errors import PaddingError
 from multimodal_pad.lengths.files import KINDS, read_lengths
 from multimodal_pad.planning.comparison import PolicyEfficiency
 from multimodal_pad.sources.inspection import Inspection, compare_policies, inspect_cache
 from multimodal_pad.sources.manifest import QUANTILES, summarize
 from multimodal_pad.sources.verification import verify_cache
+from multimodal_pad.terminal import as_cell, output_console, tell
 
 HELP = """Print what is in a flat cache: samples, lengths and missing modalities of each split, and how much of the
 training split's padding is real under fixed, exact and planned padding. Of a file of lengths, as multimodal-pad plan
@@ -51,7 +51,7 @@ def add_parser(commands: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    console = Console() if sys.stdout.isatty() else Console(width=160)
+    console = output_console()
     if options.cache.exists() and not options.cache.is_dir():
         if options.verify:
             raise PaddingError("--verify is for a cache; a file of lengths has no manifest")
@@ -61,13 +61,13 @@ def _run(options: argparse.Namespace) -> None:
         raise PaddingError("--modalities and --field are for a file of lengths; a cache is printed whole")
     files = None
     if options.verify:
-        with telling() as tell:
-            files = verify_cache(options.cache, tell)
+        with telling() as done:
+            files = verify_cache(options.cache, done)
     found = inspect_cache(options.cache, batch_size=options.batch_size, max_shapes=options.max_shapes)
     for line in _origin(found):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        tell(console, line)
     if files is not None:
-        console.print(f"verified: {files} files are what was written", markup=False, highlight=False)
+        tell(console, f"verified: {files} files are what was written")
     for split in found.manifest["splits"]:
         console.print(_lengths(found.manifest, split))
     console.print(_padding(found.split, list(found.manifest["modalities"]), found.policies, options.batch_size))
@@ -75,7 +75,7 @@ def _run(options: argparse.Namespace) -> None:
 
 def _inspect_lengths(options: argparse.Namespace, console: Console) -> None:
     lengths = read_lengths(options.cache, options.modalities, fields=chosen_fields(options))
-    table = _length_columns(f"{escape(options.cache.name)}: {len(lengths):,} samples; lengths")
+    table = _length_columns(f"{as_cell(options.cache.name)}: {len(lengths):,} samples; lengths")
     found = summarize(lengths)
     for name, row in found["lengths"].items():
         table.add_row(*_length_cells(name, row, found["missing"][name], len(lengths)))
@@ -105,7 +105,7 @@ def _lengths(manifest: dict[str, Any], split: str) -> Table:
     targets = facts["targets"]
     labels = "no targets" if targets is None else f"targets {targets['dtype']} {tuple(targets['shape'])}"
     left_out = f", {len(facts['left_out'])} left out" if facts["left_out"] else ""
-    title = f"{escape(split)}: {facts['samples']:,} samples{left_out}, {labels}; lengths"
+    title = f"{as_cell(split)}: {facts['samples']:,} samples{left_out}, {labels}; lengths"
     table = _length_columns(title, "NaN, inf made 0")
     for name, row in facts["lengths"].items():
         cells = _length_cells(name, row, facts["missing"][name], facts["samples"])
@@ -124,7 +124,7 @@ def _length_columns(title: str, *more: str) -> Table:
 def _length_cells(name: str, lengths: Mapping[str, float], missing: int, samples: int) -> list[str]:
     share = f"{missing:,} ({100 * missing / samples:.1f} %)" if missing else "0"
     columns = ("mean", *[f"p{level}" for level in QUANTILES], "max")
-    return [escape(name), *[_short(lengths[key]) for key in columns], share]
+    return [as_cell(name), *[_short(lengths[key]) for key in columns], share]
 
 
 def _short(value: float) -> str:
@@ -133,13 +133,13 @@ def _short(value: float) -> str:
 
 
 def _padding(what: str, names: list[str], policies: Mapping[str, PolicyEfficiency], batch_size: int) -> Table:
-    title = f"{escape(what)}, batches of {batch_size}: real share of what is padded"
+    title = f"{as_cell(what)}, batches of {batch_size}: real share of what is padded"
     table = Table(title=title, title_justify="left")
     table.add_column("padding")
-    for heading in ("shapes", "cost", *names, "padded cost"):
-        table.add_column(escape(heading), justify="right")
+    for heading in ("shapes", "cost", *share_headings(names), "padded cost"):
+        table.add_column(heading, justify="right")
     least = list(policies.values())[-1].padded_cost
     for name, row in policies.items():
-        shares = [f"{share:.3f}" for share in (row.cost, *row.positions)]
+        shares = shown_shares(row.cost, row.positions)
         table.add_row(name, f"{row.shapes:,}", *shares, f"{row.padded_cost / least:.2f} x")
     return table

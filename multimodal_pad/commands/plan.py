@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import sys
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,15 +11,16 @@ from typing import Any, Literal
 
 import numpy as np
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
 from multimodal_pad.commands.pairs import add_field_option, chosen_fields
+from multimodal_pad.commands.shares import share_headings, shown_shares
 from multimodal_pad.errors import PaddingError
 from multimodal_pad.lengths.cost import BatchBudget, Cost, TransformerCost, attention_area, position_count
 from multimodal_pad.lengths.files import read_lengths
 from multimodal_pad.lengths.table import LengthTable
+from multimodal_pad.output import check_replaceable
 from multimodal_pad.planning.comparison import PolicyEfficiency, ladders_within, packing_efficiency, policy_efficiency
 from multimodal_pad.planning.packing import MARGINS, plan_packing
 from multimodal_pad.planning.packing_plot import plot_packing
@@ -31,6 +32,7 @@ from multimodal_pad.planning.run_time import RunTime
 from multimodal_pad.sources import NumpyDir
 from multimodal_pad.sources.inspection import train_split
 from multimodal_pad.sources.manifest import read_manifest
+from multimodal_pad.terminal import in_a_line, output_console, progress_console, tell
 
 HELP = """Choose the batch shapes for a table of lengths: jointly over all modalities, under a compile budget.
 
@@ -89,7 +91,7 @@ def add_parser(commands: Any) -> None:
     )
     plan.add_argument("--grouping", choices=["length", "random"], help="of the batches to come (default: length)")
     plan.add_argument("--seed", type=int, default=0, metavar="N", help="of the search (default: 0)")
-    plan.add_argument("--effort", type=float, metavar="X", help="search X times as long (default: 1)")
+    plan.add_argument("--effort", type=float, metavar="X", help="search for longer: X times as many moves (default: 1)")
     packed = plan.add_argument_group("packed batches")
     packed.add_argument("--packed", action="store_true", help="lay samples end to end, in one shape or two")
     packed.add_argument("--tile-pairs", action="store_true", help="list what attention compares, for a GPU or TPU")
@@ -138,7 +140,7 @@ def _alignment(text: str) -> tuple[str, int]:
 
 
 def _plan(options: argparse.Namespace) -> None:
-    console = Console() if sys.stdout.isatty() else Console(width=160)
+    console = output_console()
     _check_options(options)
     lengths = _read(options.lengths, options.modalities, chosen_fields(options))
     cost = _cost(options, lengths.modalities)
@@ -172,7 +174,7 @@ def _plan(options: argparse.Namespace) -> None:
         plot_plan(plan, lengths, options.plot, {name: row for name, row in rows.items() if name != "planned"})
     if options.out is not None:
         plan.save(options.out, overwrite=options.overwrite)
-    console.print(str(plan), markup=False, highlight=False, soft_wrap=True)
+    tell(console, str(plan))
     console.print(_comparison(lengths.modalities, rows, "Real share of what is padded, every batch full"))
     _tell_written(options, console)
 
@@ -200,7 +202,7 @@ def _plan_packed(
     planned = plan_shapes(lengths, max_shapes=PADDED_SHAPES, cost=cost, alignment=alignment or 1, effort=0)
     policies = {"planned": Planned(planned), **ladders_within(lengths, PADDED_SHAPES, alignment=planned.alignment)}
     padded = {name: policy_efficiency(policy, lengths, cost) for name, policy in policies.items()}
-    console.print(str(plan), markup=False, highlight=False, soft_wrap=True)
+    tell(console, str(plan))
     title = f"Real share of what is packed, or padded in up to {PADDED_SHAPES} shapes"
     console.print(_comparison(lengths.modalities, {"packed": packing_efficiency(plan, lengths, cost), **padded}, title))
     _tell_written(options, console)
@@ -209,7 +211,7 @@ def _plan_packed(
 @contextmanager
 def _bar(total: int) -> Iterator[Callable[[int], None]]:
     """A progress bar on a terminal; what is given is called with how much is done."""
-    progress = Console(stderr=True)
+    progress = progress_console()
     with Progress(console=progress, transient=True, disable=not progress.is_terminal) as bar:
         task = bar.add_task("planning", total=total)
         yield lambda found: bar.update(task, completed=found)
@@ -218,7 +220,7 @@ def _bar(total: int) -> Iterator[Callable[[int], None]]:
 def _tell_written(options: argparse.Namespace, console: Console) -> None:
     for path in (options.out, options.plot):
         if path is not None:
-            console.print(f"Written: {path}", markup=False, highlight=False, soft_wrap=True)
+            tell(console, in_a_line(f"Written: {path}"))
 
 
 def _read(path: Path, modalities: list[str] | None, fields: dict[str, str] | None) -> LengthTable:
@@ -256,8 +258,9 @@ def _check_options(options: argparse.Namespace) -> None:
         raise PaddingError("--d-model and --layers are for --cost transformer")
     paths = [path for path in (options.out, options.plot) if path is not None]
     for path in paths:
-        if path.exists() and not options.overwrite:
+        if os.path.lexists(path) and not options.overwrite:
             raise FileExistsError(f"{path} exists; name another file, or give --overwrite")
+        check_replaceable(path)
         if not path.parent.is_dir():
             raise FileNotFoundError(f"{path}: there is no folder {path.parent}")
     if len(paths) == 2 and paths[0].resolve() == paths[1].resolve():
@@ -301,9 +304,9 @@ def _comparison(modalities: tuple[str, ...], rows: dict[str, PolicyEfficiency], 
     """The plan, which is the first row, beside the policies that people use otherwise."""
     table, first = Table(title=title, title_justify="left"), next(iter(rows.values()))
     table.add_column("policy")
-    for heading in ("shapes", "cost", *modalities, "padded cost"):
-        table.add_column(escape(heading), justify="right")
+    for heading in ("shapes", "cost", *share_headings(modalities), "padded cost"):
+        table.add_column(heading, justify="right")
     for name, row in rows.items():
-        shares = [f"{share:.3f}" for share in (row.cost, *row.positions)]
+        shares = shown_shares(row.cost, row.positions)
         table.add_row(name, f"{row.shapes:,}", *shares, f"{row.padded_cost / first.padded_cost:.2f} x")
     return table

@@ -11,7 +11,7 @@ import numpy as np
 from multimodal_pad.errors import PaddingError
 from multimodal_pad.layouts.arrays import LayingOut
 from multimodal_pad.lengths.cost import Cost
-from multimodal_pad.lengths.samples import Sample
+from multimodal_pad.lengths.samples import LARGEST, Sample
 from multimodal_pad.lengths.trees import Tree
 
 
@@ -80,8 +80,18 @@ class BatchShape(NamedTuple):
 
     @classmethod
     def of(cls, batch_size: int, lengths: Mapping[str, int], layout: Layout | str = "padded") -> BatchShape:
-        """The shape of so many samples at these lengths; the layout may be given by its name."""
+        """The shape of so many samples at these lengths; the layout may be given by its name.
+
+        Raises:
+            PaddingError: more rows, or positions of a modality, than int32 numbers.
+        """
         ordered = tuple((m, int(n)) for m, n in sorted(lengths.items()))
+        if max([int(batch_size), *(n for _, n in ordered)]) > LARGEST:
+            listed = ", ".join(f"{n:,} of {m!r}" for m, n in ordered)
+            raise PaddingError(
+                f"got a batch shape of {int(batch_size):,} rows and positions {listed}; batches number them by int32: "
+                f"at most {LARGEST:,} of each"
+            )
         return cls(int(batch_size), ordered, layout_named(layout) if isinstance(layout, str) else layout)
 
     @property

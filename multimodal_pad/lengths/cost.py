@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 
 import numpy as np
 
 from multimodal_pad.errors import PaddingError
-from multimodal_pad.lengths.samples import check_whole
+from multimodal_pad.lengths.samples import LARGEST, check_whole, shown
 
 Cost = Callable[[np.ndarray], np.ndarray]
 """``(n, M)`` lengths to ``(n,)`` costs per sample, in any unit, not below 0."""
@@ -116,6 +117,12 @@ def same_cost(one: Cost, other: Cost, count: int) -> bool:
     return one is other or sampled_prices(one, count) == sampled_prices(other, count)
 
 
+def _check_number(name: str, value: float, told: str) -> None:
+    """Raise a PaddingError unless it is a finite number, 0 or more."""
+    if not isinstance(value, Real) or not 0 <= value <= np.finfo(np.float64).max:
+        raise PaddingError(f"got {name}={shown(value)}; {told}")
+
+
 @dataclass(frozen=True)
 class BatchBudget:
     """As many rows per batch as fit a limit, for each batch shape.
@@ -144,7 +151,8 @@ class BatchBudget:
 
     def __post_init__(self) -> None:
         check_whole("multiple", self.multiple, 1)
-        if not 0 < self.limit < np.inf:
+        _check_number("limit", self.limit, "a batch budget must be a finite number above 0")
+        if not self.limit > 0:
             raise PaddingError(f"got limit={self.limit!r}; a batch budget must be a finite number above 0")
         if self.largest is not None:
             check_whole("largest", self.largest, self.multiple)
@@ -164,9 +172,12 @@ class BatchBudget:
         return measured
 
     def batch_sizes(self, lengths: np.ndarray) -> np.ndarray:
-        """Samples per batch at each of the lengths, ``(k, M) -> (k,)`` int64; 0 where not even ``multiple`` fit."""
+        """Samples per batch at each of the lengths, ``(k, M) -> (k,)`` int64; 0 where not even ``multiple`` fit.
+
+        Never more than 2,147,483,647.
+        """
         measured = self.measured(lengths)
-        most = 2**31 if self.largest is None else self.largest
+        most = LARGEST if self.largest is None else self.largest
         rows = np.minimum(self.limit / np.maximum(measured, self.limit / 2**32), most)
         return rows.astype(np.int64) // self.multiple * self.multiple
 
@@ -231,11 +242,13 @@ class TransformerCost:
 
     def __post_init__(self) -> None:
         for name in ("d_model", "crossmodal_layers", "memory_layers", "num_heads", "itemsize"):
-            if getattr(self, name) < 1:
-                raise PaddingError(f"got {name}={getattr(self, name)}; it must be at least 1")
+            check_whole(name, getattr(self, name), 1)
+            object.__setattr__(self, name, int(getattr(self, name)))  # NumPy's would overflow in silence
+        for name in ("feature_widths", "kernel_sizes"):
+            for modality, value in getattr(self, name).items():
+                check_whole(f"{name}[{modality!r}]", value, 0)
         for name in ("memory_weight", "linear_weight", "quadratic_weight"):
-            if not 0 <= getattr(self, name) < np.inf:
-                raise PaddingError(f"got {name}={getattr(self, name)}; it must be a finite number, 0 or more")
+            _check_number(name, getattr(self, name), "it must be a finite number, 0 or more")
 
     @property
     def _memory_width(self) -> int:
@@ -269,7 +282,7 @@ class TransformerCost:
     def step_flops(self, lengths: np.ndarray) -> np.ndarray:
         """FLOPs per sample of a training step, ``(n, M) -> (n, 2)`` float64: linear and quadratic ones."""
         lengths = np.asarray(lengths, np.float64)
-        pairs = np.einsum("nt,ts,ns->n", lengths, self.quadratic, lengths)
+        pairs = np.einsum("nt,nt->n", lengths @ self.quadratic, lengths)
         return 3.0 * np.stack([lengths @ self.linear, pairs], axis=1)
 
     def activation_bytes(self, lengths: np.ndarray) -> np.ndarray:
@@ -283,5 +296,5 @@ class TransformerCost:
             layers = np.full((count, count), self.crossmodal_layers)
             np.fill_diagonal(layers, self.memory_layers)
             scores = 4 * self.num_heads * (2.4 * layers + 0.5)  # always float32
-            held += np.einsum("nt,ts,ns->n", lengths, scores, lengths)
+            held += np.einsum("nt,nt->n", lengths @ scores, lengths)
         return held

@@ -57,10 +57,31 @@ def check_names(names: Sequence[str]) -> tuple[str, ...]:
     return checked
 
 
-def check_whole(name: str, value: object, least: int, error: type[PaddingError] = PaddingError) -> None:
-    """Raise ``error`` unless ``value`` is a whole number of at least ``least``."""
+LARGEST = 2**31 - 1
+"""No length, and no number of rows or samples, is larger: batches hold them as int32."""
+
+
+def check_whole(
+    name: str, value: object, least: int, error: type[PaddingError] = PaddingError, *, most: int | None = LARGEST
+) -> None:
+    """Raise ``error`` unless ``value`` is a whole number of at least ``least``, and at most ``most`` (None: any)."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise error(f"got {name}={value!r}; it must be a whole number, at least {least}")
+        raise error(f"got {name}={shown(value)}; it must be a whole number, at least {least}")
+    if most is not None and value > most:
+        raise error(f"got {name}={shown(value)}; it must be a whole number, at most {most:,}")
+
+
+def shown(value: object) -> str:
+    """A value as errors show it: as Python does, and no longer than a line.
+
+    >>> shown(2.5), shown(10**400)[:8]
+    ('2.5', '10000000')
+    """
+    try:
+        text = repr(value)
+    except ValueError:  # a whole number of more digits than Python prints
+        text = "a number of thousands of digits"
+    return text if len(text) <= 80 else f"{text[:60]}..."
 
 
 def modality_names(sample: Sample) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from multimodal_pad.errors import LengthError
 from multimodal_pad.lengths.samples import (
+    LARGEST,
     Source,
     check_indexable,
     check_names,
@@ -22,7 +23,7 @@ from multimodal_pad.lengths.samples import (
     read_sample,
 )
 
-LONGEST = 2**31 - 1
+LONGEST = LARGEST
 """No length is longer: what is, is damaged."""
 
 _BLOCK = 2**18  # samples: what is computed for so many at once stays in the cache

@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from multimodal_pad.errors import LengthError, PaddingError
+from multimodal_pad.errors import LengthError, PaddingError, PlanError
 from multimodal_pad.lengths.cost import BatchBudget, Cost, check_priced, cost_name, costs_of, position_count
 from multimodal_pad.lengths.samples import check_whole
-from multimodal_pad.lengths.table import Lengths, LengthTable, as_lengths
+from multimodal_pad.lengths.table import LONGEST, Lengths, LengthTable, as_lengths
 from multimodal_pad.planning.packing_budget import largest_within, sizes_to_try
 from multimodal_pad.planning.packing_pairs import pairs_room
 from multimodal_pad.planning.packing_plan import PackingPlan
@@ -102,7 +102,7 @@ def plan_packing(
     lengths = as_lengths(lengths)
     check_whole("max_shapes", max_shapes, 1)
     check_whole("shares", shares, 1)
-    check_whole("seed", seed, 0)
+    check_whole("seed", seed, 0, most=None)
     check_priced(cost, lengths.modalities)
     if max_shapes > 2:
         raise PaddingError(
@@ -120,10 +120,12 @@ def plan_packing(
         raise PaddingError(f"got batch_size={batch_size} for shares={shares}; give a batch size that {shares} divides")
     steps = check_alignment(lengths.modalities, alignment)
     task = _Task(lengths, batch_size // shares, np.array(list(steps.values())), cost, seed)
+    _check_held(lengths.modalities, task.least(np.array([task.size]))[0] * shares)
     best = min(_single(task, progress), key=lambda found: found.paid)
     if max_shapes == 2:
         better = min(_double(task), key=lambda found: found.paid, default=best)
         best = better if better.paid < (1 - PAYS) * best.paid else best
+    _check_held(lengths.modalities, best.capacities[-1] * shares)
     names, room = lengths.modalities, ()
     if tile_pairs:
         room = pairs_room(names, task.values, task.size, best.capacities, shares=shares, seed=seed)
@@ -145,6 +147,16 @@ def plan_packing(
         cost_name=cost_name(cost),
         table=lengths,
     )
+
+
+def _check_held(modalities: tuple[str, ...], capacity: np.ndarray) -> None:
+    """Raise a PlanError where a batch needs more positions than int32 numbers."""
+    if capacity.max() > LONGEST:
+        column = int(np.argmax(capacity))
+        raise PlanError(
+            f"batches need {capacity[column]:,} positions of {modalities[column]!r}, and hold at most {LONGEST:,}; "
+            "give a smaller batch size or alignment, or fewer shares"
+        )
 
 
 class _Task:

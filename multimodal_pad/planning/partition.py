@@ -97,6 +97,7 @@ def joint_runs(rows: np.ndarray, weights: np.ndarray, cost: Cost) -> Iterator[np
     n = rows.shape[1]
     firsts = np.unique(np.linspace(0, n, PIECES, endpoint=False).astype(np.int64))
     longest = np.maximum.reduceat(rows, firsts, axis=1)
+    del rows  # or it would be kept for as long as answers are asked for
     running = np.append(0, np.cumsum(weights))[np.append(firsts, n)]
     count = len(firsts)
     charges = np.full((count, count), np.inf)  # of a run, by its first and its last piece

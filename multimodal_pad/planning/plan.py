@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -284,7 +285,7 @@ def save_plan(path: str | Path, text: str, *, overwrite: bool) -> None:
         FileExistsError: the file is there and ``overwrite`` is not given.
     """
     path = Path(path)
-    if path.exists() and not overwrite:
+    if os.path.lexists(path) and not overwrite:
         raise FileExistsError(f"{path} exists; name another file, or ask to overwrite it")
     write_file(path, text.encode())
 

@@ -70,7 +70,10 @@ def plan_shapes(
         run_time: for ``"auto"``; :func:`multimodal_pad.compiling.calibrate` measures it. The shapes that it says
             are compiled are in the plan as they are, beside those that are chosen.
         seed: of the search, and of the batches drawn.
-        effort: how many times as many random moves as usual the search tries; plans get little better.
+        effort: how long the search may go on: at 1 a second or two for each shape, at 10 five times as long. It is
+            counted in work and not in time, so that a plan is the same everywhere; up to three modalities need less
+            than 1 allows. Random moves that lead out of local minima are as many times those of 1; plans get little
+            better by more.
         progress: called with 1, 2, ... as plans with so many shapes are found.
 
     Raises:
@@ -92,7 +95,7 @@ def plan_shapes(
         check_whole("max_shapes", max_shapes, 1)
     elif run_time is None:
         raise PaddingError('max_shapes="auto" needs run_time=RunTime(epochs, compile_seconds, seconds_per_cost)')
-    check_whole("seed", seed, 0)
+    check_whole("seed", seed, 0, most=None)
     if not 0 <= effort < np.inf:
         raise PaddingError(f"got effort={effort!r}; it must be a finite number, 0 or more")
     task = PlanningTask(
@@ -252,7 +255,7 @@ def _improve(task: PlanningTask, shapes: np.ndarray) -> float:
     start = task.settle(np.minimum(shapes, task.rows.max(axis=0)))
     if len(task.rows) > SEARCHED_ROWS:
         return start.price
-    search = ShapeSearch(task.rows, task.weights, task.price)
+    search = ShapeSearch(task.rows, task.weights, task.price, effort=0)
     search.reset(start.lengths)
     search.complete(count)
     return min(start.price, search.total)

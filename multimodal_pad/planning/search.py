@@ -1,39 +1,38 @@
 """Local search for k shapes over several length axes, for k = 1, 2, 3, ...
 
 Each k starts from the shapes of k - 1 and one more, so more shapes are never worse. A shape moves by
-line searches: along one modality, two, or all, every position is priced at once from a histogram of
+line searches: along one modality, two that vary together, or all, every position is priced at once from a histogram of
 what the samples would pay elsewhere. Other starts, small random shakes of neighbouring shapes and swaps
-of one shape for another, kept where the line searches end lower, lead out of local minima. Everything
-follows from the rows, the cost and the seed.
+of one shape for another, kept where the line searches end lower, lead out of local minima. All of it for as
+long as the effort allows. Everything follows from the rows, the cost, the seed and the effort.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import combinations
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
 from multimodal_pad.lengths.cost import Cost
+from multimodal_pad.planning.lines import Line, make_lines
 from multimodal_pad.planning.partition import joint_runs
 
-POSITIONS = 128  # of a shape along a line; more are hardly better and take longer
 FEW = 8  # shapes; up to so many the search is thorough
 TOLERANCE = 1e-9  # of the total; a smaller gain is rounding
+STARTS = 7  # from elsewhere that are worth a descent, for each number of shapes
+SHARES = (0.3, 0.6, 0.85)  # of a shape's rows, at which it may be cut
+CUTS = 2048  # at most, that an insertion looks at
 
+WORK = 2**24
+"""Rows that the search looks at for each number of shapes, at effort 0; each time as many for each unit of effort.
 
-class _Line(NamedTuple):
-    """A way along which a shape may move: the rows in the order in which it comes to hold them."""
+At effort 1 that is one to two seconds on one core. Plans for up to three modalities end before it. Work is counted
+and not timed, so that a plan is the same everywhere.
+"""
 
-    free: tuple[int, ...]  # the modalities that change
-    fixed: tuple[int, ...]
-    order: np.ndarray  # (n,)
-    rows: np.ndarray  # (M, n), ordered
-    weights: np.ndarray  # (n,), ordered
-    starts: np.ndarray  # first row of each position
-    position: np.ndarray  # (n,), of each row
-    lengths: np.ndarray | None  # at each position, where one modality is free
+CALL = 2048  # rows; what looking at a line costs beside its rows
 
 
 class _State(NamedTuple):
@@ -55,7 +54,7 @@ class ShapeSearch:
         weights: ``(n,)`` samples at each row; 0 for a row that must be held all the same.
         cost: per sample, of lengths ``(n, M)``; never falls as lengths grow.
         seed: of the shakes and swaps.
-        effort: how many times as many of them as usual.
+        effort: how many times as many of them as usual; the rows that may be looked at, see :data:`WORK`, grow with it.
     """
 
     def __init__(self, rows: np.ndarray, weights: np.ndarray, cost: Cost, *, seed: int = 0, effort: float = 1) -> None:
@@ -64,7 +63,8 @@ class ShapeSearch:
         self._levels = [np.unique(lengths) for lengths in self._rows]
         self._cost, self._effort = cost, effort
         self._rng = np.random.default_rng(seed)
-        self._lines = [self._line(free) for free in _free_modalities(rows.shape[1])]
+        self._lines = make_lines(self._rows, self._weights, cost)
+        self._left = self._allowance = WORK * (1.0 + effort)
         self.reset(rows.max(axis=0)[None])
 
     @property
@@ -79,11 +79,11 @@ class ShapeSearch:
 
     def reset(self, shapes: np.ndarray) -> None:
         """Go on from these shapes, which hold every row."""
-        holds = np.stack([self._within(shape) for shape in shapes])
-        self._settle(shapes, self._cost(shapes), holds, np.ones(len(shapes), bool))
+        self._now, self._stale = self._from(shapes), np.ones(len(shapes), bool)
 
     def complete(self, count: int) -> None:
         """Descend, and add shapes until there are so many or one more would gain nothing; no shakes or swaps."""
+        self._left = self._allowance
         self.descend()
         while len(self.shapes) < count and self._insert():
             self.descend()
@@ -91,23 +91,27 @@ class ShapeSearch:
     def grow(self) -> Iterator[np.ndarray]:
         """The shapes for k = 1, 2, ...; ends where one more shape would gain nothing."""
         yield self.shapes.copy()
-        starts = [joint_runs(line.rows, line.weights, self._cost) for line in self._lines]
-        for runs in starts:
-            next(runs)
+        runs = [joint_runs(self._rows[:, line.order], line.weights, self._cost) for line in self._lines]
+        for starts in runs:
+            next(starts)
+        self._left = self._allowance
         while self._insert():
             self.descend()
             if len(self.shapes) <= FEW:
-                for runs in starts:
-                    self._attempt(lambda runs=runs: self.reset(next(runs)), within=1.1)
+                for start in self._best([next(starts) for starts in runs]):
+                    self._attempt(partial(self._take, start), within=1.1)
             for _ in range(round(self._effort * (4 if len(self.shapes) <= FEW else 1))):
+                if self._left <= 0:
+                    break
                 self._attempt(self._shake)
                 if len(self.shapes) <= FEW:
                     self._attempt(self._swap)
             yield self.shapes.copy()
+            self._left = self._allowance
 
     def descend(self) -> None:
-        """Move one shape at a time, until no line search lowers the total."""
-        while self._stale.any():
+        """Move one shape at a time, until no line search lowers the total, or the work is done."""
+        while self._stale.any() and self._left > 0:
             k = int(np.argmax(self._stale))
             self._stale[k] = False
             others = self._others(k)
@@ -123,36 +127,18 @@ class ShapeSearch:
             self._replace(k, shape)
 
     def _attempt(self, change: Callable[[], None], within: float = np.inf) -> None:
-        """Change the shapes and descend; back to what they were if that is no better.
+        """Change the shapes and descend; back to what they were if that is no better, or no work is left for it.
 
         Not worth the descent where the change alone makes them worse than ``within`` times the total.
         """
+        if self._left <= 0:
+            return
         now, stale = self._now, self._stale
         change()
         if self.total < within * now.total:
             self.descend()
         if not self.total < now.total * (1 - TOLERANCE):
             self._now, self._stale = now, stale
-
-    def _line(self, free: tuple[int, ...]) -> _Line:
-        """Order the rows along the free modalities: by length, or by cost where there are several."""
-        fixed = tuple(m for m in range(len(self._rows)) if m not in free)
-        if len(free) == 1:
-            key = self._rows[free[0]]
-        else:
-            shadow = self._rows.copy()
-            shadow[list(fixed)] = self._rows.min(axis=1)[list(fixed), None]
-            key = self._cost(shadow.T)
-        order = np.argsort(key, kind="stable")
-        n = len(order)
-        ends = np.flatnonzero(np.diff(key[order])) if len(free) == 1 else np.arange(n - 1)
-        if len(ends) >= POSITIONS:
-            ends = ends[np.arange(1, POSITIONS) * len(ends) // POSITIONS]
-        starts = np.concatenate([[0], ends + 1])
-        position = np.repeat(np.arange(len(starts)), np.diff(starts, append=n))
-        rows = np.ascontiguousarray(self._rows[:, order])
-        lengths = rows[free[0], np.append(starts[1:], n) - 1] if len(free) == 1 else None
-        return _Line(free, fixed, order, rows, self._weights[order], starts, position, lengths)
 
     def _within(self, shape: np.ndarray) -> np.ndarray:
         """Bool ``(n,)``: the rows that a shape holds."""
@@ -161,15 +147,33 @@ class ShapeSearch:
             inside &= rows <= length
         return inside
 
+    def _from(self, shapes: np.ndarray) -> _State:
+        """Shapes and what they hold."""
+        self._left -= len(shapes) * self._rows.size / 8
+        return self._state(shapes, self._cost(shapes), np.stack([self._within(shape) for shape in shapes]))[0]
+
+    def _take(self, state: _State) -> None:
+        self._now, self._stale = state, np.ones(len(state.shapes), bool)
+
+    def _best(self, starts: list[np.ndarray]) -> list[_State]:
+        """The cheapest of other shapes to start from, in the order in which they come."""
+        states = [self._from(shapes) for shapes in starts]
+        cheapest = np.argsort([state.total for state in states], kind="stable")[:STARTS]
+        return [states[number] for number in np.sort(cheapest)]
+
     def _settle(self, shapes: np.ndarray, costs: np.ndarray, holds: np.ndarray, stale: np.ndarray) -> None:
-        """Take shapes with their costs, their rows, and which are to be looked at: sort them all by cost."""
+        """Take shapes with their costs, their rows, and which are to be looked at."""
+        self._now, order = self._state(shapes, costs, holds)
+        self._stale = stale[order]
+
+    def _state(self, shapes: np.ndarray, costs: np.ndarray, holds: np.ndarray) -> tuple[_State, np.ndarray]:
+        """Shapes sorted by cost, and the order of these."""
         order = np.argsort(costs, kind="stable")
         shapes, costs, holds = shapes[order], costs[order], holds[order]
         dtype = np.min_scalar_type(len(shapes))
         ranks = np.where(holds, np.arange(len(shapes), dtype=dtype)[:, None], dtype.type(len(shapes)))
         best = ranks.min(axis=0)
-        self._now = _State(shapes, costs, holds, ranks, best, float(costs[best] @ self._weights))
-        self._stale = stale[order]
+        return _State(shapes, costs, holds, ranks, best, float(costs[best] @ self._weights)), order
 
     def _replace(self, k: int, shape: np.ndarray) -> None:
         shapes, costs, holds = self._now.shapes.copy(), self._now.costs.copy(), self._now.holds.copy()
@@ -194,19 +198,28 @@ class ShapeSearch:
     def _better(self, shape: np.ndarray, others: np.ndarray) -> np.ndarray | None:
         """A better place for a shape on one of the lines through it, or None where it stands well."""
         least = self._gain(shape, others) + TOLERANCE * self.total
+        longer = self._rows > shape[:, None]
+        ways = longer.sum(axis=0, dtype=np.min_scalar_type(len(shape)))  # in how many modalities a row is longer
+        self._left -= self._rows.size / 8
         for line in self._lines:
-            gain, moved = self._search_line(line, shape, others)
+            if self._left <= 0:
+                break
+            inside = ways == longer[list(line.free)].sum(axis=0, dtype=ways.dtype)  # only where the shape may grow
+            gain, moved = self._search_line(line, shape, others, inside)
             if gain > least:
                 return self._tighten(moved, others)
         return None
 
-    def _search_line(self, line: _Line, shape: np.ndarray, others: np.ndarray) -> tuple[float, np.ndarray]:
-        """The gain (or less) of the best position on a line, and the shape there."""
+    def _search_line(
+        self, line: Line, shape: np.ndarray, others: np.ndarray, inside: np.ndarray
+    ) -> tuple[float, np.ndarray]:
+        """The gain (or less) of the best position on a line, and the shape there.
+
+        ``inside (n,)`` are the rows that the shape holds if it is long enough along the line.
+        """
         costs, count = self._now.costs, len(self._now.costs)
-        others = others[line.order]
-        inside = np.ones(len(others), bool)
-        for m in line.fixed:
-            inside &= line.rows[m] <= shape[m]
+        self._left -= len(others) * (len(line.free) + 3) / 4 + len(line.starts) * (count + 1 + len(shape)) / 4 + CALL
+        others, inside = others[line.order], inside[line.order]
         held = np.bincount(
             line.position * (count + 1) + others,
             weights=line.weights * inside,
@@ -219,7 +232,7 @@ class ShapeSearch:
             shapes[:, line.free[0]] = line.lengths
         else:
             for m in line.free:
-                longest = np.maximum.reduceat(line.rows[m] * inside, line.starts)
+                longest = np.maximum.reduceat(self._rows[m, line.order] * inside, line.starts)
                 shapes[:, m] = np.maximum.accumulate(np.maximum(longest, 1))
         prices = self._cost(shapes)
         saved = np.maximum(costs - prices[:, None], 0)
@@ -242,6 +255,7 @@ class ShapeSearch:
         if now.total <= self._cost(self._rows.T) @ self._weights * (1 + TOLERANCE):
             return False
         candidates = np.unique(np.array([*self._cuts(), *self._wasteful_rows()]), axis=0)
+        self._left -= len(candidates) * self._rows.size / 8
         paid, prices = now.costs[now.best], self._cost(candidates)
         gains = [
             np.maximum(paid - price, 0) @ (self._weights * self._within(candidate))
@@ -270,14 +284,23 @@ class ShapeSearch:
         return True
 
     def _cuts(self) -> Iterator[np.ndarray]:
-        """For each shape and modality: what holds the shorter part of the shape's rows."""
-        for k in range(len(self._now.shapes)):
+        """For each shape and modality: what holds the shorter part of the shape's rows.
+
+        Of the shapes whose rows pay most, where there are too many.
+        """
+        now = self._now
+        most = max(1, CUTS // (len(SHARES) * len(self._rows)))
+        chosen = np.arange(len(now.shapes))
+        if len(chosen) > most:
+            paid = np.bincount(now.best, now.costs[now.best] * self._weights, minlength=len(chosen))
+            chosen = np.sort(np.argsort(-paid, kind="stable")[:most])
+        for k in chosen:
             rows = self._rows[:, self._now.best == k]
             if not rows.size:
                 continue
             for lengths in rows:
                 ordered = np.sort(lengths)
-                for share in (0.3, 0.6, 0.85):
+                for share in SHARES:
                     limit = ordered[int(share * (len(ordered) - 1))]
                     yield rows[:, lengths <= limit].max(axis=1)
 
@@ -320,9 +343,3 @@ class ShapeSearch:
             shapes[k] = np.maximum(shapes[k], self._rows[:, lost].max(axis=1))
             holds[k] = self._within(shapes[k])
         self._settle(shapes, self._cost(shapes), holds, stale)
-
-
-def _free_modalities(count: int) -> list[tuple[int, ...]]:
-    """Each modality, each pair, and all together."""
-    sizes = sorted({1, min(2, count), count})
-    return [free for size in sizes for free in combinations(range(count), size)]

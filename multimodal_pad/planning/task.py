@@ -12,7 +12,7 @@ from multimodal_pad.errors import LengthError, PaddingError, PlanError
 from multimodal_pad.layouts.layout import BatchShape
 from multimodal_pad.lengths.cost import BatchBudget, Cost, check_priced, costs_of
 from multimodal_pad.lengths.samples import EMPTY, check_whole
-from multimodal_pad.lengths.table import LengthTable
+from multimodal_pad.lengths.table import LONGEST, LengthTable
 from multimodal_pad.planning.plan import place
 from multimodal_pad.scheduling.groupings import as_grouping
 from multimodal_pad.scheduling.policy import Grouping
@@ -78,7 +78,7 @@ class PlanningTask:
         batch_overhead: float,
         seed: int,
     ) -> None:
-        check_whole("seed", seed, 0)
+        check_whole("seed", seed, 0, most=None)
         grouping = as_grouping(grouping)
         if not 0 <= batch_overhead < np.inf:
             raise PaddingError(f"got batch_overhead={batch_overhead!r}; it must be a finite number, 0 or more")
@@ -87,6 +87,7 @@ class PlanningTask:
         self._columns = np.array([self.names.index(name) for name in self.given])
         self.fingerprint, self.cost, self.grouping, self.seed = lengths.fingerprint, cost, grouping, seed
         self.alignment = check_alignment(lengths.modalities, alignment)
+        check_aligned(lengths, self.alignment)
         self._steps = np.array([self.alignment[name] for name in self.names])
         self.overhead, self._penalty = batch_overhead, 0.0
         distinct, counts = distinct_rows(lengths.select(self.names).values, np.ones(len(lengths)))
@@ -307,6 +308,16 @@ def distinct_rows(rows: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np
     else:
         distinct, kind = np.unique(rows, axis=0, return_inverse=True)
     return distinct, np.bincount(kind.ravel(), weights, minlength=len(distinct))
+
+
+def check_aligned(lengths: LengthTable, alignment: Mapping[str, int]) -> None:
+    """Raise a LengthError where a length rounds up to more than any may be."""
+    for name, longest in lengths.maxima.items():
+        if -(-max(longest, 1) // alignment[name]) * alignment[name] > LONGEST:
+            raise LengthError(
+                f"{name!r}: got a length of {longest:,} and an alignment of {alignment[name]:,}; padded lengths are at "
+                f"most {LONGEST:,}: give a smaller alignment, or truncate the sample"
+            )
 
 
 def check_alignment(names: tuple[str, ...], alignment: int | Mapping[str, int]) -> dict[str, int]:

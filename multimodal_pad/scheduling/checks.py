@@ -57,10 +57,9 @@ def choose_batch_size(policy: Policy, batch_size: int | None) -> int | None:
     """
     if batch_size is not None:
         check_whole("batch_size", batch_size, 1)
-    shapes = policy.lengths() if policy.finite else None
-    if shapes is None:
-        shapes = policy.round_up(policy.truncate(np.ones((1, len(policy.modalities)), np.int64)))
-    own = policy.batch_sizes(shapes)
+    own = policy.batch_sizes(policy.round_up(policy.truncate(np.ones((1, len(policy.modalities)), np.int64))))
+    if own is not None and policy.finite and (shapes := policy.lengths()) is not None:
+        own = policy.batch_sizes(shapes)  # a ladder of many modalities has more shapes than memory holds, and no sizes
     if own is None and batch_size is None:
         raise PaddingError(f"got no batch_size, and {policy!r} has none of its own; give one")
     if own is None or batch_size is None:

@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 
 from multimodal_pad.errors import LengthError
-from multimodal_pad.lengths.samples import check_names, check_whole
-from multimodal_pad.lengths.table import LengthTable
+from multimodal_pad.lengths.samples import check_names, check_whole, shown
+from multimodal_pad.lengths.table import LONGEST, LengthTable
 from multimodal_pad.scheduling.policy import Policy, digest
+
+MOST_EDGES = 2**24
+"""Of one modality, that :meth:`Ladder.multiples_of` makes."""
 
 SHOWN_EDGES = 8
 """A ladder of more edges in a modality is described by how many they are."""
@@ -86,7 +89,7 @@ class Ladder(Policy):
         for name, longest in lengths.maxima.items():
             edges[name] = [smallest]
             while edges[name][-1] < longest:
-                edges[name].append(2 * edges[name][-1])
+                edges[name].append(min(2 * edges[name][-1], LONGEST))
         return cls(edges)
 
     @classmethod
@@ -94,7 +97,17 @@ class Ladder(Policy):
         """Edges at every multiple (one for all, or per modality) up to the longest length."""
         steps = multiple if isinstance(multiple, Mapping) else dict.fromkeys(lengths.modalities, multiple)
         _check_steps(lengths, steps)
-        return cls({m: range(steps[m], max(1, n) + steps[m], steps[m]) for m, n in lengths.maxima.items()})
+        edges = {}
+        for name, longest in lengths.maxima.items():
+            step = int(steps[name])
+            edges[name] = range(step, max(1, longest) + step, step)
+            if len(edges[name]) > MOST_EDGES or edges[name][-1] > LONGEST:
+                raise LengthError(
+                    f"{name!r}: got lengths up to {longest:,} and multiples of {step:,}, which are "
+                    f"{len(edges[name]):,} edges up to {edges[name][-1]:,}; give a multiple with at most "
+                    f"{MOST_EDGES:,} edges up to {LONGEST:,}, or padding to a few lengths"
+                )
+        return cls(edges)
 
     @classmethod
     def quantiles(cls, lengths: LengthTable, count: int) -> Ladder:
@@ -170,17 +183,27 @@ class Fixed(Ladder):
 def _check_edges(name: str, column: Any) -> np.ndarray:
     try:
         edges = np.asarray(list(column))
-    except TypeError:
+    except (TypeError, ValueError):  # the latter for lists of unequal lengths
         raise LengthError(f"{name!r}: got the edges {column!r}; give a list of bucket lengths") from None
     if edges.ndim != 1 or not edges.size:
         raise LengthError(f"{name!r}: got the edges {column!r}; give at least one bucket length")
     whole = edges.dtype.kind in "iu"
+    if edges.max(initial=0) > LONGEST if whole else _too_long(edges):
+        raise LengthError(
+            f"{name!r}: got the edges {shown(edges.tolist())}; no bucket length is above {LONGEST:,}: batches hold "
+            "lengths as int32"
+        )
     if not whole or edges[0] < 1 or (np.diff(edges.astype(np.int64)) <= 0).any():
         raise LengthError(
             f"{name!r}: got the edges {edges.tolist()}; they must be whole numbers of positions, at least 1, "
             "each larger than the one before"
         )
     return edges.astype(np.int64)
+
+
+def _too_long(edges: np.ndarray) -> bool:
+    """Whether whole numbers are among them that no dtype of NumPy holds."""
+    return edges.dtype == object and any(isinstance(edge, int) and edge > LONGEST for edge in edges.tolist())
 
 
 def _check_steps(lengths: LengthTable, steps: Mapping[str, int]) -> None:

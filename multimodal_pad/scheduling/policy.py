@@ -10,12 +10,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from multimodal_pad.errors import UncoveredLengthError
+from multimodal_pad.errors import LengthError, UncoveredLengthError
 from multimodal_pad.layouts.fitting import check_rows, check_together
 from multimodal_pad.layouts.layout import BatchShape, Layout
 from multimodal_pad.layouts.padded import PADDED
 from multimodal_pad.lengths.cost import Cost
-from multimodal_pad.lengths.table import LengthTable
+from multimodal_pad.lengths.table import LONGEST, LengthTable
 from multimodal_pad.scheduling.steps import Steps
 
 _PROBES = 32  # rows of lengths on which a policy is told from another: functions can't be compared
@@ -218,7 +218,7 @@ class Policy(ABC):
 
     def number_shapes(self, blocks: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """The distinct shapes ``(K, M)`` that rows of lengths round up to, and each row's among them, ``(n,)``."""
-        padded = np.concatenate([self.round_up(block).astype(np.int32) for block in blocks])
+        padded = np.concatenate([self._rounded_up(block) for block in blocks])
         of = np.zeros(len(padded), np.int64)
         for column in padded.T:
             values, codes = compact(column)
@@ -226,6 +226,17 @@ class Policy(ABC):
         one = np.empty(int(of.max()) + 1, np.int64)
         one[of] = np.arange(len(of))
         return padded[one].astype(np.int64), of
+
+    def _rounded_up(self, lengths: np.ndarray) -> np.ndarray:
+        """As :meth:`round_up` says, int32."""
+        padded = np.asarray(self.round_up(lengths))
+        if padded.max(initial=1) > LONGEST or padded.min(initial=1) < 1:
+            row, column = np.argwhere((padded > LONGEST) | (padded < 1))[0].tolist()
+            raise LengthError(
+                f"{self!r} rounds {lengths[row, column]} positions of {self.modalities[column]!r} up to "
+                f"{padded[row, column]}; bucket lengths are 1 to {LONGEST:,}"
+            )
+        return padded.astype(np.int32)
 
     def efficiency(self, lengths: LengthTable, cost: Cost) -> float:
         """Real / padded cost of lengths that are covered, every batch full; 1 where nothing is padded."""

@@ -151,7 +151,7 @@ class Schedules:
     ) -> None:
         batch_size, grouping = choose_batch_size(policy, batch_size), choose_grouping(policy, grouping)
         check_whole("window", window, 1)
-        check_whole("seed", seed, 0)
+        check_whole("seed", seed, 0, most=None)
         self._lengths, self._seed = lengths.select(policy.modalities), seed
         # None is all of them: numbers of their own would take as much memory as a column of the table.
         kept = None if keep is None or keep.all() else np.flatnonzero(keep)

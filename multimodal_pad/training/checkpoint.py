@@ -116,7 +116,7 @@ class Checkpoints:
                 not JSON (names the key), a loss that is not finite, or this write or the one before failed.
             OSError: the folder can't be made.
         """
-        check_whole("step", step, 0, TrainingError)
+        check_whole("step", step, 0, TrainingError, most=None)
         if loss is not None and not math.isfinite(loss):
             raise TrainingError(f"got loss={loss!r} at step {step}; it must be finite, or None")
         self.wait()  # before the state is copied, so that there is one copy at a time

@@ -99,7 +99,7 @@ class TrainStep:
         seed: int = 0,
         mesh: Mesh | None = None,
     ) -> None:
-        check_whole("seed", seed, 0, TrainingError)
+        check_whole("seed", seed, 0, TrainingError, most=None)
         self._objective = Objective(loss, loss_fn, weight_fn)
         self._eval_params, self._with_outputs, self._seed = eval_params, with_outputs, seed
         self._structure, *arrays = take_apart(model)

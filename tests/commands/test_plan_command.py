@@ -231,3 +231,17 @@ def test_options_of_the_other_layout_are_refused(tmp_path, capsys, options, mess
     (tmp_path / "lengths.csv").write_text("text\n3\n5\n")
     assert main(["plan", str(tmp_path / "lengths.csv"), *options]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("modalities", [10, 40])
+def test_many_modalities_fit_the_table(modalities, tmp_path, capsys):
+    path = tmp_path / "lengths.csv"
+    names = [f"m{number}" for number in range(modalities)]
+    np.savetxt(
+        path, np.arange(2 * modalities).reshape(2, -1), fmt="%d", delimiter=",", header=",".join(names), comments=""
+    )
+    assert main(["plan", str(path), "--max-shapes", "2"]) == 0
+    (heading,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("┃ policy")]
+    assert [cell.strip() for cell in heading.split("┃")[4:-2]] == (
+        names if modalities == 10 else ["least of 40", "most of 40"]
+    )

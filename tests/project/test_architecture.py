@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 ROOMS = [
     ["errors"],
-    ["output", "reading", "spans", "text_table"],
+    ["output", "reading", "signals", "spans", "terminal", "text_table"],
     ["delimited", "json_lines"],
     ["lengths"],
     ["layouts"],

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from multimodal_pad.planning import partition, planner, search, task
+from multimodal_pad.planning import lines, partition, planner, search, task
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 DOCUMENTED = re.findall(
@@ -82,7 +82,7 @@ def test_the_limits_that_the_planner_page_names():
     text = (DOCS / "planner.md").read_text(encoding="utf-8")
     for limit in (
         f"at most {partition.ENUMERATED} distinct aligned lengths",
-        f"{search.POSITIONS} at most",
+        f"{lines.POSITIONS} at most",
         f"Up to {search.FEW} shapes",
         f"More than {planner.SEARCHED_ROWS:,} distinct lengths",
         f"at least {task.DRAWN_BATCHES:,} batches ({task.MOST_EPOCHS} epochs at most)",

@@ -145,3 +145,10 @@ def test_a_policy_without_rows_of_its_own_wants_a_batch_size():
     assert Fixed.longest(TABLE).batch_sizes(np.array([[9, 100]])) is None
     with pytest.raises(PaddingError, match=r"got no batch_size, and Fixed\(.* has none of its own"):
         make_schedule(TABLE, Fixed.longest(TABLE))
+
+
+def test_a_ladder_of_many_modalities_is_dealt_though_its_shapes_are_too_many_to_list():
+    names = tuple(f"m{number}" for number in range(16))
+    table = LengthTable(names, np.random.default_rng(0).integers(1, 200, (50, len(names))))
+    schedule = make_schedule(table, Ladder.powers_of_two(table), batch_size=4)  # of 8 ** 16 shapes
+    assert sorted(schedule.ids[schedule.ids >= 0].tolist()) == list(range(50))

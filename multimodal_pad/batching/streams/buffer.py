@@ -80,13 +80,9 @@ class StreamBuffer(ABC, Generic[T]):
         batch: int = 0,
     ) -> None:
         batch_size = choose_batch_size(policy, batch_size)
-        for name, value, least in (
-            ("seed", seed, 0),
-            ("buffer capacity", capacity, 1),
-            ("epoch", epoch, 0),
-            ("batch", batch, 0),
-        ):
-            check_whole(name, value, least)
+        for name, value in (("seed", seed), ("epoch", epoch), ("batch", batch)):
+            check_whole(name, value, 0, most=None)
+        check_whole("buffer capacity", capacity, 1)
         shapes = policy.lengths() if batch_size is None else None
         most = batch_size if shapes is None else int(batch_sizes_at(policy, shapes, None).max())
         if most is not None and most > capacity:
