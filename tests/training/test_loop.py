@@ -210,7 +210,7 @@ def after_warm_up(monkeypatch):
             warm_up_all(*arguments, **options)
             stack.enter_context(log)
 
-        monkeypatch.setattr("multimodal_pad.training.loop.warm_up_all", recording)
+        monkeypatch.setattr("multimodal_pad.training.preparing.warm_up_all", recording)
         yield log
 
 
