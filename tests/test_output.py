@@ -154,31 +154,3 @@ def test_only_what_is_left_over_is_removed(tmp_path, folder):
     os.close(locked[1])
     kept = [*own, "linked", ".multimodal_pad-0123456789abcdef.part", "file", locked[0].name]
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
-
-
-def test_all_is_on_the_disk_before_it_is_renamed(tmp_path, monkeypatch):
-    done, plain = [], os.fsync
-
-    def fsync(handle):
-        done.append(str(Path(f"/proc/self/fd/{handle}").readlink()))
-        plain(handle)
-
-    def renamed(self, target):
-        done.append(f"{self} -> {target}")
-        os.rename(self, target)  # noqa: PTH104 - what is replaced is Path.rename
-
-    if not Path("/proc/self/fd").is_dir():
-        pytest.skip("there is no /proc")
-    monkeypatch.setattr(os, "fsync", fsync)
-    monkeypatch.setattr("pathlib.Path.rename", renamed)
-    monkeypatch.setattr("pathlib.Path.replace", renamed)
-    with write_folder(tmp_path / "run") as folder:
-        (folder / "inside").mkdir()
-        (folder / "inside" / "file").write_text("data")
-        (folder / "link").symlink_to("nowhere")
-    assert set(done[:3]) == {str(folder), f"{folder}/inside", f"{folder}/inside/file"}
-    assert done[3:] == [f"{folder} -> {tmp_path / 'run'}", str(tmp_path)]
-    done.clear()
-    write_file(tmp_path / "file", b"data")
-    assert len(done) == 2
-    assert done[1] == f"{done[0]} -> {tmp_path / 'file'}"

@@ -14,7 +14,7 @@ _MORE = ["datetime64[s]", "timedelta64[ms]", [("a", "<f4")], [("a", ">i2"), ("b"
 
 def _all() -> list[np.dtype]:
     found = {}
-    for dtype in [*OWN_TYPES, *map(np.dtype, _MORE)]:
+    for dtype in [*sorted(OWN_TYPES, key=str), *map(np.dtype, _MORE)]:
         sized = np.dtype(_SIZED.get(dtype.str[1:2], dtype)) if dtype.itemsize == 0 else dtype
         found |= {str(one): one for one in (sized, sized.newbyteorder())}
     return list(found.values())
