@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import numpy as np
 
@@ -88,12 +88,12 @@ class AlikeSamples:
                     self._differ(number, where, {where: kind}, before, {where: other})
 
     def arrays(
-        self, samples: Sequence[dict[str, Any]], modalities: Sequence[str], numbers: Sequence[int]
+        self, samples: list[Sample], modalities: Sequence[str], numbers: Sequence[int]
     ) -> dict[str, list[np.ndarray]]:
         """The arrays of each modality of a batch's samples, alike among themselves and with those before.
 
         A modality that none of them has is of the kind that other samples have, and so are the targets of its
-        positions, which are put into the samples.
+        positions, with which a sample takes the place of the one that has others in ``samples``.
 
         Raises:
             SampleError: a sample is not like the others.
@@ -105,11 +105,11 @@ class AlikeSamples:
                 self.check(numbers[place], name, arrays[place].shape[1:], arrays[place].dtype)
                 continue
             self._assume(name, PositionKind.of(arrays[0]))
-            for sample in samples:
-                given = sample.get(POSITION_TARGETS, {})
+            for place, sample in enumerate(samples):
+                given = sample.get(POSITION_TARGETS) or {}
                 if name in given:
                     tree = self._no_positions(given[name], f"{POSITION_TARGETS!r}[{name!r}]")
-                    sample[POSITION_TARGETS] = {**given, name: tree}
+                    samples[place] = {**sample, POSITION_TARGETS: {**given, name: tree}}
         for number, sample in zip(numbers, samples, strict=True):  # within a batch samples are alike
             self.check_targets(number, sample)
             if all(map(np.size, leaves_of(sample.get(POSITION_TARGETS)))):

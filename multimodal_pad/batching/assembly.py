@@ -13,7 +13,7 @@ from multimodal_pad.batching.reading import held_sample, share_memory
 from multimodal_pad.errors import SampleError
 from multimodal_pad.layouts.arrays import array_lengths, pad_values
 from multimodal_pad.layouts.layout import BatchOfLayout, BatchShape
-from multimodal_pad.lengths.samples import EMPTY, Source, read_sample
+from multimodal_pad.lengths.samples import EMPTY, Sample, Source, read_sample
 from multimodal_pad.lengths.trees import leaves_of
 from multimodal_pad.spans import LAY_OUT, READ, span
 
@@ -80,13 +80,15 @@ class Assembly:
                 batch.ids[:] = EMPTY
         return batch
 
-    def _read(self, ids: list[int]) -> list[dict[str, Any]]:
+    def _read(self, ids: list[int]) -> list[Sample]:
         """The samples, as they are when each is read.
 
         Arrays are taken as they are until two samples are found to share memory, as those of a source that reads all
         into one buffer do; then these are read again, and all from then on are copied as they are read.
         """
         with span(READ):
+            if type(self._source) in (list, tuple):  # which hands out what it holds, and writes over nothing
+                return [read_sample(self._source, index) for index in ids]
             samples = [self._read_one(index) for index in ids]
             if not self._copies and len(samples) > 1 and share_memory(samples):
                 self._copies = True

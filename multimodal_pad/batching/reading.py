@@ -81,18 +81,24 @@ def share_memory(samples: Sequence[Mapping[str, Any]]) -> bool:
     arrays += [leaf for value in values if type(value) is dict for leaf in leaves_of(value) if type(leaf) is np.ndarray]
     if len(set(map(id, arrays))) < len(arrays):
         return True
-    views = [array for array in arrays if array.base is not None]
-    if not views:
-        return False
+    views: dict[int, list[np.ndarray]] = {}  # by what they are views of: few, where arrays are many
+    for array in arrays:
+        base = array.base
+        if base is not None:
+            views.setdefault(id(base), []).append(array)
     # An owner is NumPy's array whose memory it is, or else all memory of other objects, of which two may stand for one.
     together: dict[int, list[np.ndarray]] = {}
-    for array in arrays if len(views) < len(arrays) else views:
-        owner = _owner(array)
+    for group in views.values():
+        owner = _owner(group[0])
         if owner.base is None:
-            together.setdefault(id(owner), []).append(array)
+            together.setdefault(id(owner), []).extend(group)
         elif owner.flags.writeable:
-            together.setdefault(0, []).append(array)
-    return any(len(arrays) > 1 and _overlap(arrays) for arrays in together.values())
+            together.setdefault(0, []).extend(group)
+    if together:
+        for array in arrays:
+            if array.base is None and id(array) in together:
+                together[id(array)].append(array)
+    return any(len(group) > 1 and _overlap(group) for group in together.values())
 
 
 def _owner(array: np.ndarray) -> np.ndarray:

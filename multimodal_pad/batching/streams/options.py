@@ -111,7 +111,7 @@ class StreamOptions:
     def lay_out(self, taken: Taken[Waiting], intake: Intake) -> BatchOfLayout:
         """The batch of the samples taken, whose numbers errors give, and which this intake has let in."""
         names, layout = self.policy.modalities, self.policy.layout
-        samples = [dict(waiting.sample) for waiting in taken.samples]
+        samples: list[Sample] = [dict(waiting.sample) for waiting in taken.samples]
         numbers = [waiting.number for waiting in taken.samples]
         with span(LAY_OUT):
             return layout.lay_out(
