@@ -13,7 +13,7 @@ from multimodal_pad.batching.reading import held_sample, share_memory
 from multimodal_pad.errors import SampleError
 from multimodal_pad.layouts.arrays import array_lengths, pad_values
 from multimodal_pad.layouts.layout import BatchOfLayout, BatchShape
-from multimodal_pad.lengths.samples import EMPTY, Sample, Source, read_sample
+from multimodal_pad.lengths.samples import EMPTY, POSITION_TARGETS, Sample, Source, read_sample
 from multimodal_pad.lengths.trees import leaves_of
 from multimodal_pad.spans import LAY_OUT, READ, span
 
@@ -88,8 +88,10 @@ class Assembly:
         """
         with span(READ):
             if type(self._source) in (list, tuple):  # which hands out what it holds, and writes over nothing
-                return [read_sample(self._source, index) for index in ids]
-            samples = [self._read_one(index) for index in ids]
+                plain = [read_sample(self._source, index) for index in ids]
+                if not any(POSITION_TARGETS in sample for sample in plain):
+                    return plain
+            samples: list[Sample] = [self._read_one(index) for index in ids]
             if not self._copies and len(samples) > 1 and share_memory(samples):
                 self._copies = True
                 samples = [self._read_one(index) for index in ids]

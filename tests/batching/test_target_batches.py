@@ -103,6 +103,6 @@ def test_a_cache_has_no_place_for_them(tmp_path):
     for key, what in (("position_targets", "has position_targets"), ("targets", "has a dict of targets")):
         other = "targets" if key == "position_targets" else "position_targets"
         samples = [{name: value for name, value in sample.items() if name != other} for sample in SAMPLES]
-        with pytest.raises(SampleError, match=f"split 'train', sample 0: {what}, and a cache holds one array"):
+        with pytest.raises(SampleError, match=f"split 'train': sample 0: {what}, and a cache holds one array"):
             convert({"train": samples}, tmp_path / "cache")
     assert not (tmp_path / "cache").exists()

@@ -13,6 +13,7 @@ from multimodal_pad.batching.streams.length_buffer import LengthBuffer
 from multimodal_pad.layouts.arrays import pad_values
 from multimodal_pad.layouts.layout import BatchOfLayout, BatchShape
 from multimodal_pad.lengths.cost import Cost
+from multimodal_pad.lengths.samples import Sample
 from multimodal_pad.scheduling.checks import LongSamples, choose_cost
 from multimodal_pad.scheduling.policy import Policy
 from multimodal_pad.spans import LAY_OUT, span
