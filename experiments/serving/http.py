@@ -22,7 +22,8 @@ def make_app(predictor: Predictor, **options: Any) -> FastAPI:
 
     @asynccontextmanager
     async def serving(app: FastAPI) -> AsyncIterator[None]:
-        with predictor.serve(**options) as app.state.server:  # closing answers what was submitted
+        # Closing answers what was submitted.
+        with predictor.serve(**options) as app.state.server:
             yield
 
     app = FastAPI(lifespan=serving)
