@@ -28,7 +28,7 @@ ONE_TASK = {"SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "1", "SLURM_PROC
 """What a job of one task is told by Slurm, whose port follows from the number of the job."""
 
 NOT_EVERYWHERE = {"tensorflow", "grain", "datasets", "equinox", "torch", "tensorboardX", "fastapi", "uvicorn", "httpx"}
-COMMANDS = ["README.md", "corpora.md"]
+COMMANDS = ["README.md", "command-line.md", "corpora.md"]
 """Pages whose lines for the console command run, too."""
 
 COMMAND = "multimodal-pad "
@@ -53,7 +53,7 @@ def run_page(page):
     for block, after in zip(found, [*found[1:], None], strict=True):
         language, body = block.groups()
         if language == "sh" and page.name in COMMANDS:
-            for line in body.splitlines():
+            for line in body.replace("\\\n", "").splitlines():
                 if line.startswith(COMMAND):
                     assert main(shlex.split(line.removeprefix(COMMAND), comments=True)) == 0, line
         if language != "python" or missing(body):
