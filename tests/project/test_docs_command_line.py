@@ -85,9 +85,9 @@ def test_the_statuses_are_those_of_signals_and_errors(capsys):
 
 def test_the_output_is_what_is_printed(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    written, command, shown = re.search(
+    [(written, command, shown)] = re.findall(
         r"^```python\n(.*?)^```\n\n```sh\n(.*?)^```\n\n```text\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE
-    ).groups()
+    )
     exec(compile(written, "command-line.md", "exec"), {})
     assert main(shlex.split(command)[1:]) == 0
     assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == shown.splitlines()
