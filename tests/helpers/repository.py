@@ -1,0 +1,10 @@
+"""What the repository has, and a source distribution has not."""
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+needs_results = pytest.mark.skipif((ROOT / "PKG-INFO").is_file(), reason="a source distribution has no results/")
+"""Mark of a test that reads what was measured; a build writes PKG-INFO, and the repository never has one."""
