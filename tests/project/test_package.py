@@ -16,6 +16,7 @@ import yaml
 
 import multimodal_pad
 from multimodal_pad import cli
+from tests.helpers.repository import needs_repository
 from tools import check_package
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -182,3 +183,12 @@ def test_make_help_names_every_goal():
     assert written == set(goals.split())
     done = subprocess.run([MAKE, "help"], cwd=ROOT, capture_output=True, text=True, check=True)
     assert set(re.findall(r"^make (\w+)", done.stdout, re.MULTILINE)) == written - {"help"}
+
+
+@needs_repository
+def test_ci_runs_what_the_default_run_leaves_out():
+    options = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["pytest"]["ini_options"]
+    left_out = re.findall(r"not (\w+)", options["addopts"][options["addopts"].index("-m") + 1])
+    lines = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+    assert left_out == ["slow", "experiment"]
+    assert {"make package", "make test", f"""make test ARGS="-m '{" or ".join(left_out)}'\""""} <= set(lines)
