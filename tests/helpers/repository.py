@@ -9,4 +9,4 @@ ROOT = Path(__file__).resolve().parents[2]
 needs_repository = pytest.mark.skipif(
     (ROOT / "PKG-INFO").is_file(), reason="a source distribution has no results/ and no .ci/"
 )
-"""Mark of a test that reads what was measured, or what CI runs; a build writes PKG-INFO, and the repository never has one."""
+"""Mark of a test that reads results or what CI runs; a build writes PKG-INFO, which the repository never has."""
