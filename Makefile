@@ -21,12 +21,13 @@ endif
 OTHER_CUDA := $(if $(filter cuda%,$(BUILD)),$(filter-out $(BUILD),cuda12 cuda13))
 INSTALLED = $(VENV)/installed-$(VERSION)-$(BUILD)
 
-.PHONY: help compare evidence test check format docs clean
+.PHONY: help compare evidence test check package format docs clean
 help:
 	@echo 'make compare [ARGS="--source meld --data-dir DIR"]  what padding costs: fixed, exact, bucketed, planned, packed'
 	@echo 'make evidence [ARGS="--quick --data-dir DIR"]       every claim and every rival, measured: one page to read'
 	@echo 'make test    [ARGS="-k padding"]                    the tests'
 	@echo 'make check                                          format, lint, types, doctests'
+	@echo 'make package                                        wheel and source distribution, built and tried without JAX'
 	@echo 'make format                                         mend format and imports'
 	@echo 'make docs                                           the documentation, with its notebook run, to site/'
 	@echo 'make clean                                          remove the virtual environment, the site and caches'
@@ -46,6 +47,9 @@ check: $(INSTALLED)-dev
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 	$(BIN)/python -m pytest -q --doctest-modules multimodal_pad experiments
+
+package: $(INSTALLED)-dev
+	$(BIN)/python tools/check_package.py $(ARGS)
 
 format: $(INSTALLED)-dev
 	$(BIN)/ruff format .

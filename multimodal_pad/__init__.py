@@ -29,7 +29,7 @@ from multimodal_pad.scheduling.policy import Policy
 from multimodal_pad.scheduling.schedule import Schedule, make_schedule
 from multimodal_pad.scheduling.steps import Steps
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Batch",

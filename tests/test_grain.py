@@ -257,7 +257,7 @@ def test_resumed_at_every_step_with_workers(workers):
         iterator.close()
 
 
-@pytest.mark.parametrize(("workers", "done"), [(1, 9), (2, 4)])
+@pytest.mark.parametrize(("workers", "done"), [(1, 9), pytest.param(2, 4, marks=pytest.mark.slow)])
 def test_resumed_with_workers_to_the_end_of_the_next_epoch(workers, done):
     whole = batches_of(2)
     iterator = iter(BatchIterDataset(make_batcher(), epochs=2, workers=workers))

@@ -103,6 +103,7 @@ def test_the_plan_can_be_kept(tmp_path):
     assert read.batch_budget == plan.batch_budget
 
 
+@pytest.mark.slow
 def test_bytes_are_predicted_within_a_tenth():
     """The train step of the transformer itself, attention by tiles."""
     table = Synthetic(300).lengths.select(["audio"])

@@ -88,6 +88,7 @@ def test_a_small_first_batch_whose_capacity_is_that_of_the_longest_sample():
     assert sizes[0] == pytest.approx(sizes[1], rel=0.1)
 
 
+@pytest.mark.slow
 def test_two_shapes_stay_two():
     rng = np.random.default_rng(0)
     table = LengthTable(("audio",), np.append(rng.integers(1, 12, 1000), [900, 950])[:, None])

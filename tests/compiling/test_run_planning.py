@@ -116,6 +116,7 @@ def test_one_shape_after_one_compilation_where_more_cannot_pay(device, grouping)
     assert plan.reason.startswith("1 batch shape: 1 more would take 60 s to compile and save at most 0.0")
 
 
+@pytest.mark.slow
 def test_more_epochs_pay_for_more_shapes(device):
     device(dear, 20.0)
     counts = [len(run(StepTable(planned_step), epochs=epochs)) for epochs in (0, 3, 30, 300)]

@@ -212,6 +212,7 @@ print("well")
 """
 
 
+@pytest.mark.slow
 def test_nothing_compiles_over_a_mesh_of_two_devices():
     command = [sys.executable, "-W", "error", "-c", MESH]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=cpu_environment(devices=2))

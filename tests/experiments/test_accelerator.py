@@ -213,6 +213,7 @@ def test_the_checks_see_an_attention_that_is_wrong(monkeypatch):
     assert row["nan_changes"] == np.inf
 
 
+@pytest.mark.slow
 def test_the_model_passes_its_checks_and_a_gradient_one_percent_off_is_seen():
     check = checks.ModelCheck((3, 5))
     check.slopes = check.slopes * 1.01

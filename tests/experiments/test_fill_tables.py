@@ -4,10 +4,12 @@ import pytest
 
 from experiments import fill_tables
 from multimodal_pad import PaddingError
+from tests.helpers.repository import needs_repository
 
 MARKED = "<!-- table experiments.lib.tables:shown {file} -->\n{body}<!-- end of table -->\n"
 
 
+@needs_repository
 @pytest.mark.parametrize("page", fill_tables.pages(), ids=lambda page: page.name)
 def test_the_tables_are_those_of_the_committed_results(page):
     filled, files = fill_tables.fill(page)
@@ -18,6 +20,7 @@ def test_the_tables_are_those_of_the_committed_results(page):
             assert results[name], (file, name)
 
 
+@needs_repository
 def test_the_pages_hold_tables():
     shown = {page.name: fill_tables.fill(page)[1] for page in fill_tables.pages()}
     assert shown["README.md"]

@@ -191,6 +191,7 @@ def taught():
     return samples, config, parameters, outputs, losses
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile:UserWarning")
 def test_flex_attention_attends_as_the_model_does(taught):
     torch = pytest.importorskip("torch")

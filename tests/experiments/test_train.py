@@ -91,6 +91,7 @@ def test_a_flat_cache_under_fixed_padding(tmp_path):
     assert np.isfinite(results["test"]["mae"])
 
 
+@pytest.mark.slow
 def test_packed_training_has_one_program_for_all_splits(tmp_path):
     results = run_text(tmp_path / "run", "--padding", "packed")
     assert results["shapes"] == 1

@@ -6,12 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 DEFAULTS = "--xla_backend_optimization_level=3 --xla_llvm_disable_expensive_passes=false"
 """XLA's own; of two flags of a name the later one counts, and these come after those of ``tests/conftest.py``."""
 EXACT = "garbage_in_the_padding or missing_modality_contributes or fully_padded_row or padded_far_is_alone"
 
 
+@pytest.mark.slow
 def test_exactness_holds_as_xla_compiles_by_default():
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     done = subprocess.run(

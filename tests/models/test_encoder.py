@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import nnx
 
 from multimodal_pad.models.encoder import Encoders
@@ -30,6 +31,7 @@ def program_size(layers):
     return len(jax.jit(jax.grad(loss)).lower(state).as_text().splitlines())
 
 
+@pytest.mark.slow
 def test_scanned_layers_are_layers_of_their_own_one_after_the_other():
     encoders = make_encoders(3, pairs=((0, 1), (1, 0)))
     positions = make_positions([5, 4], [5, 3], [4, 0])

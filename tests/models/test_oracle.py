@@ -81,19 +81,24 @@ def assert_alike(config, batch, *, tolerance):
         assert np.linalg.norm(np.ravel(gradient[path] - x)) <= tolerance * norm, path
 
 
-@pytest.mark.parametrize(("count", "layers"), [(1, 3), (2, 3), (3, 1)])
+@pytest.mark.parametrize(
+    ("count", "layers"), [(1, 3), *(pytest.param(*more, marks=pytest.mark.slow) for more in ((2, 3), (3, 1)))]
+)
 def test_outputs_and_all_gradients_are_the_oracles(count, layers):
     assert_alike(make_config(count, layers), make_batch(count), tolerance=1e-6)
 
 
+@pytest.mark.slow
 def test_the_other_implementation_of_attention():
     assert_alike(make_config(2, 1, attention="xla"), make_batch(2), tolerance=1e-6)
 
 
+@pytest.mark.slow
 def test_bfloat16():
     assert_alike(make_config(2, 1, dtype="bfloat16"), make_batch(2), tolerance=0.05)
 
 
+@pytest.mark.slow
 def test_another_order_of_encoders_would_be_seen():
     """The test above can fail: with two encoders exchanged, nothing is alike."""
     config, batch = make_config(3, 1), make_batch(3)

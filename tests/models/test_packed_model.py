@@ -116,7 +116,7 @@ def assert_equal(one, other):
 
 
 @pytest.mark.parametrize("attention", IMPLEMENTATIONS)
-@pytest.mark.parametrize("count", [1, 2, 3, 4])
+@pytest.mark.parametrize("count", [1, 2, *(pytest.param(more, marks=pytest.mark.slow) for more in (3, 4))])
 def test_packed_is_padded(count, attention):
     """Outputs and all gradients, of batches of random lengths."""
     _, parameters, everything = make_model(count, attention=attention)
@@ -213,6 +213,7 @@ def test_samples_that_fill_up_change_no_gradient():
     assert_same_parameters(one[1], other[1], 1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attention", IMPLEMENTATIONS)
 def test_packed_in_bfloat16_is_near_float32(attention):
     samples = make_samples(2, seed=3)
@@ -225,6 +226,7 @@ def test_packed_in_bfloat16_is_near_float32(attention):
     assert_same_parameters(got[1], wanted[1], 0.1)
 
 
+@pytest.mark.slow
 def test_dropout_on_packed_batches():
     config = make_model(2, attention="tiled")[0]
     config = TransformerConfig(**{**vars(config), "dropout_rate": 0.3})
@@ -236,6 +238,7 @@ def test_dropout_on_packed_batches():
     np.testing.assert_array_equal(apply(model, batch), apply(model, batch))
 
 
+@pytest.mark.slow
 def test_a_train_step_on_a_packed_batch_is_that_on_the_padded_one():
     """What is common to both is the parameters: the same tree, and after a step the same values."""
     config = make_model(2, attention="tiled")[0]

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from multimodal_pad.models.stretches import permuted, put_together, take_apart
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=4))
 def test_put_together_then_taken_apart_is_the_same(sizes):
     parts = [np.full((size, 2), i, np.float32) for i, size in enumerate(sizes)]

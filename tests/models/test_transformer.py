@@ -265,6 +265,7 @@ def test_the_model_says_which_attention_runs():
     assert "float32, matrix products in high precision" in text
 
 
+@pytest.mark.slow
 def test_results_are_those_of_before():
     """Outputs, loss and gradients of the first version, to float32 rounding; ``tiled`` is what runs on CPU."""
     wanted = np.load(GOLDEN)

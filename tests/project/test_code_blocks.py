@@ -35,8 +35,14 @@ COMMAND = "multimodal-pad "
 BLOCKS = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
+SLOW = ["corpora.md", "logging.md", "predict.md", "scale.md", "train.md", "write-a-packed-model.md"]
+"""Pages that take ten seconds or more, each."""
+
+
 def with_python():
-    return [page for page in PAGES if "```python\n" in page.read_text(encoding="utf-8")]
+    pages = [page for page in PAGES if "```python\n" in page.read_text(encoding="utf-8")]
+    assert {page.name for page in pages} >= set(SLOW)
+    return [pytest.param(p, id=p.name, marks=pytest.mark.slow if p.name in SLOW else ()) for p in pages]
 
 
 def missing(block):
@@ -78,7 +84,7 @@ def prepare(folder):
 
 
 @pytest.mark.filterwarnings("ignore::multimodal_pad.PlanWarning")
-@pytest.mark.parametrize("page", with_python(), ids=lambda page: page.name)
+@pytest.mark.parametrize("page", with_python())
 def test_the_blocks_of_a_page_run_as_they_stand(page, tmp_path, monkeypatch):
     prepare(tmp_path)
     if page.name in ALONE:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from multimodal_pad.planning import lines, partition, planner, search, task
+from tests.helpers.repository import needs_repository
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 DOCUMENTED = re.findall(
@@ -74,6 +75,7 @@ def test_docstrings_become_markdown():
     assert found > 0
 
 
+@needs_repository
 def test_files_that_pages_link_to_are_there():
     links = [
         (page, link)

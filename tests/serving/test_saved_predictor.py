@@ -64,6 +64,7 @@ for layout in ("padded", "packed"):
 """
 
 
+@pytest.mark.slow
 def test_a_new_process_gives_the_same(tmp_path):
     """What is exported without the code of the model."""
     arrays = {f"{name}{i}": sample[name] for i, sample in enumerate(SAMPLES) for name in ("text", "audio")}
@@ -92,6 +93,7 @@ def test_a_new_process_gives_the_same(tmp_path):
     assert max(worst(np.load(path), wanted) for path in outputs) < 1e-5
 
 
+@pytest.mark.slow
 def test_programs_for_other_platforms_are_lowered_here(tmp_path):
     """With the attention of each: tiles of real positions on CPU, and products of matrices elsewhere."""
     pytest.importorskip("flatbuffers")

@@ -123,6 +123,7 @@ def lines(said, what):
     return [next((line for line in text.splitlines() if line.startswith(what)), text) for text in said]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_two_processes_train_as_one(pair, layout, one_cpu):
     """Padded batches on a device of each, packed ones on all four."""
@@ -130,6 +131,7 @@ def test_two_processes_train_as_one(pair, layout, one_cpu):
         assert_trained_alike(one_cpu[layout], np.load(pair[1] / f"{layout}-{index}.npz"))
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_process_stops_both_at_the_same_step(pair, one_cpu):
     first, second = lines(pair[0], "stop:")
     assert first == second
@@ -142,6 +144,7 @@ def test_a_signal_to_one_process_stops_both_at_the_same_step(pair, one_cpu):
         assert_trained_alike(one_cpu["padded"], np.load(pair[1] / f"stopped-{index}.npz"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("what", "named"),
     [
@@ -156,23 +159,27 @@ def test_processes_that_are_given_different_things_are_told(pair, what, named):
         assert f"{what}: the processes differ in {named}; give each the same" in line
 
 
+@pytest.mark.slow
 def test_a_wrong_shape_in_one_process_is_an_error_in_both(pair):
     for index, line in enumerate(lines(pair[0], "shapes:")):
         assert "one has 3 x (audio 12) and one has 3 x (audio 13); make the batcher from the same source" in line
         assert f"process {index} of 2" in line
 
 
+@pytest.mark.slow
 def test_a_process_that_has_a_step_more_is_an_error_in_both(pair):
     for line in lines(pair[0], "steps:"):
         assert "one has 3 x (audio 12) and one has no more batches" in line
 
 
+@pytest.mark.slow
 def test_what_one_process_fails_by_ends_both(pair):
     healthy, failed = lines(pair[0], "source:")
     assert "one failed to make its batch (its own error says why) and one has 3 x (audio 12)" in healthy
     assert "the disk is damaged while sample" in failed
 
 
+@pytest.mark.slow
 def test_the_death_of_one_process_ends_the_other(pair):
     survivor, dead = pair[0]
     assert "dying" in dead

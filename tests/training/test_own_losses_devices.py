@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 from tests.helpers.devices import cpu_environment
 
 CODE = """
@@ -96,6 +98,7 @@ print("well")
 """
 
 
+@pytest.mark.slow
 def test_two_devices_train_as_one():
     command = [sys.executable, "-W", "error", "-c", CODE]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=cpu_environment(devices=2))

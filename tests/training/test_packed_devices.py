@@ -79,7 +79,14 @@ ON_PAIRS = TRAINS_AS_ONE.replace("make_model()", 'make_model(attention="xla")').
 )
 
 
-@pytest.mark.parametrize("code", [TRAINS_AS_ONE, ON_PAIRS, EACH_TAKES_A_SHARE], ids=["train", "pairs", "place"])
+@pytest.mark.parametrize(
+    "code",
+    [
+        pytest.param(TRAINS_AS_ONE, id="train", marks=pytest.mark.slow),
+        pytest.param(ON_PAIRS, id="pairs", marks=pytest.mark.slow),
+        pytest.param(EACH_TAKES_A_SHARE, id="place"),
+    ],
+)
 def test_over_four_devices(code):
     command = [sys.executable, "-W", "error", "-c", START + code]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=cpu_environment(devices=4))

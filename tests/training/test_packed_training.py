@@ -32,6 +32,7 @@ def train(epochs, **options):
     )
 
 
+@pytest.mark.slow
 def test_one_program_to_train_and_one_to_evaluate():
     with CompileLog() as log:
         result = train(3)
@@ -42,6 +43,7 @@ def test_one_program_to_train_and_one_to_evaluate():
     assert result.history[-1].evaluation["accuracy"] > 0.8
 
 
+@pytest.mark.slow
 def test_a_stream_trains_in_the_program_that_it_was_warmed_up_for():
     batcher = StreamBatcher(SAMPLES, make_policy(), buffer=24)
     step = TrainStep(make_model(), make_optimizer(0.02), cross_entropy)

@@ -81,6 +81,7 @@ def test_weight_decay_of_matrices_alone():
     assert np.abs(none.head.kernel[...]).sum() > 1.05 * np.abs(model.head.kernel[...]).sum(), "the matrices decayed"
 
 
+@pytest.mark.slow
 def test_frozen_encoders():
     """Optax's ``multi_transform``, with labels by path, and by the keys of a nested dict."""
 
@@ -121,12 +122,14 @@ def test_a_rate_that_falls_on_a_plateau():
     assert (np.abs(adam.head.kernel[...] - model.head.kernel[...]) > 1e-4).any(), "the rate has fallen"
 
 
+@pytest.mark.slow
 def test_a_line_search():
     """Optax gives ``scale_by_backtracking_linesearch`` value, gradient and the function of the loss."""
     search = optax.scale_by_backtracking_linesearch(max_backtracking_steps=5, store_grad=True)
     compare(DeepModel, optax.chain(optax.sgd(1.0), search))
 
 
+@pytest.mark.slow
 def test_batch_statistics():
     model = compare(lambda: DeepModel(norm=True), make_optimizer(0.01))
     assert (np.asarray(model.norm.mean[...]) != 0).any()
@@ -146,6 +149,7 @@ def test_dropout_and_statistics_of_a_model_in_evaluation_mode():
     compare(make, make_optimizer(0.01))
 
 
+@pytest.mark.slow
 def test_dropout_of_the_transformer():
     model = compare(lambda: transformer(0.3), make_optimizer(0.01))
     assert int(model.rngs.count[...]) == EPOCHS * len(make_batcher().schedule(0)), "a key per step"

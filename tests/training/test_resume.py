@@ -174,6 +174,7 @@ def check_kills(tmp_path, layout, kills, uninterrupted):
         assert_same(result, uninterrupted[layout])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_killed_twice_it_comes_to_the_same(tmp_path, layout, uninterrupted):
     check_kills(tmp_path, layout, 2, uninterrupted)

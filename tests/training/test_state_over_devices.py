@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 from tests.helpers.devices import cpu_environment
 
 TWO_DEVICES = """
@@ -96,6 +98,7 @@ print("well")
 """
 
 
+@pytest.mark.slow
 def test_streams_differ_and_statistics_are_means():
     command = [sys.executable, "-W", "error", "-c", TWO_DEVICES]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=cpu_environment(devices=2))

@@ -45,6 +45,7 @@ def terminated(tmp_path_factory):
     return {phase: (process.returncode, said[phase], folder / phase) for phase, process in running.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phase", stopped.PHASES)
 def test_sigterm_in_each_phase(phase, terminated, uninterrupted):
     status, said, folder = terminated[phase]
@@ -75,6 +76,7 @@ def test_sigterm_in_each_phase(phase, terminated, uninterrupted):
     assert sorted(path.name for path in folder.iterdir() if not path.name.isdigit()) == []
 
 
+@pytest.mark.slow
 def test_a_second_ctrl_c_while_it_compiles_ends_the_process_with_a_line(terminated):
     status, said, folder = terminated[stopped.TWICE]
     assert status == 130, said
