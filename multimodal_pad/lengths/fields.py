@@ -73,6 +73,11 @@ class LengthField(NamedTuple):
             )
             raise SourceError(f"{where}, {self.field!r}: got {_shown(value)}; {what}, 0 (missing) or more")
         if self.rate is not None:
+            if number * self.rate >= 2**63:
+                raise SourceError(
+                    f"{where}, {self.field!r}: got {_shown(value)}; at {self.rate} positions per second, too many: give "
+                    "seconds, and the rate of the features"
+                )
             return max(1, round(number * self.rate)) if number else 0
         if not number.is_integer():
             raise SourceError(
