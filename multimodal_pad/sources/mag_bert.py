@@ -143,7 +143,7 @@ class MagBert(Corpus):
         with np.errstate(over="ignore", invalid="ignore"):  # what float32 can't hold is inf, and treated as such
             for name, arrays in self._columns.items():
                 array = arrays[index]
-                sample[name] = array if array.dtype == np.int32 else array.astype(np.float32)
+                sample[name] = array if array.ndim == 1 else array.astype(np.float32)
                 self._mapping.looked_at(array.nbytes)
         return sample
 
