@@ -37,7 +37,7 @@ def held_sample(
     held: dict[str, Any] = {}
     for name in modalities:
         value = sample.get(name)
-        held[name] = value if type(value) is np.ndarray else modality_array(sample, name, number)
+        held[name] = value if type(value) is np.ndarray and value.ndim else modality_array(sample, name, number)
     value = sample.get(TARGETS) if targets else None
     if value is not None:
         held[TARGETS] = value if isinstance(value, _SCALARS) else _held(value, repr(TARGETS), number)
