@@ -172,16 +172,12 @@ def check_indexable(samples: Any, error: type[PaddingError] = LengthError) -> in
             f"got samples of type {named}; give something with len() and [i], such as a list, or take StreamBatcher, "
             "which reads any iterable"
         )
-    if count > MOST_SAMPLES:
+    if count > LARGEST:
         raise error(
             f"got samples of type {named}, of which there are {count:,}, as where they are repeated without end; leave "
             ".repeat() out: a batcher runs as many epochs as it is asked for"
         )
     return count
-
-
-MOST_SAMPLES = 2**31 - 1
-"""Batches number their samples in int32."""
 
 
 def read_sample(source: Source, index: int) -> Sample:
