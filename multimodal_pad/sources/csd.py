@@ -100,10 +100,11 @@ class Csd(Corpus):
         check_names(tuple(sequences))
         check_label_columns(label_column)
         folder = Path(folder)
-        videos = _fold(folds, split)
+        chosen = None if folds is None else read_folds(folds, "videos")
+        videos, every = _fold(chosen, split), _every(chosen)
         self._sequences = {name: ComputationalSequence(folder / file) for name, file in sequences.items()}
         label_file = ComputationalSequence(folder / labels)
-        segments, left_out = _segments(label_file, label_column is not None, videos, _every(folds))
+        segments, left_out = _segments(label_file, label_column is not None, videos, every)
         if not segments:
             raise SourceError(f"{label_file.path}: labels no segment of the split {split!r}")
         ids = [segment.name for segment in segments]
@@ -134,9 +135,7 @@ class Csd(Corpus):
                 "sequences": {name: str(file) for name, file in sequences.items()},
                 "labels": str(labels),
                 "label_column": describe_label_columns(label_column),
-                "folds": None
-                if folds is None
-                else {name: len(videos) for name, videos in read_folds(folds, "videos").items()},
+                "folds": None if chosen is None else {name: len(fold) for name, fold in chosen.items()},
                 "nonfinite": nonfinite,
             },
             nonfinite=nonfinite,
@@ -207,26 +206,22 @@ def _targets(
     return None if found is None else float_targets(found, ids, str(labels.path))
 
 
-def _sizes(folds: Folds | None) -> dict[str, int] | None:
-    return None if folds is None else {name: len(videos) for name, videos in read_folds(folds, "videos").items()}
-
-
-def _fold(folds: Folds | None, split: str) -> set[str] | None:
+def _fold(folds: Mapping[str, Sequence[str]] | None, split: str) -> set[str] | None:
     """The videos of a split, or None for all."""
     names = Csd.split_names(folds)
     if split not in names:
         raise SourceError(
             f"got the split {split!r}; {'the folds are' if folds is not None else 'without folds it is'} {names}"
         )
-    return None if folds is None else set(read_folds(folds, "videos")[split])
+    return None if folds is None else set(folds[split])
 
 
-def _every(folds: Folds | None) -> set[str] | None:
+def _every(folds: Mapping[str, Sequence[str]] | None) -> set[str] | None:
     """The videos of all folds, none of which is in two."""
     if folds is None:
         return None
     seen: dict[str, str] = {}
-    for name, videos in read_folds(folds, "videos").items():
+    for name, videos in folds.items():
         for video in videos:
             if seen.setdefault(video, name) != name:
                 raise SourceError(f"the video {video!r} is in the folds {seen[video]!r} and {name!r}; put it into one")
