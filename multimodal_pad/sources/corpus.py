@@ -179,10 +179,19 @@ def check_choice(name: str, value: object, allowed: Any) -> None:
         raise PaddingError(f"got {name}={value!r}; choose one of {list(get_args(allowed))}")
 
 
+def as_float32(values: np.ndarray) -> np.ndarray:
+    """A copy of numbers as float32; one that it can't hold is inf, and treated as such.
+
+    >>> as_float32(np.array([1.5, 1e300])).tolist()
+    [1.5, inf]
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        return values.astype(np.float32)
+
+
 def float_targets(values: np.ndarray, ids: Sequence[str], where: str) -> np.ndarray:
     """Targets as float32; raises a SourceError that names the first sample whose targets are not finite then."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        targets = values.astype(np.float32)
+    targets = as_float32(values)
     check_finite_targets(targets, ids, where)
     return targets
 

@@ -17,6 +17,7 @@ from multimodal_pad.sources.corpus import (
     LeftOut,
     NonFinite,
     Progress,
+    as_float32,
     check_choice,
     check_distinct,
     float_targets,
@@ -149,11 +150,10 @@ class Csd(Corpus):
 
     def _read(self, index: int) -> dict[str, np.ndarray]:
         sample = {}
-        with np.errstate(over="ignore", invalid="ignore"):  # what float32 can't hold is inf, and treated as such
-            for name, sequence in self._sequences.items():
-                run = self._runs[name][index]
-                rows = np.empty((0, *sequence.width)) if run.entry is None else self._entry(name, run.entry)[run.rows]
-                sample[name] = rows.astype(np.float32)
+        for name, sequence in self._sequences.items():
+            run = self._runs[name][index]
+            rows = np.empty((0, *sequence.width)) if run.entry is None else self._entry(name, run.entry)[run.rows]
+            sample[name] = as_float32(rows)
         return sample
 
     def _entry(self, name: str, entry: str) -> np.ndarray:
