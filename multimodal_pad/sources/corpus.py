@@ -64,12 +64,16 @@ class Corpus(ABC):
     """
 
     kind: ClassVar[str]
+    _paths: ClassVar[tuple[str, ...]] = ("path", "folder", "root", "data_dir", "folds")
+    """Options that are paths, or hold some; the first argument is one, too."""
     _opened_with: tuple[tuple[Any, ...], dict[str, Any]]
 
     def __new__(cls, *arguments: Any, **options: Any) -> Self:
         """Keep what it is opened with, for :meth:`__reduce__`, so that it is found from another folder, too."""
         self = super().__new__(cls)
-        kept = {**options, **({"progress": None} if "progress" in options else {})}  # often a closure
+        kept = {name: _absolute(value) if name in cls._paths else value for name, value in options.items()}
+        if "progress" in kept:
+            kept["progress"] = None  # often a closure
         self._opened_with = (*map(_absolute, arguments[:1]), *arguments[1:]), kept
         return self
 
@@ -166,6 +170,9 @@ class Corpus(ABC):
 
 
 def _absolute(path: Any) -> Any:
+    """A path, or paths by name, so that they are found from another folder; anything else as it is."""
+    if isinstance(path, Mapping):
+        return {name: _absolute(value) for name, value in path.items()}
     return Path(path).absolute() if isinstance(path, str | Path) and Path(path).exists() else path
 
 

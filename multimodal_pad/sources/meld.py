@@ -88,6 +88,7 @@ class Meld(Corpus):
     """
 
     kind = "meld"
+    _paths = (*Corpus._paths, "features")
 
     def __init__(
         self,
