@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
 import numpy as np
 
@@ -69,6 +69,12 @@ def check_whole(
         raise error(f"got {name}={shown(value)}; it must be a whole number, at least {least}")
     if most is not None and value > most:
         raise error(f"got {name}={shown(value)}; it must be a whole number, at most {most:,}")
+
+
+def check_choice(name: str, value: object, allowed: Any) -> None:
+    """Raise a PaddingError where an option is not one of those that its Literal type lists."""
+    if value not in get_args(allowed):
+        raise PaddingError(f"got {name}={value!r}; choose one of {list(get_args(allowed))}")
 
 
 def shown(value: object) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple, Self, get_args
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 
-from multimodal_pad.errors import PaddingError, SourceError
+from multimodal_pad.errors import SourceError
 from multimodal_pad.lengths.samples import TARGETS
 from multimodal_pad.lengths.table import LengthTable
 
@@ -64,14 +64,14 @@ class Corpus(ABC):
     """
 
     kind: ClassVar[str]
-    _paths: ClassVar[tuple[str, ...]] = ("path", "folder", "root", "data_dir", "folds")
+    _path_options: ClassVar[tuple[str, ...]] = ("path", "folder", "root", "data_dir", "folds")
     """Options that are paths, or hold some; the first argument is one, too."""
     _opened_with: tuple[tuple[Any, ...], dict[str, Any]]
 
     def __new__(cls, *arguments: Any, **options: Any) -> Self:
         """Keep what it is opened with, for :meth:`__reduce__`, so that it is found from another folder, too."""
         self = super().__new__(cls)
-        kept = {name: _absolute(value) if name in cls._paths else value for name, value in options.items()}
+        kept = {name: _absolute(value) if name in cls._path_options else value for name, value in options.items()}
         if "progress" in kept:
             kept["progress"] = None  # often a closure
         self._opened_with = (*map(_absolute, arguments[:1]), *arguments[1:]), kept
@@ -178,12 +178,6 @@ def _absolute(path: Any) -> Any:
 
 def _open(corpus: type[Corpus], arguments: tuple[Any, ...], options: dict[str, Any]) -> Corpus:
     return corpus(*arguments, **options)
-
-
-def check_choice(name: str, value: object, allowed: Any) -> None:
-    """Raise a PaddingError where an option is not one of those that its Literal type lists."""
-    if value not in get_args(allowed):
-        raise PaddingError(f"got {name}={value!r}; choose one of {list(get_args(allowed))}")
 
 
 def as_float32(values: np.ndarray) -> np.ndarray:

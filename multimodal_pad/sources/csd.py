@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from multimodal_pad.errors import SourceError
-from multimodal_pad.lengths.samples import check_names
+from multimodal_pad.lengths.samples import check_choice, check_names
 from multimodal_pad.lengths.table import LengthTable
 from multimodal_pad.sources.corpus import (
     Corpus,
@@ -18,7 +18,6 @@ from multimodal_pad.sources.corpus import (
     NonFinite,
     Progress,
     as_float32,
-    check_choice,
     check_distinct,
     float_targets,
 )

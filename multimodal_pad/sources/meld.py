@@ -12,8 +12,9 @@ import numpy as np
 
 from multimodal_pad.delimited import DelimitedFile, Row
 from multimodal_pad.errors import SourceError
+from multimodal_pad.lengths.samples import check_choice
 from multimodal_pad.lengths.table import LengthTable
-from multimodal_pad.sources.corpus import Corpus, LeftOut, NonFinite, Progress, check_choice, check_distinct
+from multimodal_pad.sources.corpus import Corpus, LeftOut, NonFinite, Progress, check_distinct
 from multimodal_pad.sources.feature_files import FeatureFiles, told_with
 from multimodal_pad.sources.synthetic import AUDIO_RATE, VISUAL_RATE, WIDTHS
 from multimodal_pad.sources.words import find_words, has_control_codes, number_words, word_ids
@@ -88,7 +89,7 @@ class Meld(Corpus):
     """
 
     kind = "meld"
-    _paths = (*Corpus._paths, "features")
+    _path_options = (*Corpus._path_options, "features")
 
     def __init__(
         self,

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from multimodal_pad.errors import PaddingError, SourceError
+from multimodal_pad.lengths.samples import check_choice
 from multimodal_pad.lengths.table import LengthTable
 from multimodal_pad.reading import check_unpacked, some
-from multimodal_pad.sources.corpus import Corpus, NonFinite, Progress, as_float32, check_choice, check_distinct
+from multimodal_pad.sources.corpus import Corpus, NonFinite, Progress, as_float32, check_distinct
 from multimodal_pad.sources.ids import NumberedIds
 from multimodal_pad.sources.label_columns import WITHOUT_LABELS
 from multimodal_pad.sources.pickled_splits import id_texts, read_splits, with_text_keys
