@@ -15,7 +15,7 @@ from multimodal_pad.errors import PaddingError
 
 if os.name == "posix":
     import fcntl
-else:  # no lock says there who is alive: what a killed run leaves is left
+else:  # no lock tells there which runs are alive: what a killed one leaves is left
     fcntl = None
 
 _ASIDE = re.compile(r"\.multimodal_pad-[0-9a-f]{16}\.part")
@@ -109,7 +109,7 @@ def _locked(parent: Path, *, folder: bool) -> tuple[Path, int]:
             handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
         if fcntl is None:
             return path, handle
-        with suppress(OSError):  # a file system without locks; there nobody takes it for left over either
+        with suppress(OSError):  # a file system without locks; there nothing is taken for left over either
             fcntl.flock(handle, fcntl.LOCK_EX)
         if _is_at(path, handle):
             return path, handle
@@ -143,7 +143,7 @@ def _remove_leftover(path: Path, *, folder: bool) -> None:
 
 
 def _is_at(path: Path, handle: int) -> bool:
-    """Whether it is what an open handle is of."""
+    """Whether a path still leads to the file or folder that an open handle is of."""
     try:
         return os.path.samestat(path.lstat(), os.fstat(handle))
     except FileNotFoundError:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from multimodal_pad.batching.batcher import BucketBatcher
-from multimodal_pad.errors import PaddingError
 from multimodal_pad.lengths.cost import BatchBudget, Cost, position_count
-from multimodal_pad.lengths.samples import Source, check_indexable
+from multimodal_pad.lengths.samples import Source, check_choice, check_indexable
 from multimodal_pad.lengths.table import LengthTable, as_lengths
 from multimodal_pad.planning.packing import plan_packing
 from multimodal_pad.planning.planner import plan_shapes
@@ -58,8 +57,7 @@ def batches(
     2 x (text 5) [4 5]
     2 x (text 12) [12  3]
     """
-    if layout not in get_args(Laid):
-        raise PaddingError(f"got layout={layout!r}; choose one of {list(get_args(Laid))}")
+    check_choice("layout", layout, Laid)
     check_indexable(samples)
     table = LengthTable.measure(samples, modalities) if lengths is None else as_lengths(lengths)
     table = table if modalities is None else table.select(modalities)

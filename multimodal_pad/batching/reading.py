@@ -7,12 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from multimodal_pad.lengths.arrays import SCALARS
 from multimodal_pad.lengths.samples import POSITION_TARGETS, TARGETS, Sample, modality_array
 from multimodal_pad.lengths.targets import check_keys, position_targets, target_array
 from multimodal_pad.lengths.trees import Tree, leaves_of
-
-_SCALARS = (np.generic, int, float)
-"""Targets that can't be written to."""
 
 
 def held_sample(
@@ -37,10 +35,10 @@ def held_sample(
     held: dict[str, Any] = {}
     for name in modalities:
         value = sample.get(name)
-        held[name] = value if type(value) is np.ndarray else modality_array(sample, name, number)
+        held[name] = value if type(value) is np.ndarray and value.ndim else modality_array(sample, name, number)
     value = sample.get(TARGETS) if targets else None
     if value is not None:
-        held[TARGETS] = value if isinstance(value, _SCALARS) else _held(value, repr(TARGETS), number)
+        held[TARGETS] = value if isinstance(value, SCALARS) else _held(value, repr(TARGETS), number)
     if targets and sample.get(POSITION_TARGETS) is not None:
         whole = {**held, POSITION_TARGETS: sample[POSITION_TARGETS]}
         held[POSITION_TARGETS] = position_targets(whole, modalities, number)
@@ -49,7 +47,7 @@ def held_sample(
 
 def _held(tree: Tree, where: str, number: int) -> Tree:
     """Targets whose leaves are arrays, or can't be written to."""
-    if type(tree) is np.ndarray or isinstance(tree, _SCALARS):
+    if type(tree) is np.ndarray or isinstance(tree, SCALARS):
         return tree
     if isinstance(tree, Mapping):
         check_keys(tree, where, number)

@@ -289,6 +289,6 @@ def _open_tfds(options: argparse.Namespace, tell: Tell) -> dict[str, Source]:
 
 
 def _common(options: argparse.Namespace, tell: Tell) -> dict[str, Any]:
-    """What both kinds of pickles take."""
+    """What all corpora of modalities with fixed names take."""
     chosen = {} if options.modalities is None else {"modalities": options.modalities}
     return {**chosen, "nonfinite": options.nonfinite, "progress": tell}

@@ -10,6 +10,7 @@ import numpy as np
 
 from multimodal_pad.errors import SampleError
 from multimodal_pad.layouts.buffers import aligned_empty
+from multimodal_pad.lengths.arrays import SCALARS
 from multimodal_pad.lengths.dtypes import is_kept
 from multimodal_pad.lengths.kinds import all_of_kind, common_kind
 from multimodal_pad.lengths.samples import POSITION_TARGETS, TARGETS, Sample
@@ -17,8 +18,6 @@ from multimodal_pad.lengths.targets import check_keys, position_targets, target_
 from multimodal_pad.lengths.trees import Tree, map_of_modalities, map_tree
 
 T = TypeVar("T")
-
-_SCALARS = (np.generic, int, float)
 
 
 def stack_targets(samples: Sequence[Sample], rows: int, ids: Sequence[int]) -> Tree:
@@ -114,7 +113,7 @@ def _columns(trees: Sequence[Tree], where: str, ids: Sequence[int], axes: int) -
         check_keys(first, where, ids[0])
         return {key: _columns([tree[key] for tree in trees], f"{where}[{key!r}]", ids, axes) for key in first}
     arrays: list[np.ndarray] = []
-    if all(kind is np.ndarray or issubclass(kind, _SCALARS) for kind in set(map(type, trees))):
+    if all(kind is np.ndarray or issubclass(kind, SCALARS) for kind in set(map(type, trees))):
         arrays = list(map(np.asarray, trees))
         kinds = [(array.shape[axes:], array.dtype) for array in arrays]
         if kinds.count(kinds[0]) == len(kinds) and is_kept(kinds[0][1]) and not axes:

@@ -13,7 +13,8 @@ from multimodal_pad.lengths.dtypes import KEPT, as_native, is_kept
 _EXACT = 2.0**53
 """From here on float64 does not tell all whole numbers apart."""
 
-_SCALARS = (np.generic, int, float)
+SCALARS = (np.generic, int, float)
+"""Single numbers, which can't be written to and need no conversion."""
 
 _TENSORS = ("torch", "jax", "jaxlib", "tensorflow", "cupy", "mlx")
 """Libraries whose arrays may lie where NumPy can't read them."""
@@ -72,7 +73,7 @@ behind a sample; put a value there (x.filled(0)), or leave the positions out
     if type(value) is np.ndarray:
         array = value
     else:
-        array = np.asarray(value) if isinstance(value, _SCALARS) else _converted(value, sample, where)
+        array = np.asarray(value) if isinstance(value, SCALARS) else _converted(value, sample, where)
     if array.dtype.kind == "O":
         raise SampleError(f"{what}: got {_odd_one(array, value)}; give {KEPT}, as an array of one shape")
     array = as_native(array, what)

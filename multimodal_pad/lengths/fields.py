@@ -10,7 +10,7 @@ import numpy as np
 
 from multimodal_pad.errors import LengthError, SourceError
 from multimodal_pad.json_lines import value_at
-from multimodal_pad.lengths.samples import check_names
+from multimodal_pad.lengths.samples import check_names, shown
 
 _COUNTS: dict[str, Callable[[str], int]] = {"words": lambda text: len(text.split()), "characters": len}
 
@@ -64,19 +64,24 @@ class LengthField(NamedTuple):
         if self.unit is not None:
             texts = value if isinstance(value, list) else [value]
             if not all(isinstance(text, str) for text in texts):
-                raise SourceError(f"{where}, {self.field!r}: got {_shown(value)}; {self.unit} are those of text")
+                raise SourceError(f"{where}, {self.field!r}: got {shown(value)}; {self.unit} are those of text")
             return sum(map(_COUNTS[self.unit], texts))
         number = _number(value)
         if number is None or not 0 <= number < 2**53:
             what = (
                 "a length is a whole number of positions" if self.rate is None else "a duration is a number of seconds"
             )
-            raise SourceError(f"{where}, {self.field!r}: got {_shown(value)}; {what}, 0 (missing) or more")
+            raise SourceError(f"{where}, {self.field!r}: got {shown(value)}; {what}, 0 (missing) or more")
         if self.rate is not None:
+            if number * self.rate >= 2**63:
+                raise SourceError(
+                    f"{where}, {self.field!r}: got {shown(value)}; at {self.rate} positions per second, too many: give "
+                    "seconds, and the rate of the features"
+                )
             return max(1, round(number * self.rate)) if number else 0
         if not number.is_integer():
             raise SourceError(
-                f"{where}, {self.field!r}: got {_shown(value)}; a length is a whole number of positions, and seconds "
+                f"{where}, {self.field!r}: got {shown(value)}; a length is a whole number of positions, and seconds "
                 f"become one by a rate: {self.field}@50"
             )
         return int(number)
@@ -120,8 +125,3 @@ def _number(value: Any) -> float | None:
     except (ValueError, OverflowError):
         return None
     return number if math.isfinite(number) and "_" not in str(value)[:80] else None
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
 import numpy as np
 
@@ -69,6 +69,12 @@ def check_whole(
         raise error(f"got {name}={shown(value)}; it must be a whole number, at least {least}")
     if most is not None and value > most:
         raise error(f"got {name}={shown(value)}; it must be a whole number, at most {most:,}")
+
+
+def check_choice(name: str, value: object, allowed: Any) -> None:
+    """Raise a PaddingError where an option is not one of those that its Literal type lists."""
+    if value not in get_args(allowed):
+        raise PaddingError(f"got {name}={value!r}; choose one of {list(get_args(allowed))}")
 
 
 def shown(value: object) -> str:
@@ -172,16 +178,12 @@ def check_indexable(samples: Any, error: type[PaddingError] = LengthError) -> in
             f"got samples of type {named}; give something with len() and [i], such as a list, or take StreamBatcher, "
             "which reads any iterable"
         )
-    if count > MOST_SAMPLES:
+    if count > LARGEST:
         raise error(
             f"got samples of type {named}, of which there are {count:,}, as where they are repeated without end; leave "
             ".repeat() out: a batcher runs as many epochs as it is asked for"
         )
     return count
-
-
-MOST_SAMPLES = 2**31 - 1
-"""Batches number their samples in int32."""
 
 
 def read_sample(source: Source, index: int) -> Sample:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol, get_args
+from typing import Literal, Protocol
 
 import numpy as np
 
 from multimodal_pad.errors import PaddingError, UncoveredLengthError
 from multimodal_pad.lengths.cost import Cost, check_priced, cost_name, position_count, same_cost
-from multimodal_pad.lengths.samples import check_whole
+from multimodal_pad.lengths.samples import check_choice, check_whole
 from multimodal_pad.lengths.table import LengthTable
 from multimodal_pad.scheduling.policy import Policy
 
@@ -18,8 +18,7 @@ LongSamples = Literal["error", "truncate", "drop"]
 
 def check_long_samples(long_samples: str) -> None:
     """Raise a PaddingError unless it says what becomes of samples that no bucket holds."""
-    if long_samples not in get_args(LongSamples):
-        raise PaddingError(f"got long_samples={long_samples!r}; choose one of {list(get_args(LongSamples))}")
+    check_choice("long_samples", long_samples, LongSamples)
 
 
 class Holder(Protocol):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from multimodal_pad.errors import PaddingError, UncoveredLengthError
+from multimodal_pad.lengths.samples import check_choice
 from multimodal_pad.scheduling.policy import Policy
 
 LongRequests = Literal["error", "truncate", "window"]
@@ -32,8 +33,7 @@ class Piece(NamedTuple):
 
 def check_long_requests(long_samples: str) -> None:
     """Raise a PaddingError unless it says what becomes of samples that no planned shape holds."""
-    if long_samples not in get_args(LongRequests):
-        raise PaddingError(f"got long_samples={long_samples!r}; choose one of {list(get_args(LongRequests))}")
+    check_choice("long_samples", long_samples, LongRequests)
 
 
 def pieces_of(

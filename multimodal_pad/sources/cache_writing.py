@@ -119,7 +119,7 @@ def write_split(
 
 
 def target_of(sample: Sample, index: int) -> np.ndarray | None:
-    """The targets of a sample, or None where it has none.
+    """The targets of a sample, in a dtype that files hold, or None where it has none.
 
     Raises:
         SampleError: they are no numbers, or more than the one array that a cache has a place for.
@@ -132,7 +132,8 @@ def target_of(sample: Sample, index: int) -> np.ndarray | None:
         )
     if sample.get(TARGETS) is None:
         return None
-    return target_array(sample[TARGETS], repr(TARGETS), index)
+    target = target_array(sample[TARGETS], repr(TARGETS), index)
+    return target if target.dtype.kind in "biuf" else target.astype(np.float32)  # bfloat16: .npy has no name for it
 
 
 def _frames(array: np.ndarray, kind: Kind, length: int, split: str, what: str) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 
 from multimodal_pad.errors import LengthError, PaddingError, SampleError, SourceError
 from multimodal_pad.lengths.kinds import common_kind
-from multimodal_pad.lengths.samples import Source, check_indexable, modality_array, read_sample
+from multimodal_pad.lengths.samples import Source, check_choice, check_indexable, modality_array, read_sample
 from multimodal_pad.lengths.table import LengthTable
 from multimodal_pad.output import write_folder
 from multimodal_pad.sources.cache_files import ALLOWED_NAMES, MANIFEST, names_a_file, vocabulary_file
@@ -25,7 +25,7 @@ from multimodal_pad.sources.cache_writing import (
     write_split,
     writing,
 )
-from multimodal_pad.sources.corpus import Progress, check_choice
+from multimodal_pad.sources.corpus import Progress
 from multimodal_pad.sources.ids import encode_ids, ids_as_text
 from multimodal_pad.sources.input_files import InputFiles
 from multimodal_pad.sources.manifest import (

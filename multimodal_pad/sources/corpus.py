@@ -5,11 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple, Self, get_args
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 
-from multimodal_pad.errors import PaddingError, SourceError
+from multimodal_pad.errors import SourceError
 from multimodal_pad.lengths.samples import TARGETS
 from multimodal_pad.lengths.table import LengthTable
 
@@ -64,12 +64,16 @@ class Corpus(ABC):
     """
 
     kind: ClassVar[str]
+    _path_options: ClassVar[tuple[str, ...]] = ("path", "folder", "root", "data_dir", "folds")
+    """Options that are paths, or hold some; the first argument is one, too."""
     _opened_with: tuple[tuple[Any, ...], dict[str, Any]]
 
     def __new__(cls, *arguments: Any, **options: Any) -> Self:
         """Keep what it is opened with, for :meth:`__reduce__`, so that it is found from another folder, too."""
         self = super().__new__(cls)
-        kept = {**options, **({"progress": None} if "progress" in options else {})}  # often a closure
+        kept = {name: _absolute(value) if name in cls._path_options else value for name, value in options.items()}
+        if "progress" in kept:
+            kept["progress"] = None  # often a closure
         self._opened_with = (*map(_absolute, arguments[:1]), *arguments[1:]), kept
         return self
 
@@ -166,6 +170,9 @@ class Corpus(ABC):
 
 
 def _absolute(path: Any) -> Any:
+    """A path, or paths by name, so that they are found from another folder; anything else as it is."""
+    if isinstance(path, Mapping):
+        return {name: _absolute(value) for name, value in path.items()}
     return Path(path).absolute() if isinstance(path, str | Path) and Path(path).exists() else path
 
 
@@ -173,16 +180,19 @@ def _open(corpus: type[Corpus], arguments: tuple[Any, ...], options: dict[str, A
     return corpus(*arguments, **options)
 
 
-def check_choice(name: str, value: object, allowed: Any) -> None:
-    """Raise a PaddingError where an option is not one of those that its Literal type lists."""
-    if value not in get_args(allowed):
-        raise PaddingError(f"got {name}={value!r}; choose one of {list(get_args(allowed))}")
+def as_float32(values: np.ndarray) -> np.ndarray:
+    """A copy of numbers as float32; one that it can't hold is inf, and treated as such.
+
+    >>> as_float32(np.array([1.5, 1e300])).tolist()
+    [1.5, inf]
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        return values.astype(np.float32)
 
 
 def float_targets(values: np.ndarray, ids: Sequence[str], where: str) -> np.ndarray:
     """Targets as float32; raises a SourceError that names the first sample whose targets are not finite then."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        targets = values.astype(np.float32)
+    targets = as_float32(values)
     check_finite_targets(targets, ids, where)
     return targets
 

@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 
 from multimodal_pad.errors import SourceError
-from multimodal_pad.lengths.samples import check_names
+from multimodal_pad.lengths.samples import check_choice, check_names
 from multimodal_pad.lengths.table import LengthTable
 from multimodal_pad.sources.corpus import (
     Corpus,
     LeftOut,
     NonFinite,
     Progress,
-    check_choice,
+    as_float32,
     check_distinct,
     float_targets,
 )
@@ -100,10 +100,11 @@ class Csd(Corpus):
         check_names(tuple(sequences))
         check_label_columns(label_column)
         folder = Path(folder)
-        videos = _fold(folds, split)
+        chosen = None if folds is None else read_folds(folds, "videos")
+        videos, every = _fold(chosen, split), _every(chosen)
         self._sequences = {name: ComputationalSequence(folder / file) for name, file in sequences.items()}
         label_file = ComputationalSequence(folder / labels)
-        segments, left_out = _segments(label_file, label_column is not None, videos, _every(folds))
+        segments, left_out = _segments(label_file, label_column is not None, videos, every)
         if not segments:
             raise SourceError(f"{label_file.path}: labels no segment of the split {split!r}")
         ids = [segment.name for segment in segments]
@@ -134,9 +135,7 @@ class Csd(Corpus):
                 "sequences": {name: str(file) for name, file in sequences.items()},
                 "labels": str(labels),
                 "label_column": describe_label_columns(label_column),
-                "folds": None
-                if folds is None
-                else {name: len(videos) for name, videos in read_folds(folds, "videos").items()},
+                "folds": None if chosen is None else {name: len(fold) for name, fold in chosen.items()},
                 "nonfinite": nonfinite,
             },
             nonfinite=nonfinite,
@@ -150,11 +149,10 @@ class Csd(Corpus):
 
     def _read(self, index: int) -> dict[str, np.ndarray]:
         sample = {}
-        with np.errstate(over="ignore", invalid="ignore"):  # what float32 can't hold is inf, and treated as such
-            for name, sequence in self._sequences.items():
-                run = self._runs[name][index]
-                rows = np.empty((0, *sequence.width)) if run.entry is None else self._entry(name, run.entry)[run.rows]
-                sample[name] = rows.astype(np.float32)
+        for name, sequence in self._sequences.items():
+            run = self._runs[name][index]
+            rows = np.empty((0, *sequence.width)) if run.entry is None else self._entry(name, run.entry)[run.rows]
+            sample[name] = as_float32(rows)
         return sample
 
     def _entry(self, name: str, entry: str) -> np.ndarray:
@@ -207,26 +205,22 @@ def _targets(
     return None if found is None else float_targets(found, ids, str(labels.path))
 
 
-def _sizes(folds: Folds | None) -> dict[str, int] | None:
-    return None if folds is None else {name: len(videos) for name, videos in read_folds(folds, "videos").items()}
-
-
-def _fold(folds: Folds | None, split: str) -> set[str] | None:
+def _fold(folds: Mapping[str, Sequence[str]] | None, split: str) -> set[str] | None:
     """The videos of a split, or None for all."""
     names = Csd.split_names(folds)
     if split not in names:
         raise SourceError(
             f"got the split {split!r}; {'the folds are' if folds is not None else 'without folds it is'} {names}"
         )
-    return None if folds is None else set(read_folds(folds, "videos")[split])
+    return None if folds is None else set(folds[split])
 
 
-def _every(folds: Folds | None) -> set[str] | None:
+def _every(folds: Mapping[str, Sequence[str]] | None) -> set[str] | None:
     """The videos of all folds, none of which is in two."""
     if folds is None:
         return None
     seen: dict[str, str] = {}
-    for name, videos in read_folds(folds, "videos").items():
+    for name, videos in folds.items():
         for video in videos:
             if seen.setdefault(video, name) != name:
                 raise SourceError(f"the video {video!r} is in the folds {seen[video]!r} and {name!r}; put it into one")

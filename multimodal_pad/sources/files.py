@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 
 from multimodal_pad.errors import PaddingError, SourceError
-from multimodal_pad.lengths.samples import check_names
+from multimodal_pad.lengths.samples import check_choice, check_names
 from multimodal_pad.lengths.table import LengthTable
 from multimodal_pad.reading import some
 from multimodal_pad.sources.corpus import (
     Corpus,
     NonFinite,
     Progress,
-    check_choice,
     check_distinct,
     float_targets,
     whole_targets,

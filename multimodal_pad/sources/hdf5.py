@@ -59,11 +59,6 @@ class Hdf5:
         with reading(self.path):
             return list(group)
 
-    def holds(self, group: Any, name: str) -> bool:
-        """Whether a group holds something of this name."""
-        with reading(f"{self.path}, {name!r}"):
-            return name in group
-
     def group(self, group: Any, name: str) -> Any | None:
         """The group of this name in another, or None where there is none."""
         with reading(f"{self.path}, {name!r}"):

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from multimodal_pad.errors import SourceError
 from multimodal_pad.lengths.cost import TransformerCost
 from multimodal_pad.lengths.table import LengthTable
 from multimodal_pad.planning.comparison import PolicyEfficiency, policy_efficiency
@@ -14,7 +13,7 @@ from multimodal_pad.planning.planned import Planned
 from multimodal_pad.planning.planner import plan_shapes
 from multimodal_pad.scheduling.policies import Exact, Fixed
 from multimodal_pad.scheduling.policy import Policy
-from multimodal_pad.sources.manifest import read_manifest
+from multimodal_pad.sources.manifest import require_manifest
 from multimodal_pad.sources.numpy_dir import NumpyDir
 
 
@@ -56,9 +55,7 @@ def inspect_cache(folder: str | Path, *, batch_size: int = 32, max_shapes: int =
     {'fixed, longest': 0.667, 'exact, random': 1.0, 'planned 8, length': 1.0}
     """
     folder = Path(folder)
-    manifest = read_manifest(folder)
-    if manifest is None:
-        raise SourceError(f"{folder}: has no manifest.json; it is no flat cache, or one that was never finished")
+    manifest = require_manifest(folder)
     split = train_split(manifest)
     source = {name: NumpyDir(folder, name) for name in manifest["splits"]}[split]  # whether all can be opened
     return Inspection(

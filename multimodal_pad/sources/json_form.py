@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from multimodal_pad.errors import SourceError
+from multimodal_pad.lengths.samples import shown
 from multimodal_pad.sources.cache_files import ALLOWED_NAMES, names_a_file
 
 Check = Callable[[Any, str], None]
@@ -22,7 +23,7 @@ def is_a(what: str, test: Callable[[Any], bool]) -> Check:
 
     def check(value: Any, place: str) -> None:
         if not test(value):
-            raise SourceError(f"{place} is {short(value)}, not {what}")
+            raise SourceError(f"{place} is {shown(value)}, not {what}")
 
     return check
 
@@ -32,10 +33,10 @@ def each(check: Check, *, names: bool = False, least: int = 0) -> Check:
 
     def check_all(value: Any, place: str) -> None:
         if not isinstance(value, dict) or len(value) < least:
-            raise SourceError(f"{place} is {short(value)}, not a dict{' with something in it' if least else ''}")
+            raise SourceError(f"{place} is {shown(value)}, not a dict{' with something in it' if least else ''}")
         for key, item in value.items():
             if names and not names_a_file(key):
-                raise SourceError(f"{place} has the name {short(key)}; {ALLOWED_NAMES}")
+                raise SourceError(f"{place} has the name {shown(key)}; {ALLOWED_NAMES}")
             check(item, f"{place}.{key}")
 
     return check_all
@@ -46,7 +47,7 @@ def rows(check: Check) -> Check:
 
     def check_all(value: Any, place: str) -> None:
         if not isinstance(value, list):
-            raise SourceError(f"{place} is {short(value)}, not a list")
+            raise SourceError(f"{place} is {shown(value)}, not a list")
         for index, item in enumerate(value):
             check(item, f"{place}[{index}]")
 
@@ -64,7 +65,7 @@ def fields(optional: Sequence[str] = (), /, **checks: Check) -> Check:
     def check_fields(value: Any, place: str) -> None:
         inside = f"{place}." if place else ""
         if not isinstance(value, dict):
-            raise SourceError(f"{place} is {short(value)}, not a dict")
+            raise SourceError(f"{place} is {shown(value)}, not a dict")
         for key, check in checks.items():
             if key in value:
                 check(value[key], f"{inside}{key}")
@@ -72,9 +73,3 @@ def fields(optional: Sequence[str] = (), /, **checks: Check) -> Check:
                 raise SourceError(f"{f'{place} ' if place else ''}has no {key!r}")
 
     return check_fields
-
-
-def short(value: Any) -> str:
-    """A value as it is shown in an error."""
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:60]}..."

@@ -11,7 +11,8 @@ import numpy as np
 from multimodal_pad.errors import SourceError
 from multimodal_pad.lengths.table import LengthTable
 from multimodal_pad.reading import check_unpacked, some
-from multimodal_pad.sources.corpus import Corpus, NonFinite, Progress, check_distinct, float_targets
+from multimodal_pad.sources.corpus import Corpus, NonFinite, Progress, as_float32, check_distinct, float_targets
+from multimodal_pad.sources.ids import NumberedIds
 from multimodal_pad.sources.label_columns import (
     ALL_COLUMNS,
     LabelColumns,
@@ -22,7 +23,7 @@ from multimodal_pad.sources.label_columns import (
 from multimodal_pad.sources.pickled import choose_keys
 from multimodal_pad.sources.pickled_splits import id_texts, read_splits
 from multimodal_pad.sources.pickles import FileMapping
-from multimodal_pad.sources.words import UNKNOWN_ID, number_words
+from multimodal_pad.sources.words import number_words, word_ids
 
 FIELDS = {"text": 0, "audio": 2, "visual": 1}
 """The place of each modality in an example."""
@@ -100,13 +101,13 @@ class MagBert(Corpus):
                 train = _words([example.fields[0] for example in known], f"{path}, split {TRAIN!r}")
                 _check_size([*words, *(train or [])], self._mapping, self._where)
                 numbers = vocabularies["text"] = number_words(train or [], min_count)
-                values = [np.array([numbers.get(word, UNKNOWN_ID) for word in item], np.int32) for item in words]
+                values = [word_ids(item, numbers) for item in words]
             self._columns[name] = _arrays(values, name, self._where)
             _check_size(self._columns[name], self._mapping, self._where)
             if progress is not None:
                 progress(f"looking through {split}, {name}", len(examples), len(examples))
         segments = [example.segment for example in examples]
-        ids = [f"{split}[{index}]" for index in range(len(examples))]
+        ids: Sequence[str] = NumberedIds(split, len(examples))
         if any(segment is not None for segment in segments):
             ids = id_texts(segments, len(self._mapping.bytes), f"{self._where}, segments")
             check_distinct(ids, f"{self._where}, segments")
@@ -140,11 +141,10 @@ class MagBert(Corpus):
 
     def _read(self, index: int) -> dict[str, np.ndarray]:
         sample = {}
-        with np.errstate(over="ignore", invalid="ignore"):  # what float32 can't hold is inf, and treated as such
-            for name, arrays in self._columns.items():
-                array = arrays[index]
-                sample[name] = array if array.dtype == np.int32 else array.astype(np.float32)
-                self._mapping.looked_at(array.nbytes)
+        for name, arrays in self._columns.items():
+            array = arrays[index]
+            sample[name] = array if array.ndim == 1 else as_float32(array)
+            self._mapping.looked_at(array.nbytes)
         return sample
 
     def _place(self, index: int, modality: str) -> str:

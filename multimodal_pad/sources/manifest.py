@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from multimodal_pad.errors import SourceError
+from multimodal_pad.lengths.samples import TARGETS, shown
 from multimodal_pad.lengths.table import LONGEST, LengthTable
 from multimodal_pad.reading import file_size, reading, reason
 from multimodal_pad.sources.cache_files import IDS, MANIFEST, array_file, offsets_file, vocabulary_file
-from multimodal_pad.sources.json_form import each, fields, is_a, or_none, rows, short
+from multimodal_pad.sources.json_form import each, fields, is_a, or_none, rows
 
 FORMAT, VERSION = "multimodal_pad flat cache", 2
 _WITHOUT_DIGESTS = 1
@@ -90,6 +91,18 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     return manifest
 
 
+def require_manifest(folder: Path) -> dict[str, Any]:
+    """What the manifest of a cache says.
+
+    Raises:
+        SourceError: as :func:`read_manifest`, or there is none.
+    """
+    manifest = read_manifest(folder)
+    if manifest is None:
+        raise SourceError(f"{folder}: has no {MANIFEST}; it is no flat cache, or one that was never finished")
+    return manifest
+
+
 def read_json(path: Path) -> Any:
     """What a JSON file of a cache holds.
 
@@ -122,7 +135,7 @@ convert wrote
     """
     found = (manifest.get("format"), manifest.get("version")) if isinstance(manifest, dict) else None
     if found not in [(FORMAT, version) for version in (_WITHOUT_DIGESTS, VERSION)]:
-        raise SourceError(f"{where}: is {short(found)}, not {(FORMAT, VERSION)}; convert the corpus again")
+        raise SourceError(f"{where}: is {shown(found)}, not {(FORMAT, VERSION)}; convert the corpus again")
     with _of_the(where):
         _MANIFEST(manifest, "")
         modalities, digests = manifest["modalities"], has_digests(manifest)
@@ -225,7 +238,7 @@ _MANIFEST = fields(
 def _same_names(value: Mapping[str, Any] | None, wanted: set[str], place: str) -> None:
     if value is None or value.keys() != wanted:
         found = None if value is None else sorted(value)
-        raise SourceError(f"{place} is of {short(found)}, and should be of {sorted(wanted)}")
+        raise SourceError(f"{place} is of {shown(found)}, and should be of {sorted(wanted)}")
 
 
 def _check_split(facts: Mapping[str, Any], modalities: Mapping[str, Any], place: str) -> None:
@@ -249,7 +262,7 @@ def _check_files(facts: Mapping[str, Any], modalities: Mapping[str, Any], place:
     files = facts.get("files")
     wanted = {file(name) for name in modalities for file in (array_file, offsets_file)}
     if facts["targets"] is not None:
-        wanted.add(array_file("targets"))
+        wanted.add(array_file(TARGETS))
     if files is not None and array_file(IDS) in files:
         wanted |= {array_file(IDS), offsets_file(IDS)}
     _same_names(files, wanted, f"{place}.files")
@@ -265,6 +278,6 @@ def _check_statistics(facts: Mapping[str, Any], modality: Mapping[str, Any] | No
             values = np.array(None)
         shape = tuple(modality["feature_shape"])
         if values.dtype.kind not in "iuf" or values.shape != shape or not np.isfinite(values).all():
-            raise SourceError(f"{place}.{key} is {short(facts.get(key))}, not finite numbers of the shape {shape}")
+            raise SourceError(f"{place}.{key} is {shown(facts.get(key))}, not finite numbers of the shape {shape}")
         if key == "std" and (values <= 0).any():
             raise SourceError(f"{place}.std is not above 0")

@@ -12,11 +12,12 @@ import numpy as np
 
 from multimodal_pad.delimited import DelimitedFile, Row
 from multimodal_pad.errors import SourceError
+from multimodal_pad.lengths.samples import check_choice
 from multimodal_pad.lengths.table import LengthTable
-from multimodal_pad.sources.corpus import Corpus, LeftOut, NonFinite, Progress, check_choice, check_distinct
+from multimodal_pad.sources.corpus import Corpus, LeftOut, NonFinite, Progress, check_distinct
 from multimodal_pad.sources.feature_files import FeatureFiles, told_with
 from multimodal_pad.sources.synthetic import AUDIO_RATE, VISUAL_RATE, WIDTHS
-from multimodal_pad.sources.words import UNKNOWN_ID, find_words, has_control_codes, number_words
+from multimodal_pad.sources.words import find_words, has_control_codes, number_words, word_ids
 
 Split = Literal["train", "dev", "test"]
 Payload = Literal["synthetic", "none"]
@@ -88,6 +89,7 @@ class Meld(Corpus):
     """
 
     kind = "meld"
+    _path_options = (*Corpus._path_options, "features")
 
     def __init__(
         self,
@@ -116,9 +118,7 @@ class Meld(Corpus):
         words = [find_words(row.text) for row in rows]
         train_words = words if split == "train" else [find_words(row.text) for row in train_rows]
         self.vocabulary = number_words(train_words, min_count)
-        self._tokens = [
-            np.array([self.vocabulary.get(word, UNKNOWN_ID) for word in utterance], np.int32) for utterance in words
-        ]
+        self._tokens = [word_ids(utterance, self.vocabulary) for utterance in words]
         self._seed, self._path = seed, path
         columns: dict[str, Any] = {"text": [len(tokens) for tokens in self._tokens]}
         rules: dict[str, Any] = {"min_count": min_count}

@@ -11,8 +11,9 @@ import numpy as np
 from multimodal_pad.errors import PaddingError, SourceError
 from multimodal_pad.lengths.table import LengthTable
 from multimodal_pad.reading import reading, some
-from multimodal_pad.sources.corpus import Corpus, NonFinite, Progress, float_targets
+from multimodal_pad.sources.corpus import Corpus, NonFinite, Progress, as_float32, float_targets
 from multimodal_pad.sources.hdf5 import Hdf5
+from multimodal_pad.sources.ids import NumberedIds
 from multimodal_pad.sources.label_columns import (
     ALL_COLUMNS,
     WITHOUT_LABELS,
@@ -109,7 +110,7 @@ class Mfn(Corpus):
         count, positions = next(iter(counts.values()))
         if not count:
             raise SourceError(f"{folder}: the split {split!r} has no samples")
-        ids = [f"{split}[{index}]" for index in range(count)]
+        ids = NumberedIds(split, count)
         inputs = sorted(set(self._paths.values()))
         targets = None
         if label_column is not None:
@@ -225,5 +226,4 @@ def _array(path: Path, axes: int | None = None) -> np.ndarray:
         values = file.values(dataset, f"{path}, {names[0]!r}:")
     finally:
         file.close()
-    with np.errstate(over="ignore", invalid="ignore"):  # what float32 can't hold is inf, and treated as such
-        return values if axes is None else values.astype(np.float32)
+    return values if axes is None else as_float32(values)

@@ -9,7 +9,8 @@ from typing import Literal
 import numpy as np
 
 from multimodal_pad.errors import SourceError
-from multimodal_pad.sources.corpus import NonFinite, Progress, check_choice, float_targets, whole_targets
+from multimodal_pad.lengths.samples import check_choice
+from multimodal_pad.sources.corpus import NonFinite, Progress, float_targets, whole_targets
 from multimodal_pad.sources.label_columns import (
     ALL_COLUMNS,
     LabelColumns,

@@ -10,8 +10,9 @@ import numpy as np
 
 from multimodal_pad.errors import SourceError
 from multimodal_pad.lengths.dtypes import as_native
+from multimodal_pad.lengths.samples import check_choice
 from multimodal_pad.sources.cache_files import ALLOWED_NAMES, MANIFEST, array_file, names_a_file, vocabulary_file
-from multimodal_pad.sources.corpus import Corpus, LeftOut, NonFinite, check_choice
+from multimodal_pad.sources.corpus import Corpus, LeftOut, NonFinite
 from multimodal_pad.sources.flat_arrays import read_arrays
 from multimodal_pad.sources.manifest import check_vocabulary, has_digests, read_json, read_manifest
 from multimodal_pad.sources.verification import check_arrays, check_file, check_files

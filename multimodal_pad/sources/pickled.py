@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 
 from multimodal_pad.errors import PaddingError, SourceError
+from multimodal_pad.lengths.samples import check_choice
 from multimodal_pad.lengths.table import LengthTable
 from multimodal_pad.reading import check_unpacked, some
-from multimodal_pad.sources.corpus import Corpus, NonFinite, Progress, check_choice, check_distinct
+from multimodal_pad.sources.corpus import Corpus, NonFinite, Progress, as_float32, check_distinct
+from multimodal_pad.sources.ids import NumberedIds
 from multimodal_pad.sources.label_columns import WITHOUT_LABELS
 from multimodal_pad.sources.pickled_splits import id_texts, read_splits, with_text_keys
 from multimodal_pad.sources.pickles import FileMapping
@@ -89,14 +91,14 @@ class PickledSplit:
             raise SourceError(f"{self.where}: has no samples")
         return count
 
-    def ids(self, key: str, count: int) -> list[str]:
+    def ids(self, key: str, count: int) -> Sequence[str]:
         """The ids under a key, or, where there is none, names made of the split and the sample's number.
 
         An id of several parts (video, start, end) becomes ``video[start,end]``; parts that the file shares are copied
         for each, which is bounded.
         """
         if key not in self.entries:
-            return [f"{self.split}[{index}]" for index in range(count)]
+            return NumberedIds(self.split, count)
         value = self.value(key)
         if not isinstance(value, list | tuple) and not (isinstance(value, np.ndarray) and value.ndim):
             raise SourceError(f"{self.key(key)}: is a {type(value).__name__}; it must be a list or an array of ids")
@@ -140,11 +142,10 @@ class PickledCorpus(Corpus):
     def _read(self, index: int) -> dict[str, np.ndarray]:
         lengths = self.lengths.values[index].tolist()
         sample = {}
-        with np.errstate(over="ignore", invalid="ignore"):  # what float32 can't hold is inf, and treated as such
-            for (name, array, starts), length in zip(self._columns, lengths, strict=True):
-                rows = array[index, starts[index] : starts[index] + length]
-                sample[name] = rows.astype(np.float32)
-                self._file.mapping.looked_at(max(rows.nbytes, array.strides[0]))  # its padding is mapped with it
+        for (name, array, starts), length in zip(self._columns, lengths, strict=True):
+            rows = array[index, starts[index] : starts[index] + length]
+            sample[name] = as_float32(rows)
+            self._file.mapping.looked_at(max(rows.nbytes, array.strides[0]))  # its padding is mapped with it
         return sample
 
     def _place(self, index: int, modality: str) -> str:  # noqa: ARG002 - all samples are in one array

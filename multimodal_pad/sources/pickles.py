@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import mmap
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,12 +75,11 @@ def unpickle(data: bytes, where: str) -> Any:
     return _run(Machine(io.BytesIO(data), memoryview(data)), len(data), where)
 
 
-def read_archive(path: str | Path, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+def read_archive(path: str | Path) -> dict[str, np.ndarray]:
     """The arrays of a ``.npz`` file, those of Python objects too, whose pickles are read as data.
 
     Args:
         path: the file.
-        names: which arrays; all by default.
 
     Raises:
         SourceError: as :func:`~multimodal_pad.reading.read_npz` and :func:`read_pickle`.
@@ -93,7 +91,7 @@ def read_archive(path: str | Path, names: Sequence[str] | None = None) -> dict[s
     ...     read_archive(folder + "/label.npz")["train_corpus"].item()
     {'sample_1': {'emo': 'happy'}}
     """
-    return read_npz(path, names, unpickle=unpickle)
+    return read_npz(path, unpickle=unpickle)
 
 
 def _run(machine: Machine, size: int, where: str) -> Any:

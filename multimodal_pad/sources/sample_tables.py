@@ -130,7 +130,7 @@ def _read_npz(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     if len(set(sizes.values())) > 1:
         raise SourceError(f"{path}: has columns of different lengths: {sizes}; give a value for each sample")
     for index, values in enumerate(zip(*(array.tolist() for array in arrays.values()), strict=True)):
-        yield f"row {index}", dict(zip(arrays, values, strict=True))
+        yield f"row {index}", dict(zip(arrays, map(_decoded, values), strict=True))
 
 
 def _corpus(array: np.ndarray, path: Path, key: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -140,7 +140,7 @@ def _corpus(array: np.ndarray, path: Path, key: str) -> Iterator[tuple[str, dict
         raise SourceError(f"{path}, {key!r}: is no dict {{id: {{label: value}}}}, as MERTools has one for each split")
     for name, labels in corpus.items():
         values = labels if isinstance(labels, dict) else {"label": labels}
-        plain = {str(label): None if _is_no_label(value) else value for label, value in values.items()}
+        plain = {str(_decoded(label)): None if _is_no_label(x) else _decoded(x) for label, x in values.items()}
         yield f"{key!r}, {name!r:.80}", {**plain, "name": _decoded(name), SPLIT: key.removesuffix(_CORPUS)}
 
 
@@ -149,6 +149,7 @@ def _is_no_label(value: Any) -> bool:
 
 
 def _decoded(value: Any) -> Any:
+    """Text where a value is bytes, as Python 2 and arrays of bytes have it."""
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
@@ -205,7 +206,7 @@ def targets_of(
                     f"{rows[0].where}: {name!r} holds names of classes; targets of several columns {list(names)} are "
                     "numbers"
                 )
-            known = list(classes or sorted({str(value) for value in values if not _is_missing(value)}))
+            known = list(classes or sorted({str(value).strip() for value in values if not _is_missing(value)}))
             numbers = _classes(rows, chosen, name, values, known)
         columns.append(_stacked(rows, chosen, name, numbers))
     return columns[0] if len(names) == 1 else np.stack(columns, axis=1), known

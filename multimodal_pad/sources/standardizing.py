@@ -97,7 +97,7 @@ class Standardized:
         return len(self.source)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        sample = dict(self.source[index])
+        sample = dict(read_sample(self.source, index))
         for name, found in self.statistics.items():
             array = modality_array(sample, name, index)
             if len(array) and array.shape[1:] != found.mean.shape:

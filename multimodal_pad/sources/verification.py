@@ -12,7 +12,7 @@ from multimodal_pad.reading import file_size
 from multimodal_pad.sources.cache_files import IDS, MANIFEST, OFFSETS, array_file, digest_file
 from multimodal_pad.sources.corpus import Progress
 from multimodal_pad.sources.flat_arrays import FlatArrays
-from multimodal_pad.sources.manifest import AGAIN, digest_manifest, has_digests, read_manifest
+from multimodal_pad.sources.manifest import AGAIN, digest_manifest, has_digests, require_manifest
 
 
 def check_file(
@@ -97,9 +97,7 @@ def verify_cache(folder: str | Path, progress: Progress | None = None) -> int:
     2
     """
     folder = Path(folder)
-    manifest = read_manifest(folder)
-    if manifest is None:
-        raise SourceError(f"{folder}: has no manifest.json; it is no flat cache, or one that was never finished")
+    manifest = require_manifest(folder)
     if not has_digests(manifest):
         raise SourceError(
             f"{folder}: its manifest is of version {manifest['version']}, which has no SHA-256 of the files; convert "

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
 
 _APOSTROPHES = "\u2018\u2019\u201b\u2032\u00b4\u02bc\uff07"
 _QUOTES = "\u201c\u201d\u201e\u201f\u2033\uff02"
@@ -64,3 +66,12 @@ def number_words(utterances: Iterable[Sequence[str]], min_count: int = 1) -> dic
     counts = Counter(word for words in utterances for word in words)
     common = (word for word, count in counts.most_common() if count >= min_count)
     return {word: rank for rank, word in enumerate(common, start=UNKNOWN_ID + 1)}
+
+
+def word_ids(words: Sequence[str], vocabulary: Mapping[str, int]) -> np.ndarray:
+    """The numbers of words in a vocabulary, int32 ``(words,)``; those that are not in it are unknown.
+
+    >>> word_ids(["very", "new"], {"so": 2, "very": 3}).tolist()
+    [3, 1]
+    """
+    return np.array([vocabulary.get(word, UNKNOWN_ID) for word in words], np.int32)

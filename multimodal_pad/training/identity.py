@@ -35,8 +35,6 @@ _IN_TRAINING = (*_HOW, "dropout_rate", "rate", "dtype", "param_dtype")
 
 _LIBRARIES = {"flax": flax.__version__, "optax": optax.__version__}
 
-_Description = dict[str, Any]
-
 
 def describe_structure(model: nnx.Module) -> dict[str, Any]:
     """The classes of a model's modules and their plain attributes, as JSON values by place; not its arrays.

@@ -54,8 +54,8 @@ class Stop:
 
     A second Ctrl-C acts as ever. Another SIGTERM or SIGHUP changes nothing: launchers and schedulers send them to each
     process of a group, and again to those that they have started. Signals can be handled in the main thread only:
-    elsewhere this does nothing. A handler that somebody has set for a signal stays, and so does that a signal is
-    ignored.
+    elsewhere this does nothing. A handler that was set for a signal before stays, and a signal that is ignored
+    stays ignored.
 
     Attributes:
         signal_number: of the signal that has come; 0 as long as none has.

@@ -61,6 +61,21 @@ def test_cutting_does_not_hide_targets_that_are_too_few(kind):
 
 
 @pytest.mark.parametrize("kind", [BucketBatcher, StreamBatcher])
+def test_targets_of_the_positions_of_a_number(kind):
+    class One:
+        lengths = LengthTable(("text",), np.array([[1]]))
+
+        def __len__(self):
+            return 1
+
+        def __getitem__(self, index):
+            return {"text": np.array(7), "position_targets": {"text": [1]}} if not index else [][index]
+
+    with pytest.raises(SampleError, match=r"sample 0, 'text': got shape \(\) and dtype int64; a modality is"):
+        list(kind(One(), Fixed({"text": 4}), batch_size=1))
+
+
+@pytest.mark.parametrize("kind", [BucketBatcher, StreamBatcher])
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

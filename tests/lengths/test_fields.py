@@ -63,6 +63,8 @@ def test_what_lasts_has_a_position_at_least(seconds, rate):
         ({"d": -1.0}, "d@50", "got -1.0; a duration"),
         ({"d": float("nan")}, "d@50", "got nan; a duration"),
         ({"d": 1e300}, "d@50", r"got 1e\+300; a duration"),
+        ({"d": 1e15}, "d@16000", r"got 10{15}\.0; at 16000\.0 positions per second, too many"),
+        ({"d": 2}, "d@1e308", "got 2; .* too many"),
         ({"d": True}, "d", "got True; a length is a whole number"),
         ({"d": None}, "d", "got None; a length is a whole number"),
         ({"d": [1, 2]}, "d", r"got \[1, 2\]; a length is a whole number"),

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -424,3 +425,12 @@ def test_samples_that_are_standardised_may_be_lists_or_lack_the_modality():
         SampleError, match=r"sample 0, 'audio': got features of shape \(1,\), and its statistics are of"
     ):
         wide[0]
+    named = Standardized([SimpleNamespace(audio=[[2.0, 4.0]])], {"audio": found})
+    assert named[0]["audio"].tolist() == [[1.0, 1.0]]
+
+
+def test_targets_of_a_dtype_that_npy_files_have_no_name_for(tmp_path):
+    target = np.asarray(jnp.asarray([0.5, -2.0], jnp.bfloat16))
+    manifest = convert({"train": [{"audio": np.ones((2, 1), np.float32), "targets": target}]}, tmp_path / "cache")
+    assert manifest["splits"]["train"]["targets"] == {"dtype": "float32", "shape": [2]}
+    assert NumpyDir(tmp_path / "cache", "train")[0]["targets"].tolist() == [0.5, -2.0]

@@ -248,6 +248,25 @@ def test_another_process_opens_it_again(opened):
         assert len(pickle.dumps(source)) < 2000
 
 
+def test_another_process_opens_it_from_another_folder(tmp_path, monkeypatch):
+    write_meld(tmp_path / "meld")
+    (tmp_path / "meld" / "ids.csv").write_text("id\ndia0_utt0\ndia0_utt1\n")
+    (tmp_path / "folds.json").write_text('{"train": ["dia0*"]}')
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    features = {"audio": "features/audio/train"}
+    sources = [
+        Meld(data_dir="meld", features={"audio": "meld/features/audio"}),
+        Files(root="meld", table="ids.csv", features=features, folds="folds.json"),
+    ]
+    pickled = pickle.dumps(sources)
+    monkeypatch.chdir("elsewhere")
+    for source, again in zip(sources, pickle.loads(pickled), strict=True):
+        assert again.ids == source.ids
+        audio = np.load(tmp_path / "meld" / features["audio"] / "dia0_utt1.npy")
+        np.testing.assert_array_equal(again[1]["audio"], audio.astype(np.float32))
+
+
 def test_whoever_is_told_of_the_progress_is_not_pickled(tmp_path):
     source = Mult(write_mult(tmp_path).path, "train", progress=lambda *_: None)
     assert len(pickle.loads(pickle.dumps(source))) == len(source)

@@ -170,12 +170,26 @@ def test_paths_of_the_table(root):
         (["1", "0", "2"], [1, 0, 2], np.int32, None),
         (["1", "0.5", "-2"], [1, 0.5, -2], np.float32, None),
         (["sad", "angry", "sad"], [1, 0, 1], np.int32, ["angry", "sad"]),
+        ([" sad", " angry", "sad "], [1, 0, 1], np.int32, ["angry", "sad"]),
     ],
 )
 def test_what_a_column_of_text_holds(root, column, targets, dtype, classes):
     text = "id,y\n" + "".join(f"{name},{value}\n" for name, value in zip("abc", column, strict=True))
     source = Files(root, "all", **table(root, text), targets="y")
     assert (source.targets.tolist(), source.targets.dtype, source.classes) == (targets, dtype, classes)
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"id": np.array([b"a", b"b"]), "y": np.array([b"sad", b"angry"])},
+        {"all_corpus": np.array({b"a": {b"y": b"sad"}, b"b": {b"y": b"angry"}}, object)},
+    ],
+)
+def test_text_may_be_bytes_as_python_2_wrote_it(root, arrays):
+    np.savez(root / "t.npz", **arrays)
+    source = Files(root, "all", table="t.npz", features=AUDIO, targets="y")
+    assert (source.ids, source.targets.tolist(), source.classes) == (["a", "b"], [1, 0], ["angry", "sad"])
 
 
 def test_classes_in_an_order(root):

@@ -8,7 +8,8 @@ import pytest
 from multimodal_pad import PaddingError
 from multimodal_pad.errors import SourceError
 from multimodal_pad.sources import Meld, convert
-from multimodal_pad.sources.meld import EMOTIONS, UNKNOWN_ID
+from multimodal_pad.sources.meld import EMOTIONS
+from multimodal_pad.sources.words import UNKNOWN_ID
 
 HEADER = "Sr No.,Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID,Season,Episode,StartTime,EndTime"
 

@@ -193,3 +193,15 @@ def test_examples_are_data_too(tmp_path):
     written.path.write_bytes(pickle.dumps(data))
     with pytest.raises(SourceError, match=r"the pickle asks for builtins\.print, .* nothing of it was run"):
         MagBert(written.path, "train")
+
+
+def test_mag_bert_features_that_are_whole_numbers_in_the_file(tmp_path):
+    example = ((["so"], np.ones((1, 2), np.int32), np.ones((1, 3), np.int16)), np.array([[1.0]]), "a")
+    (tmp_path / "small.pkl").write_bytes(pickle.dumps({"train": [example]}))
+    sample = MagBert(tmp_path / "small.pkl", "train")[0]
+    assert {name: str(array.dtype) for name, array in sample.items()} == {
+        "text": "int32",
+        "audio": "float32",
+        "visual": "float32",
+        "targets": "float32",
+    }

@@ -106,4 +106,4 @@ class StreamReader(Iterator[tuple[int, Sample]]):
 
 
 class _StoppedError(Exception):
-    """Nobody waits for the samples any more; nobody sees this either."""
+    """The samples are waited for no more: ends the reading, and is raised no further."""
