@@ -242,7 +242,7 @@ def test_a_step_beyond_its_epoch_is_refused():
         iterator.set_state({**make_batcher().state(), "step": 99})
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("workers", [1, 2])
 def test_resumed_at_every_step_with_workers(workers):
     whole = batches_of(2)

@@ -65,7 +65,7 @@ def all_whole(folder: Path) -> bool:
 # Threads
 
 
-@pytest.mark.parametrize("times", [40, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("times", [40, pytest.param(200, marks=pytest.mark.long)])
 def test_threads_compile_a_shared_program_once(folder, times):
     """Nothing of the batch is used, so that all shapes have one program. A warning would be an error."""
     for number in range(times):
@@ -165,7 +165,7 @@ def test_a_pair_of_processes_on_new_folders(tmp_path):
     run_pair(tmp_path, rounds=5)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_twenty_pairs_of_processes(tmp_path):
     for number in range(20):
         (tmp_path / str(number)).mkdir()

@@ -180,7 +180,7 @@ def test_killed_twice_it_comes_to_the_same(tmp_path, layout, uninterrupted):
     check_kills(tmp_path, layout, 2, uninterrupted)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_killed_twenty_times_it_comes_to_the_same(tmp_path, layout, uninterrupted):
     check_kills(tmp_path, layout, 20, uninterrupted)
