@@ -11,11 +11,11 @@ from typing import Any, Literal
 
 import numpy as np
 from rich.console import Console
-from rich.progress import Progress
-from rich.table import Table
+from rich.progress import TaskProgressColumn, TimeRemainingColumn
 
 from multimodal_pad.commands.pairs import add_field_option, chosen_fields
 from multimodal_pad.commands.shares import share_headings, shown_shares
+from multimodal_pad.commands.tables import print_table
 from multimodal_pad.errors import PaddingError
 from multimodal_pad.lengths.cost import BatchBudget, Cost, TransformerCost, attention_area, position_count
 from multimodal_pad.lengths.files import read_lengths
@@ -29,6 +29,7 @@ from multimodal_pad.planning.plan_plot import plot_plan
 from multimodal_pad.planning.planned import Planned
 from multimodal_pad.planning.planner import MOST_SHAPES, plan_shapes
 from multimodal_pad.planning.run_time import RunTime
+from multimodal_pad.progress_bars import progress_bars
 from multimodal_pad.sources import NumpyDir
 from multimodal_pad.sources.inspection import train_split
 from multimodal_pad.sources.manifest import read_manifest
@@ -175,7 +176,7 @@ def _plan(options: argparse.Namespace) -> None:
     if options.out is not None:
         plan.save(options.out, overwrite=options.overwrite)
     tell(console, str(plan))
-    console.print(_comparison(lengths.modalities, rows, "Real share of what is padded, every batch full"))
+    _compare(console, lengths.modalities, rows, "Real share of what is padded, every batch full")
     _tell_written(options, console)
 
 
@@ -204,15 +205,16 @@ def _plan_packed(
     padded = {name: policy_efficiency(policy, lengths, cost) for name, policy in policies.items()}
     tell(console, str(plan))
     title = f"Real share of what is packed, or padded in up to {PADDED_SHAPES} shapes"
-    console.print(_comparison(lengths.modalities, {"packed": packing_efficiency(plan, lengths, cost), **padded}, title))
+    _compare(console, lengths.modalities, {"packed": packing_efficiency(plan, lengths, cost), **padded}, title)
     _tell_written(options, console)
 
 
 @contextmanager
 def _bar(total: int) -> Iterator[Callable[[int], None]]:
     """A progress bar on a terminal; what is given is called with how much is done."""
-    progress = progress_console()
-    with Progress(console=progress, transient=True, disable=not progress.is_terminal) as bar:
+    console = progress_console()
+    columns = TaskProgressColumn, TimeRemainingColumn
+    with progress_bars(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("planning", total=total)
         yield lambda found: bar.update(task, completed=found)
 
@@ -300,13 +302,16 @@ def _price(cost: Cost, batch_size: int | BatchBudget, overhead: float) -> Cost:
     return price
 
 
-def _comparison(modalities: tuple[str, ...], rows: dict[str, PolicyEfficiency], title: str) -> Table:
-    """The plan, which is the first row, beside the policies that people use otherwise."""
-    table, first = Table(title=title, title_justify="left"), next(iter(rows.values()))
-    table.add_column("policy")
-    for heading in ("shapes", "cost", *share_headings(modalities), "padded cost"):
-        table.add_column(heading, justify="right")
-    for name, row in rows.items():
-        shares = shown_shares(row.cost, row.positions)
-        table.add_row(name, f"{row.shapes:,}", *shares, f"{row.padded_cost / first.padded_cost:.2f} x")
-    return table
+def _compare(console: Console, modalities: tuple[str, ...], rows: dict[str, PolicyEfficiency], title: str) -> None:
+    """Print the plan, which is the first row, beside the policies that people use otherwise."""
+    first = next(iter(rows.values()))
+    cells = [
+        [
+            name,
+            f"{row.shapes:,}",
+            *shown_shares(row.cost, row.positions),
+            f"{row.padded_cost / first.padded_cost:.2f} x",
+        ]
+        for name, row in rows.items()
+    ]
+    print_table(console, title, ["policy", "shapes", "cost", *share_headings(modalities), "padded cost"], cells)
