@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from multimodal_pad.commands.bars import telling
+from multimodal_pad.commands.lengths_given import STANDARD_INPUT, path_or_input, read_given
 from multimodal_pad.commands.pairs import add_field_option, chosen_fields
 from multimodal_pad.commands.shares import share_headings, shown_shares
 from multimodal_pad.commands.tables import print_table
 from multimodal_pad.errors import PaddingError
-from multimodal_pad.lengths.files import KINDS, read_lengths
+from multimodal_pad.lengths.files import KINDS
 from multimodal_pad.planning.comparison import PolicyEfficiency
 from multimodal_pad.sources.inspection import Inspection, compare_policies, inspect_cache
 from multimodal_pad.sources.manifest import QUANTILES, summarize
@@ -22,8 +22,8 @@ from multimodal_pad.sources.verification import verify_cache
 from multimodal_pad.terminal import as_cell, output_console, tell
 
 HELP = """Print what is in a flat cache: samples, lengths and missing modalities of each split, and how much of the
-training split's padding is real under fixed, exact and planned padding. Of a file of lengths, as multimodal-pad plan
-takes it, print the lengths, and the same of padding."""
+training split's padding is real under fixed, exact and planned padding. Of a file of lengths, or of a CSV from standard
+input (-), as multimodal-pad plan takes them, print the lengths, and the same of padding."""
 
 LENGTH_COLUMNS = ("modality", "mean", *(f"p{level}" for level in QUANTILES), "max", "missing")
 
@@ -40,8 +40,9 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "cache",
         metavar="CACHE",
-        type=Path,
-        help=f"a folder that multimodal-pad convert made, or a file of lengths ({', '.join(KINDS)})",
+        type=path_or_input,
+        help=f"a folder that multimodal-pad convert made, a file of lengths ({', '.join(KINDS)}), or - for a CSV "
+        "from standard input",
     )
     parser.add_argument("--modalities", nargs="+", metavar="NAME", help="columns of a file of lengths (default: all)")
     add_field_option(parser)
@@ -54,7 +55,7 @@ def add_parser(commands: Any) -> None:
 
 def _run(options: argparse.Namespace) -> None:
     console = output_console()
-    if options.cache.exists() and not options.cache.is_dir():
+    if options.cache == "-" or (options.cache.exists() and not options.cache.is_dir()):
         if options.verify:
             raise PaddingError("--verify is for a cache; a file of lengths has no manifest")
         _inspect_lengths(options, console)
@@ -76,13 +77,14 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _inspect_lengths(options: argparse.Namespace, console: Console) -> None:
-    lengths = read_lengths(options.cache, options.modalities, fields=chosen_fields(options))
+    lengths = read_given(options.cache, options.modalities, chosen_fields(options))
+    name = STANDARD_INPUT if options.cache == "-" else options.cache.name
     found = summarize(lengths)
     rows = [_length_cells(name, row, found["missing"][name], len(lengths)) for name, row in found["lengths"].items()]
-    title = f"{as_cell(options.cache.name)}: {len(lengths):,} samples; lengths"
+    title = f"{as_cell(name)}: {len(lengths):,} samples; lengths"
     print_table(console, title, LENGTH_COLUMNS, rows)
     policies = compare_policies(lengths, None, options.batch_size, options.max_shapes)
-    _print_padding(console, options.cache.name, list(lengths.modalities), policies, options.batch_size)
+    _print_padding(console, name, list(lengths.modalities), policies, options.batch_size)
 
 
 def _origin(found: Inspection) -> list[str]:

@@ -13,12 +13,12 @@ import numpy as np
 from rich.console import Console
 from rich.progress import TaskProgressColumn, TimeRemainingColumn
 
+from multimodal_pad.commands.lengths_given import path_or_input, read_given
 from multimodal_pad.commands.pairs import add_field_option, chosen_fields
 from multimodal_pad.commands.shares import share_headings, shown_shares
 from multimodal_pad.commands.tables import print_table
 from multimodal_pad.errors import PaddingError
 from multimodal_pad.lengths.cost import BatchBudget, Cost, TransformerCost, attention_area, position_count
-from multimodal_pad.lengths.files import read_lengths
 from multimodal_pad.lengths.table import LengthTable
 from multimodal_pad.output import check_replaceable
 from multimodal_pad.planning.comparison import PolicyEfficiency, ladders_within, packing_efficiency, policy_efficiency
@@ -40,9 +40,10 @@ HELP = """Choose the batch shapes for a table of lengths: jointly over all modal
 LENGTHS has a row per sample and a column per modality, in positions (tokens, frames), 0 where the modality is
 missing: a .csv whose first line names the columns, a .npz with an array per modality, a .npy (name its columns with
 --modalities), or a flat cache of multimodal-pad convert (its split train). Manifests of JSON lines, such as those of
-NeMo and Lhotse, and other tables do too: --field says how long each modality is. Prints the plan, and how fixed
-padding, powers of two and quantiles do with as many shapes. With --packed, samples lie end to end instead, and the plan
-is one capacity for each modality; it is printed beside the others with 8 shapes."""
+NeMo and Lhotse, and other tables do too: --field says how long each modality is. With - a .csv is read from standard
+input. Prints the plan, and how fixed padding, powers of two and quantiles do with as many shapes. With --packed,
+samples lie end to end instead, and the plan is one capacity for each modality; it is printed beside the others with
+8 shapes."""
 
 EXAMPLES = """examples:
   multimodal-pad plan lengths.csv --max-shapes 8
@@ -52,6 +53,7 @@ EXAMPLES = """examples:
   multimodal-pad plan cuts.jsonl.gz --field audio=duration@50 --field text=supervisions.text:words
   multimodal-pad plan lengths.csv --packed --batch-size 32 --out packing.json --plot packing.png
   multimodal-pad plan lengths.csv --packed --batch-positions 20000
+  sqlite3 -csv -header corpus.db 'select text, audio from lengths' | multimodal-pad plan -
 
 in Python:
   policy = Planned(ShapePlan.load("plan.json"))
@@ -72,7 +74,10 @@ def add_parser(commands: Any) -> None:
     )
     plan.set_defaults(run=_plan)
     plan.add_argument(
-        "lengths", metavar="LENGTHS", type=Path, help="a .csv, .npy, .npz or .jsonl file, or a flat cache"
+        "lengths",
+        metavar="LENGTHS",
+        type=path_or_input,
+        help="a .csv, .npy, .npz or .jsonl file, a flat cache, or - for a CSV from standard input",
     )
     plan.add_argument(
         "--max-shapes",
@@ -225,10 +230,10 @@ def _tell_written(options: argparse.Namespace, console: Console) -> None:
             tell(console, in_a_line(f"Written: {path}"))
 
 
-def _read(path: Path, modalities: list[str] | None, fields: dict[str, str] | None) -> LengthTable:
+def _read(path: Path | Literal["-"], modalities: list[str] | None, fields: dict[str, str] | None) -> LengthTable:
     """The lengths of a file, or of a flat cache's training split, or of one split's folder."""
-    if not path.is_dir():
-        return read_lengths(path, modalities, fields=fields)
+    if path == "-" or not path.is_dir():
+        return read_given(path, modalities, fields)
     if fields is not None:
         raise PaddingError(f"got --field for {path}, a flat cache, which has its lengths; leave it out")
     manifest = read_manifest(path)
