@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import BinaryIO, NamedTuple, TextIO
 
 import numpy as np
 
@@ -38,6 +39,7 @@ class DelimitedFile:
     Args:
         path: the file.
         required: columns that must be there.
+        content: its bytes, where they were read already; ``path`` is then what errors call it.
 
     Attributes:
         path: the file.
@@ -57,10 +59,11 @@ class DelimitedFile:
     (('name', 'valence'), ['a', 'b'], [[0.5], [-1.0]])
     """
 
-    def __init__(self, path: str | Path, required: Sequence[str] = ()) -> None:
-        self.path = Path(path)
-        file_size(self.path)  # refuses a pipe, which would be waited for
-        with self.path.open("rb") as file:
+    def __init__(self, path: str | Path, required: Sequence[str] = (), *, content: bytes | None = None) -> None:
+        self.path, self._content = Path(path), content
+        if content is None:
+            file_size(self.path)  # refuses a pipe, which would be waited for
+        with self._bytes() as file:
             self._encoding = _ENCODINGS.get(file.read(2), "utf-8-sig")
         self._before = 0  # lines before the names of the columns
         with self._open() as file:
@@ -162,11 +165,14 @@ class DelimitedFile:
                 f"{self.path}, line {self._before + reader.line_num}: not a row of a CSV file: {error}; mend the row"
             ) from None
 
+    def _bytes(self) -> BinaryIO:
+        return self.path.open("rb") if self._content is None else io.BytesIO(self._content)
+
     @contextmanager
     def _open(self) -> Iterator[TextIO]:
         """The text from the names of the columns on; raises a SourceError where bytes are no text."""
         try:
-            with self.path.open(encoding=self._encoding, newline="") as file:
+            with io.TextIOWrapper(self._bytes(), encoding=self._encoding, newline="") as file:
                 for _ in range(self._before):
                     file.readline()
                 yield file
@@ -175,7 +181,8 @@ class DelimitedFile:
 
     def _undecodable(self, error: UnicodeError) -> SourceError:
         """The error of a file that is no text, by the line where it's none."""
-        data = self.path.read_bytes()
+        with self._bytes() as file:
+            data = file.read()
         line = ""
         try:
             data.decode(self._encoding)

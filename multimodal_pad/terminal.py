@@ -12,6 +12,8 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
 from rich.segment import Segment
 
+from multimodal_pad.text_table import terminal_width
+
 # Control characters, marks that turn the order of what is written, and bytes of names that are no UTF-8.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
@@ -48,9 +50,10 @@ class _Console(Console):
 
 
 def output_console() -> Console:
-    """For what a command answers: as wide as the terminal, or 160 columns in a file or a pipe."""
+    """For what a command answers: as wide as the terminal, or 160 columns in a file or a pipe without COLUMNS."""
     file = _able(sys.stdout)
-    return _Console(file=file) if file is not None and file.isatty() else _Console(file=file, width=160, quiet=not file)
+    width = None if file is not None and file.isatty() else terminal_width() or 160
+    return _Console(file=file, width=width, quiet=not file)
 
 
 def progress_console() -> Console:

@@ -3,6 +3,7 @@
 import io
 import os
 import re
+import struct
 import subprocess
 import sys
 import unicodedata
@@ -106,3 +107,36 @@ def test_names_that_are_no_utf8_are_converted_and_printed(tmp_path):
     assert re.search(rb"Written: .*/o\\udcfft ", done.stdout)
     done = run("inspect", out, env={**os.environ, "PYTHONIOENCODING": "ascii"})
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+def on_a_terminal(width, *arguments):
+    """What a command prints on a pseudo-terminal, without what commands it, line by line."""
+    pty, termios, fcntl = (pytest.importorskip(name) for name in ("pty", "termios", "fcntl"))
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, width, 0, 0))
+    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+    command = [sys.executable, "-m", "multimodal_pad.cli", *arguments]
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=subprocess.STDOUT, env=environment) as process:
+        os.close(theirs)
+        printed = b""
+        while True:
+            try:
+                data = os.read(ours, 65536)
+            except OSError:  # Linux says so that nothing has it open any more
+                break
+            if not data:
+                break
+            printed += data
+    os.close(ours)
+    return process.returncode, re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", printed.decode()).replace("\r", "\n").splitlines()
+
+
+@pytest.mark.parametrize("command", ["plan", "inspect"])
+def test_what_is_printed_fits_the_terminal(command, tmp_path):
+    (tmp_path / "lengths.csv").write_text("text,audio,visual\n3,1040,790\n40,1596,1099\n17,0,811\n")
+    status, lines = on_a_terminal(60, command, str(tmp_path / "lengths.csv"), "--max-shapes", "2")
+    assert status == 0
+    assert max(map(len, lines)) <= 60
+    cells = " ".join(lines).split()
+    assert {"text", "audio", "visual", "cost"} <= set(cells)
+    assert not any("…" in cell for cell in cells)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from multimodal_pad.commands.bars import telling
+from multimodal_pad.commands.lengths_given import STANDARD_INPUT, path_or_input, read_given
 from multimodal_pad.commands.pairs import add_field_option, chosen_fields
 from multimodal_pad.commands.shares import share_headings, shown_shares
+from multimodal_pad.commands.tables import print_table
 from multimodal_pad.errors import PaddingError
-from multimodal_pad.lengths.files import KINDS, read_lengths
+from multimodal_pad.lengths.files import KINDS
 from multimodal_pad.planning.comparison import PolicyEfficiency
 from multimodal_pad.sources.inspection import Inspection, compare_policies, inspect_cache
 from multimodal_pad.sources.manifest import QUANTILES, summarize
@@ -22,8 +22,10 @@ from multimodal_pad.sources.verification import verify_cache
 from multimodal_pad.terminal import as_cell, output_console, tell
 
 HELP = """Print what is in a flat cache: samples, lengths and missing modalities of each split, and how much of the
-training split's padding is real under fixed, exact and planned padding. Of a file of lengths, as multimodal-pad plan
-takes it, print the lengths, and the same of padding."""
+training split's padding is real under fixed, exact and planned padding. Of a file of lengths, or of a CSV from standard
+input (-), as multimodal-pad plan takes them, print the lengths, and the same of padding."""
+
+LENGTH_COLUMNS = ("modality", "mean", *(f"p{level}" for level in QUANTILES), "max", "missing")
 
 
 def add_parser(commands: Any) -> None:
@@ -38,8 +40,9 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "cache",
         metavar="CACHE",
-        type=Path,
-        help=f"a folder that multimodal-pad convert made, or a file of lengths ({', '.join(KINDS)})",
+        type=path_or_input,
+        help=f"a folder that multimodal-pad convert made, a file of lengths ({', '.join(KINDS)}), or - for a CSV "
+        "from standard input",
     )
     parser.add_argument("--modalities", nargs="+", metavar="NAME", help="columns of a file of lengths (default: all)")
     add_field_option(parser)
@@ -52,7 +55,7 @@ def add_parser(commands: Any) -> None:
 
 def _run(options: argparse.Namespace) -> None:
     console = output_console()
-    if options.cache.exists() and not options.cache.is_dir():
+    if options.cache == "-" or (options.cache.exists() and not options.cache.is_dir()):
         if options.verify:
             raise PaddingError("--verify is for a cache; a file of lengths has no manifest")
         _inspect_lengths(options, console)
@@ -69,19 +72,19 @@ def _run(options: argparse.Namespace) -> None:
     if files is not None:
         tell(console, f"verified: {files} files are what was written")
     for split in found.manifest["splits"]:
-        console.print(_lengths(found.manifest, split))
-    console.print(_padding(found.split, list(found.manifest["modalities"]), found.policies, options.batch_size))
+        _print_lengths(console, found.manifest, split)
+    _print_padding(console, found.split, list(found.manifest["modalities"]), found.policies, options.batch_size)
 
 
 def _inspect_lengths(options: argparse.Namespace, console: Console) -> None:
-    lengths = read_lengths(options.cache, options.modalities, fields=chosen_fields(options))
-    table = _length_columns(f"{as_cell(options.cache.name)}: {len(lengths):,} samples; lengths")
+    lengths = read_given(options.cache, options.modalities, chosen_fields(options))
+    name = STANDARD_INPUT if options.cache == "-" else options.cache.name
     found = summarize(lengths)
-    for name, row in found["lengths"].items():
-        table.add_row(*_length_cells(name, row, found["missing"][name], len(lengths)))
-    console.print(table)
+    rows = [_length_cells(name, row, found["missing"][name], len(lengths)) for name, row in found["lengths"].items()]
+    title = f"{as_cell(name)}: {len(lengths):,} samples; lengths"
+    print_table(console, title, LENGTH_COLUMNS, rows)
     policies = compare_policies(lengths, None, options.batch_size, options.max_shapes)
-    console.print(_padding(options.cache.name, list(lengths.modalities), policies, options.batch_size))
+    _print_padding(console, name, list(lengths.modalities), policies, options.batch_size)
 
 
 def _origin(found: Inspection) -> list[str]:
@@ -100,25 +103,17 @@ def _origin(found: Inspection) -> list[str]:
     return lines
 
 
-def _lengths(manifest: dict[str, Any], split: str) -> Table:
+def _print_lengths(console: Console, manifest: dict[str, Any], split: str) -> None:
     facts = manifest["splits"][split]
     targets = facts["targets"]
     labels = "no targets" if targets is None else f"targets {targets['dtype']} {tuple(targets['shape'])}"
     left_out = f", {len(facts['left_out'])} left out" if facts["left_out"] else ""
     title = f"{as_cell(split)}: {facts['samples']:,} samples{left_out}, {labels}; lengths"
-    table = _length_columns(title, "NaN, inf made 0")
-    for name, row in facts["lengths"].items():
-        cells = _length_cells(name, row, facts["missing"][name], facts["samples"])
-        table.add_row(*cells, f"{facts['nonfinite'].get(name, 0):,}")
-    return table
-
-
-def _length_columns(title: str, *more: str) -> Table:
-    table = Table(title=title, title_justify="left")
-    table.add_column("modality")
-    for heading in ("mean", *[f"p{level}" for level in QUANTILES], "max", "missing", *more):
-        table.add_column(heading, justify="right")
-    return table
+    rows = [
+        [*_length_cells(name, row, facts["missing"][name], facts["samples"]), f"{facts['nonfinite'].get(name, 0):,}"]
+        for name, row in facts["lengths"].items()
+    ]
+    print_table(console, title, [*LENGTH_COLUMNS, "NaN, inf made 0"], rows)
 
 
 def _length_cells(name: str, lengths: Mapping[str, float], missing: int, samples: int) -> list[str]:
@@ -132,14 +127,13 @@ def _short(value: float) -> str:
     return f"{value:,.3f}".rstrip("0").rstrip(".")
 
 
-def _padding(what: str, names: list[str], policies: Mapping[str, PolicyEfficiency], batch_size: int) -> Table:
-    title = f"{as_cell(what)}, batches of {batch_size}: real share of what is padded"
-    table = Table(title=title, title_justify="left")
-    table.add_column("padding")
-    for heading in ("shapes", "cost", *share_headings(names), "padded cost"):
-        table.add_column(heading, justify="right")
+def _print_padding(
+    console: Console, what: str, names: list[str], policies: Mapping[str, PolicyEfficiency], batch_size: int
+) -> None:
     least = list(policies.values())[-1].padded_cost
-    for name, row in policies.items():
-        shares = shown_shares(row.cost, row.positions)
-        table.add_row(name, f"{row.shapes:,}", *shares, f"{row.padded_cost / least:.2f} x")
-    return table
+    rows = [
+        [name, f"{row.shapes:,}", *shown_shares(row.cost, row.positions), f"{row.padded_cost / least:.2f} x"]
+        for name, row in policies.items()
+    ]
+    title = f"{as_cell(what)}, batches of {batch_size}: real share of what is padded"
+    print_table(console, title, ["padding", "shapes", "cost", *share_headings(names), "padded cost"], rows)

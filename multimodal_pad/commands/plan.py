@@ -11,14 +11,14 @@ from typing import Any, Literal
 
 import numpy as np
 from rich.console import Console
-from rich.progress import Progress
-from rich.table import Table
+from rich.progress import TaskProgressColumn, TimeRemainingColumn
 
+from multimodal_pad.commands.lengths_given import path_or_input, read_given
 from multimodal_pad.commands.pairs import add_field_option, chosen_fields
 from multimodal_pad.commands.shares import share_headings, shown_shares
+from multimodal_pad.commands.tables import print_table
 from multimodal_pad.errors import PaddingError
 from multimodal_pad.lengths.cost import BatchBudget, Cost, TransformerCost, attention_area, position_count
-from multimodal_pad.lengths.files import read_lengths
 from multimodal_pad.lengths.table import LengthTable
 from multimodal_pad.output import check_replaceable
 from multimodal_pad.planning.comparison import PolicyEfficiency, ladders_within, packing_efficiency, policy_efficiency
@@ -29,6 +29,7 @@ from multimodal_pad.planning.plan_plot import plot_plan
 from multimodal_pad.planning.planned import Planned
 from multimodal_pad.planning.planner import MOST_SHAPES, plan_shapes
 from multimodal_pad.planning.run_time import RunTime
+from multimodal_pad.progress_bars import progress_bars
 from multimodal_pad.sources import NumpyDir
 from multimodal_pad.sources.inspection import train_split
 from multimodal_pad.sources.manifest import read_manifest
@@ -39,9 +40,10 @@ HELP = """Choose the batch shapes for a table of lengths: jointly over all modal
 LENGTHS has a row per sample and a column per modality, in positions (tokens, frames), 0 where the modality is
 missing: a .csv whose first line names the columns, a .npz with an array per modality, a .npy (name its columns with
 --modalities), or a flat cache of multimodal-pad convert (its split train). Manifests of JSON lines, such as those of
-NeMo and Lhotse, and other tables do too: --field says how long each modality is. Prints the plan, and how fixed
-padding, powers of two and quantiles do with as many shapes. With --packed, samples lie end to end instead, and the plan
-is one capacity for each modality; it is printed beside the others with 8 shapes."""
+NeMo and Lhotse, and other tables do too: --field says how long each modality is. With - a .csv is read from standard
+input. Prints the plan, and how fixed padding, powers of two and quantiles do with as many shapes. With --packed,
+samples lie end to end instead, and the plan is one capacity for each modality; it is printed beside the others with
+8 shapes."""
 
 EXAMPLES = """examples:
   multimodal-pad plan lengths.csv --max-shapes 8
@@ -51,6 +53,7 @@ EXAMPLES = """examples:
   multimodal-pad plan cuts.jsonl.gz --field audio=duration@50 --field text=supervisions.text:words
   multimodal-pad plan lengths.csv --packed --batch-size 32 --out packing.json --plot packing.png
   multimodal-pad plan lengths.csv --packed --batch-positions 20000
+  sqlite3 -csv -header corpus.db 'select text, audio from lengths' | multimodal-pad plan -
 
 in Python:
   policy = Planned(ShapePlan.load("plan.json"))
@@ -71,7 +74,10 @@ def add_parser(commands: Any) -> None:
     )
     plan.set_defaults(run=_plan)
     plan.add_argument(
-        "lengths", metavar="LENGTHS", type=Path, help="a .csv, .npy, .npz or .jsonl file, or a flat cache"
+        "lengths",
+        metavar="LENGTHS",
+        type=path_or_input,
+        help="a .csv, .npy, .npz or .jsonl file, a flat cache, or - for a CSV from standard input",
     )
     plan.add_argument(
         "--max-shapes",
@@ -175,7 +181,7 @@ def _plan(options: argparse.Namespace) -> None:
     if options.out is not None:
         plan.save(options.out, overwrite=options.overwrite)
     tell(console, str(plan))
-    console.print(_comparison(lengths.modalities, rows, "Real share of what is padded, every batch full"))
+    _compare(console, lengths.modalities, rows, "Real share of what is padded, every batch full")
     _tell_written(options, console)
 
 
@@ -204,15 +210,16 @@ def _plan_packed(
     padded = {name: policy_efficiency(policy, lengths, cost) for name, policy in policies.items()}
     tell(console, str(plan))
     title = f"Real share of what is packed, or padded in up to {PADDED_SHAPES} shapes"
-    console.print(_comparison(lengths.modalities, {"packed": packing_efficiency(plan, lengths, cost), **padded}, title))
+    _compare(console, lengths.modalities, {"packed": packing_efficiency(plan, lengths, cost), **padded}, title)
     _tell_written(options, console)
 
 
 @contextmanager
 def _bar(total: int) -> Iterator[Callable[[int], None]]:
     """A progress bar on a terminal; what is given is called with how much is done."""
-    progress = progress_console()
-    with Progress(console=progress, transient=True, disable=not progress.is_terminal) as bar:
+    console = progress_console()
+    columns = TaskProgressColumn, TimeRemainingColumn
+    with progress_bars(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("planning", total=total)
         yield lambda found: bar.update(task, completed=found)
 
@@ -223,10 +230,10 @@ def _tell_written(options: argparse.Namespace, console: Console) -> None:
             tell(console, in_a_line(f"Written: {path}"))
 
 
-def _read(path: Path, modalities: list[str] | None, fields: dict[str, str] | None) -> LengthTable:
+def _read(path: Path | Literal["-"], modalities: list[str] | None, fields: dict[str, str] | None) -> LengthTable:
     """The lengths of a file, or of a flat cache's training split, or of one split's folder."""
-    if not path.is_dir():
-        return read_lengths(path, modalities, fields=fields)
+    if path == "-" or not path.is_dir():
+        return read_given(path, modalities, fields)
     if fields is not None:
         raise PaddingError(f"got --field for {path}, a flat cache, which has its lengths; leave it out")
     manifest = read_manifest(path)
@@ -300,13 +307,16 @@ def _price(cost: Cost, batch_size: int | BatchBudget, overhead: float) -> Cost:
     return price
 
 
-def _comparison(modalities: tuple[str, ...], rows: dict[str, PolicyEfficiency], title: str) -> Table:
-    """The plan, which is the first row, beside the policies that people use otherwise."""
-    table, first = Table(title=title, title_justify="left"), next(iter(rows.values()))
-    table.add_column("policy")
-    for heading in ("shapes", "cost", *share_headings(modalities), "padded cost"):
-        table.add_column(heading, justify="right")
-    for name, row in rows.items():
-        shares = shown_shares(row.cost, row.positions)
-        table.add_row(name, f"{row.shapes:,}", *shares, f"{row.padded_cost / first.padded_cost:.2f} x")
-    return table
+def _compare(console: Console, modalities: tuple[str, ...], rows: dict[str, PolicyEfficiency], title: str) -> None:
+    """Print the plan, which is the first row, beside the policies that people use otherwise."""
+    first = next(iter(rows.values()))
+    cells = [
+        [
+            name,
+            f"{row.shapes:,}",
+            *shown_shares(row.cost, row.positions),
+            f"{row.padded_cost / first.padded_cost:.2f} x",
+        ]
+        for name, row in rows.items()
+    ]
+    print_table(console, title, ["policy", "shapes", "cost", *share_headings(modalities), "padded cost"], cells)

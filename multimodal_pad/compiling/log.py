@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 
 from multimodal_pad.compiling.events import CompileEvent, observe
-from multimodal_pad.text_table import text_table
+from multimodal_pad.text_table import text_table, wrapped
 
 
 @dataclass
@@ -126,7 +126,7 @@ class CompileLog:
             for name, c in rows
         ]
         lines = text_table(heading, body, left=1)
-        return "\n".join([*lines, *self.cache_report()])
+        return "\n".join([*lines, *wrapped(self.cache_report())])
 
     def cache_report(self) -> list[str]:
         """A line on what the persistent compilation cache gave; none where it is not in use."""

@@ -19,7 +19,7 @@ from multimodal_pad.errors import PaddingError
 from multimodal_pad.layouts.layout import BatchShape, batch_shapes
 from multimodal_pad.lengths.samples import EMPTY, check_whole
 from multimodal_pad.planning.run_time import RunTime, tell_seconds
-from multimodal_pad.text_table import text_table
+from multimodal_pad.text_table import text_table, wrapped
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class PolicyTimes:
             ]
             for name, time in self.times.items()
         ]
-        return "\n".join([*text_table(heading, rows, left=1), self.reason])
+        return "\n".join([*text_table(heading, rows, left=1), *wrapped([self.reason])])
 
 
 def time_policies(

@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from rich.progress import Progress, TextColumn, TimeElapsedColumn
+from rich.progress import TimeElapsedColumn
 
 from multimodal_pad.compiling.cache import cache_in_use, use_compilation_cache, write_whole_entries
 from multimodal_pad.compiling.calibration import fit_steps, fit_terms
@@ -25,6 +25,7 @@ from multimodal_pad.planning.plan import ShapePlan
 from multimodal_pad.planning.planner import plan_shapes
 from multimodal_pad.planning.run_time import RunTime
 from multimodal_pad.planning.task import PlanningTask
+from multimodal_pad.progress_bars import progress_bars
 from multimodal_pad.scheduling.policy import Grouping
 
 
@@ -118,7 +119,7 @@ def plan_run(
             **options,
         )
 
-    with Progress(TextColumn("{task.description}"), TimeElapsedColumn(), disable=not progress) as bar:
+    with progress_bars(TimeElapsedColumn, bar=False, disable=not progress) as bar:
 
         def measured(shape: BatchShape, lowered: tuple[Any, float] | None = None) -> StepTime:
             shown = bar.add_task(f"compiling {table.name} for {shape}", total=None)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import jax
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import MofNCompleteColumn, TimeElapsedColumn
 
 from multimodal_pad.compiling.cache import cache_in_use, use_compilation_cache, write_whole_entries
 from multimodal_pad.compiling.interrupts import Check, NotedInterrupt
@@ -18,6 +18,8 @@ from multimodal_pad.compiling.table import CompiledStep, StepTable, as_table, ba
 from multimodal_pad.errors import PaddingError
 from multimodal_pad.layouts.layout import Batch, BatchShape, BatchSpec
 from multimodal_pad.lengths.samples import check_whole
+from multimodal_pad.progress_bars import progress_bars
+from multimodal_pad.text_table import wrapped
 
 
 class Batches(Protocol):
@@ -141,7 +143,7 @@ def warm_up_all(
     jobs.sort(key=lambda job: -job[1].shape.positions)
     with CompileLog() as log:
         compile_all(jobs, state, threads=threads, progress=progress, on_compiled=on_compiled, check=check)
-    for line in log.cache_report() if progress else []:
+    for line in wrapped(log.cache_report()) if progress else []:
         print(line)
     # Only now: what was interrupted on the way has no planned shapes without a program.
     for (table, _), spec in zip(tables, specs, strict=True):
@@ -174,13 +176,13 @@ def compile_all(
     """
     threads = default_threads() if threads is None else threads
     check_whole("threads", threads, 1)
-    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]
+    columns = MofNCompleteColumn, TimeElapsedColumn
     missing = {(id(table), batch.shape): (table, batch) for table, batch in jobs if batch.shape not in table.steps}
     cached = cache_in_use() and bool(missing)
     first_alone = jax.default_backend() == "gpu"
     if cached:
         write_whole_entries()
-    with NotedInterrupt() as noted, Progress(*columns, disable=not progress or not missing) as bar:
+    with NotedInterrupt() as noted, progress_bars(*columns, disable=not progress or not missing) as bar:
         look = noted.check if check is None else check
         task = bar.add_task("compiling", total=len(missing))
 

@@ -22,7 +22,11 @@ KINDS = (*TEXT_KINDS, ".npy", ".npz", *JSON_KINDS)
 
 
 def read_lengths(
-    path: str | Path, modalities: Sequence[str] | None = None, *, fields: Mapping[str, str] | None = None
+    path: str | Path,
+    modalities: Sequence[str] | None = None,
+    *,
+    fields: Mapping[str, str] | None = None,
+    content: bytes | None = None,
 ) -> LengthTable:
     """The length table of a file: a row per sample, a column per modality, in positions.
 
@@ -36,6 +40,8 @@ def read_lengths(
         fields: of text or JSON lines, how long each modality is by which column or field, as
             :class:`~multimodal_pad.lengths.fields.LengthField` reads it: ``"duration@50"`` for seconds at 50 positions
             per second, ``"supervisions.text:words"`` for text by its words.
+        content: the bytes of a table of text, where they were read already, such as from a pipe; ``path`` is then what
+            errors call it.
 
     Raises:
         SourceError: another kind of file, one that is damaged, a column that is missing, or a value that
@@ -52,8 +58,8 @@ def read_lengths(
     {'audio': 156, 'text': 3}
     """
     path = Path(path)
-    suffix = path.suffix.lower()
-    lines = is_json_lines(path)
+    suffix = path.suffix.lower() if content is None else TEXT_KINDS[0]
+    lines = content is None and is_json_lines(path)
     if suffix not in KINDS and not lines:
         raise SourceError(
             f"{path}: got a file of kind {path.suffix!r}; lengths are read from {', '.join(KINDS)} (a corpus has them "
@@ -65,26 +71,29 @@ def read_lengths(
             f"{path}: got fields={dict(fields)}, and a {suffix} holds lengths as they are; leave them out"
         )
     if lines or fields is not None:
-        columns = _read_records(path, names, fields)
+        columns = _read_records(path, names, fields, content)
     else:
-        columns = _read_text(path, names) if suffix in TEXT_KINDS else _read_arrays(path, names)
+        columns = _read_text(path, names, content) if suffix in TEXT_KINDS else _read_arrays(path, names)
     try:
         return LengthTable.from_columns(columns)
     except LengthError as error:
         raise SourceError(f"{path}: {error}") from None
 
 
-def _read_records(path: Path, names: tuple[str, ...] | None, fields: Mapping[str, str] | None) -> dict[str, np.ndarray]:
+def _read_records(
+    path: Path, names: tuple[str, ...] | None, fields: Mapping[str, str] | None, content: bytes | None
+) -> dict[str, np.ndarray]:
     """The lengths of each row of text or JSON, by its fields."""
     if fields is None and names is not None:
         fields = {name: name for name in names}
-    rows = read_json_lines(path) if is_json_lines(path) else DelimitedFile(path).rows()
+    lines = content is None and is_json_lines(path)
+    rows = read_json_lines(path) if lines else DelimitedFile(path, content=content).rows()
     columns = lengths_of(((f"{path}, line {line}", values) for line, values in rows), fields)
     return {name: columns[name] for name in _present(names, list(columns), path)}
 
 
-def _read_text(path: Path, names: tuple[str, ...] | None) -> dict[str, np.ndarray]:
-    table = DelimitedFile(path, names or ())
+def _read_text(path: Path, names: tuple[str, ...] | None, content: bytes | None) -> dict[str, np.ndarray]:
+    table = DelimitedFile(path, names or (), content=content)
     if all(map(_is_length, table.columns)):
         raise SourceError(
             f"{path}: the first line must name the columns, each once; got {list(table.columns)}, which are lengths"

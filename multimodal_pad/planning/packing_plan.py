@@ -20,7 +20,7 @@ from multimodal_pad.lengths.table import Lengths, LengthTable, as_lengths
 from multimodal_pad.planning.packing_plot import draw_packing
 from multimodal_pad.planning.plan import load_plan, save_plan
 from multimodal_pad.planning.plan_file import PACKING_READERS, read_fields, write_fields
-from multimodal_pad.text_table import html_table, text_table
+from multimodal_pad.text_table import html_table, text_table, wrapped
 
 FORMAT = "multimodal_pad packing plan"
 
@@ -142,7 +142,7 @@ class PackingPlan:
     def __str__(self) -> str:
         """What batches hold, how full they are, and what is left to gain."""
         first, *more = self._told()
-        return "\n".join([first, *text_table(*self._rows()), *more])
+        return "\n".join([*wrapped([first]), *text_table(*self._rows()), *wrapped(more)])
 
     def _rows(self) -> tuple[list[str], list[list[str]]]:
         """The table of the capacities: its heading, and a row for each shape."""

@@ -22,7 +22,7 @@ from multimodal_pad.output import write_file
 from multimodal_pad.planning.plan_file import FIELDS, read_fields, write_fields
 from multimodal_pad.planning.plan_plot import draw_plan
 from multimodal_pad.scheduling.policy import Grouping
-from multimodal_pad.text_table import html_table, text_table
+from multimodal_pad.text_table import html_table, text_table, wrapped
 
 Plan = TypeVar("Plan")
 
@@ -189,7 +189,7 @@ class ShapePlan:
 
     def __str__(self) -> str:
         first, *more = self._told()
-        return "\n".join([first, *text_table(*self._rows()), *more])
+        return "\n".join([*wrapped([first]), *text_table(*self._rows()), *wrapped(more)])
 
     def _rows(self) -> tuple[list[str], list[list[str]]]:
         """The table of the shapes: its heading, and a row for each."""

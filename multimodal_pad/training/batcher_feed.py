@@ -13,6 +13,7 @@ from multimodal_pad.batching.batcher import BucketBatcher, Position
 from multimodal_pad.errors import TrainingError
 from multimodal_pad.layouts.layout import Batch, BatchSpec
 from multimodal_pad.lengths.samples import EMPTY
+from multimodal_pad.scheduling.resuming import check_state
 from multimodal_pad.scheduling.steps import Steps
 from multimodal_pad.training.feed import Feed, waited_for
 from multimodal_pad.training.mesh import DataMesh
@@ -55,6 +56,9 @@ class BatcherFeed(Feed):
 
     def identity(self) -> dict[str, Any]:
         return {name: value for name, value in self.batcher.state().items() if name not in ("epoch", "step")}
+
+    def check_state(self, state: Mapping[str, Any]) -> None:
+        check_state(state, self.batcher.state())
 
     def restore(self, state: Mapping[str, Any]) -> None:
         self.batcher.restore(state)

@@ -24,6 +24,7 @@ from multimodal_pad.training.checkpoint_folder import (
     DamageError,
     array_copies,
     array_handler,
+    check_arrays,
     make_record,
     named_arrays,
     nested,
@@ -179,6 +180,22 @@ class Checkpoints:
                 ) from error
         return None if step is None else read[step]
 
+    def check(self, like: Any, *, check: _Check = lambda _: None) -> None:
+        """Raise where :meth:`restore` would refuse the last checkpoint by its record, without reading any array.
+
+        So that it shows before what takes long, such as compiling. What is damaged is passed over: restore tells of it.
+
+        Args:
+            like: as for :meth:`restore`, and so is ``check``.
+            check: is called with the record.
+
+        Raises:
+            TrainingError: the checkpoint has another structure, other shapes or dtypes than ``like``, or is of another
+                format; or a write before failed.
+        """
+        self.close()
+        told_by_the_first("checkpoint", lambda: self._check_last(like, check))
+
     def wait(self) -> None:
         """Return when nothing is being written any more.
 
@@ -235,6 +252,15 @@ class Checkpoints:
         content = read_record(self._folder(step))
         check(content["record"])
         return Checkpoint(step, read_state(self._folder(step), content, like), content["record"])
+
+    def _check_last(self, like: Any, check: _Check) -> None:
+        self._put_back()
+        for step in sorted(_steps(self.directory), reverse=True):
+            with suppress(DamageError):
+                content = read_record(self._folder(step))
+                check(content["record"])
+                check_arrays(self._folder(step), content, like)
+                return
 
     def _choose(self, like: Any, check: _Check, read: dict[int, Checkpoint]) -> int | None:
         """The step of the last whole checkpoint, which is put into ``read``."""

@@ -161,10 +161,7 @@ def read_state(folder: Path, content: Mapping[str, Any], like: Any = None) -> An
         DamageError: they are not what was written.
     """
     leaves = content["leaves"]
-    wanted = None if like is None else named_arrays(like)
-    if wanted is not None:
-        there = {leaf["name"]: (tuple(leaf["shape"]), leaf["dtype"]) for leaf in leaves}
-        check_alike(f"the checkpoint {folder}", there, {leaf.name: leaf.array for leaf in wanted})
+    wanted = None if like is None else check_arrays(folder, content, like)
     handler = array_handler(ocp.options.MultiprocessingOptions())
     saved = _load(handler, folder / STATE, ocp.args.PyTreeRestore())
     arrays = []
@@ -182,6 +179,18 @@ def read_state(folder: Path, content: Mapping[str, Any], like: Any = None) -> An
         return nested((tuple(map(_unquoted, leaf["path"])), array) for leaf, array in zip(leaves, arrays, strict=True))
     placed = [_placed(array, leaf.array) for array, leaf in zip(arrays, wanted, strict=True)]
     return jax.tree.unflatten(jax.tree.structure(like), placed)
+
+
+def check_arrays(folder: Path, content: Mapping[str, Any], like: Any) -> list[NamedArray]:
+    """The arrays of ``like``, once it is sure that those of a checkpoint have the same names, shapes and dtypes.
+
+    Raises:
+        TrainingError: they have others; the first difference is named.
+    """
+    wanted = named_arrays(like)
+    there = {leaf["name"]: (tuple(leaf["shape"]), leaf["dtype"]) for leaf in content["leaves"]}
+    check_alike(f"the checkpoint {folder}", there, {leaf.name: leaf.array for leaf in wanted})
+    return wanted
 
 
 def array_handler(processes: ocp.options.MultiprocessingOptions) -> ocp.PyTreeCheckpointHandler:

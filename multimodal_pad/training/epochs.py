@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,13 +80,22 @@ class Epochs:
     def __post_init__(self) -> None:
         self._saved_at: int | None = None
 
+    def check_saved(self) -> None:
+        """Raise where the last checkpoint is of another run: as :meth:`restore`, and before anything is compiled."""
+        if self.checkpoints is None:
+            return
+
+        def check(record: dict[str, Any]) -> None:
+            self._check_record(record, warn=False)  # restore does
+            self.train.check_state(record["batcher"])
+
+        self.checkpoints.check(saved_arrays(self.state, self.best), check=check)
+
     def restore(self) -> None:
         """Go on from the last checkpoint, where there is one."""
         if self.checkpoints is None:
             return
-        like, where = saved_arrays(self.state, self.best), f"the run in {self.checkpoints.directory}"
-        check = partial(check_same, settings=self.settings, here=self.made_of, where=where)
-        saved = self.checkpoints.restore(like, check=check)
+        saved = self.checkpoints.restore(saved_arrays(self.state, self.best), check=self._check_record)
         if saved is None:
             return
         self.run, arrays = Run.from_record(saved.record), dict(saved.state)
@@ -199,6 +207,10 @@ class Epochs:
         with span(SAVE):
             self.checkpoints.save(run.steps, arrays, record, loss=loss, replace=run.steps == self._saved_at)
         self._saved_at = run.steps
+
+    def _check_record(self, record: dict[str, Any], *, warn: bool = True) -> None:
+        where = f"the run in {self.checkpoints.directory}" if self.checkpoints is not None else ""
+        check_same(record, self.settings, self.made_of, where, warn=warn)
 
     def _wait(self) -> None:
         if self.checkpoints is not None:

@@ -50,6 +50,10 @@ class Feed(ABC):
         """What the batches are of, as JSON values."""
 
     @abstractmethod
+    def check_state(self, state: Mapping[str, Any]) -> None:
+        """Raise a PaddingError where :meth:`state` was taken of other batches; stays where it stands."""
+
+    @abstractmethod
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on where :meth:`state` was taken; raises a PaddingError where it is of other batches."""
 

@@ -98,7 +98,7 @@ class History(list[EpochRecord]):
             ]
             for place, record in enumerate(self)
         ]
-        return "\n".join(text_table(heading, body))
+        return "\n".join(text_table(heading, body, keys=2))
 
 
 def in_short(figure: float | None) -> str:

@@ -248,6 +248,8 @@ def fit(
     try:
         with training.stop, nullcontext() if mesh is None else mesh.watch():
             with training.written():
+                with training.stop.at_once():
+                    training.check_saved()
                 with training.stop.compiling():
                     prepare(training, model, None if loss_fn is not None else loss, epochs, progress)
                 with training.stop.at_once():

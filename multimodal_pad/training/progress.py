@@ -5,8 +5,9 @@ from __future__ import annotations
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import MofNCompleteColumn, TimeRemainingColumn
 
+from multimodal_pad.progress_bars import progress_bars
 from multimodal_pad.training.history import EpochRecord, in_short
 from multimodal_pad.training.run import Run
 
@@ -21,8 +22,8 @@ class Watched:
     def __init__(self, shown: bool) -> None:
         console = Console()
         on_a_terminal = console.is_terminal or console.is_jupyter
-        columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
-        self._bar = Progress(*columns, console=console) if shown and on_a_terminal else None
+        columns = MofNCompleteColumn, TimeRemainingColumn
+        self._bar = progress_bars(*columns, console=console) if shown and on_a_terminal else None
         self._task = self._bar.add_task("training", total=None) if self._bar is not None else None
         self._lines = shown and not on_a_terminal
 

@@ -258,7 +258,9 @@ _FIGURES = ("evaluation", "metrics")
 """Fields of an epoch's record that hold figures by name."""
 
 
-def check_same(record: dict[str, Any], settings: dict[str, Any], here: dict[str, Any], where: str) -> None:
+def check_same(
+    record: dict[str, Any], settings: dict[str, Any], here: dict[str, Any], where: str, *, warn: bool = True
+) -> None:
     """Check that a run goes on that is the one of a record: its settings, its model, its loss and its optimizer.
 
     Args:
@@ -266,6 +268,7 @@ def check_same(record: dict[str, Any], settings: dict[str, Any], here: dict[str,
         settings: of the run, as for :meth:`Run.to_record`.
         here: what else its record would say.
         where: what goes on, and its folder.
+        warn: whether it is told where not all can be compared.
 
     Raises:
         TrainingError: names what differs.
@@ -275,12 +278,13 @@ def check_same(record: dict[str, Any], settings: dict[str, Any], here: dict[str,
     """
     check_settings(record, settings)
     if IDENTITY not in record:
-        warnings.warn(
-            f"{where} is of an older version of multimodal_pad, which doesn't say what model, loss and optimizer it is "
-            "of: names, shapes and dtypes of arrays are compared, and nothing else is",
-            CheckpointWarning,
-            stacklevel=2,
-        )
+        if warn:
+            warnings.warn(
+                f"{where} is of an older version of multimodal_pad, which doesn't say what model, loss and optimizer "
+                "it is of: names, shapes and dtypes of arrays are compared, and nothing else is",
+                CheckpointWarning,
+                stacklevel=2,
+            )
         return
     saved, libraries = record[IDENTITY], record[IDENTITY].get("libraries", {})
     there, ours = (each.get(MADE_OF, {}).get("model", {}).get(STRUCTURE, {}) for each in (record, here))

@@ -53,8 +53,11 @@ class StreamFeed(Feed):
     def identity(self) -> dict[str, Any]:
         return _identity(self._options)
 
-    def restore(self, state: Mapping[str, Any]) -> None:
+    def check_state(self, state: Mapping[str, Any]) -> None:
         _check_stream(state, self.identity())
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.check_state(state)
 
     def shared(self, mesh: DataMesh, name: str) -> Feed:
         _check_spread(self._options, mesh, name)
@@ -104,8 +107,11 @@ class GrainStreamFeed(Feed):
         number, batches = self._reading
         return {**super().state(epoch, step), "iterator": batches.get_state() if number == epoch and step else None}
 
-    def restore(self, state: Mapping[str, Any]) -> None:
+    def check_state(self, state: Mapping[str, Any]) -> None:
         _check_stream(state, self.identity())
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.check_state(state)
         self._start = None if state.get("iterator") is None else (state["epoch"], state["iterator"])
 
     def shared(self, mesh: DataMesh, name: str) -> Feed:

@@ -8,7 +8,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 ROOMS = [
     ["errors"],
-    ["output", "reading", "signals", "spans", "terminal", "text_table"],
+    ["output", "progress_bars", "reading", "signals", "spans", "text_table"],
+    ["terminal"],
     ["delimited", "json_lines"],
     ["lengths"],
     ["layouts"],

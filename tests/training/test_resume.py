@@ -2,6 +2,7 @@
 
 import gc
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,8 +14,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from multimodal_pad import PaddingError
-from multimodal_pad.errors import TrainingError
+from multimodal_pad import Ladder, PaddingError, StreamBatcher
+from multimodal_pad.compiling import CompileLog
+from multimodal_pad.errors import CheckpointWarning, TrainingError
 from multimodal_pad.training import fit, make_optimizer
 from multimodal_pad.training.checkpoint import Checkpoints
 from tests.helpers import killed
@@ -123,6 +125,56 @@ def test_checkpoints_of_another_run_are_refused(tmp_path):
             )
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    with Checkpoints(folder) as checkpoints:
+        fit(MeanModel(), make_batcher(), epochs=1, checkpoints=checkpoints, progress=False)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("model", "batcher", "options"),
+    [
+        (lambda: MeanModel(5), make_batcher, {}),
+        (DeepModel, make_batcher, {}),
+        (MeanModel, make_batcher, {"loss": lambda outputs, *_: outputs.mean()}),
+        (MeanModel, make_batcher, {"evaluate_on": make_batcher()}),
+        (MeanModel, lambda: make_batcher(seed=4), {}),
+        (MeanModel, lambda: make_batcher(make_samples(30)), {}),
+        (MeanModel, lambda: make_batcher(layout="packed"), {}),
+        (MeanModel, lambda: StreamBatcher(make_samples(), Ladder({"audio": [4, 8, 12]}), batch_size=6), {}),
+    ],
+)
+def test_another_run_is_refused_before_anything_is_compiled(trained, model, batcher, options):
+    before = sorted(path.name for path in trained.iterdir())
+    compiled = []
+    options = {"epochs": 2, "on_compile": compiled.append, "progress": False, **options}
+    with (
+        Checkpoints(trained) as checkpoints,
+        CompileLog() as log,
+        pytest.raises(PaddingError, match=r"another|without"),
+    ):
+        fit(model(), batcher(), checkpoints=checkpoints, **options)
+    assert not compiled
+    assert log["train_step"].lowerings == log["eval_step"].lowerings == 0
+    assert sorted(path.name for path in trained.iterdir()) == before
+
+
+def test_a_damaged_checkpoint_refuses_nothing_and_is_told_of_once(trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "run")
+    (newest,) = saved_steps_in(tmp_path / "run")
+    shutil.copytree(tmp_path / "run" / str(newest), tmp_path / "run" / str(newest + 1))
+    (tmp_path / "run" / str(newest + 1) / "record" / "metadata").write_text("{}")
+    with (
+        Checkpoints(tmp_path / "run") as checkpoints,
+        pytest.warns(CheckpointWarning, match=rf"{newest + 1} is damaged .*/{newest} is taken") as warned,
+    ):
+        result = fit(MeanModel(), make_batcher(), epochs=2, checkpoints=checkpoints, progress=False)
+    assert len(warned) == 1
+    assert [record.epoch for record in result.history] == [0, 1]
+
+
 @pytest.mark.parametrize("options", [{"save_every": 0}, {"save_every": 5}])
 def test_when_to_save_is_checked(options, tmp_path):
     given = {"checkpoints": Checkpoints(tmp_path)} if options["save_every"] == 0 else {}
@@ -160,8 +212,11 @@ def kill_while_it_trains(folder, layout, kills, seed):
 
 
 def saved_steps(folder):
-    checkpoints = folder / "checkpoints"
-    return [int(path.name) for path in checkpoints.iterdir() if path.name.isdigit()] if checkpoints.is_dir() else []
+    return saved_steps_in(folder / "checkpoints")
+
+
+def saved_steps_in(folder):
+    return [int(path.name) for path in folder.iterdir() if path.name.isdigit()] if folder.is_dir() else []
 
 
 def check_kills(tmp_path, layout, kills, uninterrupted):
