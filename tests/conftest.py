@@ -20,6 +20,12 @@ os.environ["XLA_FLAGS"] = " ".join(
         os.environ.get("XLA_FLAGS", ""),
     ]
 )
+# What is printed is as wide as it needs, unless a test says otherwise.
+os.environ.pop("COLUMNS", None)
+os.environ.pop("LINES", None)
+# Started by nohup, all that tests start would ignore the signal that tests send.
+if os.name == "posix" and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 # An NVIDIA GPU multiplies float32 in TF32 by default, 10 bits of mantissa. What tests compare is meant in float32.
 os.environ.setdefault("JAX_DEFAULT_MATMUL_PRECISION", "highest")
 # Several processes share the card, and the first would reserve three quarters of its memory.

@@ -46,7 +46,10 @@ class WholeEntries(LRUCache):
         value += _trailer(key, value)
         self._clear_folder(key)
         if not self.eviction_enabled:
-            write_file(self._file(key, _CACHE_SUFFIX), value)
+            entry = self._file(key, _CACHE_SUFFIX)
+            if entry.is_symlink() or not entry.is_file():  # which write_file doesn't replace, and JAX can't read
+                entry.unlink(missing_ok=True)
+            write_file(entry, value)
         else:  # all readers and writers hold a file lock
             self.lock.acquire(timeout=self.lock_timeout_secs)
             try:

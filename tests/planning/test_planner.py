@@ -305,7 +305,11 @@ def bad_cost(value):
         ({"grouping": "alphabet"}, PaddingError, "got grouping='alphabet'"),
         ({"batch_size": 0}, PaddingError, "got batch_size=0"),
         ({"batch_size": BatchBudget(100), "grouping": "random"}, PaddingError, "a random batch is drawn before"),
-        ({"batch_size": BatchBudget(8)}, PlanError, r"sample 2, padded to \(text 4, audio 6\): 1 of it exceed"),
+        (
+            {"batch_size": BatchBudget(8)},
+            PlanError,
+            r"sample 2, padded to \(text 4, audio 6\): 1 of it measure 10 and",
+        ),
         ({"batch_size": BatchBudget(10), "max_shapes": 1}, PlanError, "raise max_shapes or the budget"),
         ({"batch_overhead": -1}, PaddingError, "got batch_overhead=-1"),
         ({"effort": np.nan}, PaddingError, "got effort=nan"),

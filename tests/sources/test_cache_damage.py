@@ -1,5 +1,6 @@
 """A flat cache is held against its manifest, and whatever is damaged of it is an error that names the file."""
 
+import io
 import json
 import re
 import shutil
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
 from multimodal_pad.commands import inspect
 from multimodal_pad.errors import SourceError
@@ -77,8 +79,11 @@ def read_all(folder, splits=("train", "test")):
 def print_all(folder):
     """What ``inspect`` makes of it."""
     found = inspect_cache(folder, batch_size=2, max_shapes=2)
-    tables = [inspect._lengths(found.manifest, split) for split in found.manifest["splits"]]
-    return "\n".join(inspect._origin(found)).encode(), tables
+    text = io.StringIO()
+    console = Console(file=text, width=160)
+    for split in found.manifest["splits"]:
+        inspect._print_lengths(console, found.manifest, split)
+    return "\n".join(inspect._origin(found)).encode(), text.getvalue()
 
 
 def places(value, at=()):

@@ -92,8 +92,6 @@ def test_what_goes_with_a_loss_is_trained_and_scored(targets, options, figures):
         (LABELS, {"outputs": 1}, r"cross-entropy of a single output is always 0; give loss=l1"),
         (LABELS, {"loss": l1}, r"dtype int32 and shape \(4,\); give 2 targets for each of \(4,\) \(for class numbers"),
         (LABELS, {"loss": binary_cross_entropy}, r"give 2 targets for each"),
-        (LABELS.astype(np.complex64), {}, "dtype complex64"),
-        (LABELS.astype(np.complex64), {"loss": l1, "outputs": 1}, "dtype complex64, and this loss takes real numbers"),
         (LABELS, {"metrics": emotion_metrics}, r"both must be \(samples, 4\)"),
         (LABELS, {"metrics": sentiment_metrics}, "sentiment is one number"),
         (ONE_HOT, {"loss": l1, "metrics": classification_metrics}, "a class number, an int, for each sample"),
