@@ -123,6 +123,7 @@ def tell(module: str, name: str) -> None:
     from multimodal_pad import PaddingError
 
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which nohup leaves ignored
     warnings.simplefilter("ignore")
     begun = time.perf_counter()
     try:
