@@ -117,6 +117,9 @@ class Ready(Feed):
         """Nothing, as nothing is saved."""
         return {}
 
+    def check_state(self, state: Mapping[str, Any]) -> None:
+        """Nothing is saved."""
+
     def restore(self, state: Mapping[str, Any]) -> None:
         """Nothing is saved."""
 
