@@ -51,7 +51,7 @@ def envelope(costs: Sequence[Seconds], most: int) -> list[tuple[int, int]]:
     """From which number of epochs on which of them is the fastest, up to ``most``.
 
     >>> envelope([lambda n: 10 + n, lambda n: 2 * n], 100)
-    [(1, 1), (11, 0)]
+    [(1, 1), (10, 0)]
     """
     found: list[tuple[int, int]] = []
     for count in range(1, most + 1):
