@@ -41,7 +41,7 @@ class Config:
         data_dir: MELD's three CSV files, or None for synthetic utterances.
         quality: a results file of experiments.quality, or None.
         samples: of each length distribution.
-        epochs: of the run whose seconds are foretold.
+        epochs: of the run whose seconds are predicted.
     """
 
     data_dir: str | None = None

@@ -98,7 +98,7 @@ class MeasuredSteps:
             "60 to 80 % less memory than fixed padding; efficiency ratio L_batch / L_global",
             f"{len(self.places)} random batches under both paddings: bytes of the arrays, bytes that the train step "
             "holds (XLA's memory analysis); the peak, which is measured where the device tells the bytes in use, and "
-            "otherwise the bytes that the model keeps of an epoch's largest batch, foretold from its lengths; over an "
+            "otherwise the bytes that the model keeps of an epoch's largest batch, predicted from its lengths; over an "
             "epoch, L_batch / L_global per modality.",
             "Holds if the median saving is 60 % or more in both kinds of bytes and at the peak, in part if in some.",
         )
@@ -158,8 +158,8 @@ class MeasuredSteps:
             "5.1",
             "Memory 60 to 80 % lower, training 15 to 25 % faster",
             "The batches of 3.1 and 3.2.2; and seconds to train, which are compiling every shape that comes, and "
-            f"stepping through {epochs} epochs, foretold from the batches measured.",
-            "Holds if memory and time are saved as foretold or more, with compiling; in part if without it.",
+            f"stepping through {epochs} epochs, predicted from the batches measured.",
+            "Holds if memory and time are saved as predicted or more, with compiling; in part if without it.",
         )
         memory = claim.add("saved of the step's bytes", self.saved("device_bytes"), ".0%")
         once = claim.add("time saved, compiled", self.saved("train"), ".0%")
@@ -175,7 +175,7 @@ class MeasuredSteps:
         each["fixed"] = each["exact"]  # one program, which one measurement says less of than those of many
         whole = {name: steps * seconds[name] + shapes[name] * each[name] for name in kinds}
         for name, value in whole.items():
-            claim.add(f"foretold seconds to train, {name}", value, ",.0f")
+            claim.add(f"predicted seconds to train, {name}", value, ",.0f")
         saved = claim.add("time saved, with compiling", 1 - whole["exact"] / whole["fixed"], ".0%")[0]
         enough = bool(np.median(memory) >= SAVING[0]), bool(np.median(once) >= FASTER[0])
         return claim.conclude(

@@ -39,7 +39,7 @@ from multimodal_pad.output import write_folder
 def compare(config: Config, progress: Progress) -> dict[str, Any]:
     """Measure every policy: what ``results.json`` holds beside where it comes from."""
     samples, lengths, model_config, left_out = load(config, progress)
-    jax.block_until_ready(jax.jit(lambda x: x + 1)(np.zeros(8)))  # the backend's start is nobody's cost
+    jax.block_until_ready(jax.jit(lambda x: x + 1)(np.zeros(8)))  # the backend's start is no policy's cost
     deadline = time.perf_counter() + 60 * config.max_minutes
     rows = []
     for place, spec in enumerate(config.policies):

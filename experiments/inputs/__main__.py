@@ -17,12 +17,10 @@ from typing import Any
 from rich.progress import Progress
 
 from experiments.inputs.case import ROOT, Case, cases_of, hand_in
-from experiments.lib.command_line import command_line
-from experiments.lib.output import write_results
+from experiments.lib.command_line import command_line, run_experiment
 from experiments.lib.provenance import where_measured
 from experiments.lib.tables import Table
 from multimodal_pad import PaddingError
-from multimodal_pad.cli import exit_status
 
 BEFORE = "48ae543"
 SUBJECTS = sorted(
@@ -107,14 +105,12 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--subjects", nargs="+", choices=SUBJECTS, default=SUBJECTS, help="which ones (all)")
     parser.add_argument("--before", default=BEFORE, metavar="COMMIT", help=f"the commit to hold against ({BEFORE})")
     options = parser.parse_args(arguments)
-    return exit_status(
-        lambda: write_results(
-            "inputs",
-            arguments,
-            options.out,
-            lambda progress: run(options.subjects, options.before, progress, quick=options.quick),
-            markdown,
-        )
+    return run_experiment(
+        "inputs",
+        arguments,
+        options.out,
+        lambda progress: run(options.subjects, options.before, progress, quick=options.quick),
+        markdown,
     )
 
 

@@ -22,12 +22,10 @@ from typing import Any
 
 from rich.progress import Progress
 
-from experiments.lib.command_line import command_line
-from experiments.lib.output import write_results
+from experiments.lib.command_line import command_line, run_experiment
 from experiments.lib.provenance import where_measured
 from experiments.lib.tables import Table
 from multimodal_pad import PaddingError
-from multimodal_pad.cli import exit_status
 
 FOLDER = Path(__file__).parent
 SIDES = ("before", "after")
@@ -126,9 +124,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--jobs", nargs="+", choices=JOBS, default=list(JOBS), help="which ones (all)")
     options = parser.parse_args(arguments)
     jobs = options.jobs[:2] if options.quick else options.jobs
-    return exit_status(
-        lambda: write_results("jobs", arguments, options.out, lambda progress: run(jobs, progress), markdown)
-    )
+    return run_experiment("jobs", arguments, options.out, lambda progress: run(jobs, progress), markdown)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from experiments.lib.output import Draw, Markdown, Run, write_results
+from multimodal_pad.cli import exit_status
+
 
 def command_line(name: str, description: str | None, *, data_dir: str | None = None) -> argparse.ArgumentParser:
     """The parser of ``python -m experiments.NAME``, with ``--out``, ``--quick`` and, where ``data_dir`` says what it
@@ -24,3 +27,10 @@ def command_line(name: str, description: str | None, *, data_dir: str | None = N
     parser.add_argument("--out", type=Path, metavar="DIR", help=f"default: {folder}/<time>")
     parser.add_argument("--quick", action="store_true", help="a tiny run, to see that everything works")
     return parser
+
+
+def run_experiment(
+    name: str, arguments: list[str], out: Path | None, run: Run, markdown: Markdown, draw: Draw | None = None
+) -> int:
+    """Run an experiment and write what it gives, as :func:`~experiments.lib.output.write_results`; the exit status."""
+    return exit_status(lambda: write_results(name, arguments, out, run, markdown, draw))

@@ -16,14 +16,15 @@ from rich.progress import Progress
 
 from multimodal_pad.output import write_file, write_folder
 
+Run = Callable[[Progress], dict[str, Any]]
+"""Gives the results of an experiment, as JSON values."""
+
+Markdown = Callable[[dict[str, Any]], str]
+Draw = Callable[[dict[str, Any], Path], None]
+
 
 def write_results(
-    name: str,
-    arguments: list[str],
-    out: Path | None,
-    run: Callable[[Progress], dict[str, Any]],
-    markdown: Callable[[dict[str, Any]], str],
-    draw: Callable[[dict[str, Any], Path], None] | None = None,
+    name: str, arguments: list[str], out: Path | None, run: Run, markdown: Markdown, draw: Draw | None = None
 ) -> None:
     """Run an experiment, write ``results.json`` with where it comes from, and print it as Markdown.
 

@@ -18,16 +18,14 @@ from typing import Any
 import numpy as np
 from rich.progress import Progress
 
-from experiments.lib.command_line import command_line
+from experiments.lib.command_line import command_line, run_experiment
 from experiments.lib.distributions import draw_lengths
-from experiments.lib.output import write_results
 from experiments.lib.reference_cost import reference_cost
 from experiments.lib.tables import Table
 from experiments.packing import contenders as packing
 from experiments.packing.contenders import SEED, told_fill
 from multimodal_pad import LengthTable, Packed, make_schedule, plan_packing
 from multimodal_pad.batching.ledger import PaddingStats
-from multimodal_pad.cli import exit_status
 from multimodal_pad.layouts.packed import PACKED
 from multimodal_pad.lengths.samples import EMPTY
 from multimodal_pad.sources import Meld
@@ -215,9 +213,7 @@ def main(arguments: list[str]) -> int:
     parser = command_line("packing", __doc__, data_dir="MELD's three CSV files (default: synthetic lengths)")
     options = parser.parse_args(arguments)
     config = Config(options.data_dir, **(QUICK if options.quick else {}))
-    return exit_status(
-        lambda: write_results("packing", arguments, options.out, lambda progress: run(config, progress), markdown)
-    )
+    return run_experiment("packing", arguments, options.out, lambda progress: run(config, progress), markdown)
 
 
 if __name__ == "__main__":

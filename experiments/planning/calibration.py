@@ -1,4 +1,4 @@
-"""How well does a calibrated cost model foretell the seconds of steps at shapes that it has not seen?
+"""How well does a calibrated cost model predict the seconds of steps at shapes that it has not seen?
 
 The step is calibrated at quantiles of the lengths, and then timed at the shapes of a plan. The cost model is fitted
 with one rate for linear and one for quadratic FLOPs, and with one rate for all.
@@ -18,12 +18,10 @@ import numpy as np
 from rich.progress import Progress
 
 from experiments.lib import corpora, policies
-from experiments.lib.command_line import command_line
+from experiments.lib.command_line import command_line, run_experiment
 from experiments.lib.measure import make_step
-from experiments.lib.output import write_results
 from experiments.lib.provenance import where_measured
 from multimodal_pad import BatchShape, BatchSpec, Planned, plan_shapes
-from multimodal_pad.cli import exit_status
 from multimodal_pad.compiling import Calibration, StepTable, calibrate, typical_shapes
 from multimodal_pad.layouts.layout import batch_shapes
 from multimodal_pad.lengths.cost import Cost
@@ -76,8 +74,8 @@ def run(config: Config, progress: Progress) -> dict[str, Any]:
         {
             "lengths": dict(zip(plan.modalities, shape.tolist(), strict=True)),
             "seconds": taken,
-            "two_rates": _foretell(two_rates, shape, config.batch_size),
-            "one_rate": _foretell(one_rate, shape, config.batch_size),
+            "two_rates": _predict(two_rates, shape, config.batch_size),
+            "one_rate": _predict(one_rate, shape, config.batch_size),
         }
         for shape, taken in zip(plan.lengths, timed.step_seconds, strict=True)
     ]
@@ -92,7 +90,7 @@ def run(config: Config, progress: Progress) -> dict[str, Any]:
     }
 
 
-def _foretell(found: Calibration, shape: np.ndarray, rows: int) -> float:
+def _predict(found: Calibration, shape: np.ndarray, rows: int) -> float:
     """Seconds of a step of so many rows at padded lengths ``(M,)``."""
     return found.seconds_per_cost * (found.batch_overhead + rows * float(found.cost(shape[None])[0]))
 
@@ -101,7 +99,7 @@ def markdown(results: dict[str, Any]) -> str:
     """The table, what it took and where it comes from, for the README."""
     rows = results["unseen"]
     lines = [
-        "| shape | measured | foretold | with one rate for all FLOPs |",
+        "| shape | measured | predicted | with one rate for all FLOPs |",
         "|---|---:|---:|---:|",
     ]
     for row in rows:
@@ -110,7 +108,7 @@ def markdown(results: dict[str, Any]) -> str:
         lines.append("| " + " | ".join([shape, *cells]) + " |")
     two, one = (_off(rows, key) for key in ("two_rates", "one_rate"))
     texts = [
-        f"Steps of {results['config']['batch_size']} rows at {len(rows)} planned shapes, foretold from "
+        f"Steps of {results['config']['batch_size']} rows at {len(rows)} planned shapes, predicted from "
         f"{len(results['seen'])} others ({results['corpus']}): off by {two}; with one rate by {one}.",
         f"`calibrate` took {results['seconds_to_calibrate']:.0f} s and itself reported an error of "
         f"{100 * results['error']['two_rates']:.0f} %.",
@@ -131,10 +129,8 @@ def main(arguments: list[str]) -> int:
     )
     options = parser.parse_args(arguments)
     config = Config(options.data_dir, **(QUICK if options.quick else {}))
-    return exit_status(
-        lambda: write_results(
-            "planning.calibration", arguments, options.out, lambda progress: run(config, progress), markdown
-        )
+    return run_experiment(
+        "planning.calibration", arguments, options.out, lambda progress: run(config, progress), markdown
     )
 
 

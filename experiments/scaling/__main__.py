@@ -20,14 +20,12 @@ from typing import Any
 
 from rich.progress import Progress
 
-from experiments.lib.command_line import command_line
+from experiments.lib.command_line import command_line, run_experiment
 from experiments.lib.distributions import draw_lengths
-from experiments.lib.output import write_results
 from experiments.scaling.plans import measure_samples, measure_shapes
 from experiments.scaling.report import draw, exponents, fit_all, markdown, tables
 from experiments.scaling.rounds import QUICK, Config
 from experiments.scaling.steps import measure_steps, step_axes
-from multimodal_pad.cli import exit_status
 from multimodal_pad.sources import Meld
 
 __all__ = ["Config", "draw", "exponents", "main", "markdown", "run", "tables"]
@@ -66,9 +64,7 @@ def main(arguments: list[str]) -> int:
     parser = command_line("scaling", __doc__, data_dir="MELD's three CSV files (default: synthetic lengths)")
     options = parser.parse_args(arguments)
     config = Config(options.data_dir, **(QUICK if options.quick else {}))
-    return exit_status(
-        lambda: write_results("scaling", arguments, options.out, lambda progress: run(config, progress), markdown, draw)
-    )
+    return run_experiment("scaling", arguments, options.out, lambda progress: run(config, progress), markdown, draw)
 
 
 if __name__ == "__main__":

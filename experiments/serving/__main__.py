@@ -23,12 +23,10 @@ import numpy as np
 from flax import nnx
 from rich.progress import Progress
 
-from experiments.lib.command_line import command_line
+from experiments.lib.command_line import command_line, run_experiment
 from experiments.lib.distributions import draw_lengths
-from experiments.lib.output import write_results
 from experiments.lib.tables import Table
 from multimodal_pad import Fixed, LengthTable, plan_packing, plan_shapes
-from multimodal_pad.cli import exit_status
 from multimodal_pad.compiling import CompileLog
 from multimodal_pad.errors import QueueFullError
 from multimodal_pad.lengths.samples import Sample
@@ -274,9 +272,7 @@ def main(arguments: list[str]) -> int:
     parser = command_line("serving", __doc__, data_dir="MELD's three CSV files (default: synthetic lengths)")
     options = parser.parse_args(arguments)
     config = Config(options.data_dir, **(QUICK if options.quick else {}))
-    return exit_status(
-        lambda: write_results("serving", arguments, options.out, lambda progress: run(config, progress), markdown, draw)
-    )
+    return run_experiment("serving", arguments, options.out, lambda progress: run(config, progress), markdown, draw)
 
 
 if __name__ == "__main__":

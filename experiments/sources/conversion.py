@@ -23,9 +23,7 @@ from typing import Any
 import numpy as np
 from rich.progress import Progress
 
-from experiments.lib.command_line import command_line
-from experiments.lib.output import write_results
-from multimodal_pad.cli import exit_status
+from experiments.lib.command_line import command_line, run_experiment
 from multimodal_pad.sources import Synthetic
 from multimodal_pad.sources.inspection import inspect_cache
 from tests.helpers.corpora import write_mult
@@ -192,10 +190,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--large", action="store_true", help="a file as large as CMU-MOSEI, too: 40 GB of disk")
     options = parser.parse_args(arguments)
     config = Config(options.data_dir, options.large, **(QUICK if options.quick else {}))
-    return exit_status(
-        lambda: write_results(
-            "sources.conversion", arguments, options.out, lambda progress: run(config, progress), markdown
-        )
+    return run_experiment(
+        "sources.conversion", arguments, options.out, lambda progress: run(config, progress), markdown
     )
 
 

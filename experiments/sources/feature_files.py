@@ -26,12 +26,10 @@ from typing import Any
 import numpy as np
 from rich.progress import Progress
 
-from experiments.lib.command_line import command_line
-from experiments.lib.output import write_results
+from experiments.lib.command_line import command_line, run_experiment
 from experiments.lib.tables import Table, spread
 from experiments.sources.conversion import measure, shown_size
 from multimodal_pad import LengthTable, TransformerCost, plan_packing
-from multimodal_pad.cli import exit_status
 from multimodal_pad.planning.comparison import packing_efficiency
 from multimodal_pad.sources import Synthetic
 from multimodal_pad.sources.inspection import compare_policies
@@ -247,10 +245,8 @@ def main(arguments: list[str]) -> int:
     parser = command_line("sources.feature_files", __doc__)
     options = parser.parse_args(arguments)
     config = Config(**(QUICK if options.quick else {}))
-    return exit_status(
-        lambda: write_results(
-            "sources.feature_files", arguments, options.out, lambda progress: run(config, progress), markdown
-        )
+    return run_experiment(
+        "sources.feature_files", arguments, options.out, lambda progress: run(config, progress), markdown
     )
 
 

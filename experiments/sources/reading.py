@@ -21,11 +21,9 @@ from typing import Any
 import numpy as np
 from rich.progress import Progress
 
-from experiments.lib.command_line import command_line
-from experiments.lib.output import write_results
+from experiments.lib.command_line import command_line, run_experiment
 from experiments.sources.conversion import MOSI, pickled
 from experiments.sources.conversion import Config as Generated
-from multimodal_pad.cli import exit_status
 from multimodal_pad.sources import Mult, NumpyDir, convert, tfds
 
 
@@ -154,11 +152,7 @@ def main(arguments: list[str]) -> int:
     parser = command_line("sources.reading", __doc__)
     options = parser.parse_args(arguments)
     config = Config(**(QUICK if options.quick else {}))
-    return exit_status(
-        lambda: write_results(
-            "sources.reading", arguments, options.out, lambda progress: run(config, progress), markdown
-        )
-    )
+    return run_experiment("sources.reading", arguments, options.out, lambda progress: run(config, progress), markdown)
 
 
 if __name__ == "__main__":

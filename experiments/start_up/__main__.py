@@ -3,7 +3,7 @@
 Each start is a process of its own that trains a policy from nothing: twice without the persistent compilation
 cache, once with an empty one, and once with the one that the start before it filled. Then warming up the 8 planned
 shapes against compiling one after the other, what looking a step up costs, and how well the rows that fit a limit of
-memory are foretold.
+memory are predicted.
 
 With Python: python -m experiments.start_up --data-dir DIR --out results/start_up/mine
 """
@@ -160,7 +160,7 @@ def _tell_batch_sizes(results: dict[str, Any]) -> str:
         f"`fit_batch_sizes` within {sizes['limit'] / 1e6:,.0f} MB, headroom taken off: {rows} rows, "
         f"{sizes['compilations']} compilations, "
         f"{sizes['seconds']:,.0f} s"
-        + (f"; what its lines foretold is within {100 * max(off):.1f} % of XLA's analysis" if off else "")
+        + (f"; what its lines predicted is within {100 * max(off):.1f} % of XLA's analysis" if off else "")
         + (f", and the limit {100 * min(full):.0f} to {100 * max(full):.0f} % full." if full else ".")
     )
 

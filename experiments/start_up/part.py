@@ -135,7 +135,7 @@ def dispatch(options: Options) -> dict[str, Any]:
 
 
 def batch_sizes(options: Options) -> dict[str, Any]:
-    """The rows that fit a limit, and the bytes foretold against those of the real programs."""
+    """The rows that fit a limit, and the bytes predicted against those of the real programs."""
     _, batcher, new_step = prepare(options, options["planned"])
     plan, step = _plan(batcher), new_step()
     table = StepTable(step.train_step, donate_state=True)

@@ -27,11 +27,9 @@ import optax
 from flax import nnx
 from rich.progress import Progress
 
-from experiments.lib.command_line import command_line
-from experiments.lib.output import write_results
+from experiments.lib.command_line import command_line, run_experiment
 from experiments.lib.tables import Table
 from multimodal_pad import BucketBatcher, Fixed
-from multimodal_pad.cli import exit_status
 from multimodal_pad.layouts.layout import Batch, BatchSpec
 from multimodal_pad.spans import span
 from multimodal_pad.training import DataMesh, epochs, feed, fit
@@ -274,11 +272,7 @@ def main(arguments: list[str]) -> int:
     parser = command_line("train.overhead", __doc__)
     options = parser.parse_args(arguments)
     config = Config(**(QUICK if options.quick else {}))
-    return exit_status(
-        lambda: write_results(
-            "train.overhead", arguments, options.out, lambda progress: run(config, progress), markdown
-        )
-    )
+    return run_experiment("train.overhead", arguments, options.out, lambda progress: run(config, progress), markdown)
 
 
 if __name__ == "__main__":

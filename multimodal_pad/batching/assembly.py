@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from multimodal_pad.batching.alike import AlikeSamples
+from multimodal_pad.batching.held import held_sample, share_memory
 from multimodal_pad.batching.long_samples import CoveredLengths
-from multimodal_pad.batching.reading import held_sample, share_memory
 from multimodal_pad.errors import SampleError
 from multimodal_pad.layouts.arrays import array_lengths, pad_values
 from multimodal_pad.layouts.layout import BatchOfLayout, BatchShape

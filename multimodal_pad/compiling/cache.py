@@ -25,7 +25,7 @@ def use_compilation_cache(cache_dir: str | Path) -> Path:
 
     **What lies in the folder is run as code**, as it is. So it is made for its user alone, and one that others can
     write to is refused, here or anywhere above it, and so is one with an entry that others can write to, own or may
-    have put there, whoever can reach it now.
+    have put there before the folder was closed to them.
 
     Threads and processes may share the folder: an entry is written aside and renamed, so that no reader sees half of
     it, and one that is damaged is compiled again and replaced. Two processes that start at the same time compile what

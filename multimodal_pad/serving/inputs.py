@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from multimodal_pad.batching.reading import held_sample
+from multimodal_pad.batching.held import held_sample
 from multimodal_pad.errors import PaddingError, SampleError
 from multimodal_pad.layouts.arrays import check_all_finite
 from multimodal_pad.layouts.layout import Batch

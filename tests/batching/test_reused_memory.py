@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from multimodal_pad import BucketBatcher, Fixed, LengthTable, StreamBatcher
-from multimodal_pad.batching.reading import share_memory
+from multimodal_pad.batching.held import share_memory
 
 COUNT = 24
 LENGTHS = np.random.default_rng(0).integers(1, 9, COUNT)

@@ -14,16 +14,14 @@ from multimodal_pad.sources import Mult, NumpyDir, Synthetic, convert
 from tests.helpers.corpora import (
     CSD,
     LABELS,
-    MER_EMOTIONS,
     write_csd,
-    write_feature_files,
     write_meld,
-    write_mertools,
     write_mmsa,
     write_mult,
     write_numpy_dir,
     write_sequence,
 )
+from tests.helpers.feature_folders import MER_EMOTIONS, write_feature_files, write_mertools
 from tests.helpers.word_corpora import write_mag_bert, write_mfn
 
 

@@ -32,18 +32,16 @@ from multimodal_pad.sources import (
 from tests.helpers.corpora import (
     CSD,
     LABELS,
-    MER_EMOTIONS,
     Written,
     dump_python2,
     write_csd,
-    write_feature_files,
     write_meld,
-    write_mertools,
     write_mmsa,
     write_mult,
     write_numpy_dir,
 )
 from tests.helpers.damage import damaged, no_file
+from tests.helpers.feature_folders import MER_EMOTIONS, write_feature_files, write_mertools
 from tests.helpers.word_corpora import write_mag_bert, write_mfn
 
 

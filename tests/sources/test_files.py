@@ -9,7 +9,7 @@ import pytest
 
 from multimodal_pad.errors import LengthError, PaddingError, SourceError
 from multimodal_pad.sources import Files
-from tests.helpers.corpora import MER_EMOTIONS, write_mertools
+from tests.helpers.feature_folders import MER_EMOTIONS, write_mertools
 
 AUDIO = {"audio": "audio"}
 

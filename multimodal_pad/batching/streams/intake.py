@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from multimodal_pad.batching.alike import AlikeSamples
-from multimodal_pad.batching.reading import held_sample
+from multimodal_pad.batching.held import held_sample
 from multimodal_pad.errors import UncoveredLengthError
 from multimodal_pad.lengths.samples import (
     POSITION_TARGETS,

@@ -7,8 +7,8 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
+from multimodal_pad.batching.held import held_sample
 from multimodal_pad.batching.prefetch import Prefetch
-from multimodal_pad.batching.reading import held_sample
 from multimodal_pad.errors import StreamTimeoutError
 from multimodal_pad.lengths.samples import Sample, as_sample, modality_names
 
