@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -254,6 +255,5 @@ def as_tuple() -> str:
 
 @case("samples that are no dicts", "a torch tensor that requires a gradient as a modality")
 def tensor() -> str:
-    import torch
-
+    torch = import_module("torch")
     return _audio(torch.ones(2, requires_grad=True))
