@@ -83,7 +83,7 @@ class DelimitedFile:
             )
 
     def rows(self) -> Iterator[Row]:
-        """The rows, in order; empty lines are passed over.
+        """Yield the rows, in order; empty lines are passed over.
 
         Raises:
             SourceError: a row of more or fewer values than there are columns, quotes that don't close, or bytes that
@@ -125,7 +125,7 @@ class DelimitedFile:
             ).reshape(-1, len(names))
 
     def _counted_lines(self, file: TextIO) -> Iterator[str]:
-        """The lines of a file, each a whole row: NumPy takes rows that are too long where columns are left out."""
+        """Yield the lines of a file, each a whole row: NumPy takes rows that are too long where columns are left out."""
         between = len(self.columns) - 1
         for line in file:
             if (line.count(self.separator) != between or line.count('"') % 2) and not line.isspace():
@@ -145,7 +145,7 @@ class DelimitedFile:
         return np.array(found, np.float64).reshape(-1, len(names))
 
     def _header(self, separator: str) -> tuple[str, ...]:
-        """The names by a separator; none where quotes don't go with it."""
+        """Return the names by a separator; none where quotes don't go with it."""
         with self._open() as file:
             try:
                 names = next(filter(None, csv.reader(file, delimiter=separator, strict=True)), [])
@@ -180,7 +180,7 @@ class DelimitedFile:
             raise self._undecodable(error) from None
 
     def _undecodable(self, error: UnicodeError) -> SourceError:
-        """The error of a file that is no text, by the line where it's none."""
+        """Return the error of a file that is no text, by the line where it's none."""
         with self._bytes() as file:
             data = file.read()
         line = ""

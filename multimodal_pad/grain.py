@@ -75,13 +75,13 @@ class BatchMapDataset(grain.MapDataset[BatchOfLayout]):
         return self.batcher.batch(self.first_epoch + place, index - int(self.starts[place]))
 
     def epoch(self, epoch: int, step: int = 0) -> Iterator[BatchOfLayout]:
-        """The batches of one epoch of the batcher from a step on, as many made ahead as the batcher does."""
+        """Yield the batches of one epoch of the batcher from a step on, as many made ahead as the batcher does."""
         made = map(self.batcher.batch, repeat(epoch), range(step, len(self.batcher.schedule(epoch))))
         with Prefetch(made, self.batcher.prefetch) if self.batcher.prefetch else nullcontext(made) as batches:
             yield from batches
 
     def with_batcher(self, batcher: BucketBatcher) -> BatchMapDataset:
-        """The same of another batcher, such as a shard."""
+        """Return the same of another batcher, such as a shard."""
         return BatchMapDataset(batcher, epochs=self.epochs, first_epoch=self.first_epoch)
 
 
@@ -120,7 +120,7 @@ class BatchIterDataset(grain.IterDataset[BatchOfLayout]):
         return _BatchIterator(self)
 
     def epoch(self, epoch: int, step: int = 0) -> Iterator[BatchOfLayout]:
-        """The batches of one epoch of the batcher from a step on, whatever the number of epochs.
+        """Yield the batches of one epoch of the batcher from a step on, whatever the number of epochs.
 
         Leaving the loop early stops what makes them.
         """
@@ -128,7 +128,7 @@ class BatchIterDataset(grain.IterDataset[BatchOfLayout]):
             yield from batches
 
     def with_batcher(self, batcher: BucketBatcher) -> BatchIterDataset:
-        """The same of another batcher, such as a shard."""
+        """Return the same of another batcher, such as a shard."""
         return BatchIterDataset(batcher, epochs=self.epochs, workers=self.workers, buffer=self.buffer)
 
 
@@ -238,12 +238,12 @@ class StreamIterDataset(grain.IterDataset[BatchOfLayout]):
         return self.epoch(0)
 
     def epoch(self, epoch: int) -> _StreamIterator:
-        """A pass over the samples, in the order of pass number ``epoch``; each ``for`` loop is that of number 0."""
+        """Return a pass over the samples, in the order of pass number ``epoch``; each ``for`` loop is that of number 0."""
         check_whole("epoch", epoch, 0)
         return _StreamIterator(self._parent.__iter__(), self.stream_options, epoch)
 
     def spec(self, epochs: int = 1) -> BatchSpec:
-        """What a step is to be compiled for, whichever ``epochs`` use it; reads the first sample.
+        """Return what a step is to be compiled for, whichever ``epochs`` use it; reads the first sample.
 
         Raises:
             PaddingError: the policy has no end of shapes, or there are no samples.
@@ -254,7 +254,7 @@ class StreamIterDataset(grain.IterDataset[BatchOfLayout]):
         return BatchSpec(shapes, self.example(), options.policy.fingerprint)
 
     def example(self) -> BatchOfLayout:
-        """A batch of the first sample that a bucket holds, in a pass of its own.
+        """Return a batch of the first sample that a bucket holds, in a pass of its own.
 
         Raises:
             PaddingError: there are no samples.
@@ -270,7 +270,7 @@ class _StreamIterator(grain.DatasetIterator[BatchOfLayout]):
         self._begin(0, 0, 0)
 
     def example(self) -> BatchOfLayout:
-        """A batch of the first sample; the samples that were read for it are then gone."""
+        """Return a batch of the first sample; the samples that were read for it are then gone."""
         while not self._intake.knows_all and self._buffer.room and not self._finished:
             self._fill(1)
         if self._intake.first is None:

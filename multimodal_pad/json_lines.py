@@ -27,7 +27,7 @@ def is_json_lines(path: Path) -> bool:
 
 
 def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The number of each line, from 1, and its object; empty lines are passed over.
+    """Yield the number of each line, from 1, and its object; empty lines are passed over.
 
     Raises:
         SourceError: no regular file, a line that is no JSON object, or longer than 16 MiB, bytes that are no UTF-8, or
@@ -55,7 +55,7 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def value_at(record: dict[str, Any], field: str, where: str) -> Any:
-    """The value of a field of an object: ``"duration"``, or one inside of it: ``"recording.duration"``.
+    """Return the value of a field of an object: ``"duration"``, or one inside of it: ``"recording.duration"``.
 
     A list on the way gives the list of what its items have there.
 

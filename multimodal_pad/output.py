@@ -96,7 +96,7 @@ def check_replaceable(out: Path) -> None:
 
 
 def _locked(parent: Path, *, folder: bool) -> tuple[Path, int]:
-    """A file, or a folder, with a name of its own, and its handle, which is locked for as long as it is open.
+    """Return a file, or a folder, with a name of its own, and its handle, which is locked for as long as it is open.
 
     The system lets go of the lock of a process that ends in whatever way, so that what is not locked is left over.
     """

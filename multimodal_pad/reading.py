@@ -59,13 +59,13 @@ def reading(where: object, advice: str = "copy it again") -> Iterator[None]:
 
 
 def reason(error: BaseException) -> str:
-    """What an exception says, short."""
+    """Return what an exception says, short."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__
 
 
 def file_size(path: Path) -> int:
-    """The bytes of a regular file.
+    """Return the bytes of a regular file.
 
     Raises:
         SourceError: it is something else, such as a folder, or a pipe, from which reading might never end.
@@ -93,7 +93,7 @@ def check_unpacked(unpacked: int, size: int, where: object) -> None:
 
 
 def read_npy(path: str | Path, *, unpickle: Unpickle | None = None) -> np.ndarray:
-    """The array of a ``.npy`` file, as a read-only view of the file, which the system reads as it is looked at.
+    """Return the array of a ``.npy`` file, as a read-only view of the file, which the system reads as it is looked at.
 
     Args:
         path: the file.
@@ -125,7 +125,7 @@ def read_npy(path: str | Path, *, unpickle: Unpickle | None = None) -> np.ndarra
 def read_npz(
     path: str | Path, names: Sequence[str] | None = None, *, unpickle: Unpickle | None = None
 ) -> dict[str, np.ndarray]:
-    """The arrays of a ``.npz`` file, in memory.
+    """Return the arrays of a ``.npz`` file, in memory.
 
     Args:
         path: the file.
@@ -156,7 +156,7 @@ def read_npz(
 
 
 def some(names: Sequence[Any] | Any, most: int = 20) -> str:
-    """A list of names for an error, of which there may be any number.
+    """Return a list of names for an error, of which there may be any number.
 
     >>> some("abc"), some(range(5), most=2)
     ("['a', 'b', 'c']", '[0, 1, ... 5 in all]')

@@ -38,7 +38,7 @@ def raise_ended(signal_number: int, _: FrameType | None) -> NoReturn:
 
 
 def status_of(stop: KeyboardInterrupt) -> int:
-    """The exit status that says by which signal: 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP.
+    """Return the exit status that says by which signal: 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP.
 
     >>> status_of(Ended(signal.SIGTERM)), status_of(KeyboardInterrupt())
     (143, 130)

@@ -24,7 +24,7 @@ def name_spans_by(make: Make, recorded: Callable[[], bool]) -> None:
 
 
 def span(name: str, make: Make | None = None, **more: object) -> AbstractContextManager[object]:
-    """A block of work that has a name in the profile.
+    """Return a block of work that has a name in the profile.
 
     Args:
         name: of the work.

@@ -74,12 +74,12 @@ def tell_error(line: str) -> None:
 
 
 def as_cell(text: str) -> str:
-    """A name for a cell of a table, or a bar: on one line, and nothing of it is markup."""
+    """Return a name for a cell of a table, or a bar: on one line, and nothing of it is markup."""
     return escape(in_a_line(text))
 
 
 def _able(file: Any) -> IO[str] | None:
-    """The file, which writes out what its encoding lacks; None where it was closed before the command began."""
+    """Return the file, which writes out what its encoding lacks; None where it was closed before the command began."""
     if file is not None and hasattr(file, "reconfigure"):
         file.reconfigure(errors="backslashreplace")
     return file

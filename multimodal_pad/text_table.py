@@ -34,7 +34,7 @@ def text_table(
     keys: int | None = None,
     width: int | None = None,
 ) -> list[str]:
-    """The lines of a table, none of them longer than ``width``.
+    """Return the lines of a table, none of them longer than ``width``.
 
     Where the columns don't fit beside one another, they stand in blocks below one another, each of which begins with
     the columns that say what a row is of; where there are none, rows are numbered.
@@ -115,7 +115,7 @@ def wrapped(lines: Sequence[str], width: int | None = None) -> list[str]:
 
 
 def terminal_width() -> int | None:
-    """The columns of what is printed on: COLUMNS, or those of the terminal; None in a file or a pipe."""
+    """Return the columns of what is printed on: COLUMNS, or those of the terminal; None in a file or a pipe."""
     columns = os.environ.get("COLUMNS", "")
     if columns.isdecimal() and int(columns) > 0:
         return int(columns)
@@ -142,7 +142,7 @@ def _blocks(widths: Sequence[int], room: int, gap: int) -> list[list[int]]:
 
 
 def _row_lines(cells: Sequence[tuple[str, int, bool]]) -> list[str]:
-    """The lines of a row of cells, each given with its width and whether it is aligned on the left."""
+    """Return the lines of a row of cells, each given with its width and whether it is aligned on the left."""
     if all(len(cell) <= width for cell, width, _ in cells):
         folded = [[cell] for cell, _, _ in cells]
     else:
@@ -163,7 +163,7 @@ def _broken(text: str, width: int, indent: str = "") -> list[str]:
 
 
 def html_table(caption: str, heading: Sequence[str], body: Sequence[Sequence[str]], below: Sequence[str] = ()) -> str:
-    """A table for a notebook, with a caption and lines below it; all text is escaped.
+    """Return a table for a notebook, with a caption and lines below it; all text is escaped.
 
     >>> html_table("2 < 3", ["n"], [["7"]])
     '<table><caption>2 &lt; 3</caption><thead><tr><th>n</th></tr></thead><tbody><tr><td>7</td></tr></tbody></table>'

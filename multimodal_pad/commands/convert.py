@@ -141,7 +141,7 @@ def add_parser(commands: Any) -> None:
 
 
 def _source(sources: Any, name: str, what: str, description: str, open_splits: Callable[..., Any]) -> Any:
-    """A parser for one kind of source, with what all of them take."""
+    """Return a parser for one kind of source, with what all of them take."""
     parser = sources.add_parser(
         name,
         usage=f"multimodal-pad convert {name} {what} OUT [options]",  # these first, since some options take many
@@ -289,6 +289,6 @@ def _open_tfds(options: argparse.Namespace, tell: Tell) -> dict[str, Source]:
 
 
 def _common(options: argparse.Namespace, tell: Tell) -> dict[str, Any]:
-    """What all corpora of modalities with fixed names take."""
+    """Return what all corpora of modalities with fixed names take."""
     chosen = {} if options.modalities is None else {"modalities": options.modalities}
     return {**chosen, "nonfinite": options.nonfinite, "progress": tell}

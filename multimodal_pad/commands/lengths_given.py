@@ -19,7 +19,7 @@ _BINARY = (b"\x93NUMPY", b"PK", b"\x1f\x8b")
 
 
 def path_or_input(text: str) -> Path | Literal["-"]:
-    """An argument of the command line; a file of that name is ``./-``.
+    """Return an argument of the command line; a file of that name is ``./-``.
 
     >>> path_or_input("-"), path_or_input("lengths.csv").name
     ('-', 'lengths.csv')
@@ -30,7 +30,7 @@ def path_or_input(text: str) -> Path | Literal["-"]:
 def read_given(
     given: Path | Literal["-"], modalities: Sequence[str] | None, fields: Mapping[str, str] | None
 ) -> LengthTable:
-    """The lengths of a file, as :func:`~multimodal_pad.lengths.files.read_lengths`, or from standard input.
+    """Return the lengths of a file, as :func:`~multimodal_pad.lengths.files.read_lengths`, or from standard input.
 
     Raises:
         SourceError: as there, or nothing is piped in, or something else than text.

@@ -231,7 +231,7 @@ def _tell_written(options: argparse.Namespace, console: Console) -> None:
 
 
 def _read(path: Path | Literal["-"], modalities: list[str] | None, fields: dict[str, str] | None) -> LengthTable:
-    """The lengths of a file, or of a flat cache's training split, or of one split's folder."""
+    """Return the lengths of a file, or of a flat cache's training split, or of one split's folder."""
     if path == "-" or not path.is_dir():
         return read_given(path, modalities, fields)
     if fields is not None:
@@ -298,7 +298,7 @@ def _run_time(options: argparse.Namespace) -> RunTime | None:
 
 
 def _price(cost: Cost, batch_size: int | BatchBudget, overhead: float) -> Cost:
-    """The cost of a padded row with its share of what a batch costs beside its rows."""
+    """Return the cost of a padded row with its share of what a batch costs beside its rows."""
 
     def price(shapes: np.ndarray) -> np.ndarray:
         sizes = batch_size.batch_sizes(shapes) if isinstance(batch_size, BatchBudget) else batch_size

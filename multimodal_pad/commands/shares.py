@@ -22,7 +22,7 @@ def share_headings(modalities: Sequence[str]) -> list[str]:
 
 
 def shown_shares(cost: float, positions: Sequence[float]) -> list[str]:
-    """The cells: of the cost, and of the columns of :func:`share_headings`.
+    """Return the cells: of the cost, and of the columns of :func:`share_headings`.
 
     >>> shown_shares(0.5, [0.25, 1.0]), shown_shares(0.5, [0.25, 0.5] * 20)
     (['0.500', '0.250', '1.000'], ['0.500', '0.250', '0.500'])

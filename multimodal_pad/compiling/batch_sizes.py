@@ -220,7 +220,7 @@ class BatchSizeFit:
 
 
 def usable_bytes(bytes_limit: float | Literal["device"], state: Any, headroom: float) -> float:
-    """What a step may take of the limit; see :func:`fit_batch_sizes`."""
+    """Return what a step may take of the limit; see :func:`fit_batch_sizes`."""
     if not 0 <= headroom < 1:
         raise PaddingError(f"got headroom={headroom!r}; it must be a share of the limit, at least 0 and below 1")
     if bytes_limit != "device":

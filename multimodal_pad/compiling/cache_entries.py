@@ -28,7 +28,7 @@ class WholeEntries(LRUCache):
     """
 
     def get(self, key: str) -> bytes | None:
-        """The compressed entry, or None where there is none or it is damaged: it is compiled again."""
+        """Return the compressed entry, or None where there is none or it is damaged: it is compiled again."""
         if self._remote:
             return super().get(key)
         # Whatever is wrong with it: JAX would warn at every start, and under `python -W error` never replace it.
@@ -96,12 +96,12 @@ _MARK = (0x184D2A50).to_bytes(4, "little") + (32).to_bytes(4, "little")
 
 
 def _trailer(key: str, value: bytes) -> bytes:
-    """What lies behind an entry: a frame that holds its checksum."""
+    """Return what lies behind an entry: a frame that holds its checksum."""
     return _MARK + hashlib.sha256(key.encode() + value).digest()
 
 
 def _checked(key: str, value: bytes) -> bytes | None:
-    """An entry without its checksum; None where that is not its own, or it has none and does not decompress."""
+    """Return an entry without its checksum; None where that is not its own, or it has none and does not decompress."""
     entry, trailer = value[: -len(_MARK) - 32], value[-len(_MARK) - 32 :]
     if trailer.startswith(_MARK):
         return entry if trailer == _trailer(key, entry) else None

@@ -65,7 +65,7 @@ class Calibration:
     step_seconds: tuple[float, ...]
 
     def run_time(self, epochs: float, compiled: Sequence[BatchShape] = ()) -> RunTime:
-        """What ``plan_shapes(max_shapes="auto")`` weighs for a run of so many epochs.
+        """Return what ``plan_shapes(max_shapes="auto")`` weighs for a run of so many epochs.
 
         ``compiled`` are batch shapes that the plan is to have because their programs exist.
         """
@@ -188,7 +188,7 @@ def fit_steps(times: Sequence[StepTime], cost: Cost, names: tuple[str, ...]) -> 
 
 
 def fit_terms(cost: Cost, shapes: Sequence[BatchShape], names: tuple[str, ...]) -> np.ndarray:
-    """What a step's seconds are a sum of, ``(n, w)``: 1 for every step, then rows times each part of the cost.
+    """Return what a step's seconds are a sum of, ``(n, w)``: 1 for every step, then rows times each part of the cost.
 
     Raises:
         PaddingError: a shape of other modalities than ``names``, or shapes that all cost nothing.

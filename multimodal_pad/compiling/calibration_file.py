@@ -24,7 +24,7 @@ FORMAT, VERSION = "multimodal_pad calibration", 1
 
 
 def identity(table: StepTable, lowered: Any) -> dict[str, Any]:
-    """What the seconds of a step depend on: the device, how programs are compiled, and the program, as JSON values.
+    """Return what the seconds of a step depend on: the device, how programs are compiled, and the program, as JSON values.
 
     ``lowered`` is the step at the largest batch shape. Its text holds the model, the optimizer, the shapes and dtypes
     of state and batch, and how they are spread over devices. It has no addresses, unless the step calls back into
@@ -61,7 +61,7 @@ class CalibrationFile:
         self.path = None if folder is None else folder / f"calibration-{digest[:32]}.json"
 
     def read(self) -> list[StepTime]:
-        """What was measured; nothing where there is no file.
+        """Return what was measured; nothing where there is no file.
 
         Warns:
             CalibrationWarning: the file is damaged, or of another device or model; then nothing is returned, too.

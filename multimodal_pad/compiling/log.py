@@ -97,7 +97,7 @@ class CompileLog:
             self._observing.__exit__(None, None, None)
 
     def __getitem__(self, function: str) -> CompileCounts:
-        """The counts of a function by its ``__name__``; zeros where nothing was compiled."""
+        """Return the counts of a function by its ``__name__``; zeros where nothing was compiled."""
         return self._counts.get(function, CompileCounts())
 
     def __iter__(self) -> Iterator[str]:
@@ -109,7 +109,7 @@ class CompileLog:
         return _sum(list(self._counts.values()))
 
     def report(self, *functions: str) -> str:
-        """A table of what was compiled: a line per function, and one for all others together.
+        """Return a table of what was compiled: a line per function, and one for all others together.
 
         Args:
             functions: the ones to name; by default those that took at least a twentieth of the seconds.
@@ -129,7 +129,7 @@ class CompileLog:
         return "\n".join([*lines, *wrapped(self.cache_report())])
 
     def cache_report(self) -> list[str]:
-        """A line on what the persistent compilation cache gave; none where it is not in use."""
+        """Return a line on what the persistent compilation cache gave; none where it is not in use."""
         total = self.total
         if not (total.cache_hits or total.cache_misses):
             return []

@@ -78,7 +78,7 @@ class MemorySearch:
         return min(self.known.values()) if self.known and self._ceiling() < self.multiple else None
 
     def next_rows(self) -> int | None:
-        """The rows to compile next, or None where those that fit best are known, or none fit."""
+        """Return the rows to compile next, or None where those that fit best are known, or none fit."""
         if not self.known:
             return self.first
         ceiling, fits = self._ceiling(), self._fitting()
@@ -98,7 +98,7 @@ class MemorySearch:
         return rows
 
     def rounded(self, rows: float) -> int:
-        """A multiple that is at most so much, and not more than the most."""
+        """Return a multiple that is at most so much, and not more than the most."""
         whole = int(min(max(rows, 0.0), float(self.most)))
         return max(self.multiple, whole // self.multiple * self.multiple)
 

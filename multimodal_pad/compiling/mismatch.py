@@ -24,7 +24,7 @@ class _Leaf(NamedTuple):
 
 
 def explain_mismatch(compiled: Any, state: Any, batch: Any) -> str | None:
-    """What of a state and a batch is not as a step was compiled for.
+    """Return what of a state and a batch is not as a step was compiled for.
 
     Args:
         compiled: what ``jax.jit(...).lower(...).compile()`` gave for ``(state, batch)``.
@@ -70,14 +70,14 @@ def _differences(root: str, wanted: Any, given: Any, returned: dict[str, _Leaf])
 
 
 def _returned_state(out: Any, state: Any) -> dict[str, _Leaf]:
-    """The leaves of what looks like the next state: the result, or the first part of it, whichever has more of them."""
+    """Return the leaves of what looks like the next state: the result, or the first part of it, whichever has more of them."""
     parts = [out, *(out[:1] if isinstance(out, tuple | list) else ())]
     paths = _leaves("state", state).keys()
     return max((_leaves("state", part) for part in parts), key=lambda leaves: len(paths & leaves.keys()))
 
 
 def _leaves(root: str, tree: Any) -> dict[str, _Leaf]:
-    """The leaves of a tree by their paths, such as ``batch.features['text']``."""
+    """Return the leaves of a tree by their paths, such as ``batch.features['text']``."""
     return {root + keystr(path): _leaf(x) for path, x in tree_flatten_with_path(tree)[0]}
 
 

@@ -57,7 +57,7 @@ class PackedBatchSizeFit:
         self.plans: dict[int, PackingPlan] = {}
 
     def run(self) -> PackingPlan:
-        """The plan of the largest batch size, confirmed."""
+        """Return the plan of the largest batch size, confirmed."""
         there, kept = set(self.table.steps), set()
         try:
             while (size := self.search.next_rows()) is not None:

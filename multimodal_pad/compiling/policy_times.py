@@ -202,12 +202,12 @@ def _check_batchers(batchers: Mapping[str, BucketBatcher]) -> None:
 
 
 def _count(batcher: BucketBatcher) -> int:
-    """Samples of an epoch."""
+    """Return samples of an epoch."""
     return int((batcher.schedule(0).ids != EMPTY).sum())
 
 
 def _places_of_shapes(batcher: BucketBatcher) -> dict[BatchShape, np.ndarray]:
-    """The steps of the first epoch at each batch shape that it has."""
+    """Return the steps of the first epoch at each batch shape that it has."""
     schedule, policy = batcher.schedule(0), batcher.policy
     rows = np.column_stack([schedule.batch_sizes, schedule.lengths])
     distinct, kinds, counts = np.unique(rows, axis=0, return_inverse=True, return_counts=True)
@@ -217,7 +217,7 @@ def _places_of_shapes(batcher: BucketBatcher) -> dict[BatchShape, np.ndarray]:
 
 
 def _chosen_shapes(batcher: BucketBatcher, used: Mapping[BatchShape, np.ndarray], most: int) -> list[BatchShape]:
-    """The largest shape, since the fit is to reach that far, and those of most steps."""
+    """Return the largest shape, since the fit is to reach that far, and those of most steps."""
     names = batcher.policy.modalities
     largest = max(used, key=lambda shape: shape.price(batcher.cost, names))
     others = sorted((shape for shape in used if shape != largest), key=lambda shape: -len(used[shape]))
@@ -241,6 +241,6 @@ def _epoch_seconds(
 
 
 def _epochs_until(faster: PolicyTime, slower: PolicyTime) -> int:
-    """The number of epochs from which the one with the faster steps is ahead."""
+    """Return the number of epochs from which the one with the faster steps is ahead."""
     behind = faster.seconds(0) - slower.seconds(0)
     return math.ceil(behind / (slower.epoch_seconds - faster.epoch_seconds))

@@ -179,7 +179,7 @@ def _measure(
 
 
 def _largest_shape(task: PlanningTask) -> BatchShape:
-    """The longest lengths of all modalities together, or the costliest sample's where a batch budget is below that."""
+    """Return the longest lengths of all modalities together, or the costliest sample's where a batch budget is below that."""
     row = task.rows.max(axis=0)
     if task.batch_sizes(row[None])[0] < 1:
         row = task.rows[np.argmax(task.costs(task.rows))]
@@ -187,7 +187,7 @@ def _largest_shape(task: PlanningTask) -> BatchShape:
 
 
 def _most_used(task: PlanningTask, plan: ShapePlan, measured: BatchShape) -> BatchShape:
-    """The shape of a plan that takes most samples, but for the one measured."""
+    """Return the shape of a plan that takes most samples, but for the one measured."""
     columns = [plan.modalities.index(name) for name in task.names]
     shapes = [_batch_shape(task, row[columns]) for row in plan.lengths]
     return next(shapes[place] for place in np.argsort(-plan.samples, kind="stable") if shapes[place] != measured)

@@ -74,7 +74,7 @@ def seconds_from_cache(log: CompileLog) -> float:
 
 
 def _next_state(result: Any, state: Any) -> Any:
-    """The state that a step gave: all of its result, or the first part of it."""
+    """Return the state that a step gave: all of its result, or the first part of it."""
     wanted = jax.tree.structure(state)
     for candidate in (result, result[0] if isinstance(result, tuple) and result else None):
         if jax.tree.structure(candidate) == wanted:
@@ -86,7 +86,7 @@ def _next_state(result: Any, state: Any) -> Any:
 
 
 def _blank(struct: Batch) -> Batch:
-    """A batch of zeros with every position real."""
+    """Return a batch of zeros with every position real."""
 
     blank = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), struct)
     full = struct.layout.full_lengths(struct.shape)

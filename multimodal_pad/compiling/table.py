@@ -182,7 +182,7 @@ class StepTable:
         return f"{self.name!r}, compiled for {shape}: {why}; {advice}"
 
     def _nearest(self, shape: BatchShape) -> str:
-        """What the nearest planned shape is, and where it differs."""
+        """Return what the nearest planned shape is, and where it differs."""
         lengths = dict(shape.lengths)
         alike = [
             other
@@ -219,7 +219,7 @@ class StepTable:
 
 
 def as_table(step: StepTable | Callable[[Any, Any], Any], compiler_options: CompilerOptions | None = None) -> StepTable:
-    """The table itself, or one of a function, with compiler options."""
+    """Return the table itself, or one of a function, with compiler options."""
     if not isinstance(step, StepTable):
         return StepTable(step, compiler_options=compiler_options)
     if compiler_options is not None:
@@ -314,7 +314,7 @@ def _struct(x: Any, root: str, path: Any) -> jax.ShapeDtypeStruct:
 
 
 def _spread(x: Any) -> Any:
-    """The sharding of an array that lies on several devices, or was put on another than the default one.
+    """Return the sharding of an array that lies on several devices, or was put on another than the default one.
 
     That is not where the array happens to be, but what the program is.
     """
@@ -326,7 +326,7 @@ def _spread(x: Any) -> Any:
 
 
 def _name(function: Callable[..., Any]) -> str:
-    """What JAX calls a function."""
+    """Return what JAX calls a function."""
     while isinstance(function, partial):
         function = function.func
     return getattr(function, "__name__", "<unnamed function>")

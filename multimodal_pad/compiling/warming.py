@@ -152,7 +152,7 @@ def warm_up_all(
 
 
 def as_spec(batches: Batches | BatchSpec, epochs: int = 1) -> BatchSpec:
-    """What a step is compiled for, of a batcher or as it is."""
+    """Return what a step is compiled for, of a batcher or as it is."""
     return batches if isinstance(batches, BatchSpec) else batches.spec(epochs)
 
 

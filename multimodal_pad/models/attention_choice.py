@@ -92,7 +92,7 @@ class AttentionChoice(NamedTuple):
 def select_implementation(
     dtype: jnp.dtype | str, head_dim: int, device: AttentionDevice | None = None, *, packed: bool = False
 ) -> AttentionChoice:
-    """The implementation of attention for a dtype and head width on a device.
+    """Return the implementation of attention for a dtype and head width on a device.
 
     - ``tiled`` on CPU: tile after tile of real positions, so that the scores stay in the cache;
     - ``cudnn`` on an NVIDIA GPU, for bfloat16 and float16 and heads whose width is a multiple of 8, up to 128 (256 on
@@ -132,7 +132,7 @@ def select_implementation(
 def cudnn_refuses(
     dtype: jnp.dtype | str, head_dim: int, device: AttentionDevice, *, packed: bool = False
 ) -> str | None:
-    """The condition of cuDNN's attention that is not met, or None. What is not known of the device is taken to do."""
+    """Return the condition of cuDNN's attention that is not met, or None. What is not known of the device is taken to do."""
     capability, version = device.compute_capability, device.cudnn_version
     widest = 256 if capability is None or capability[0] == 9 else 128
     if packed:
@@ -157,7 +157,7 @@ def cudnn_refuses(
 def choose_implementation(
     implementation: Implementation | None, dtype: jnp.dtype, head_dim: int, *, packed: bool = False
 ) -> Implementation:
-    """The implementation asked for, or by default the one by rule.
+    """Return the implementation asked for, or by default the one by rule.
 
     From a machine without a GPU, ``cudnn`` can be lowered for one; then what a device decides is not checked.
 

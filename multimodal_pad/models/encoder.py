@@ -80,7 +80,7 @@ class EncoderLayers(nnx.Module):
     def _attend(
         self, normed: jax.Array, sources: jax.Array | None, positions: BatchPositions, sizes: Sizes
     ) -> jax.Array:
-        """What the targets find in their sources, ``(N, d)``."""
+        """Return what the targets find in their sources, ``(N, d)``."""
         query, key_value = (self._weights(x, self.attention_norm) for x in (self.query, self.key_value))
         starts = np.cumsum([0, *sizes]).tolist()
         if sources is None:

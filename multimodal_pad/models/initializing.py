@@ -39,7 +39,7 @@ class Draws:
         self.stack = stack
 
     def params(self) -> Draws:
-        """What initializers are given for a key."""
+        """Return what initializers are given for a key."""
         return self
 
 
@@ -115,7 +115,7 @@ def forked(stream: nnx.RngStream) -> nnx.RngStream:
 
 
 def _draw(stream: nnx.RngStream, size: int) -> Any:
-    """Unit normals ``(size,)``: a NumPy array, or a tracer where the key is one."""
+    """Return unit normals ``(size,)``: a NumPy array, or a tracer where the key is one."""
     key, count = stream.key.get_raw_value(), stream.count.get_raw_value()
     even = size + size % 2
     if isinstance(key, Tracer) or isinstance(count, Tracer):
@@ -130,7 +130,7 @@ def _draw(stream: nnx.RngStream, size: int) -> Any:
 
 
 def _normals(xp: Any, bits: Any) -> Any:
-    """Normals of random bits, both ``(n,)`` of an even n (Box and Muller 1958), with NumPy or ``jax.numpy``."""
+    """Return normals of random bits, both ``(n,)`` of an even n (Box and Muller 1958), with NumPy or ``jax.numpy``."""
     first, second = xp.split((bits >> 8).astype(np.float32) * np.float32(2**-24), 2)
     radius, angle = xp.sqrt(-2 * xp.log1p(-first)), np.float32(2 * np.pi) * second
     drawn = xp.concatenate([radius * xp.cos(angle), radius * xp.sin(angle)])

@@ -47,11 +47,11 @@ class PaddedPositions(Positions):
         return jnp.concatenate(beside, axis=-1).reshape(self.count, -1)
 
     def plus_places(self, x: jax.Array, table: np.ndarray) -> jax.Array:
-        """The table added to each row."""
+        """Return the table added to each row."""
         return (self._by_row(x) + table[None]).reshape(x.shape)
 
     def mean(self, x: jax.Array) -> jax.Array:
-        """Sums over rows, divided by lengths."""
+        """Return sums over rows, divided by lengths."""
         total = jnp.where(self._mask[..., None], self._by_row(x), 0).sum(axis=1, dtype=jnp.float32)
         return total / jnp.maximum(self.lengths, 1)[:, None]
 

@@ -88,7 +88,7 @@ def _in_tiles(arrays: Sequence[jax.Array]) -> jax.Array:
 
 
 def _side_by_side(pairs: Sequence[jax.Array], sizes: Sequence[tuple[int, int]]) -> jax.Array:
-    """The pairs of attentions whose tiles of queries and keys, of these numbers, lie one after the other."""
+    """Return the pairs of attentions whose tiles of queries and keys, of these numbers, lie one after the other."""
     parts, query, key = [], 0, 0
     for some, (queries, keys) in zip(pairs, sizes, strict=True):
         source = jnp.where(some[:, 1] == NONE, NONE, some[:, 1] + key)

@@ -73,7 +73,7 @@ class Positions(ABC):
         implementation: Implementation,
         precision: Precision | None,
     ) -> jax.Array:
-        """What queries ``(N, H, D)`` find in keys and values ``(N_source, H, D)`` of a source in the same layout."""
+        """Return what queries ``(N, H, D)`` find in keys and values ``(N_source, H, D)`` of a source in the same layout."""
 
     @property
     def samples(self) -> jax.Array:
@@ -172,7 +172,7 @@ class BatchPositions:
 def _pieces(
     inputs: Sequence[jax.Array], attentions: tuple[Attention, ...], width: int
 ) -> Mapping[tuple[int, int, int], jax.Array]:
-    """What attentions read ``(N_m, width)``, by place."""
+    """Return what attentions read ``(N_m, width)``, by place."""
     pieces = {}
     for array, x in enumerate(inputs):
         starts = sorted({p.start for a in attentions for p in (a.query, a.key, a.value) if p.array == array})

@@ -27,7 +27,7 @@ def take_apart(x: jax.Array, sizes: Sizes) -> list[jax.Array]:
 
 
 def put_together(parts: Sequence[jax.Array]) -> jax.Array:
-    """The parts one after the other along their first axis.
+    """Return the parts one after the other along their first axis.
 
     >>> put_together([jnp.arange(2.0), jnp.arange(1.0)]).tolist()
     [0.0, 1.0, 0.0]

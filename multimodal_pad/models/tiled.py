@@ -97,7 +97,7 @@ def tiled_attentions(
 def _results(
     attentions: Attentions, heads: Heads, precision: str | None, inputs: Arrays, starts: Arrays, lengths: Arrays
 ) -> Arrays:
-    """The results, and the logarithms of the softmax's sums ``(N, H)``, which have no gradient of their own."""
+    """Return the results, and the logarithms of the softmax's sums ``(N, H)``, which have no gradient of their own."""
     # What depends on the lengths alone, JAX would take out of the scan over the layers, and keep for each tile.
     inputs, starts, lengths = jax.lax.optimization_barrier((inputs, starts, lengths))
     stage = _Stage(attentions, heads, inputs, starts, lengths)
@@ -269,15 +269,15 @@ class _Stage:
         return jax.lax.fori_loop(0, len(self._items.query), one, results)
 
     def queries(self, item: _Item, begin: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The first row of the tile of queries that begins there, and which of its rows are its own: ``(T,)``."""
+        """Return the first row of the tile of queries that begins there, and which of its rows are its own: ``(T,)``."""
         return _window(begin, item.query_end, self.query_tile, len(self._inputs[self.query_array]))
 
     def keys(self, item: _Item, begin: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The same for a tile of keys: ``(S,)``."""
+        """Return the same for a tile of keys: ``(S,)``."""
         return _window(begin, item.key_end, self.key_tile, len(self._inputs[self.key_array]))
 
     def query(self, item: _Item, row: jax.Array) -> jax.Array:
-        """The queries ``(H, T, D)`` of a tile, scaled."""
+        """Return the queries ``(H, T, D)`` of a tile, scaled."""
         heads = self._heads
         query = _rows(
             self._inputs[self.query_array], row, self.query_tile, heads.num_heads, heads.width, item.query_column
@@ -302,7 +302,7 @@ def _places(a: Attention, starts: Arrays, lengths: Arrays) -> Arrays:
 
 
 def _window(begin: jax.Array, end: jax.Array, size: int, total: int) -> tuple[jax.Array, jax.Array]:
-    """The first of ``size`` rows that hold those from ``begin`` on, and which of them lie between begin and end.
+    """Return the first of ``size`` rows that hold those from ``begin`` on, and which of them lie between begin and end.
 
     At the end of an array a window begins earlier; what else it holds is another tile's, or no one's.
     """
@@ -339,7 +339,7 @@ def _add(x: jax.Array, update: jax.Array, row: jax.Array, column: jax.Array) -> 
 def _formula(
     attentions: Attentions, heads: Heads, precision: str | None, inputs: Arrays, starts: Arrays, lengths: Arrays
 ) -> jax.Array:
-    """What :func:`tiled_attentions` gives, as the formula stands: all queries of an attention against all keys."""
+    """Return what :func:`tiled_attentions` gives, as the formula stands: all queries of an attention against all keys."""
     out = jnp.zeros((len(inputs[attentions[0].query.array]), heads.num_heads * heads.width), inputs[0].dtype)
     product = partial(wide_product, precision)
     for a in attentions:

@@ -226,7 +226,7 @@ class MultimodalTransformer(nnx.Module):
             self.rngs = forked(streams["dropout"])
 
     def __str__(self) -> str:
-        """What it is, in a few lines: its size, and which implementation of attention runs, and why."""
+        """Return what it is, in a few lines: its size, and which implementation of attention runs, and why."""
         config = self.config
         size = sum(int(x.size) for x in jax.tree.leaves(nnx.state(self, nnx.Param)))
         lines = [
@@ -250,7 +250,7 @@ class MultimodalTransformer(nnx.Module):
         return f"{text}; for packed batches {packed.implementation} ({packed.reason})"
 
     def __call__(self, batch: PaddedBatch | PackedBatch) -> jax.Array:
-        """Outputs ``(B, num_outputs)`` float32.
+        """Return outputs ``(B, num_outputs)`` float32.
 
         Args:
             batch: its features ``{m: (B, L_m, *F_m)}``, or packed ``{m: (N_m, *F_m)}``, or such ints without ``F_m``
@@ -289,7 +289,7 @@ class MultimodalTransformer(nnx.Module):
         return self.head_output(readout + self.head_contract(hidden))
 
     def _crossed(self, embedded: jax.Array, positions: BatchPositions, key: jax.Array | None) -> jax.Array:
-        """What the memories read, ``(sum of N_m, memory_width)``: all crossmodal results for a target side by side."""
+        """Return what the memories read, ``(sum of N_m, memory_width)``: all crossmodal results for a target side by side."""
         if self.crossmodal is None:
             return embedded
         counts, others = positions.counts, len(positions.counts) - 1
@@ -311,14 +311,14 @@ _POSITIONS: Mapping[str, Callable[[jax.Array, int], Positions]] = {
 
 
 def _positions_in(layout: Layout) -> Callable[[jax.Array, int], Positions]:
-    """What makes the positions of a modality in a layout, of its lengths and of what the batch shape says."""
+    """Return what makes the positions of a modality in a layout, of its lengths and of what the batch shape says."""
     if layout.name not in _POSITIONS:
         raise PaddingError(f"got a {layout.name} batch; the model takes these layouts: {', '.join(_POSITIONS)}")
     return _POSITIONS[layout.name]
 
 
 def _pairs_of(batch: PaddedBatch | PackedBatch, names: Sequence[str]) -> dict[tuple[int, int], jax.Array] | None:
-    """The pairs of tiles that a batch lists, by the numbers of its modalities."""
+    """Return the pairs of tiles that a batch lists, by the numbers of its modalities."""
     if not isinstance(batch, PackedBatch) or batch.tile_pairs is None:
         return None
     return {(names.index(t), names.index(s)): jnp.asarray(x) for (t, s), x in batch.tile_pairs.items()}

@@ -71,7 +71,7 @@ def policy_efficiency(
 
 
 def packing_efficiency(plan: PackingPlan, lengths: LengthTable, cost: Cost) -> PolicyEfficiency:
-    """What a packing plan leaves real of the lengths that it was made for, in the epochs that were dealt to find it.
+    """Return what a packing plan leaves real of the lengths that it was made for, in the epochs that were dealt to find it.
 
     >>> from multimodal_pad import plan_packing, position_count
     >>> table = LengthTable(("text",), np.array([[3], [4], [9]]))
@@ -92,7 +92,7 @@ def ladders_within(
     grouping: Grouping | str = "length",
     batch_size: int = 32,
 ) -> dict[str, Policy]:
-    """Fixed padding, and the finest powers of two and quantiles that lead to at most ``count`` shapes.
+    """Return fixed padding, and the finest powers of two and quantiles that lead to at most ``count`` shapes.
 
     Their edges are rounded up to multiples of the ``alignment`` of each modality.
 
@@ -120,6 +120,6 @@ def ladders_within(
 
 
 def _rows_to_pad(lengths: LengthTable, grouping: Grouping | str, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The lengths that are rounded up, of samples or of the batches of a random epoch, and the samples at each."""
+    """Return the lengths that are rounded up, of samples or of the batches of a random epoch, and the samples at each."""
     paid = list(as_grouping(grouping).paid(lengths, batch_size=batch_size))
     return np.concatenate([steps.lengths for steps in paid]), np.concatenate([steps.samples for steps in paid])

@@ -46,14 +46,14 @@ class Packed(Policy):
         return self.plan.shapes_fingerprint
 
     def round_up(self, lengths: np.ndarray) -> np.ndarray:
-        """The smallest capacity that holds each sample."""
+        """Return the smallest capacity that holds each sample."""
         lengths = np.asarray(lengths)
         self.check_held(lengths, self.covers(lengths))
         holds = (lengths[:, None] <= self.plan.lengths).all(axis=2)
         return self.plan.lengths[holds.argmax(axis=1)]
 
     def lengths(self) -> np.ndarray:
-        """The plan's capacities, smallest first."""
+        """Return the plan's capacities, smallest first."""
         return self.plan.lengths
 
     def truncate(self, lengths: np.ndarray) -> np.ndarray:
@@ -61,7 +61,7 @@ class Packed(Policy):
         return np.minimum(lengths, self.plan.lengths[-1] // self.plan.shares)
 
     def batch_sizes(self, padded: np.ndarray) -> np.ndarray:
-        """The plan's batch size at each of its capacities."""
+        """Return the plan's batch size at each of its capacities."""
         return np.full(len(padded), self.plan.batch_size)
 
     def efficiency(self, lengths: LengthTable, cost: Cost) -> float:
@@ -105,7 +105,7 @@ class Packed(Policy):
     def shape_for(
         self, lengths: np.ndarray, *, batch_size: int | None = None, numbers: Sequence[int] | None = None
     ) -> BatchShape:
-        """What the plan says."""
+        """Return what the plan says."""
         return self.plan.shape_for(lengths, batch_size=batch_size, numbers=numbers)
 
     def __repr__(self) -> str:

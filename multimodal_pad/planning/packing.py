@@ -186,16 +186,16 @@ class _Task:
         return share > min(MOST_ABOVE, max(MOST_CHANGED / self._packs, 1 / len(self._loads)))
 
     def aligned(self, exact: np.ndarray) -> np.ndarray:
-        """Rounded up, ``(k, M)``."""
+        """Return rounded up, ``(k, M)``."""
         return -(-exact // self.steps) * self.steps
 
     def least(self, sizes: np.ndarray) -> np.ndarray:
-        """What capacities of packs of ``sizes (k,)`` samples are at least, ``(k, M)``."""
+        """Return what capacities of packs of ``sizes (k,)`` samples are at least, ``(k, M)``."""
         means = self.values.mean(axis=0) * np.minimum(sizes, self.count)[:, None]
         return self.aligned(np.maximum(np.ceil(MARGINS[0] * means).astype(np.int64), self.longest))
 
     def deal(self, exact: np.ndarray) -> _Found:
-        """What epochs are at capacities ``(k, M)``."""
+        """Return what epochs are at capacities ``(k, M)``."""
         capacities = self.aligned(exact)
         batches, extra, paid = np.zeros(len(capacities)), 0, 0.0
         for epoch in range(EPOCHS):
@@ -208,7 +208,7 @@ class _Task:
         return _Found(exact, capacities, batches, extra, self.real_cost, paid / EPOCHS)
 
     def unused(self, empty: np.ndarray) -> float:
-        """What positions cost that hold nothing, ``(packs, M)``: those of equal samples."""
+        """Return what positions cost that hold nothing, ``(packs, M)``: those of equal samples."""
         return float(self.size * np.asarray(self.cost(empty / self.size), np.float64).sum())
 
 

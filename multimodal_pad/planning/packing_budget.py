@@ -46,7 +46,7 @@ def largest_within(
     modalities: Sequence[str],
     plan: Callable[[int], PackingPlan],
 ) -> PackingPlan:
-    """The plan of a batch size that keeps a budget, where the next larger one would not.
+    """Return the plan of a batch size that keeps a budget, where the next larger one would not.
 
     Plans take a while to make, so only batch sizes are tried that the least capacities allow, from the largest down,
     with steps that double.
@@ -82,5 +82,5 @@ def largest_within(
 
 
 def _measured(budget: BatchBudget, sizes: np.ndarray, capacities: np.ndarray) -> np.ndarray:
-    """What batches measure, ``(k,)``."""
+    """Return what batches measure, ``(k,)``."""
     return PACKED.price(sizes, capacities, budget.measured)

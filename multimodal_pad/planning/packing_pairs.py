@@ -26,7 +26,7 @@ def pairs_room(
     shares: int,
     seed: int,
 ) -> Room:
-    """The room of a batch's lists, of every attention of one modality to another or to itself.
+    """Return the room of a batch's lists, of every attention of one modality to another or to itself.
 
     Args:
         modalities: names of the M columns.

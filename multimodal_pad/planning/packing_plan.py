@@ -97,7 +97,7 @@ class PackingPlan:
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     def spec(self, example: Batch) -> BatchSpec:
-        """What a step is to be compiled for, with any packed batch as an example of what batches hold."""
+        """Return what a step is to be compiled for, with any packed batch as an example of what batches hold."""
         return BatchSpec(self.batch_shapes, example, self.shapes_fingerprint)
 
     def __len__(self) -> int:
@@ -108,7 +108,7 @@ class PackingPlan:
         return (np.asarray(lengths) <= self.lengths[-1]).all(axis=1)
 
     def why_not(self, lengths: np.ndarray) -> str:
-        """What of a row ``(M,)`` is more than the largest capacity."""
+        """Return what of a row ``(M,)`` is more than the largest capacity."""
         column = int(np.argmax(lengths > self.lengths[-1]))
         return (
             f"{self.modalities[column]!r} has {lengths[column]} positions and the largest capacity is "
@@ -118,7 +118,7 @@ class PackingPlan:
     def shape_for(
         self, lengths: np.ndarray, *, batch_size: int | None = None, numbers: Sequence[int] | None = None
     ) -> BatchShape:
-        """The smallest batch shape that holds samples of ``lengths (n, M)`` end to end, as one share.
+        """Return the smallest batch shape that holds samples of ``lengths (n, M)`` end to end, as one share.
 
         Args:
             lengths: of the samples.
@@ -140,18 +140,18 @@ class PackingPlan:
         return f"PackingPlan(batches of {self.batch_size} in ({held}){more}, {self.efficiency:.1%} of the cost is real)"
 
     def __str__(self) -> str:
-        """What batches hold, how full they are, and what is left to gain."""
+        """Return what batches hold, how full they are, and what is left to gain."""
         first, *more = self._told()
         return "\n".join([*wrapped([first]), *text_table(*self._rows()), *wrapped(more)])
 
     def _rows(self) -> tuple[list[str], list[list[str]]]:
-        """The table of the capacities: its heading, and a row for each shape."""
+        """Return the table of the capacities: its heading, and a row for each shape."""
         rows = zip(self.lengths.tolist(), self.batches.tolist(), strict=True)
         body = [[f"{n:,}" for n in row] + [str(self.batch_size), f"{count:,.0f}"] for row, count in rows]
         return [*self.modalities, "samples", "batches"], body
 
     def _told(self) -> list[str]:
-        """What stands above the table, and below it."""
+        """Return what stands above the table, and below it."""
         parts = "" if self.shares == 1 else f", in {self.shares} shares"
         extra = f"at most {self.extra} of an epoch beyond those that the samples ask for"
         return [
@@ -165,7 +165,7 @@ class PackingPlan:
         ]
 
     def plot(self, lengths: Lengths | None = None, *, seed: int = 0) -> Any:
-        """The picture of an epoch of the plan, as ``multimodal-pad plan --packed --plot`` draws it.
+        """Return the picture of an epoch of the plan, as ``multimodal-pad plan --packed --plot`` draws it.
 
         Args:
             lengths: a length table, its columns, or samples, to deal; by default those that the plan was made for. A
@@ -183,7 +183,7 @@ class PackingPlan:
         return draw_packing(self, self.table if lengths is None else as_lengths(lengths), seed=seed)
 
     def _repr_html_(self) -> str:
-        """The plan in a notebook: the table of :meth:`__str__`."""
+        """Return the plan in a notebook: the table of :meth:`__str__`."""
         first, *more = self._told()
         return html_table(first, *self._rows(), more)
 
@@ -191,13 +191,13 @@ class PackingPlan:
         return {**self.__dict__, "table": None}
 
     def to_json(self) -> str:
-        """The plan as JSON, with a format version; :meth:`from_json` reads it."""
+        """Return the plan as JSON, with a format version; :meth:`from_json` reads it."""
         fields = {name: getattr(self, "lengths" if name == "shapes" else name) for name in PACKING_READERS}
         return write_fields(fields, self.cost, self.cost_name, FORMAT)
 
     @classmethod
     def from_json(cls, text: str | bytes, cost: Cost | None = None) -> PackingPlan:
-        """The plan that :meth:`to_json` wrote.
+        """Return the plan that :meth:`to_json` wrote.
 
         Args:
             text: the JSON.

@@ -124,14 +124,14 @@ class ShapePlan:
         return hashlib.sha256(content.encode()).hexdigest()
 
     def spec(self, example: Batch) -> BatchSpec:
-        """What a step is to be compiled for, with any batch as an example of what batches hold."""
+        """Return what a step is to be compiled for, with any batch as an example of what batches hold."""
         return BatchSpec(self.batch_shapes, example, self.shapes_fingerprint)
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     def place(self, lengths: np.ndarray) -> np.ndarray:
-        """The number of the cheapest shape that holds each row of ``lengths (n, M)``; -1 where none does."""
+        """Return the number of the cheapest shape that holds each row of ``lengths (n, M)``; -1 where none does."""
         return place(self.lengths, lengths)
 
     def covers(self, lengths: np.ndarray) -> np.ndarray:
@@ -155,7 +155,7 @@ class ShapePlan:
     def shape_for(
         self, lengths: np.ndarray, *, batch_size: int | None = None, numbers: Sequence[int] | None = None
     ) -> BatchShape:
-        """The cheapest batch shape that holds samples of ``lengths (n, M)`` together.
+        """Return the cheapest batch shape that holds samples of ``lengths (n, M)`` together.
 
         Args:
             lengths: of the samples.
@@ -192,13 +192,13 @@ class ShapePlan:
         return "\n".join([*wrapped([first]), *text_table(*self._rows()), *wrapped(more)])
 
     def _rows(self) -> tuple[list[str], list[list[str]]]:
-        """The table of the shapes: its heading, and a row for each."""
+        """Return the table of the shapes: its heading, and a row for each."""
         heading = [*self.modalities, "rows", "samples", "efficiency"]
         shapes = zip(self.lengths.tolist(), self.batch_sizes, self.samples, self.shape_efficiency, strict=True)
         return heading, [[*map(str, shape), str(rows), f"{n:,.0f}", f"{share:.3f}"] for shape, rows, n, share in shapes]
 
     def _told(self) -> list[str]:
-        """What stands above the table, and below it."""
+        """Return what stands above the table, and below it."""
         positions = ", ".join(f"{name} {share:.3f}" for name, share in self.position_efficiency.items())
         return [
             f"{len(self)} batch {'shape' if len(self) == 1 else 'shapes'} for {self.samples.sum():,.0f} samples, "
@@ -211,7 +211,7 @@ class ShapePlan:
         ]
 
     def plot(self, lengths: Lengths | None = None) -> Any:
-        """The picture of the plan, as ``multimodal-pad plan --plot`` draws it without other policies.
+        """Return the picture of the plan, as ``multimodal-pad plan --plot`` draws it without other policies.
 
         Args:
             lengths: a length table, its columns, or samples, to draw the shapes over; by default those that the plan
@@ -227,7 +227,7 @@ class ShapePlan:
         return draw_plan(self, self.table if lengths is None else as_lengths(lengths))
 
     def _repr_html_(self) -> str:
-        """The plan in a notebook: the table of :meth:`__str__`."""
+        """Return the plan in a notebook: the table of :meth:`__str__`."""
         first, *more = self._told()
         return html_table(first, *self._rows(), more)
 
@@ -235,14 +235,14 @@ class ShapePlan:
         return {**self.__dict__, "table": None}
 
     def to_json(self) -> str:
-        """The plan as JSON, with a format version; :meth:`from_json` reads it."""
+        """Return the plan as JSON, with a format version; :meth:`from_json` reads it."""
         fields = {name: getattr(self, FIELDS[name]) for name in FIELDS}
         fields["savings"] = [saving._asdict() for saving in self.savings]
         return write_fields(fields, self.cost, self.cost_name)
 
     @classmethod
     def from_json(cls, text: str | bytes, cost: Cost | None = None) -> ShapePlan:
-        """The plan that :meth:`to_json` wrote.
+        """Return the plan that :meth:`to_json` wrote.
 
         Args:
             text: the JSON.
@@ -291,7 +291,7 @@ def save_plan(path: str | Path, text: str, *, overwrite: bool) -> None:
 
 
 def load_plan(path: str | Path, read: Callable[[bytes], Plan]) -> Plan:
-    """What ``read`` makes of a file.
+    """Return what ``read`` makes of a file.
 
     Raises:
         PlanError: as ``read``, with the file's name.
@@ -303,7 +303,7 @@ def load_plan(path: str | Path, read: Callable[[bytes], Plan]) -> Plan:
 
 
 def place(shapes: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """The number of the first shape that holds each row of ``lengths (n, M)``; -1 where none does.
+    """Return the number of the first shape that holds each row of ``lengths (n, M)``; -1 where none does.
 
     >>> place(np.array([[4, 8], [8, 4], [8, 8]]), np.array([[1, 8], [5, 1], [5, 5], [9, 0]])).tolist()
     [0, 1, 2, -1]

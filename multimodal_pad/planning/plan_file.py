@@ -34,7 +34,7 @@ def write_fields(fields: Mapping[str, Any], cost: Cost | None, cost_name: str, k
 
 
 def read_fields(text: str | bytes, readers: Mapping[str, Reader] | None = None, kind: str = FORMAT) -> dict[str, Any]:
-    """The fields that :func:`write_fields` wrote, with ``cost`` (None where it is not ours) and ``cost_name``.
+    """Return the fields that :func:`write_fields` wrote, with ``cost`` (None where it is not ours) and ``cost_name``.
 
     Args:
         text: the JSON.
@@ -75,7 +75,7 @@ def read_fields(text: str | bytes, readers: Mapping[str, Reader] | None = None, 
 
 
 def _numbers(value: Any, kinds: tuple[type, ...] = (int, float)) -> np.ndarray:
-    """A list of numbers, or of lists of them, as an array; no text, no true and false, no NaN."""
+    """Return a list of numbers, or of lists of them, as an array; no text, no true and false, no NaN."""
     flat = [item for row in value for item in (row if isinstance(row, list) else [row])]
     if not flat or any(type(item) not in kinds for item in flat):
         raise ValueError(f"it must hold numbers ({' or '.join(kind.__name__ for kind in kinds)})")
@@ -199,7 +199,7 @@ def _savings(value: Any, _: Any) -> list[dict[str, Any]]:
 
 
 def _cost(value: Any, fields: dict[str, Any]) -> tuple[str, Cost | None]:
-    """The name of the cost, and the function where it is one of this package."""
+    """Return the name of the cost, and the function where it is one of this package."""
     name = _text()(value["name"], None)
     if name != "TransformerCost":
         return name, PLAIN_COSTS.get(name)

@@ -17,7 +17,7 @@ PolicyLike = Policy | ShapePlan | PackingPlan | str | Path
 
 
 def as_policy(policy: PolicyLike) -> Policy:
-    """The policy given, or that of a plan, or of a plan's file.
+    """Return the policy given, or that of a plan, or of a plan's file.
 
     Raises:
         PaddingError: it is none of these.
@@ -43,7 +43,7 @@ def as_policy(policy: PolicyLike) -> Policy:
 
 
 def load_any_plan(path: str | Path) -> ShapePlan | PackingPlan:
-    """The plan of a file, of whichever kind it is.
+    """Return the plan of a file, of whichever kind it is.
 
     Raises:
         PlanError: the file holds no plan.

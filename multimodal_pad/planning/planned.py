@@ -41,14 +41,14 @@ class Planned(Policy):
         return self.plan.shapes_fingerprint
 
     def round_up(self, lengths: np.ndarray) -> np.ndarray:
-        """The cheapest planned shape that holds each row."""
+        """Return the cheapest planned shape that holds each row."""
         lengths = np.asarray(lengths)
         places = self.plan.place(lengths)
         self.check_held(lengths, places >= 0)
         return self.plan.lengths[places]
 
     def lengths(self) -> np.ndarray:
-        """The plan's shapes, cheapest first."""
+        """Return the plan's shapes, cheapest first."""
         return self.plan.lengths
 
     def truncate(self, lengths: np.ndarray) -> np.ndarray:
@@ -65,7 +65,7 @@ class Planned(Policy):
         return self.plan.covers(lengths)
 
     def batch_sizes(self, padded: np.ndarray) -> np.ndarray:
-        """The plan's samples per batch at each of its shapes."""
+        """Return the plan's samples per batch at each of its shapes."""
         return self.plan.batch_sizes[self.plan.place(padded)]
 
     def number_shapes(self, blocks: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -89,13 +89,13 @@ class Planned(Policy):
         return options if plan.batch_budget is not None else {**options, "batch_size": int(plan.batch_sizes[0])}
 
     def why_not(self, lengths: np.ndarray) -> str:
-        """What the plan says."""
+        """Return what the plan says."""
         return self.plan.why_not(lengths)
 
     def shape_for(
         self, lengths: np.ndarray, *, batch_size: int | None = None, numbers: Sequence[int] | None = None
     ) -> BatchShape:
-        """What the plan says."""
+        """Return what the plan says."""
         return self.plan.shape_for(lengths, batch_size=batch_size, numbers=numbers)
 
     def __repr__(self) -> str:

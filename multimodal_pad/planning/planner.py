@@ -184,7 +184,7 @@ def _coarsen(task: PlanningTask) -> tuple[np.ndarray, np.ndarray]:
 def _assemble(
     task: PlanningTask, found: list[Settled], bounds: list[float], kept: np.ndarray, reason: str = ""
 ) -> ShapePlan:
-    """The last of the plans found for 1, 2, ... shapes, as a user gets it."""
+    """Return the last of the plans found for 1, 2, ... shapes, as a user gets it."""
     best = found[-1]
     if best.cost < bounds[-1] * (1 - 1e-9):
         raise PaddingError(
@@ -238,7 +238,7 @@ def _planned_rows(task: PlanningTask, best: Settled, samples: np.ndarray, kept: 
 
 
 def _savings(task: PlanningTask, best: Settled) -> Iterator[TailSaving]:
-    """What the longest samples cost everybody: the padded cost without them, and with them cut to the rest."""
+    """Yield what the longest samples cost everybody: the padded cost without them, and with them cut to the rest."""
     for share in TAIL_SHARES:
         count = int(share * task.samples)
         if count:
@@ -248,7 +248,7 @@ def _savings(task: PlanningTask, best: Settled) -> Iterator[TailSaving]:
 
 
 def _improve(task: PlanningTask, shapes: np.ndarray) -> float:
-    """The padded cost with as many shapes, which start from these."""
+    """Return the padded cost with as many shapes, which start from these."""
     count = min(len(shapes), len(task.rows))
     if task.rows.shape[1] == 1:
         return next(islice(optimal_runs(task.price(task.rows), task.weights), count - 1, None))[0]

@@ -121,7 +121,7 @@ class ShapeCount:
         return self._run_time.seconds(0, cost / self._epochs)
 
     def _run_seconds(self, plan: Settled) -> float:
-        """What the run takes with a plan; no time will do where the batch budget doesn't hold."""
+        """Return what the run takes with a plan; no time will do where the batch budget doesn't hold."""
         new = len(plan.lengths) - self._compiled
         return self._run_time.seconds(new, plan.cost / self._epochs) if plan.fits else np.inf
 

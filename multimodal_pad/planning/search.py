@@ -89,7 +89,7 @@ class ShapeSearch:
             self.descend()
 
     def grow(self) -> Iterator[np.ndarray]:
-        """The shapes for k = 1, 2, ...; ends where one more shape would gain nothing."""
+        """Yield the shapes for k = 1, 2, ...; ends where one more shape would gain nothing."""
         yield self.shapes.copy()
         runs = [joint_runs(self._rows[:, line.order], line.weights, self._cost) for line in self._lines]
         for starts in runs:
@@ -156,7 +156,7 @@ class ShapeSearch:
         self._now, self._stale = state, np.ones(len(state.shapes), bool)
 
     def _best(self, starts: list[np.ndarray]) -> list[_State]:
-        """The cheapest of other shapes to start from, in the order in which they come."""
+        """Return the cheapest of other shapes to start from, in the order in which they come."""
         states = [self._from(shapes) for shapes in starts]
         cheapest = np.argsort([state.total for state in states], kind="stable")[:STARTS]
         return [states[number] for number in np.sort(cheapest)]
@@ -190,13 +190,13 @@ class ShapeSearch:
         return others
 
     def _gain(self, shape: np.ndarray, others: np.ndarray) -> float:
-        """What a shape saves against the other ones; rows that only it holds count as its cost."""
+        """Return what a shape saves against the other ones; rows that only it holds count as its cost."""
         inside, price = self._within(shape), self._cost(shape[None])[0]
         saved = np.append(np.maximum(self._now.costs - price, 0), -price)
         return float(saved[others[inside]] @ self._weights[inside])
 
     def _better(self, shape: np.ndarray, others: np.ndarray) -> np.ndarray | None:
-        """A better place for a shape on one of the lines through it, or None where it stands well."""
+        """Return a better place for a shape on one of the lines through it, or None where it stands well."""
         least = self._gain(shape, others) + TOLERANCE * self.total
         longer = self._rows > shape[:, None]
         ways = longer.sum(axis=0, dtype=np.min_scalar_type(len(shape)))  # in how many modalities a row is longer
@@ -213,7 +213,7 @@ class ShapeSearch:
     def _search_line(
         self, line: Line, shape: np.ndarray, others: np.ndarray, inside: np.ndarray
     ) -> tuple[float, np.ndarray]:
-        """The gain (or less) of the best position on a line, and the shape there.
+        """Return the gain (or less) of the best position on a line, and the shape there.
 
         ``inside (n,)`` are the rows that the shape holds if it is long enough along the line.
         """
@@ -244,7 +244,7 @@ class ShapeSearch:
         return float(gains[place]), shapes[place]
 
     def _tighten(self, shape: np.ndarray, others: np.ndarray) -> np.ndarray:
-        """The shape cut to the rows that would pay more elsewhere."""
+        """Return the shape cut to the rows that would pay more elsewhere."""
         pays = np.append(self._now.costs, np.inf)[others]
         members = self._within(shape) & (pays > self._cost(shape[None])[0])
         return self._rows[:, members].max(axis=1) if members.any() else shape

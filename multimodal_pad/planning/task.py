@@ -122,7 +122,7 @@ class PlanningTask:
         self._unit = float(self.costs(self.rows.max(axis=0)[None])[0]) or 1.0
 
     def costs(self, rows: np.ndarray) -> np.ndarray:
-        """What a row of a batch costs at each of the padded lengths, its share of the overhead included."""
+        """Return what a row of a batch costs at each of the padded lengths, its share of the overhead included."""
         costs = self._cost(rows)
         if self.overhead or self.budget:
             sizes = self.batch_sizes(rows)
@@ -130,7 +130,7 @@ class PlanningTask:
         return costs
 
     def price(self, rows: np.ndarray) -> np.ndarray:
-        """The cost in a unit of its own and to 32 bits: what shapes are ordered and chosen by.
+        """Return the cost in a unit of its own and to 32 bits: what shapes are ordered and chosen by.
 
         So neither the user's unit nor the order in which a cost adds up its modalities decides between equals.
         """
@@ -149,7 +149,7 @@ class PlanningTask:
         return rows.take(self._columns, axis=1)
 
     def settle(self, shapes: np.ndarray, kept: np.ndarray | None = None) -> Settled:
-        """The shapes cut to what they take, cheapest first, and what is padded at them.
+        """Return the shapes cut to what they take, cheapest first, and what is padded at them.
 
         Those in ``kept (p, M)`` are added, and stay as they are.
         """
@@ -164,7 +164,7 @@ class PlanningTask:
         return Settled(float(self.price(shapes) @ taken), float(self.costs(shapes) @ taken), shapes, fits)
 
     def kept_shapes(self, batch_shapes: Sequence[BatchShape]) -> np.ndarray:
-        """The distinct lengths ``(p, M)`` of batch shapes that a plan is to have as they are.
+        """Return the distinct lengths ``(p, M)`` of batch shapes that a plan is to have as they are.
 
         Raises:
             PaddingError: one has other modalities or rows than the plan's shapes, or lengths that are not aligned.
@@ -184,7 +184,7 @@ class PlanningTask:
         return np.unique(rows, axis=0)
 
     def tally(self, shapes: np.ndarray) -> Tally:
-        """What each shape takes, sample by sample."""
+        """Return what each shape takes, sample by sample."""
         count = len(shapes)
         samples, real = np.zeros(count), np.zeros(count)
         values = self._table.values
@@ -196,7 +196,7 @@ class PlanningTask:
         return Tally(samples, real)
 
     def without_tail(self, count: int, *, truncate: bool) -> PlanningTask:
-        """The same task with so many of the most expensive samples left out, or cut to the rest."""
+        """Return the same task with so many of the most expensive samples left out, or cut to the rest."""
         if self.grouping.draws_first:
             rows, weights = self._table.values, np.ones(len(self._table))
         else:  # each sample pays for itself, so that those of equal lengths are one row
@@ -212,7 +212,7 @@ class PlanningTask:
         return other
 
     def _cost(self, rows: np.ndarray) -> np.ndarray:
-        """The user's cost of each row, checked."""
+        """Return the user's cost of each row, checked."""
         return costs_of(self.cost, self.restore(rows), self.given)
 
     def _sorted(self, shapes: np.ndarray) -> np.ndarray:
@@ -223,7 +223,7 @@ class PlanningTask:
         return -(-np.maximum(values, 1) // self._steps) * self._steps
 
     def _distinct(self, values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The rows that shapes must hold, and their weights, for samples of these lengths."""
+        """Return the rows that shapes must hold, and their weights, for samples of these lengths."""
         if not self.grouping.draws_first:
             return distinct_rows(self._aligned(values), weights)
         paid = list(self._paid(values))
@@ -231,7 +231,7 @@ class PlanningTask:
         return distinct_rows(self._aligned(rows), np.concatenate([*(steps.samples for steps in paid), [0]]))
 
     def _paid(self, values: np.ndarray) -> Iterator[Steps]:
-        """What the samples of these lengths are rounded up in, over the epochs."""
+        """Yield what the samples of these lengths are rounded up in, over the epochs."""
         table = LengthTable(self.names, values)
         for epoch in range(self.epochs):
             yield from self.grouping.paid(table, batch_size=self._batch_size, seed=self.seed, epoch=epoch)
@@ -294,7 +294,7 @@ def is_among(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def distinct_rows(rows: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The distinct rows of ``(n, M)``, sorted, and the sum of the weights of each.
+    """Return the distinct rows of ``(n, M)``, sorted, and the sum of the weights of each.
 
     >>> distinct_rows(np.array([[2, 5], [1, 7], [2, 5]]), np.array([1.0, 1, 2]))
     (array([[1, 7],
@@ -321,7 +321,7 @@ def check_aligned(lengths: LengthTable, alignment: Mapping[str, int]) -> None:
 
 
 def check_alignment(names: tuple[str, ...], alignment: int | Mapping[str, int]) -> dict[str, int]:
-    """The alignment of each modality; 1 where a mapping doesn't name it."""
+    """Return the alignment of each modality; 1 where a mapping doesn't name it."""
     if not isinstance(alignment, Mapping):
         alignment = dict.fromkeys(names, alignment)
     unknown = [name for name in alignment if name not in names]

@@ -69,7 +69,7 @@ def export(predictor: PieceRunner, folder: Path, platforms: Sequence[str]) -> No
 
 
 def read_exported(folder: Path, options: Mapping[str, Any]) -> Loaded:
-    """The programs in a folder: see :func:`load_exported`."""
+    """Return the programs in a folder: see :func:`load_exported`."""
     description = read_description(folder / EXPORTED, FORMAT)
     platform = this_platform()
     found: dict[tuple[int, tuple[tuple[str, int], ...]], Any] = {}
@@ -96,7 +96,7 @@ def read_exported(folder: Path, options: Mapping[str, Any]) -> Loaded:
 
 
 def this_platform() -> str:
-    """What JAX's default backend is: ``"cpu"``, ``"cuda"``, ``"rocm"`` or ``"tpu"``."""
+    """Return what JAX's default backend is: ``"cpu"``, ``"cuda"``, ``"rocm"`` or ``"tpu"``."""
     backend = get_backend()
     if backend.platform not in ("gpu", "cuda", "rocm"):
         return backend.platform

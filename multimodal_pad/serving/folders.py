@@ -64,7 +64,7 @@ class Loaded(NamedTuple):
 
 
 def loaded(model: Any, description: Mapping[str, Any], where: Path, options: Mapping[str, Any]) -> Loaded:
-    """What is described, with options of the caller's before those described.
+    """Return what is described, with options of the caller's before those described.
 
     Raises:
         PaddingError: a description that makes no sense, or a policy that only its own code can make.
@@ -98,7 +98,7 @@ def write_description(folder: Path, name: str, kind: str, description: Mapping[s
 
 
 def read_description(path: Path, kind: str) -> dict[str, Any]:
-    """What :func:`write_description` wrote.
+    """Return what :func:`write_description` wrote.
 
     Raises:
         PaddingError: no such file, or not what it should be.
@@ -116,7 +116,7 @@ def read_description(path: Path, kind: str) -> dict[str, Any]:
 
 
 def write_arrays(path: Path, tree: Any) -> list[dict[str, str]]:
-    """The arrays of nested dicts, each under its name, such as ``params/head/kernel``; their names and dtypes.
+    """Return the arrays of nested dicts, each under its name, such as ``params/head/kernel``; their names and dtypes.
 
     Raises:
         PaddingError: two have one name.
@@ -135,7 +135,7 @@ def write_arrays(path: Path, tree: Any) -> list[dict[str, str]]:
 
 
 def read_arrays(path: Path, described: Sequence[Mapping[str, str]]) -> dict[str, np.ndarray]:
-    """The arrays that :func:`write_arrays` wrote, by name and in their order.
+    """Return the arrays that :func:`write_arrays` wrote, by name and in their order.
 
     Raises:
         PaddingError: the file is missing, damaged, or lacks one of them.

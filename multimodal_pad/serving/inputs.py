@@ -62,7 +62,7 @@ class Inputs:
                 )
 
     def arrays(self, sample: Sample, number: int) -> dict[str, np.ndarray]:
-        """The arrays of a sample as the model takes them; targets and other keys are left out.
+        """Return the arrays of a sample as the model takes them; targets and other keys are left out.
 
         Raises:
             SampleError: a modality is missing, has another feature shape, or values that the model's dtype doesn't
@@ -116,7 +116,7 @@ class Inputs:
 
 
 def kinds_of(example: Sample | Batch, modalities: tuple[str, ...]) -> dict[str, Kind]:
-    """The kinds of the arrays of a sample, or of the first sample of a batch, in the dtypes that JAX takes them in.
+    """Return the kinds of the arrays of a sample, or of the first sample of a batch, in the dtypes that JAX takes them in.
 
     Raises:
         SampleError: it lacks a modality, or has something else than numbers there.
@@ -131,7 +131,7 @@ def kinds_of(example: Sample | Batch, modalities: tuple[str, ...]) -> dict[str, 
 
 
 def as_configured(kinds: Mapping[str, Kind], feature_widths: Mapping[str, int]) -> dict[str, Kind]:
-    """The kinds of what the model takes, whatever the example happened to be: empty, or in a dtype that holds it alone.
+    """Return the kinds of what the model takes, whatever the example happened to be: empty, or in a dtype that holds it alone.
 
     Args:
         kinds: of an example; those with a vocabulary are token ids.

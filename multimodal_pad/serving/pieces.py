@@ -39,7 +39,7 @@ def check_long_requests(long_samples: str) -> None:
 def pieces_of(
     arrays: dict[str, np.ndarray], policy: Policy, long_samples: LongRequests, owner: Any, number: int
 ) -> list[Piece]:
-    """The pieces of a sample: itself, what truncating leaves of it, or its windows.
+    """Return the pieces of a sample: itself, what truncating leaves of it, or its windows.
 
     Windows are as few as hold the sample where each is no longer than what truncating would leave, as equal as can be,
     and as many for every modality, so that windows of modalities with one clock are of one time.

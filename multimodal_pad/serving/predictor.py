@@ -89,7 +89,7 @@ class Predictor(PieceRunner):
     def __call__(self, samples: Iterable[Sample]) -> Iterator[Any]: ...
 
     def __call__(self, samples: Any) -> Any:
-        """The outputs of one sample, or of each of several in their order; NumPy, without the axis of samples.
+        """Return the outputs of one sample, or of each of several in their order; NumPy, without the axis of samples.
 
         Args:
             samples: one sample; a list, or another source with ``len()`` and ``[i]``, which gives a list; or any other
@@ -108,7 +108,7 @@ class Predictor(PieceRunner):
         return self._outputs(iter(samples))
 
     def serve(self, *, max_delay_ms: float = 5.0, queue_size: int = 1024) -> Server:
-        """A server that gathers single requests into batches; see :class:`Server`."""
+        """Return a server that gathers single requests into batches; see :class:`Server`."""
         return Server(self, max_delay_ms=max_delay_ms, queue_size=queue_size)
 
     def save(self, folder: str | Path) -> None:

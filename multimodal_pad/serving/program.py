@@ -36,7 +36,7 @@ class Program:
 
 
 def program_of(model: Any) -> Program:
-    """The program of an NNX model in evaluation mode, with copies of its arrays.
+    """Return the program of an NNX model in evaluation mode, with copies of its arrays.
 
     Raises:
         PaddingError: something else than an NNX module.

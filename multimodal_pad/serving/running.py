@@ -118,7 +118,7 @@ class PieceRunner:
             self._inputs = inputs
 
     def pieces(self, sample: Sample, owner: Any, number: int) -> list[Piece]:
-        """What a sample becomes in batches; raises what is wrong with it."""
+        """Return what a sample becomes in batches; raises what is wrong with it."""
         if self._inputs is None:
             self.warm_up(sample)
         arrays = self._inputs.arrays(sample, number)  # type: ignore[union-attr]  warm_up has set it
@@ -169,7 +169,7 @@ class PieceRunner:
         return found
 
     def together(self, parts: Sequence[list[np.ndarray]], weights: Sequence[int]) -> Any:
-        """The output of a sample, from those of its pieces; their positions are the weights of a mean."""
+        """Return the output of a sample, from those of its pieces; their positions are the weights of a mean."""
         return self._parts.together(parts, weights)
 
     @property
@@ -190,7 +190,7 @@ class PieceRunner:
         )
 
     def _alone(self, piece: Piece) -> BatchShape:
-        """The cheapest shape for one piece."""
+        """Return the cheapest shape for one piece."""
         waiting = self.waiting()
         waiting.add([piece])
         return next(iter(waiting.batches()))[0]
@@ -232,13 +232,13 @@ def _parts(shapes: Sequence[BatchShape], part: int) -> list[BatchShape]:
 
 
 def _vocabulary_sizes(model: Mapping[str, Any] | None) -> dict[str, int]:
-    """What the config of a model says of token ids."""
+    """Return what the config of a model says of token ids."""
     modalities = (model or {}).get("config", {}).get("modalities", {})
     return {name: sizes["vocabulary_size"] for name, sizes in modalities.items() if sizes.get("vocabulary_size")}
 
 
 def _feature_widths(model: Mapping[str, Any] | None) -> dict[str, int]:
-    """What the config of a model says of features."""
+    """Return what the config of a model says of features."""
     modalities = (model or {}).get("config", {}).get("modalities", {})
     return {name: sizes["feature_width"] for name, sizes in modalities.items() if sizes.get("feature_width")}
 

@@ -195,7 +195,7 @@ class Server:
                 return
 
     def _gathered(self, *, wait: bool) -> Taken | None:
-        """The next batch; None where there is none, with ``wait`` only at the end of all."""
+        """Return the next batch; None where there is none, with ``wait`` only at the end of all."""
         with self._changed:
             while True:
                 place = self._due(wait=wait)
@@ -213,7 +213,7 @@ class Server:
                     )
 
     def _due(self, *, wait: bool) -> int | None:
-        """The queue to take a batch for now, or None: while the device is busy, there is time to fill it."""
+        """Return the queue to take a batch for now, or None: while the device is busy, there is time to fill it."""
         first = self._waiting.first()
         if first is None:
             return None

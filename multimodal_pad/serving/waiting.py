@@ -69,17 +69,17 @@ class Waiting:
             self._arrived += 1
 
     def oldest(self) -> int | None:
-        """The queue of the piece that has waited longest, or None."""
+        """Return the queue of the piece that has waited longest, or None."""
         places = [place for place, queue in enumerate(self._queues) if queue]
         return min(places, key=lambda place: self._queues[place][0][0], default=None)
 
     def first(self) -> Piece | None:
-        """The piece that has waited longest."""
+        """Return the piece that has waited longest."""
         place = self.oldest()
         return None if place is None else self._queues[place][0][1]
 
     def full(self) -> int | None:
-        """A queue that fills a batch, or None."""
+        """Return a queue that fills a batch, or None."""
         if self._end_to_end:
             capacity, size = self._limits[self._shapes[0]], self._shapes[0].batch_size
             return self.oldest() if self._count >= size or (self._sums.sum(axis=0) >= capacity).any() else None
@@ -99,17 +99,17 @@ class Waiting:
                 yield taken
 
     def take_best(self) -> Taken | None:
-        """A full batch, or else the oldest piece's; None where nothing waits."""
+        """Return a full batch, or else the oldest piece's; None where nothing waits."""
         place = self.full()
         return self.take_oldest() if place is None else self.take(place)
 
     def take_oldest(self) -> Taken | None:
-        """A batch for the piece that has waited longest; None where nothing waits."""
+        """Return a batch for the piece that has waited longest; None where nothing waits."""
         place = self.oldest()
         return None if place is None else self.take(place)
 
     def take(self, place: int, claim: Callable[[Piece], bool] = lambda _: True) -> Taken | None:
-        """A batch for a queue.
+        """Return a batch for a queue.
 
         Args:
             place: of the queue, which is not empty.

@@ -25,7 +25,7 @@ class Column(NamedTuple):
     inner: tuple[int, ...] | None = None
 
     def empty(self) -> np.ndarray:
-        """An array without positions: what a row has whose value is None."""
+        """Return an array without positions: what a row has whose value is None."""
         return np.zeros((0, *self.known_inner), self.dtype)
 
     @property
@@ -35,14 +35,14 @@ class Column(NamedTuple):
 
 
 def plain_dtype(dtype: np.dtype) -> np.dtype:
-    """What a dtype becomes: what JAX computes with unless it is told otherwise."""
+    """Return what a dtype becomes: what JAX computes with unless it is told otherwise."""
     if dtype.kind == "f":
         return np.dtype(np.float32)
     return np.dtype(np.int32) if dtype.kind in "iu" and dtype.itemsize > 2 else dtype
 
 
 def column_of(name: str, kind: Any) -> Column:
-    """What a column of an Arrow type holds.
+    """Return what a column of an Arrow type holds.
 
     Raises:
         SourceError: it holds text, or something else than numbers and lists of numbers.
@@ -97,7 +97,7 @@ class ArrowColumn:
         return np.concatenate([np.zeros(0, np.int64), *found])
 
     def array(self, place: int, row: int) -> np.ndarray:
-        """The value of a row as an array ``(length, *inner)``, or a number of rank 0.
+        """Return the value of a row as an array ``(length, *inner)``, or a number of rank 0.
 
         Args:
             place: of the row in the table.
@@ -136,7 +136,7 @@ class ArrowColumn:
         return as_plain(array, column, row)
 
     def _levels(self, number: int) -> tuple[list[_Lists], Any]:
-        """The lists of a chunk from the outside in, and the numbers within."""
+        """Return the lists of a chunk from the outside in, and the numbers within."""
         if number not in self._opened:
             array, lists = self._chunks[number], []
             for _ in range(self.column.depth):
@@ -168,7 +168,7 @@ class _Lists(NamedTuple):
 
 
 def _storage(chunk: Any) -> Any:
-    """The array without the extension type that tells readers more about it."""
+    """Return the array without the extension type that tells readers more about it."""
     while hasattr(chunk, "storage"):
         chunk = chunk.storage
     return chunk
@@ -184,7 +184,7 @@ def check_inner(inner: tuple[int, ...], column: Column, row: int) -> None:
 
 
 def as_plain(array: np.ndarray, column: Column, row: int) -> np.ndarray:
-    """The array in the column's dtype.
+    """Return the array in the column's dtype.
 
     Raises:
         SampleError: a whole number does not fit it.

@@ -35,17 +35,17 @@ def names_a_file(name: object) -> bool:
 
 
 def array_file(name: str) -> str:
-    """The name of the file that holds an array."""
+    """Return the name of the file that holds an array."""
     return f"{name}.npy"
 
 
 def offsets_file(name: str) -> str:
-    """The name of the file that says where each sample begins in an array."""
+    """Return the name of the file that says where each sample begins in an array."""
     return f"{name}{OFFSETS}.npy"
 
 
 def vocabulary_file(modality: str) -> str:
-    """The name of the file that holds the vocabulary of a modality."""
+    """Return the name of the file that holds the vocabulary of a modality."""
     return f"{modality}.vocabulary.json"
 
 

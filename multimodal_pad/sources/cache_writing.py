@@ -119,7 +119,7 @@ def write_split(
 
 
 def target_of(sample: Sample, index: int) -> np.ndarray | None:
-    """The targets of a sample, in a dtype that files hold, or None where it has none.
+    """Return the targets of a sample, in a dtype that files hold, or None where it has none.
 
     Raises:
         SampleError: they are no numbers, or more than the one array that a cache has a place for.
@@ -137,7 +137,7 @@ def target_of(sample: Sample, index: int) -> np.ndarray | None:
 
 
 def _frames(array: np.ndarray, kind: Kind, length: int, split: str, what: str) -> np.ndarray:
-    """The frames of a sample as they are written, held against the length table and the first sample."""
+    """Return the frames of a sample as they are written, held against the length table and the first sample."""
     if not len(array) and not length:
         return np.empty((0, *kind.feature_shape), kind.written)
     found, wanted = (array.shape, array.dtype), ((length, *kind.feature_shape), kind.read)
@@ -157,7 +157,7 @@ def _frames(array: np.ndarray, kind: Kind, length: int, split: str, what: str) -
 
 
 def _header(kind: Kind, frames: int) -> bytes:
-    """The first bytes of a ``.npy`` file."""
+    """Return the first bytes of a ``.npy`` file."""
     header = io.BytesIO()
     description = {"descr": np.lib.format.dtype_to_descr(kind.written), "fortran_order": False}
     np.lib.format.write_array_header_1_0(header, {**description, "shape": (frames, *kind.feature_shape)})
@@ -165,7 +165,7 @@ def _header(kind: Kind, frames: int) -> bytes:
 
 
 def save_json(path: Path, value: Any) -> dict[str, Any]:
-    """A JSON file, and what the manifest says of it; what goes wrong says which."""
+    """Return a JSON file, and what the manifest says of it; what goes wrong says which."""
     text = json.dumps(value, indent=1, ensure_ascii=False, default=str) + "\n"
     try:
         data = text.encode()

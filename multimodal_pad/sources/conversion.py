@@ -201,7 +201,7 @@ def _check_targets(sources: Mapping[str, Source]) -> None:
 
 
 def _encoded_ids(split: str, source: Source) -> EncodedIds | None:
-    """The ids of a split, of which there is one for each sample, or None where it has none."""
+    """Return the ids of a split, of which there is one for each sample, or None where it has none."""
     given = getattr(source.source if isinstance(source, Standardized) else source, "ids", None)
     if given is None:
         return None
@@ -235,14 +235,14 @@ def _manifest_before(splits: Mapping[str, Source]) -> dict[str, Any]:
 
 
 def _standardized_before(splits: Mapping[str, Source]) -> dict[str, Any]:
-    """What was standardised when a cache was made."""
+    """Return what was standardised when a cache was made."""
     return dict(_manifest_before(splits).get("standardized", {}))
 
 
 def _kinds(
     sources: Mapping[str, Source], tables: Mapping[str, LengthTable], names: Sequence[str], dtype: Dtype
 ) -> dict[str, Kind]:
-    """What each modality is, by the first sample that is not without it."""
+    """Return what each modality is, by the first sample that is not without it."""
     kinds = {}
     for column, name in enumerate(names):
         places = {split: int(np.argmax(table.values[:, column] > 0)) for split, table in tables.items()}
@@ -260,7 +260,7 @@ def _kinds(
 def _manifest(
     splits: Mapping[str, Source], kinds: Mapping[str, Kind], standardized: Mapping[str, Any], inputs: list[Any]
 ) -> dict[str, Any]:
-    """The manifest, without the splits."""
+    """Return the manifest, without the splits."""
     first = next(iter(splits.values()))
     before = _manifest_before(splits)
     return {
@@ -281,7 +281,7 @@ def _manifest(
 
 
 def _write_vocabularies(folder: Path, splits: Mapping[str, Source], modalities: dict[str, Any]) -> dict[str, Any]:
-    """The vocabularies of the first split, which are those of all; what the manifest says of their files."""
+    """Return the vocabularies of the first split, which are those of all; what the manifest says of their files."""
     files = {}
     for name, vocabulary in getattr(next(iter(splits.values())), "vocabularies", {}).items():
         if name in modalities:

@@ -149,7 +149,7 @@ class Corpus(ABC):
 
     @abstractmethod
     def _read(self, index: int) -> dict[str, np.ndarray]:
-        """The features of a sample, in the order of the table's modalities."""
+        """Return the features of a sample, in the order of the table's modalities."""
 
     @abstractmethod
     def _place(self, index: int, modality: str) -> str:
@@ -170,7 +170,7 @@ class Corpus(ABC):
 
 
 def _absolute(path: Any) -> Any:
-    """A path, or paths by name, so that they are found from another folder; anything else as it is."""
+    """Return a path, or paths by name, so that they are found from another folder; anything else as it is."""
     if isinstance(path, Mapping):
         return {name: _absolute(value) for name, value in path.items()}
     return Path(path).absolute() if isinstance(path, str | Path) and Path(path).exists() else path
@@ -181,7 +181,7 @@ def _open(corpus: type[Corpus], arguments: tuple[Any, ...], options: dict[str, A
 
 
 def as_float32(values: np.ndarray) -> np.ndarray:
-    """A copy of numbers as float32; one that it can't hold is inf, and treated as such.
+    """Return a copy of numbers as float32; one that it can't hold is inf, and treated as such.
 
     >>> as_float32(np.array([1.5, 1e300])).tolist()
     [1.5, inf]

@@ -144,7 +144,7 @@ class Csd(Corpus):
 
     @staticmethod
     def split_names(folds: Folds | None) -> list[str]:
-        """The names of the folds."""
+        """Return the names of the folds."""
         return [ALL] if folds is None else list(read_folds(folds, "videos"))
 
     def _read(self, index: int) -> dict[str, np.ndarray]:
@@ -156,7 +156,7 @@ class Csd(Corpus):
         return sample
 
     def _entry(self, name: str, entry: str) -> np.ndarray:
-        """The features of a video, read once for its segments."""
+        """Return the features of a video, read once for its segments."""
         with self._reading:
             if name not in self._last or self._last[name][0] != entry:
                 self._last[name] = (entry, self._sequences[name].features(entry))
@@ -169,7 +169,7 @@ class Csd(Corpus):
 def _segments(
     labels: ComputationalSequence, labelled: bool, videos: set[str] | None, every: set[str] | None
 ) -> tuple[list[Segment], list[LeftOut]]:
-    """The segments of these videos, or of all, in the order of the file, and those that last no time."""
+    """Return the segments of these videos, or of all, in the order of the file, and those that last no time."""
     segments, left_out, elsewhere = [], [], set()
     for entry in labels.entries:
         video = entry.split("[")[0]
@@ -206,7 +206,7 @@ def _targets(
 
 
 def _fold(folds: Mapping[str, Sequence[str]] | None, split: str) -> set[str] | None:
-    """The videos of a split, or None for all."""
+    """Return the videos of a split, or None for all."""
     names = Csd.split_names(folds)
     if split not in names:
         raise SourceError(
@@ -216,7 +216,7 @@ def _fold(folds: Mapping[str, Sequence[str]] | None, split: str) -> set[str] | N
 
 
 def _every(folds: Mapping[str, Sequence[str]] | None) -> set[str] | None:
-    """The videos of all folds, none of which is in two."""
+    """Return the videos of all folds, none of which is in two."""
     if folds is None:
         return None
     seen: dict[str, str] = {}

@@ -74,7 +74,7 @@ class ComputationalSequence:
         return segment.name in self._names or segment.video in self._names
 
     def run(self, segment: Segment) -> Run:
-        """The frames of a segment."""
+        """Return the frames of a segment."""
         if segment.name in self._names:
             length = len(self.intervals(segment.name))
             return Run(segment.name, slice(0, length), length)
@@ -95,7 +95,7 @@ class ComputationalSequence:
         return self._values(entry, "features")
 
     def column_names(self) -> list[str]:
-        """What the metadata call the columns of the features; nothing where they don't, or don't name each."""
+        """Return what the metadata call the columns of the features; nothing where they don't, or don't name each."""
         where = f"{self.path}, 'metadata'"
         metadata = self._file.group(self._root, "metadata")
         dataset = None if metadata is None else self._file.dataset(metadata, "dimension names", where)
@@ -123,7 +123,7 @@ class ComputationalSequence:
         return self._file.values(self._dataset(entry, name), f"{self.path}, {entry!r}: {name}")
 
     def _check(self, entry: str, width: tuple[int, ...] | None) -> tuple[int, ...]:
-        """The feature shape of an entry, whose arrays must fit each other and the file."""
+        """Return the feature shape of an entry, whose arrays must fit each other and the file."""
         features, intervals = (self._dataset(entry, name) for name in ("features", "intervals"))
         where = f"{self.path}, {entry!r}"
         with reading(where):
@@ -163,7 +163,7 @@ class Times:
         self._latest = np.maximum.accumulate(self._stops)  # no frame up to here ends later
 
     def rows(self, start: float, stop: float) -> np.ndarray:
-        """The frames that overlap a stretch, in the order of their starts."""
+        """Return the frames that overlap a stretch, in the order of their starts."""
         first, end = np.searchsorted(self._latest, start), np.searchsorted(self._starts, stop)
         overlap = np.minimum(self._stops[first:end], stop) - np.maximum(self._starts[first:end], start)
         return self._order[first:end][overlap > SHORTEST]

@@ -148,7 +148,7 @@ class FeatureFiles:
         return [path for entry in self._entries if entry is not None for path in entry.paths()]
 
     def read(self, index: int) -> np.ndarray:
-        """The features of a sample, ``(length, *feature_shape)``: float32, or whole numbers in native byte order.
+        """Return the features of a sample, ``(length, *feature_shape)``: float32, or whole numbers in native byte order.
 
         Raises:
             SourceError: the file is damaged, or has changed since it was opened.
@@ -161,12 +161,12 @@ class FeatureFiles:
             return values.astype(self.dtype, copy=False)
 
     def path(self, index: int) -> Path | None:
-        """The file or folder of a sample, if there is one."""
+        """Return the file or folder of a sample, if there is one."""
         entry = self._entries[index]
         return None if entry is None else entry.path
 
     def _settle(self, entries: list[_Entry]) -> tuple[tuple[int, ...], np.dtype]:
-        """The shape of the features and the dtype that all have; raises a SourceError that names one that differs."""
+        """Return the shape of the features and the dtype that all have; raises a SourceError that names one that differs."""
         full = [entry for entry in entries if entry.size]
         first = next((entry for entry in full or entries if len(entry.shape) > 1), (full or entries)[0])
         whole = first.dtype.kind in "biu"
@@ -235,7 +235,7 @@ class _Entry(NamedTuple):
 
 
 def _measure(places: Sequence[Path | None], modality: str, what: str, progress: Progress | None) -> list[_Entry | None]:
-    """What there is of each sample, by the headers, several at once; None where there is nothing."""
+    """Return what there is of each sample, by the headers, several at once; None where there is nothing."""
     parts = [places[start : start + _TOGETHER] for start in range(0, len(places), _TOGETHER)]
     found: list[_Entry | None] = []
     threads = ThreadPoolExecutor(_THREADS)
@@ -267,7 +267,7 @@ def _entry(place: Path | None, modality: str) -> _Entry | None:
 
 
 def _listed(folder: Path) -> list[str]:
-    """The names in a folder, but for hidden ones; none where there is no such folder."""
+    """Return the names in a folder, but for hidden ones; none where there is no such folder."""
     try:
         with os.scandir(folder) as entries:
             return [entry.name for entry in entries if not entry.name.startswith(".")]
@@ -283,6 +283,6 @@ def _frame_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
-    """A key to sort names by, in which numbers are numbers: frame 2 comes before frame 10."""
+    """Return a key to sort names by, in which numbers are numbers: frame 2 comes before frame 10."""
     parts = re.split(r"(\d+)", name)
     return [(int(part[:4000]), part) if place % 2 else (-1, part) for place, part in enumerate(parts)]

@@ -173,7 +173,7 @@ class Files(Corpus):
         split_field: str | None = None,
         folds: Folds | None = None,
     ) -> list[str]:
-        """The splits of a table, in the order in which they appear; see :class:`Files` for the arguments."""
+        """Return the splits of a table, in the order in which they appear; see :class:`Files` for the arguments."""
         rows = read_rows(Path(root), table)
         return list(_splits(rows, find_ids(rows, ids), split_field, folds, str(Path(root) / table)))
 
@@ -187,7 +187,7 @@ class Files(Corpus):
 def _splits(
     rows: Sequence[Row], ids: list[str], split_field: str | None, folds: Folds | None, where: str
 ) -> dict[str, list[int]]:
-    """The rows of each split."""
+    """Return the rows of each split."""
     if folds is not None and split_field is not None:
         raise PaddingError("got split_field and folds; give one of them")
     if folds is not None:
@@ -221,7 +221,7 @@ def _place(root: Path, row: Row, field: str) -> Path | None:
 
 
 def _folder_of(folder: str, split: str) -> str:
-    """The folder with the split in it."""
+    """Return the folder with the split in it."""
     if f"{{{SPLIT}}}" in folder and (split in (".", "..") or set(split) & set("/\\\0")):
         raise SourceError(f"{folder}: got the split {split!r}, which is no name of a folder; give it another name")
     return folder.replace(f"{{{SPLIT}}}", split)

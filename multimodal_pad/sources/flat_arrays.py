@@ -45,7 +45,7 @@ class FlatArrays(NamedTuple):
 
 
 def read_arrays(folder: Path, split: str, names: Sequence[str] | None, *, distinct: bool = False) -> FlatArrays:
-    """The arrays of a folder.
+    """Return the arrays of a folder.
 
     Args:
         folder: of the files.
@@ -75,7 +75,7 @@ def read_arrays(folder: Path, split: str, names: Sequence[str] | None, *, distin
 
 
 def _modalities(folder: Path) -> list[str]:
-    """The names of the arrays that have offsets, in the order of the alphabet."""
+    """Return the names of the arrays that have offsets, in the order of the alphabet."""
     if not folder.is_dir():
         raise SourceError(f"{folder}: no such folder")
     found = (path.name.removesuffix(f"{OFFSETS}.npy") for path in folder.glob(f"*{OFFSETS}.npy"))
@@ -142,7 +142,7 @@ def _targets(folder: Path) -> np.ndarray | None:
 
 
 def _ids(folder: Path) -> Sequence[str] | None:
-    """The ids of a folder, or None where there are none."""
+    """Return the ids of a folder, or None where there are none."""
     path = folder / array_file(IDS)
     if not path.exists():
         return None

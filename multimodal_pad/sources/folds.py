@@ -19,7 +19,7 @@ Folds = Mapping[str, Sequence[str]] | str | Path
 
 
 def read_folds(folds: Folds, what: str) -> Mapping[str, Sequence[str]]:
-    """The folds, of a JSON file where that is what is given.
+    """Return the folds, of a JSON file where that is what is given.
 
     Args:
         folds: by split.
@@ -44,7 +44,7 @@ def read_folds(folds: Folds, what: str) -> Mapping[str, Sequence[str]]:
 
 
 def folds_of(names: Sequence[str], folds: Mapping[str, Sequence[str]], where: str) -> list[str | None]:
-    """The split of each name; None where it is in no fold.
+    """Return the split of each name; None where it is in no fold.
 
     A ``*`` in the folds stands for any characters.
 

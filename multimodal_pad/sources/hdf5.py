@@ -55,17 +55,17 @@ class Hdf5:
             ) from error
 
     def names(self, group: Any) -> list[str]:
-        """What a group holds, links too."""
+        """Return what a group holds, links too."""
         with reading(self.path):
             return list(group)
 
     def group(self, group: Any, name: str) -> Any | None:
-        """The group of this name in another, or None where there is none."""
+        """Return the group of this name in another, or None where there is none."""
         with reading(f"{self.path}, {name!r}"):
             return found if isinstance(found := self._own(group, name), self._h5py.Group) else None
 
     def dataset(self, group: Any, name: str, where: str) -> Any | None:
-        """The array of this name in a group, which is not read yet, or None where there is none.
+        """Return the array of this name in a group, which is not read yet, or None where there is none.
 
         Args:
             group: that holds it.
@@ -113,13 +113,13 @@ class Hdf5:
             self.root.close()
 
     def _own(self, group: Any, name: str) -> Any | None:
-        """What stands under a name in this very file: links elsewhere are not followed."""
+        """Return what stands under a name in this very file: links elsewhere are not followed."""
         there = name in group and isinstance(group.get(name, getlink=True), self._h5py.HardLink)
         return group[name] if there else None
 
 
 def _inflated(dataset: Any) -> np.ndarray:
-    """An array of deflated chunks; HDF5 itself unpacks a chunk to whatever size it is packed from."""
+    """Return an array of deflated chunks; HDF5 itself unpacks a chunk to whatever size it is packed from."""
     values = np.full(dataset.shape, dataset.fillvalue, dataset.dtype)
     size = math.prod(dataset.chunks) * dataset.dtype.itemsize
     skips_shuffle, skips_deflate = (1, 2) if dataset.shuffle else (0, 1)  # bits of a chunk's mask

@@ -20,7 +20,7 @@ class Ids(Sequence[str]):
 
     @abstractmethod
     def _name(self, index: int) -> str:
-        """The name of sample ``index``, which there is."""
+        """Return the name of sample ``index``, which there is."""
 
     @overload
     def __getitem__(self, index: int, /) -> str: ...
@@ -107,7 +107,7 @@ def _is_utf8(data: np.ndarray) -> bool:
 
 
 def encode_ids(ids: Sequence[Any], where: str) -> tuple[np.ndarray, np.ndarray]:
-    """The bytes and the offsets that :class:`StoredIds` takes.
+    """Return the bytes and the offsets that :class:`StoredIds` takes.
 
     Raises:
         SourceError: an id is no text, or one that UTF-8 has no bytes for, or two samples have it.

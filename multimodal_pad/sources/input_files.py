@@ -85,7 +85,7 @@ class InputFiles:
 
 
 def printable(path: Path) -> str:
-    """A path as text that any file can hold: bytes of its name that are no UTF-8 are spelt out.
+    """Return a path as text that any file can hold: bytes of its name that are no UTF-8 are spelt out.
 
     >>> printable(Path("a\\udcff"))
     'a\\\\xff'

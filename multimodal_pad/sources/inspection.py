@@ -67,14 +67,14 @@ def inspect_cache(folder: str | Path, *, batch_size: int = 32, max_shapes: int =
 
 
 def train_split(manifest: dict[str, Any]) -> str:
-    """The training split of a cache, or the first one where none is called so."""
+    """Return the training split of a cache, or the first one where none is called so."""
     return "train" if "train" in manifest["splits"] else next(iter(manifest["splits"]))
 
 
 def compare_policies(
     lengths: LengthTable, padded_to: dict[str, int] | None, batch_size: int, max_shapes: int
 ) -> dict[str, PolicyEfficiency]:
-    """What each way of padding leaves real of positions and of the cost of a transformer."""
+    """Return what each way of padding leaves real of positions and of the cost of a transformer."""
     names = lengths.modalities
     cost = TransformerCost(names)
     plan = plan_shapes(lengths, max_shapes=max_shapes, cost=cost, batch_size=batch_size)

@@ -14,7 +14,7 @@ Check = Callable[[Any, str], None]
 
 
 def is_a(what: str, test: Callable[[Any], bool]) -> Check:
-    """A value that passes a test; ``what`` it is, for errors.
+    """Return a value that passes a test; ``what`` it is, for errors.
 
     >>> fields(["rate"], samples=is_a("a number", lambda value: type(value) is int))({"samples": "many"}, "split")
     Traceback (most recent call last):
@@ -29,7 +29,7 @@ def is_a(what: str, test: Callable[[Any], bool]) -> Check:
 
 
 def each(check: Check, *, names: bool = False, least: int = 0) -> Check:
-    """A dict whose values pass a check; its keys may have to be names of modalities or splits."""
+    """Return a dict whose values pass a check; its keys may have to be names of modalities or splits."""
 
     def check_all(value: Any, place: str) -> None:
         if not isinstance(value, dict) or len(value) < least:
@@ -43,7 +43,7 @@ def each(check: Check, *, names: bool = False, least: int = 0) -> Check:
 
 
 def rows(check: Check) -> Check:
-    """A list whose values pass a check."""
+    """Return a list whose values pass a check."""
 
     def check_all(value: Any, place: str) -> None:
         if not isinstance(value, list):
@@ -55,12 +55,12 @@ def rows(check: Check) -> Check:
 
 
 def or_none(check: Check) -> Check:
-    """A value that passes a check, or null."""
+    """Return a value that passes a check, or null."""
     return lambda value, place: None if value is None else check(value, place)
 
 
 def fields(optional: Sequence[str] = (), /, **checks: Check) -> Check:
-    """A dict with values by name, some of which may be missing; what else it holds is not looked at."""
+    """Return a dict with values by name, some of which may be missing; what else it holds is not looked at."""
 
     def check_fields(value: Any, place: str) -> None:
         inside = f"{place}." if place else ""

@@ -69,7 +69,7 @@ def as_columns(labels: np.ndarray, where: str) -> np.ndarray:
 
 
 def find_columns(chosen: LabelColumns, width: int, where: str, names: Sequence[str] = ()) -> int | list[int]:
-    """The numbers of chosen columns of ``width``: one, or a list of them.
+    """Return the numbers of chosen columns of ``width``: one, or a list of them.
 
     Raises:
         PaddingError: as :func:`select_labels`.
@@ -107,7 +107,7 @@ def check_label_columns(chosen: Any) -> None:
 
 
 def describe_label_columns(chosen: LabelColumns) -> Any:
-    """What is chosen, as JSON has it, for the record of a corpus.
+    """Return what is chosen, as JSON has it, for the record of a corpus.
 
     >>> describe_label_columns([0, slice(4, 7), "fear"])
     [0, '4:7', 'fear']
@@ -121,7 +121,7 @@ def describe_label_columns(chosen: LabelColumns) -> Any:
 
 
 def parse_label_columns(words: Sequence[str]) -> LabelColumns:
-    """What the words of a command line mean: numbers, ranges such as ``1:7``, ``:`` for all, or names.
+    """Return what the words of a command line mean: numbers, ranges such as ``1:7``, ``:`` for all, or names.
 
     >>> parse_label_columns(["0"]), parse_label_columns(["sentiment"]), parse_label_columns(["0", "4:7"])
     (0, 'sentiment', [0, slice(4, 7, None)])
@@ -141,7 +141,7 @@ def _is_whole(value: Any) -> bool:
 
 
 def _numbers(item: LabelColumn, width: int, where: str, names: Sequence[str]) -> list[int]:
-    """The columns that one item names."""
+    """Return the columns that one item names."""
     if isinstance(item, str):
         if item not in names:
             known = f"only {list(names)}" if names else f"and its columns no names; give numbers, from 0 to {width - 1}"

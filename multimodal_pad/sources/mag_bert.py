@@ -136,7 +136,7 @@ class MagBert(Corpus):
 
     @staticmethod
     def split_names(path: str | Path) -> list[str]:
-        """The splits of a pickle, in its order."""
+        """Return the splits of a pickle, in its order."""
         return list(read_splits(Path(path), list, "examples")[0])
 
     def _read(self, index: int) -> dict[str, np.ndarray]:
@@ -158,7 +158,7 @@ class _Example(NamedTuple):
 
 
 def _examples(found: list[Any], where: str) -> list[_Example]:
-    """The examples of a split, each of which has the three parts."""
+    """Return the examples of a split, each of which has the three parts."""
     if not found:
         raise SourceError(f"{where}: has no samples")
     examples = []
@@ -174,7 +174,7 @@ def _examples(found: list[Any], where: str) -> list[_Example]:
 
 
 def _words(values: Sequence[Any], where: str) -> list[list[str]] | None:
-    """The words of each sample; None where the samples hold numbers in their place."""
+    """Return the words of each sample; None where the samples hold numbers in their place."""
     first = next((value for value in values if _is_sequence(value) and len(value)), [""])
     if (isinstance(first, np.ndarray) and first.dtype.kind in "biuf") or isinstance(first[0], int | np.integer):
         return None
@@ -192,7 +192,7 @@ def _words(values: Sequence[Any], where: str) -> list[list[str]] | None:
 
 
 def _arrays(values: Sequence[Any], name: str, where: str) -> list[np.ndarray]:
-    """The features of each sample: all of one width, or all whole numbers for text; missing ones of no positions."""
+    """Return the features of each sample: all of one width, or all whole numbers for text; missing ones of no positions."""
     arrays: list[np.ndarray | None] = []
     first: tuple[int, np.ndarray] | None = None
     for index, value in enumerate(values):
@@ -233,7 +233,7 @@ def _numbers_of_words(values: Any, where: str) -> np.ndarray:
 
 
 def _labels(examples: Sequence[_Example], mapping: FileMapping, where: str) -> np.ndarray:
-    """The labels of all samples ``(N, K)``."""
+    """Return the labels of all samples ``(N, K)``."""
     labels = []
     for index, example in enumerate(examples):
         label = np.asarray(example.label) if isinstance(example.label, int | float | np.number) else example.label

@@ -30,7 +30,7 @@ AGAIN = "convert the corpus again, or take the file that convert wrote"
 
 
 def describe(source: Any, lengths: LengthTable, where: str) -> dict[str, Any]:
-    """What a corpus says of itself beside its samples: ``padded_to``, ``rules``, ``nonfinite`` and ``left_out``.
+    """Return what a corpus says of itself beside its samples: ``padded_to``, ``rules``, ``nonfinite`` and ``left_out``.
 
     Raises:
         SourceError: an attribute of such a name is not what corpora have there.
@@ -55,14 +55,14 @@ _UNDESCRIBED = {"padded_to": None, "rules": {}, "nonfinite": {}, "left_out": ()}
 
 
 def as_json(value: Any) -> Any:
-    """A value as it is read from the JSON file that it is written to: NumPy's numbers as numbers, paths as text."""
+    """Return a value as it is read from the JSON file that it is written to: NumPy's numbers as numbers, paths as text."""
     return json.loads(
         json.dumps(value, default=lambda item: item.item() if isinstance(item, np.generic) else str(item))
     )
 
 
 def summarize(table: LengthTable) -> dict[str, dict[str, Any]]:
-    """What a manifest says of the lengths of a split: of each modality mean, quantiles and maximum, and the missing."""
+    """Return what a manifest says of the lengths of a split: of each modality mean, quantiles and maximum, and the missing."""
     lengths, missing = {}, {}
     for name, column in zip(table.modalities, table.values.T, strict=True):
         quantiles = np.percentile(column, QUANTILES).round(1).tolist()
@@ -76,7 +76,7 @@ def summarize(table: LengthTable) -> dict[str, dict[str, Any]]:
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """What the manifest of a cache says, or None where there is none.
+    """Return what the manifest of a cache says, or None where there is none.
 
     Raises:
         SourceError: no such folder, or a manifest that is damaged or of another version.
@@ -92,7 +92,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 
 
 def require_manifest(folder: Path) -> dict[str, Any]:
-    """What the manifest of a cache says.
+    """Return what the manifest of a cache says.
 
     Raises:
         SourceError: as :func:`read_manifest`, or there is none.
@@ -104,7 +104,7 @@ def require_manifest(folder: Path) -> dict[str, Any]:
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file of a cache holds.
+    """Return what a JSON file of a cache holds.
 
     Raises:
         SourceError: there is no such file, or it is none.

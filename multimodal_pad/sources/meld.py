@@ -150,7 +150,7 @@ class Meld(Corpus):
 
     @staticmethod
     def split_names(data_dir: str | Path) -> list[Split]:
-        """The three splits, whose tables must be there."""
+        """Return the three splits, whose tables must be there."""
         return [split for split in SPLITS if _table(data_dir, split)]
 
     def _read(self, index: int) -> dict[str, np.ndarray]:
@@ -178,7 +178,7 @@ def _table(data_dir: str | Path, split: str) -> Path:
 
 
 def _read(path: Path) -> Iterator[_Row]:
-    """The rows of a table, each checked; raises a SourceError that names file and line."""
+    """Yield the rows of a table, each checked; raises a SourceError that names file and line."""
     for row in DelimitedFile(path, _COLUMNS).rows():
         yield _parse(row, f"{path}, line {row.line}")
 

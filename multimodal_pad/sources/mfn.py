@@ -147,7 +147,7 @@ class Mfn(Corpus):
 
     @staticmethod
     def split_names(folder: str | Path) -> list[str]:
-        """The splits of a folder: train, valid and test, then others."""
+        """Return the splits of a folder: train, valid and test, then others."""
         folder = Path(folder)
         if not folder.is_dir():
             raise SourceError(f"{folder}: no such folder; name that of text_train_emb.h5, or of X_train.h5")
@@ -173,7 +173,7 @@ class Mfn(Corpus):
 def _features(
     folder: Path, split: str, widths: Mapping[str, int] | None, progress: Progress | None
 ) -> tuple[dict[str, np.ndarray], dict[str, Path]]:
-    """Padded features of each modality that there is, float32 ``(N, T, F)``, and the file of each."""
+    """Return padded features of each modality that there is, float32 ``(N, T, F)``, and the file of each."""
     joined = folder / f"X_{split}.h5"
     if joined.exists():
         arrays = _parted(_array(joined, axes=3), dict(WIDTHS if widths is None else widths), joined)
@@ -209,7 +209,7 @@ def _parted(joined: np.ndarray, widths: dict[str, int], path: Path) -> dict[str,
 
 
 def _array(path: Path, axes: int | None = None) -> np.ndarray:
-    """The one array of a file; features are float32."""
+    """Return the one array of a file; features are float32."""
     file = Hdf5(path)
     try:
         names = file.names(file.root)

@@ -152,7 +152,7 @@ def _mask_lengths(file: PickledSplit, text: np.ndarray, ids: Sequence[str]) -> n
 
 
 def _declared_lengths(file: PickledSplit, key: str, array: np.ndarray, ids: Sequence[str]) -> tuple[np.ndarray, int]:
-    """What the file says, and how many samples it gives one position that is all zero: MMSA's way to say none."""
+    """Return what the file says, and how many samples it gives one position that is all zero: MMSA's way to say none."""
     name = f"{key}_lengths"
     if name not in file.entries:
         raise SourceError(
@@ -191,7 +191,7 @@ def _check_side(array: np.ndarray, lengths: np.ndarray, where: str) -> None:
 def _targets(
     file: PickledSplit, labels: dict[str, np.ndarray], chosen: LabelColumns, ids: Sequence[str]
 ) -> np.ndarray | None:
-    """The chosen ones of the columns under all keys of labels."""
+    """Return the chosen ones of the columns under all keys of labels."""
     if not labels:
         return None
     columns = {key: as_columns(values, file.key(key)) for key, values in labels.items()}

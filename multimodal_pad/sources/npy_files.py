@@ -57,7 +57,7 @@ class NpyFile:
             self.header = _header(file, size, self.path)
 
     def read(self) -> np.ndarray:
-        """The values: a copy, which is faster than a view of the file where all of it is wanted.
+        """Return the values: a copy, which is faster than a view of the file where all of it is wanted.
 
         Raises:
             SourceError: the file has changed, or is damaged.
@@ -90,7 +90,7 @@ class NpyFile:
 
 
 def read_frame(path: Path) -> np.ndarray:
-    """The array of a small ``.npy`` file, as it is.
+    """Return the array of a small ``.npy`` file, as it is.
 
     Raises:
         SourceError: it is none, or damaged.
@@ -102,7 +102,7 @@ def read_frame(path: Path) -> np.ndarray:
 
 
 def _header(file: IO[bytes], size: int, path: Path) -> Header:
-    """The header of an array of numbers, held against the bytes that its file has."""
+    """Return the header of an array of numbers, held against the bytes that its file has."""
     header = Header(*read_npy_header(file))
     shape, _, dtype = header
     if dtype.kind not in "biuf":
@@ -113,7 +113,7 @@ def _header(file: IO[bytes], size: int, path: Path) -> Header:
 
 
 def _values(file: IO[bytes], header: Header) -> np.ndarray:
-    """The values that come after a header."""
+    """Return the values that come after a header."""
     values = np.empty(math.prod(header.shape), header.dtype)
     left = values.view(np.uint8).data
     while left:

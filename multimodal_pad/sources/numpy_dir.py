@@ -93,7 +93,7 @@ class NumpyDir(Corpus):
 
     @staticmethod
     def split_names(folder: str | Path) -> list[str | None]:
-        """The splits of a cache; None where the folder is a plain one."""
+        """Return the splits of a cache; None where the folder is a plain one."""
         manifest = read_manifest(Path(folder))
         return [None] if manifest is None else list(manifest["splits"])
 

@@ -60,7 +60,7 @@ class Machine:
         self._copied = 0
 
     def run(self) -> Any:
-        """The data, from the first opcode to STOP."""
+        """Return the data, from the first opcode to STOP."""
         data = self._run()
         check_whole(data)
         return data
@@ -120,7 +120,7 @@ class Machine:
         self._stack.pop() if self._stack else self._pop_marked()
 
     def _top(self, kind: type) -> Any:
-        """The top of the stack, which must be a container of a kind."""
+        """Return the top of the stack, which must be a container of a kind."""
         if not isinstance(self._stack[-1], kind):
             raise TypeError(f"{type(self._stack[-1]).__name__} where a {kind.__name__} should be")
         return self._stack[-1]
@@ -174,7 +174,7 @@ class Machine:
         self._push(unbuilt.built)
 
     def _paid(self, made: Any) -> Any:
-        """What was copied to be made, counted: a few bytes of the file may ask for the same copy again and again."""
+        """Return what was copied to be made, counted: a few bytes of the file may ask for the same copy again and again."""
         if isinstance(made, bytes | set | frozenset):
             self._copied += 8 * len(made) if not isinstance(made, bytes) else len(made)
         elif isinstance(made, np.generic) or (isinstance(made, np.ndarray) and made.dtype.hasobject):
@@ -196,7 +196,7 @@ class Machine:
 
 
 def _forbidden(opcode: str, stack: list[Any]) -> str:
-    """What an opcode would do that is no data."""
+    """Return what an opcode would do that is no data."""
     asked = {
         "INST": "an instance of a class (INST)",
         "OBJ": "an instance of a class (OBJ)",

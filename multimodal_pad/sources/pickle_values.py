@@ -53,7 +53,7 @@ def pairs(items: list[Any]) -> dict[Any, Any]:
 
 
 def keys(items: list[Any]) -> list[Any]:
-    """What is hashed must be plain: tuples of tuples, and numbers with one hash, can be made to take forever."""
+    """Return what is hashed must be plain: tuples of tuples, and numbers with one hash, can be made to take forever."""
     for item in items:
         whole = isinstance(item, int) and abs(item) < 2**64
         number = isinstance(item, np.integer | np.floating) and item.itemsize <= 8  # longer ones are rounded to hash
@@ -126,7 +126,7 @@ def build_dtype(code: str, state: tuple[Any, ...]) -> np.dtype:
 
 
 def _view(shape: Any, dtype: Any, order: Any, data: Any) -> np.ndarray:
-    """The array of these bytes, without a copy; of a list for objects."""
+    """Return the array of these bytes, without a copy; of a list for objects."""
     if not isinstance(dtype, np.dtype) or not isinstance(shape, tuple) or not all(map(_is_size, shape[:65])):
         raise TypeError("an array without a dtype, or without a shape")
     if len(shape) > 64:
@@ -155,7 +155,7 @@ def _is_size(value: Any) -> bool:
 
 
 def shown(value: Any) -> str:
-    """A value for an error: short, and whatever it holds."""
+    """Return a value for an error: short, and whatever it holds."""
     if isinstance(value, Name):
         return value.spelling
     if isinstance(value, Unbuilt):

@@ -25,7 +25,7 @@ _PARTS = 8
 
 
 def read_splits(path: Path, kind: type[Container], holding: str) -> tuple[dict[str, Container], FileMapping]:
-    """A pickled dict of splits, by name, and the mapping of the file.
+    """Return a pickled dict of splits, by name, and the mapping of the file.
 
     Args:
         path: the pickle.
@@ -57,7 +57,7 @@ def read_splits(path: Path, kind: type[Container], holding: str) -> tuple[dict[s
 
 
 def with_text_keys(data: dict[Any, Any], where: str) -> dict[str, Any]:
-    """A dict whose keys are text: Python 2's are bytes."""
+    """Return a dict whose keys are text: Python 2's are bytes."""
     found: dict[str, Any] = {}
     for key, value in data.items():
         text = key.decode("latin-1") if isinstance(key, bytes) else str(key)
@@ -70,7 +70,7 @@ def with_text_keys(data: dict[Any, Any], where: str) -> dict[str, Any]:
 
 
 def id_texts(items: Sequence[Any], size: int, where: str) -> list[str]:
-    """The ids that values stand for; those of several parts (video, start, end) become ``video[start,end]``.
+    """Return the ids that values stand for; those of several parts (video, start, end) become ``video[start,end]``.
 
     Args:
         items: of each sample.
@@ -97,7 +97,7 @@ def id_texts(items: Sequence[Any], size: int, where: str) -> list[str]:
 
 
 def _id_text(item: Any) -> str | None:
-    """The text of an id: of one value, or of the parts of one."""
+    """Return the text of an id: of one value, or of the parts of one."""
     several = isinstance(item, list | tuple)
     parts = [_part_text(part) for part in item[: _PARTS + 1]] if several else [_part_text(item)]
     texts = [part for part in parts if part is not None]

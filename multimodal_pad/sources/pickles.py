@@ -47,7 +47,7 @@ class FileMapping:
 
 
 def read_pickle(path: str | Path) -> tuple[Any, FileMapping]:
-    """What a pickle holds: arrays, dtypes, scalars, containers, numbers and strings, of Python 2 or 3.
+    """Return what a pickle holds: arrays, dtypes, scalars, containers, numbers and strings, of Python 2 or 3.
 
     Arrays are read-only views of the file, which take no memory of their own. Pickles that Python 3 wrote with
     protocol 0, 1 or 2 spell bytes as text: their arrays are decoded, and held in memory (twice while reading). Strings
@@ -71,12 +71,12 @@ def read_pickle(path: str | Path) -> tuple[Any, FileMapping]:
 
 
 def unpickle(data: bytes, where: str) -> Any:
-    """What a pickle in memory holds, such as an array of objects in a ``.npz``, as :func:`read_pickle` reads it."""
+    """Return what a pickle in memory holds, such as an array of objects in a ``.npz``, as :func:`read_pickle` reads it."""
     return _run(Machine(io.BytesIO(data), memoryview(data)), len(data), where)
 
 
 def read_archive(path: str | Path) -> dict[str, np.ndarray]:
-    """The arrays of a ``.npz`` file, those of Python objects too, whose pickles are read as data.
+    """Return the arrays of a ``.npz`` file, those of Python objects too, whose pickles are read as data.
 
     Args:
         path: the file.

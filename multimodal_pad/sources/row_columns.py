@@ -29,7 +29,7 @@ class SampleColumns(NamedTuple):
         return list(dict.fromkeys([*self.modalities.values(), *(name for part in parts for name in columns_of(part))]))
 
     def sample(self, read: Callable[[str], np.ndarray]) -> dict[str, Any]:
-        """The sample of a row, whose arrays ``read(column)`` gives."""
+        """Return the sample of a row, whose arrays ``read(column)`` gives."""
         sample: dict[str, Any] = {modality: read(column) for modality, column in self.modalities.items()}
         if self.targets is not None:
             sample[TARGETS] = _mapped(self.targets, read)
@@ -49,7 +49,7 @@ class Rows:
         ]
 
     def samples(self, rows: Iterable[Any]) -> Iterator[dict[str, Any]]:
-        """The samples of rows, in order."""
+        """Yield the samples of rows, in order."""
         waiting: list[tuple[int, Any]] = []
         for number, row in enumerate(rows):
             self.look(row, number)
@@ -79,7 +79,7 @@ class Rows:
                 self.known[name] = Column(name, array.ndim, array.dtype, array.shape[1:])
 
     def sample(self, row: Mapping[str, Any], number: int) -> dict[str, Any]:
-        """The sample of a row, whose columns hold what :meth:`look` has seen.
+        """Return the sample of a row, whose columns hold what :meth:`look` has seen.
 
         Raises:
             SampleError: it does not; row and column are named.
@@ -99,7 +99,7 @@ class Rows:
 
 
 def choose_columns(modalities: Any, targets: Any, position_targets: Any) -> SampleColumns:
-    """The columns that a user names.
+    """Return the columns that a user names.
 
     Raises:
         PaddingError: no modality, one twice, targets that name no columns, or position targets of a modality that is
@@ -125,7 +125,7 @@ def check_there(names: Sequence[str], columns: Sequence[str]) -> None:
 
 
 def columns_of(part: Any) -> list[str]:
-    """The columns of a part of a sample."""
+    """Return the columns of a part of a sample."""
     if part is None or isinstance(part, str):
         return [] if part is None else [part]
     return [name for one in (part.values() if isinstance(part, Mapping) else part) for name in columns_of(one)]
@@ -145,7 +145,7 @@ def _check_part(part: Any) -> None:
 
 
 def _mapped(part: Any, read: Callable[[str], np.ndarray]) -> Any:
-    """A part of a sample with arrays in the place of its columns."""
+    """Return a part of a sample with arrays in the place of its columns."""
     if isinstance(part, str):
         return read(part)
     if isinstance(part, Mapping):
@@ -180,7 +180,7 @@ def is_missing(value: Any) -> bool:
 
 
 def value_array(value: Any, column: Column | None, name: str, row: int, *, many: bool) -> np.ndarray:
-    """A value of a row as an array: of positions, where it is ``many``, or of targets.
+    """Return a value of a row as an array: of positions, where it is ``many``, or of targets.
 
     Raises:
         SampleError: it is no array of numbers, or not like those of other rows; row and column are named.

@@ -34,7 +34,7 @@ class FeatureStatistics:
 
     @classmethod
     def measure(cls, source: Source, modality: str, progress: Progress | None = None) -> FeatureStatistics:
-        """The statistics of all real frames of a source, padding and missing modalities left out.
+        """Return the statistics of all real frames of a source, padding and missing modalities left out.
 
         Computed in float64 and sample by sample (Chan, Golub and LeVeque 1983, eq. 2.1), so that the size of the
         corpus costs neither memory nor digits.
@@ -112,5 +112,5 @@ class Standardized:
 def measure_statistics(
     source: Source, modalities: Sequence[str], progress: Progress | None = None
 ) -> dict[str, FeatureStatistics]:
-    """The statistics of several modalities."""
+    """Return the statistics of several modalities."""
     return {name: FeatureStatistics.measure(source, name, progress) for name in modalities}

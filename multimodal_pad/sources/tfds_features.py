@@ -64,7 +64,7 @@ class RaggedFeature:
 
 
 def top_features(features: Any, where: str) -> dict[str, str]:
-    """The ragged features at the top, by the alphabet, as modalities of their own names.
+    """Return the ragged features at the top, by the alphabet, as modalities of their own names.
 
     Raises:
         SourceError: there is none; those further down are named.
@@ -89,7 +89,7 @@ def check_key(features: Any, key: str, where: str) -> None:
 
 
 def value_of(example: Any, key: str, seen: dict[str, Any] | None = None) -> Any:
-    """What an example has at a path; of steps, the values of all."""
+    """Return what an example has at a path; of steps, the values of all."""
     seen, path = {} if seen is None else seen, ""
     for part in key.split("/"):
         if isinstance(example, Mapping):

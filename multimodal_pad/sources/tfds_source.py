@@ -143,7 +143,7 @@ class TfdsCorpus(Corpus):
 
     @staticmethod
     def split_names(name: str | Path, data_dir: str | Path | None = None) -> list[str]:
-        """The splits of a prepared dataset."""
+        """Return the splits of a prepared dataset."""
         return list(open_builder(name, data_dir).info.splits)
 
     def _reading(self, index: int) -> AbstractContextManager[None]:
@@ -160,7 +160,7 @@ class TfdsCorpus(Corpus):
 
 
 def open_builder(name: str | Path, data_dir: str | Path | None) -> Any:
-    """The TFDS builder of a prepared dataset."""
+    """Return the TFDS builder of a prepared dataset."""
     tensorflow_datasets = require_tfds()
     try:
         if Path(name, "dataset_info.json").is_file():

@@ -17,7 +17,7 @@ _ASCII = {**dict.fromkeys(map(ord, _APOSTROPHES), "'"), **dict.fromkeys(map(ord,
 
 
 def _of_windows(code: int) -> str:
-    """The character that a byte is in cp1252, which some files hold as a control character."""
+    """Return the character that a byte is in cp1252, which some files hold as a control character."""
     found = bytes([code]).decode("cp1252", "ignore")
     return _ASCII.get(ord(found), found) if found else ""
 
@@ -28,7 +28,7 @@ _WORD = re.compile(r"\w+(?:'\w+)?|[^\w\s]")
 
 
 def find_words(text: str) -> list[str]:
-    r"""The words, one apostrophe within them included, and the punctuation marks of a text, in lower case.
+    r"""Return the words, one apostrophe within them included, and the punctuation marks of a text, in lower case.
 
     What is read the same is written the same: curly apostrophes and quotes are straight, letters with accents are
     single characters, and characters that nothing is seen of, such as soft hyphens, are gone. The control characters
@@ -54,7 +54,7 @@ UNKNOWN_ID = 1
 
 
 def number_words(utterances: Iterable[Sequence[str]], min_count: int = 1) -> dict[str, int]:
-    """A vocabulary: words by falling frequency, ties in order of appearance, from 2 on.
+    """Return a vocabulary: words by falling frequency, ties in order of appearance, from 2 on.
 
     Args:
         utterances: the words of each.
@@ -69,7 +69,7 @@ def number_words(utterances: Iterable[Sequence[str]], min_count: int = 1) -> dic
 
 
 def word_ids(words: Sequence[str], vocabulary: Mapping[str, int]) -> np.ndarray:
-    """The numbers of words in a vocabulary, int32 ``(words,)``; those that are not in it are unknown.
+    """Return the numbers of words in a vocabulary, int32 ``(words,)``; those that are not in it are unknown.
 
     >>> word_ids(["very", "new"], {"so": 2, "very": 3}).tolist()
     [3, 1]

@@ -263,7 +263,7 @@ class Checkpoints:
                 return
 
     def _choose(self, like: Any, check: _Check, read: dict[int, Checkpoint]) -> int | None:
-        """The step of the last whole checkpoint, which is put into ``read``."""
+        """Return the step of the last whole checkpoint, which is put into ``read``."""
         self._put_back()
         reasons: dict[int, DamageError] = {}
         for step in sorted(_steps(self.directory), reverse=True):
@@ -320,7 +320,7 @@ class Checkpoints:
         self._damaged = []
 
     def _failed(self, error: Exception) -> TrainingError:
-        """The error to raise. The manager is not used again: it has forgotten checkpoints that it has not deleted."""
+        """Return the error to raise. The manager is not used again: it has forgotten checkpoints that it has not deleted."""
         manager, self._manager = self._manager, None
         if manager is not None:
             manager.close()

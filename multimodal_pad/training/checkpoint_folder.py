@@ -43,7 +43,7 @@ class NamedArray(NamedTuple):
 
 
 def named_arrays(state: Any) -> list[NamedArray]:
-    """The arrays of a pytree, and where they are in it.
+    """Return the arrays of a pytree, and where they are in it.
 
     Raises:
         TrainingError: no arrays, something else among them, two of one name, or one that no single process has whole.
@@ -78,7 +78,7 @@ def named_arrays(state: Any) -> list[NamedArray]:
 
 
 def array_copies(state: Any) -> list[NamedArray]:
-    """Copies that no later step can change.
+    """Return copies that no later step can change.
 
     On CPU a view would be of the device's buffer, which the next step may be given to write into.
     """
@@ -101,7 +101,7 @@ def nested(leaves: Iterable[tuple[tuple[str, ...], Any]]) -> dict[str, Any]:
 
 
 def make_record(copies: Sequence[NamedArray], record: Mapping[str, Any], loss: float | None) -> dict:
-    """The JSON beside the arrays: the caller's record, the loss, and a checksum for each array and for the whole.
+    """Return the JSON beside the arrays: the caller's record, the loss, and a checksum for each array and for the whole.
 
     Raises:
         TrainingError: a value that would not come back from JSON as it is (names its key).
@@ -131,7 +131,7 @@ def make_record(copies: Sequence[NamedArray], record: Mapping[str, Any], loss: f
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """The content of a checkpoint's record, with keys ``leaves``, ``loss`` and ``record``.
+    """Return the content of a checkpoint's record, with keys ``leaves``, ``loss`` and ``record``.
 
     Raises:
         DamageError: it is not what was written.
@@ -154,7 +154,7 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 
 def read_state(folder: Path, content: Mapping[str, Any], like: Any = None) -> Any:
-    """The arrays of a checkpoint, as ``like`` has its own, or in nested dicts by name; compiles nothing.
+    """Return the arrays of a checkpoint, as ``like`` has its own, or in nested dicts by name; compiles nothing.
 
     Raises:
         TrainingError: they have other names, shapes or dtypes than those of ``like``.
@@ -182,7 +182,7 @@ def read_state(folder: Path, content: Mapping[str, Any], like: Any = None) -> An
 
 
 def check_arrays(folder: Path, content: Mapping[str, Any], like: Any) -> list[NamedArray]:
-    """The arrays of ``like``, once it is sure that those of a checkpoint have the same names, shapes and dtypes.
+    """Return the arrays of ``like``, once it is sure that those of a checkpoint have the same names, shapes and dtypes.
 
     Raises:
         TrainingError: they have others; the first difference is named.
@@ -227,7 +227,7 @@ class _ArrayFiles(ocp.type_handlers.NumpyHandler):
 
 
 def _load(handler: ocp.CheckpointHandler, folder: Path, args: ocp.args.CheckpointArgs) -> Any:
-    """What Orbax reads, by this process alone; what it raises at damaged files is of any kind."""
+    """Return what Orbax reads, by this process alone; what it raises at damaged files is of any kind."""
     alone = ocp.options.MultiprocessingOptions(jax.process_index(), {jax.process_index()})
     try:
         with ocp.Checkpointer(handler, multiprocessing_options=alone) as reader:
@@ -249,12 +249,12 @@ def check_alike(what: str, there: Mapping[str, tuple[tuple[int, ...], str]], arr
 
 
 def _key(entry: Any) -> str:
-    """The key of one level in the nested dicts that are stored: Orbax puts dots between them, and NumPy slashes."""
+    """Return the key of one level in the nested dicts that are stored: Orbax puts dots between them, and NumPy slashes."""
     return quote(jax.tree_util.keystr((entry,), simple=True), safe=" ").replace(".", "%2E") or "%"
 
 
 def _unquoted(key: str) -> str:
-    """What :func:`_key` quoted."""
+    """Return what :func:`_key` quoted."""
     return "" if key == "%" else unquote(key)
 
 

@@ -42,7 +42,7 @@ class Batches(Protocol):
 
 
 def describe_model(model: Any) -> dict[str, Any]:
-    """The kind and structure of a model; of a :class:`~multimodal_pad.models.MultimodalTransformer` its config, too."""
+    """Return the kind and structure of a model; of a :class:`~multimodal_pad.models.MultimodalTransformer` its config, too."""
     from multimodal_pad.models import MultimodalTransformer  # not where an exported program is run without models
 
     structure = {STRUCTURE: describe_structure(model)}
@@ -53,7 +53,7 @@ def describe_model(model: Any) -> dict[str, Any]:
 
 
 def model_of(description: Mapping[str, Any]) -> Any:
-    """A model that is made like the one described; its values are not those that it had.
+    """Return a model that is made like the one described; its values are not those that it had.
 
     Raises:
         PaddingError: it is of another kind, or its config makes no sense.
@@ -83,7 +83,7 @@ def model_of(description: Mapping[str, Any]) -> Any:
 
 
 def describe_policy(policy: Policy) -> dict[str, Any]:
-    """A policy as JSON values; of one of another kind than this package's, its name alone."""
+    """Return a policy as JSON values; of one of another kind than this package's, its name alone."""
     if type(policy) in (Planned, Packed):
         return {"kind": type(policy).__name__, "plan": json.loads(policy.plan.to_json())}
     if type(policy) in (Fixed, Ladder):
@@ -93,7 +93,7 @@ def describe_policy(policy: Policy) -> dict[str, Any]:
 
 
 def policy_of(description: Mapping[str, Any]) -> Policy:
-    """The policy described.
+    """Return the policy described.
 
     Raises:
         PaddingError: it is of a kind that only its own code can make, or a plan or edges that make no sense.
@@ -124,7 +124,7 @@ def describe_statistics(statistics: Mapping[str, FeatureStatistics]) -> dict[str
 
 
 def statistics_of(description: Mapping[str, Any]) -> dict[str, FeatureStatistics]:
-    """The statistics described.
+    """Return the statistics described.
 
     >>> statistics_of({"audio": {"mean": [1.0], "std": [2.0], "frames": 3}})
     {'audio': FeatureStatistics(mean=array([1.]), std=array([2.]), frames=3)}
@@ -136,7 +136,7 @@ def statistics_of(description: Mapping[str, Any]) -> dict[str, FeatureStatistics
 
 
 def standardized_by(source: Any) -> dict[str, FeatureStatistics]:
-    """What the features of a source were standardised by: a flat cache says so, or the source does it itself."""
+    """Return what the features of a source were standardised by: a flat cache says so, or the source does it itself."""
     if isinstance(source, Standardized):
         return {**standardized_by(source.source), **source.statistics}
     manifest = source.manifest if isinstance(source, NumpyDir) else None
@@ -144,7 +144,7 @@ def standardized_by(source: Any) -> dict[str, FeatureStatistics]:
 
 
 def describe_training(model: Any, batches: Batches) -> dict[str, Any]:
-    """What a checkpoint says of the model in training and its batches, so that it can be loaded to predict.
+    """Return what a checkpoint says of the model in training and its batches, so that it can be loaded to predict.
 
     Returns:
         JSON values: ``model``, ``policy``, ``batch_size``, ``inputs`` (feature shape and dtype of each modality),

@@ -177,7 +177,7 @@ class Epochs:
         run.ended = True
 
     def _evaluate(self) -> tuple[dict[str, float], float]:
-        """The evaluation, and its seconds."""
+        """Return the evaluation, and its seconds."""
         if self.evaluate_on is None:
             return {}, 0.0
         began, compiled = time.perf_counter(), len(self.eval_table)
@@ -222,10 +222,10 @@ class Epochs:
 
 
 def model_part(state: TrainState) -> dict[str, Arrays]:
-    """What a model is made of again."""
+    """Return what a model is made of again."""
     return {"params": state.params, "rest": state.rest}
 
 
 def saved_arrays(state: TrainState, best: dict[str, Arrays] | None) -> dict[str, Any]:
-    """What a checkpoint holds: names to find in it are those of the state, and ``best``."""
+    """Return what a checkpoint holds: names to find in it are those of the state, and ``best``."""
     return state._asdict() if best is None else {**state._asdict(), "best": best}

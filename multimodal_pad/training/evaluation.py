@@ -102,7 +102,7 @@ def evaluate_batches(
 
 
 def choose_metrics(evaluated: Evaluated, loss: Loss | None, metrics: Metrics | None, monitor: str) -> Metrics | None:
-    """The metrics of an evaluation, found out before anything is computed.
+    """Return the metrics of an evaluation, found out before anything is computed.
 
     Args:
         evaluated: shapes and dtypes of what the evaluation step gives.
@@ -129,7 +129,7 @@ def choose_metrics(evaluated: Evaluated, loss: Loss | None, metrics: Metrics | N
 
 
 def _metrics_for(predicted: Any, wanted: Any) -> Metrics | None:
-    """What is computed of outputs and targets where neither it nor the loss is known."""
+    """Return what is computed of outputs and targets where neither it nor the loss is known."""
     if not isinstance(wanted, np.ndarray) or not isinstance(predicted, np.ndarray):
         return None
     if predicted.ndim == 2 and predicted.shape[1] > 1 and wanted.ndim == 1 and wanted.dtype.kind in "biu":

@@ -31,7 +31,7 @@ class Feed(ABC):
 
     @abstractmethod
     def spec(self, epochs: int = 1) -> BatchSpec:
-        """What a step is to be compiled for."""
+        """Return what a step is to be compiled for."""
 
     @abstractmethod
     def example(self) -> Batch:
@@ -39,7 +39,7 @@ class Feed(ABC):
 
     @abstractmethod
     def epoch(self, epoch: int) -> Iterator[Batch]:
-        """The batches of an epoch; after :meth:`restore`, those that are left of it."""
+        """Return the batches of an epoch; after :meth:`restore`, those that are left of it."""
 
     @abstractmethod
     def steps(self, epoch: int) -> int | None:
@@ -47,7 +47,7 @@ class Feed(ABC):
 
     @abstractmethod
     def identity(self) -> dict[str, Any]:
-        """What the batches are of, as JSON values."""
+        """Return what the batches are of, as JSON values."""
 
     @abstractmethod
     def check_state(self, state: Mapping[str, Any]) -> None:
@@ -62,7 +62,7 @@ class Feed(ABC):
         """This process's share over the devices; raises a TrainingError where they can't be shared."""
 
     def state(self, epoch: int, step: int) -> dict[str, Any]:
-        """What :meth:`restore` is given to go on at a step, as JSON values."""
+        """Return what :meth:`restore` is given to go on at a step, as JSON values."""
         return {**self.identity(), "epoch": epoch, "step": step}
 
     def numbers(self, epoch: int, step: int) -> list[int] | None:
@@ -75,7 +75,7 @@ class Feed(ABC):
 
 
 def waited_for(batches: Iterator[Any]) -> Iterator[Any]:
-    """The same batches, the wait for which has a name in a profile."""
+    """Yield the same batches, the wait for which has a name in a profile."""
     try:
         while True:
             with span(WAIT):

@@ -37,7 +37,7 @@ _LIBRARIES = {"flax": flax.__version__, "optax": optax.__version__}
 
 
 def describe_structure(model: nnx.Module) -> dict[str, Any]:
-    """The classes of a model's modules and their plain attributes, as JSON values by place; not its arrays.
+    """Return the classes of a model's modules and their plain attributes, as JSON values by place; not its arrays.
 
     A config that is a dataclass is told by field, and the order of a mapping counts.
 
@@ -64,7 +64,7 @@ def describe_structure(model: nnx.Module) -> dict[str, Any]:
 
 
 def describe_identity(options: Mapping[str, Any]) -> dict[str, Any]:
-    """What a training is, beside its model and its batches, as JSON values.
+    """Return what a training is, beside its model and its batches, as JSON values.
 
     Functions are told by their names, an optimizer by those of its transformations: rates, decays and schedules can be
     changed from one start to the next.
@@ -154,7 +154,7 @@ def _is_of_flax(place: str, here: Mapping[str, Any]) -> bool:
 
 
 def _flat(place: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """A value by places: fields of dataclasses and items of mappings each have one. None is as good as absent."""
+    """Yield a value by places: fields of dataclasses and items of mappings each have one. None is as good as absent."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         for field in dataclasses.fields(value):
             yield from _flat(f"{place}.{field.name}", getattr(value, field.name))
@@ -167,7 +167,7 @@ def _flat(place: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _value(value: Any) -> Any:
-    """A value, or its name, as JSON that is the same in every process."""
+    """Return a value, or its name, as JSON that is the same in every process."""
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):
@@ -186,7 +186,7 @@ def _value(value: Any) -> Any:
 
 
 def _transformations(optimizer: Any) -> list[str]:
-    """The names of the functions of optax, or of others, that made the parts of an optimizer."""
+    """Return the names of the functions of optax, or of others, that made the parts of an optimizer."""
     found: dict[str, None] = {}
     _look_for_updates(optimizer.update, found, set())
     return [name for name in found if name not in ("chain", "with_extra_args_support")]

@@ -40,7 +40,7 @@ class Limit(NamedTuple):
         return not array.size or bool(array.min() >= self.low and array.max() <= self.high)
 
     def first_beyond(self, array: np.ndarray) -> Any:
-        """The first value for which it doesn't hold."""
+        """Return the first value for which it doesn't hold."""
         return array[~((array >= self.low) & (array <= self.high))].flat[0]
 
 
@@ -143,7 +143,7 @@ def _class_numbers(count: int) -> Limit:
 
 
 def _of_dtype(dtype: np.dtype) -> Limit | None:
-    """The limit of whole numbers that JAX takes in another dtype."""
+    """Return the limit of whole numbers that JAX takes in another dtype."""
     taken = jax.dtypes.canonicalize_dtype(dtype)
     if dtype.kind not in "iu" or taken == dtype:
         return None
@@ -152,7 +152,7 @@ def _of_dtype(dtype: np.dtype) -> Limit | None:
 
 
 def _of_inputs(modalities: Mapping[str, Any], example: BatchOfLayout) -> dict[str, Limit]:
-    """The limits of token ids.
+    """Return the limits of token ids.
 
     Raises:
         TrainingError: a modality is missing, or is of another kind or width than the model takes.

@@ -236,7 +236,7 @@ def _row(cells: Iterable[Any]) -> str:
 
 
 def _object(record: Mapping[str, Any]) -> str:
-    """The JSON of a record on one line. What records are made of is put into a template, in half the time of json's."""
+    """Return the JSON of a record on one line. What records are made of is put into a template, in half the time of json's."""
     values = []
     for value in record.values():
         kind = type(value)

@@ -301,7 +301,7 @@ def _check_save_every(save_every: int, train: Feed, checkpoints: Checkpoints | N
 
 
 def _stopped(training: Epochs, signal_number: int) -> BaseException:
-    """What a stopped run ends with, once a line says so."""
+    """Return what a stopped run ends with, once a line says so."""
     run = training.run
     if jax.process_index() == 0:
         print(_where_it_stopped(training, signal_number), file=sys.stderr, flush=True)

@@ -155,7 +155,7 @@ def _checked(outputs: Any, targets: Any, mask: Any) -> tuple[jax.Array, jax.Arra
 
 
 def _as_many(targets: jax.Array, outputs: jax.Array) -> jax.Array:
-    """The targets in the shape of the outputs."""
+    """Return the targets in the shape of the outputs."""
     if targets.size != outputs.size:
         each = f"{outputs.shape[-1]} targets" if outputs.shape[-1:] != (1,) else "one target"
         raise TrainingError(

@@ -106,7 +106,7 @@ class DataMesh:
             )
 
     def place_state(self, state: Any) -> Any:
-        """A pytree of arrays that every process has alike, whole on each device."""
+        """Return a pytree of arrays that every process has alike, whole on each device."""
         return jax.tree.map(lambda x: _spread(self.state_sharding, np.asarray(x), np.shape(x)), state)
 
     def place_batch(self, batch: Batch) -> Batch:
@@ -122,7 +122,7 @@ class DataMesh:
     def batches(
         self, batches: Iterator[Batch], modalities: Sequence[str], stop: Callable[[], int] = int
     ) -> Iterator[Batch]:
-        """The batches of all processes together, as arrays over the devices.
+        """Yield the batches of all processes together, as arrays over the devices.
 
         Args:
             batches: this process's shard.
@@ -166,7 +166,7 @@ class DataMesh:
             yield self.place_batch(batch)
 
     def epoch(self, batcher: BucketBatcher, epoch: int) -> Iterator[Batch]:
-        """The batches of an epoch of all processes together; ``batcher`` is this process's :meth:`share`."""
+        """Return the batches of an epoch of all processes together; ``batcher`` is this process's :meth:`share`."""
         return self.batches(batcher.epoch(epoch), batcher.policy.modalities)
 
     @contextmanager
@@ -188,14 +188,14 @@ class DataMesh:
             ) from error
 
     def _compile(self, size: int) -> Any:
-        """What gathers so many numbers of each process."""
+        """Return what gathers so many numbers of each process."""
         if size not in self._compiled:
             struct = jax.ShapeDtypeStruct((self.mesh.size, size), np.int32)
             self._compiled[size] = self._gather.lower(struct).compile()
         return self._compiled[size]
 
     def _tell(self, said: list[int]) -> jax.Array:
-        """What every process says, ``(devices, n)``: a row for each of its devices."""
+        """Return what every process says, ``(devices, n)``: a row for each of its devices."""
         mine = np.repeat(np.array([said], np.int32), len(self.mesh.local_devices), axis=0)
         return self._compile(len(said))(_spread(self.batch_sharding, mine, (self.mesh.size, len(said))))
 

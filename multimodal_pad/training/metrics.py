@@ -200,7 +200,7 @@ _USUAL = ((cross_entropy, classification_metrics), (binary_cross_entropy, multil
 
 
 def usual_metrics_of(loss: Loss | None) -> Metrics | None:
-    """What goes with a loss of ours; None with others."""
+    """Return what goes with a loss of ours; None with others."""
     return next((metrics for of, metrics in _USUAL if of is loss), None)
 
 

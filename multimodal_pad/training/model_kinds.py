@@ -25,7 +25,7 @@ it: Linear(..., rngs=nnx.Rngs(0))
 
 
 def _described(model: Any) -> tuple[str, str]:
-    """What it is, and what to do."""
+    """Return what it is, and what to do."""
     if isinstance(model, type):
         return f"the class {model.__name__}", f"make one of it: {model.__name__}(..., rngs=nnx.Rngs(0))"
     # By the names of modules: none of these libraries needs to be installed, nor is it imported for this.

@@ -54,7 +54,7 @@ class Objective:
         self.takes_rngs = loss_fn is not None and _takes_rngs(loss_fn)
 
     def __call__(self, model: Any, batch: BatchOfLayout, key: jax.Array | None) -> tuple[jax.Array, dict[str, Any]]:
-        """The loss, a scalar of at least float32, and metrics, scalars.
+        """Return the loss, a scalar of at least float32, and metrics, scalars.
 
         Args:
             model: in either mode.
@@ -73,13 +73,13 @@ class Objective:
         return _checked_loss(loss, "loss_fn"), _checked_metrics(metrics)
 
     def of_outputs(self, outputs: Any, batch: BatchOfLayout) -> jax.Array:
-        """The loss of outputs that there are already; with ``loss`` only."""
+        """Return the loss of outputs that there are already; with ``loss`` only."""
         if self.loss is None:
             raise TrainingError("got a loss_fn, which calls the model itself; give a loss of outputs and targets")
         return _checked_loss(self.loss(outputs, *wanted(batch)), "loss")
 
     def weight(self, batch: BatchOfLayout) -> jax.Array:
-        """What the mean was divided by, float32.
+        """Return what the mean was divided by, float32.
 
         Raises:
             TrainingError: ``weight_fn`` gives no scalar.
@@ -97,7 +97,7 @@ class Objective:
 
 
 def wanted(batch: BatchOfLayout) -> tuple[Any, Any]:
-    """The targets of a batch, an array or a dict, and the mask of what has one: of samples, or of positions.
+    """Return the targets of a batch, an array or a dict, and the mask of what has one: of samples, or of positions.
 
     Raises:
         TrainingError: there are none, or those of several modalities' positions.

@@ -38,5 +38,5 @@ def prepare(training: Epochs, model: Any, loss: Loss | None, epochs: int, progre
 
 
 def _spec(feed: Feed, epochs: int) -> BatchSpec:
-    """What is to be compiled; no shapes where a policy has no end of them."""
+    """Return what is to be compiled; no shapes where a policy has no end of them."""
     return feed.spec(epochs) if feed.policy.finite else BatchSpec((), feed.example())

@@ -19,7 +19,7 @@ _DECISIONS: dict[str, Iterator[int]] = {}
 
 
 def told_by_the_first(subject: str, decide: Callable[[], Any]) -> Any:
-    """What the first process decides (a JSON value), or the error that it meets, in all processes.
+    """Return what the first process decides (a JSON value), or the error that it meets, in all processes.
 
     It goes through JAX's coordinator, as a broadcast between devices would have to be compiled. All processes ask the
     same questions of a subject, in the same order.

@@ -51,7 +51,7 @@ class Watched:
 
 
 def epoch_line(record: EpochRecord) -> str:
-    """What an epoch came to, in a line.
+    """Return what an epoch came to, in a line.
 
     >>> epoch_line(EpochRecord(3, 0.69312, 12.34, {"loss": 0.5512, "accuracy": 0.75}, best=True))
     'epoch 3  train_loss 0.6931  eval_loss 0.5512  eval_accuracy 0.75  12.3 s  best so far'

@@ -126,7 +126,7 @@ class Run:
         return _mean(self.loss_sum, self.weight)
 
     def begin(self) -> float:
-        """The moment at which the current epoch would have begun, had it not been interrupted."""
+        """Return the moment at which the current epoch would have begun, had it not been interrupted."""
         self._since = time.perf_counter()
         return self._since - self.seconds
 
@@ -215,7 +215,7 @@ class Run:
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> Run:
-        """The run that :meth:`to_record` wrote, or that of an older version."""
+        """Return the run that :meth:`to_record` wrote, or that of an older version."""
         values = {name: value for name, value in record.items() if name in _FIELDS}
         values.setdefault("weight", float(record["samples"]))
         history = [
@@ -323,7 +323,7 @@ def _read(figures: dict[str, Any]) -> dict[str, float]:
 
 
 def score(evaluation: dict[str, float], monitor: str) -> float | None:
-    """The figure that is monitored, so that lower is better; None where it is NaN or inf, as a correlation can be.
+    """Return the figure that is monitored, so that lower is better; None where it is NaN or inf, as a correlation can be.
 
     >>> score({"loss": 2.0}, "loss"), score({"loss": 2.0, "weighted_f1": 0.5}, "weighted_f1")
     (2.0, -0.5)

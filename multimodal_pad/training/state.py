@@ -59,15 +59,15 @@ class Structure:
         return as_keys(rest, self.impls)
 
     def training(self, params: Arrays, rest: Arrays) -> Any:
-        """The model in training mode, with these arrays and keys."""
+        """Return the model in training mode, with these arrays and keys."""
         return nnx.merge(self.train, params, rest)
 
     def evaluating(self, params: Arrays, rest: Arrays) -> Any:
-        """The model in evaluation mode, with these arrays; random keys as their data."""
+        """Return the model in evaluation mode, with these arrays; random keys as their data."""
         return nnx.merge(self.evaluate, params, self.keys_of(rest))
 
     def model(self, params: Arrays, rest: Arrays) -> Any:
-        """The model in evaluation mode, with copies of these arrays on the default device. Compiles nothing."""
+        """Return the model in evaluation mode, with copies of these arrays on the default device. Compiles nothing."""
         return self.evaluating(*jax.device_put(host_copies((params, rest))))
 
 
@@ -104,17 +104,17 @@ def is_key(x: Any) -> bool:
 
 
 def key_impls(tree: Any) -> list[Any]:
-    """The generator of each leaf that is a random key, None for all others."""
+    """Return the generator of each leaf that is a random key, None for all others."""
     return [jax.random.key_impl(x) if is_key(x) else None for x in jax.tree.leaves(tree)]
 
 
 def as_numbers(tree: Any) -> Any:
-    """The tree with the data of random keys for the keys."""
+    """Return the tree with the data of random keys for the keys."""
     return jax.tree.map(lambda x: jax.random.key_data(x) if is_key(x) else x, tree)
 
 
 def as_keys(tree: Any, impls: list[Any]) -> Any:
-    """What :func:`as_numbers` was given; ``impls`` are its :func:`key_impls`."""
+    """Return what :func:`as_numbers` was given; ``impls`` are its :func:`key_impls`."""
     leaves, structure = jax.tree.flatten(tree)
     keys = [
         x if impl is None else jax.random.wrap_key_data(x, impl=impl) for x, impl in zip(leaves, impls, strict=True)
@@ -128,7 +128,7 @@ def host_copies(tree: Any) -> Any:
 
 
 def compiled_for_state(function: Callable[[TrainState], Any], state: TrainState) -> Callable[[TrainState], Any]:
-    """The function, compiled now for states like this one, where they lie; so calling it compiles nothing."""
+    """Return the function, compiled now for states like this one, where they lie; so calling it compiles nothing."""
     sharding = getattr(state.step, "sharding", None)
     spread = {"in_shardings": sharding, "out_shardings": sharding} if sharding is not None else {}
     structs = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state)

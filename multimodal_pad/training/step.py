@@ -135,7 +135,7 @@ class TrainStep:
         return self._structure.model(state.params, state.rest)
 
     def evaluated(self, state: TrainState) -> TrainState:
-        """The state with the parameters that are evaluated.
+        """Return the state with the parameters that are evaluated.
 
         Raises:
             TrainingError: ``eval_params`` gives other names, shapes or dtypes than the parameters have.
@@ -152,7 +152,7 @@ class TrainStep:
         return as_numbers(opt_state)
 
     def _on_mesh(self, local: Callable[..., Any]) -> Callable[..., Any]:
-        """The function of the rows on one device as one of the whole batch."""
+        """Return the function of the rows on one device as one of the whole batch."""
         if self._mesh is None:
             return local
         # Spelt out per device, since the partitioner would gather the whole batch for a loop over its samples. Sums
@@ -161,11 +161,11 @@ class TrainStep:
         return jax.shard_map(local, mesh=self._mesh, in_specs=specs, out_specs=PartitionSpec(), check_vma=False)
 
     def _sum(self, tree: Any) -> Any:
-        """The sum over all devices."""
+        """Return the sum over all devices."""
         return tree if self._mesh is None else jax.lax.psum(tree, self._mesh.axis_names)
 
     def _gather(self, x: jax.Array) -> jax.Array:
-        """The rows of all devices."""
+        """Return the rows of all devices."""
         return x if self._mesh is None else jax.lax.all_gather(x, self._mesh.axis_names, tiled=True)
 
     def _train(self, state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
@@ -216,7 +216,7 @@ class TrainStep:
         return Evaluated(outputs, targets, mask, loss, weight, metrics)
 
     def _weights(self, batch: Batch) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
-        """The real samples on all devices and this one's share of them, and the loss's weight in the same way.
+        """Return the real samples on all devices and this one's share of them, and the loss's weight in the same way.
 
         Raises:
             PaddingError: the batch is laid out for more devices than there are.
@@ -225,7 +225,7 @@ class TrainStep:
         return self._share(jnp.sum(batch.sample_mask)), self._share(self._objective.weight(batch))
 
     def _share(self, here: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The sum over all devices, and this one's part of it, from 0 to 1."""
+        """Return the sum over all devices, and this one's part of it, from 0 to 1."""
         total = self._sum(here)
         return total, jnp.where(total > 0, here / jnp.where(total > 0, total, 1), 0)
 
@@ -239,7 +239,7 @@ class TrainStep:
         return jax.random.fold_in(key, jax.lax.axis_index(self._mesh.axis_names))
 
     def _combine(self, means: Any, share: jax.Array) -> Any:
-        """The means over all devices, of means on each, which may be NaN where its share is 0."""
+        """Return the means over all devices, of means on each, which may be NaN where its share is 0."""
         if self._mesh is None:
             return means
         sums = self._sum(jax.tree.map(lambda x: jnp.where(share > 0, share * x, 0), means))
@@ -253,7 +253,7 @@ class TrainStep:
         return jax.tree.map(lambda x: _folded(x, index) if is_key(x) else x, rest)
 
     def _carried(self, before: Arrays, after: Arrays, share: jax.Array) -> Arrays:
-        """What all devices made of ``rest``: the means of floats, and random keys as they were for all."""
+        """Return what all devices made of ``rest``: the means of floats, and random keys as they were for all."""
         if self._mesh is None:
             return after
         was, (now, structure) = jax.tree.leaves(before), jax.tree.flatten(after)
@@ -266,7 +266,7 @@ class TrainStep:
 
 
 def _with_extra_args(optimizer: optax.GradientTransformation | optax.MultiSteps) -> Any:
-    """The optimizer with ``update(..., **extra_args)``."""
+    """Return the optimizer with ``update(..., **extra_args)``."""
     if isinstance(optimizer, optax.MultiSteps):  # optax itself would take it for one that wants none
         update: Any = optimizer.update
         return optax.GradientTransformationExtraArgs(optimizer.init, update)
@@ -290,7 +290,7 @@ def _folded(keys: jax.Array, number: jax.Array) -> jax.Array:
 
 
 def _of_all(value: Callable[[Arrays], jax.Array], measure: Callable[[Arrays], tuple[Any, ...]]) -> Any:
-    """A function of the parameters with the gradient that is measured over all devices.
+    """Return a function of the parameters with the gradient that is measured over all devices.
 
     JAX's own gradient of a sum over devices would be of what one of them adds to it.
     """

@@ -85,7 +85,7 @@ class Stop:
             raise Interrupted(self.signal_number)
 
     def at_once(self) -> AtOnce:
-        """A block that a signal breaks off wherever it is."""
+        """Return a block that a signal breaks off wherever it is."""
         return AtOnce(self)
 
     @contextmanager
@@ -100,7 +100,7 @@ class Stop:
         self.check()
 
     def watch(self, items: Iterator[T], *, at_once: bool) -> Iterator[T]:
-        """The items; a signal ends them between two, or with ``at_once`` while one is waited for, by Interrupted."""
+        """Yield the items; a signal ends them between two, or with ``at_once`` while one is waited for, by Interrupted."""
         try:
             while True:
                 # In this order, so that no signal falls between the look and the wait.
@@ -156,7 +156,7 @@ def asks_a_person(signal_number: int) -> bool:
 
 
 def name_of(signal_number: int) -> str:
-    """What people call a signal.
+    """Return what people call a signal.
 
     >>> name_of(2), name_of(15)
     ('Ctrl-C', 'SIGTERM')

@@ -39,7 +39,7 @@ class Supply:
         self.fed = _NOTHING
 
     def epoch(self, epoch: int, step: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch, or those that are left of it from a step on.
+        """Yield the batches of an epoch, or those that are left of it from a step on.
 
         Raises:
             SampleError: a sample holds what the model or its loss doesn't take.
