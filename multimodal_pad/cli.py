@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def exit_status(run: Callable[[], None]) -> int:
-    """0 where ``run`` ends well, 1 where the output is closed, 2 for bad input, 130 for Ctrl-C; errors are a line.
+    """Return 0 where ``run`` ends well, 1 where the output is closed, 2 for bad input, 130 for Ctrl-C; errors are a line.
 
     Where SIGTERM and SIGHUP raise :class:`~multimodal_pad.signals.Ended`, they are 143 and 129.
     """

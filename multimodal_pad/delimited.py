@@ -101,7 +101,7 @@ class DelimitedFile:
                 yield Row(line, dict(zip(self.columns, values, strict=True)))
 
     def numbers(self, names: Sequence[str]) -> np.ndarray:
-        """Columns of numbers, float64 ``(rows, len(names))``; other columns may hold anything.
+        """Return columns of numbers, float64 ``(rows, len(names))``; other columns may hold anything.
 
         Raises:
             SourceError: as :meth:`rows`, or a value that is no number; line and column are named.
@@ -154,7 +154,7 @@ class DelimitedFile:
         return tuple(name.strip("\ufeff \t\r\n") for name in names)
 
     def _records(self, file: TextIO, separator: str) -> Iterator[tuple[int, list[str]]]:
-        """Line number and values of the header and of each row; raises a SourceError that names the line."""
+        """Yield line number and values of the header and of each row; raises a SourceError that names the line."""
         reader = csv.reader(file, delimiter=separator, strict=True)
         try:
             for values in reader:

@@ -18,7 +18,7 @@ _LONGEST_LINE = 1 << 24  # bytes
 
 
 def is_json_lines(path: Path) -> bool:
-    """Whether a file is called like one of JSON lines.
+    """Return whether a file is called like one of JSON lines.
 
     >>> [is_json_lines(Path(name)) for name in ("cuts.jsonl.gz", "manifest.json", "lengths.csv")]
     [True, True, False]

@@ -143,7 +143,7 @@ def _remove_leftover(path: Path, *, folder: bool) -> None:
 
 
 def _is_at(path: Path, handle: int) -> bool:
-    """Whether a path still leads to the file or folder that an open handle is of."""
+    """Return whether a path still leads to the file or folder that an open handle is of."""
     try:
         return os.path.samestat(path.lstat(), os.fstat(handle))
     except FileNotFoundError:

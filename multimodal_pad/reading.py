@@ -180,7 +180,7 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, unpickle: Unpickle 
 
 
 def read_npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], Literal["C", "F"], np.dtype]:
-    """Shape, order and dtype of an array in NumPy's format."""
+    """Return shape, order and dtype of an array in NumPy's format."""
     version = np.lib.format.read_magic(file)
     if version not in ((1, 0), (2, 0), (3, 0)):
         raise ValueError(f"version {version} of the format")

@@ -74,7 +74,7 @@ def _leave(signal_number: int, _: FrameType | None) -> NoReturn:
 
 
 def _is_command(words: list[str]) -> bool:
-    """Whether a process is the console command, by the words that it was started with.
+    """Return whether a process is the console command, by the words that it was started with.
 
     >>> _is_command(["/usr/bin/python", "/usr/bin/multimodal-pad", "plan"])
     True

@@ -72,7 +72,7 @@ def text_table(
 
 
 def fit_columns(widths: Sequence[int], keys: int, width: int | None, gap: int) -> Fitted:
-    """Which columns stand beside one another within a width, the first ``keys`` of them in every block.
+    """Return which columns stand beside one another within a width, the first ``keys`` of them in every block.
 
     >>> fit_columns([4, 9, 7], 1, 20, 2), fit_columns([4, 9, 7], 1, 24, 2)
     (Fitted(widths=[4, 9, 7], blocks=[[0, 1], [0, 2]]), Fitted(widths=[4, 9, 7], blocks=[[0, 1, 2]]))
@@ -100,7 +100,7 @@ def fit_columns(widths: Sequence[int], keys: int, width: int | None, gap: int) -
 
 
 def wrapped(lines: Sequence[str], width: int | None = None) -> list[str]:
-    """Lines of prose, broken between words where they are longer than ``width``, by default :func:`terminal_width`.
+    """Return lines of prose, broken between words where they are longer than ``width``, by default :func:`terminal_width`.
 
     >>> wrapped(["it fits", "this line is too long for it"], width=20)
     ['it fits', 'this line is too', '  long for it']
@@ -129,7 +129,7 @@ def _widths(rows: Sequence[Sequence[str]]) -> list[int]:
 
 
 def _blocks(widths: Sequence[int], room: int, gap: int) -> list[list[int]]:
-    """Places of columns in their order, as many in each block as there is room for, with a gap before each."""
+    """Return places of columns in their order, as many in each block as there is room for, with a gap before each."""
     blocks: list[list[int]] = [[]]
     left = room
     for place, width in enumerate(widths):

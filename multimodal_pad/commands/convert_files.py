@@ -66,7 +66,7 @@ def add_files_options(parser: Any) -> None:
 
 
 def open_files(options: argparse.Namespace, tell: Progress) -> dict[str, Source]:
-    """Every split of the corpus."""
+    """Return every split of the corpus."""
     table = {name: getattr(options, name) for name in ("table", "ids", "split_field", "folds")}
     targets = options.targets[0] if options.targets and len(options.targets) == 1 else options.targets
     return {

@@ -9,7 +9,7 @@ from multimodal_pad.errors import PaddingError
 
 
 def pair(text: str) -> tuple[str, str]:
-    """``"audio=features/hubert"`` as name and value, for argparse.
+    """Return ``"audio=features/hubert"`` as name and value, for argparse.
 
     >>> pair("audio=features/hubert")
     ('audio', 'features/hubert')

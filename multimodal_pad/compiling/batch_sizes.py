@@ -149,7 +149,7 @@ class BatchSizeFit:
         self.searches = [MemorySearch(limit, multiple, int(rows), nbytes(state)) for rows in most]
 
     def run(self) -> np.ndarray:
-        """Rows of each shape, ``(k,)``, all confirmed."""
+        """Return rows of each shape, ``(k,)``, all confirmed."""
         there, kept = set(self.table.steps), set()
         try:
             if not self._search():
@@ -169,7 +169,7 @@ class BatchSizeFit:
         return True
 
     def _wanted(self) -> list[tuple[int, int]]:
-        """Shapes (by number) to compile next, and with how many rows."""
+        """Return shapes (by number) to compile next, and with how many rows."""
         wanted = []
         for number in reversed(range(len(self.shapes))):  # the dearest first: that one is named, where it is refused
             rows, refused = self.searches[number].next_rows(), self.searches[number].refused
@@ -191,7 +191,7 @@ class BatchSizeFit:
         return True
 
     def _by_cost_model(self) -> np.ndarray:
-        """Rows by the bytes of the plan's cost model, where XLA tells nothing."""
+        """Return rows by the bytes of the plan's cost model, where XLA tells nothing."""
         cost = self.plan.cost
         device = jax.devices()[0].device_kind
         if not isinstance(cost, TransformerCost):

@@ -73,7 +73,7 @@ def use_compilation_cache(cache_dir: str | Path) -> Path:
 
 
 def write_whole_entries() -> bool:
-    """Have JAX write the entries of its persistent compilation cache aside and rename them, and replace damaged ones.
+    """Return have JAX write the entries of its persistent compilation cache aside and rename them, and replace damaged ones.
 
     :func:`use_compilation_cache` and :func:`~multimodal_pad.compiling.warming.compile_all` call it, the latter for
     folders that JAX's own options name. It holds for the whole process, for any folder and all options of JAX's cache.
@@ -95,7 +95,7 @@ def write_whole_entries() -> bool:
 
 
 def cache_in_use() -> bool:
-    """Whether JAX's options name a folder for the persistent compilation cache, and have it on."""
+    """Return whether JAX's options name a folder for the persistent compilation cache, and have it on."""
     options = jax.config
     return bool(options.jax_compilation_cache_dir and options.jax_enable_compilation_cache)  # type: ignore[attr-defined]
 
@@ -129,7 +129,7 @@ def check_private(folder: Path) -> None:
 
 
 def _not_private(status: os.stat_result, *, is_above: bool) -> str | None:
-    """Why what lies at a path may be of somebody else; None where it is not."""
+    """Return why what lies at a path may be of somebody else; None where it is not."""
     if status.st_uid not in (0, os.getuid()):
         return f"belongs to user {status.st_uid}, who can change it"
     if stat.S_ISREG(status.st_mode) and status.st_nlink > 1 and not is_above:

@@ -65,7 +65,7 @@ class WholeEntries(LRUCache):
         return "://" in str(self.path)
 
     def _is_file(self, key: str) -> bool:
-        """Whether there is a file, and no folder, or a pipe, which would be waited for."""
+        """Return whether there is a file, and no folder, or a pipe, which would be waited for."""
         try:
             return stat.S_ISREG(self._file(key, _CACHE_SUFFIX).stat().st_mode)
         except OSError:

@@ -132,7 +132,7 @@ def calibrate(
 
 
 def typical_shapes(lengths: LengthTable, batch_size: int, shares: Sequence[float] = (0.5, 1.0)) -> list[BatchShape]:
-    """Batch shapes to calibrate at: quantiles of every modality together; by default of medium and longest lengths.
+    """Return batch shapes to calibrate at: quantiles of every modality together; by default of medium and longest lengths.
 
     Args:
         lengths: the length table ``(N, M)``.
@@ -208,7 +208,7 @@ def fit_terms(cost: Cost, shapes: Sequence[BatchShape], names: tuple[str, ...]) 
 
 
 def _fit(terms: np.ndarray, seconds: np.ndarray) -> np.ndarray:
-    """Factors of the terms, none below 0, by least squares of relative errors; not the constant alone."""
+    """Return factors of the terms, none below 0, by least squares of relative errors; not the constant alone."""
     from scipy.optimize import nnls  # JAX needs SciPy too, but nothing else here does
 
     scale = np.maximum(terms.max(axis=0), np.finfo(float).tiny)

@@ -161,7 +161,7 @@ class _ThreadCache(threading.local):
 
 
 def _function(metadata: dict[str, Any]) -> str:
-    """``step`` from ``step`` and from ``jit(step)``."""
+    """Return ``step`` from ``step`` and from ``jit(step)``."""
     return str(metadata.get("fun_name", "")).removeprefix("jit(").removesuffix(")")
 
 

@@ -144,7 +144,7 @@ class _Explanations:
         return self._before  # whoever asked JAX to explain still reads it
 
     def take(self, function: str) -> tuple[bool, str | None]:
-        """Whether the function was traced since it was last compiled or refused, and why, where JAX told it."""
+        """Return whether the function was traced since it was last compiled or refused, and why, where JAX told it."""
         traced, cause = function in self._traced, self._causes.get(function)
         self._forget(function)
         return traced, cause
@@ -199,7 +199,7 @@ def forbid_compiles(*functions: str) -> Iterator[CompileGuard]:
 
 
 def _in_short(cause: str) -> str:
-    """JAX's explanation without what says nothing, and two long descriptions cut to where they differ."""
+    """Return JAX's explanation without what says nothing, and two long descriptions cut to where they differ."""
     lines = cause.replace(_WEAK_TYPES, "").splitlines()
     cause = "\n".join(line for line in lines if not line.strip().startswith("all previously seen"))
     long = re.fullmatch(r"(.*?now )(.{300,}) and before (.{300,}?)((?:, so .*)?)", cause, re.DOTALL)
@@ -214,13 +214,13 @@ def _in_short(cause: str) -> str:
 
 
 def _common(one: str, other: str) -> int:
-    """How many characters two texts begin with in common."""
+    """Return how many characters two texts begin with in common."""
     differing = (place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
     return next(differing, min(len(one), len(other)))
 
 
 def _caller() -> str:
-    """File and line outside of JAX, Flax and this package that the compilation comes from."""
+    """Return file and line outside of JAX, Flax and this package that the compilation comes from."""
     loaded = [sys.modules[name].__file__ or "" for name in _INNER if name in sys.modules]
     inner = tuple(f"{Path(file).parent}{os.sep}" for file in loaded)
     frame = sys._getframe()

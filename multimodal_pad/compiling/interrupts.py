@@ -62,5 +62,5 @@ def end_at_once(signal_number: int) -> None:
 
 
 def is_interactive() -> bool:
-    """Whether it is a session that goes on after Ctrl-C, such as a notebook."""
+    """Return whether it is a session that goes on after Ctrl-C, such as a notebook."""
     return hasattr(sys, "ps1") or bool(sys.flags.interactive)

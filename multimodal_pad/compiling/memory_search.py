@@ -133,5 +133,5 @@ def refusal(shape: BatchShape, needed: float, limit: float) -> str:
 
 
 def nbytes(tree: Any) -> int:
-    """Bytes of all arrays, or of what has their shapes and dtypes."""
+    """Return bytes of all arrays, or of what has their shapes and dtypes."""
     return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(tree))

@@ -89,7 +89,7 @@ class OptionSet:
         return {name: value for name, value in {**default_options(), **self._given}.items() if name not in left_out}
 
     def compile(self, compile_with: Callable[[dict[str, Any]], Compiled]) -> Compiled:
-        """``compile_with(options)``, and again without an option that XLA says it does not know. In any thread."""
+        """Return ``compile_with(options)``, and again without an option that XLA says it does not know. In any thread."""
         while True:
             options = self.options
             try:
@@ -115,7 +115,7 @@ class OptionSet:
 
 
 def flags_set(xla_flags: str) -> set[str]:
-    """Names of the options in a value of ``XLA_FLAGS``.
+    """Return names of the options in a value of ``XLA_FLAGS``.
 
     >>> sorted(flags_set("--xla_a=1 --xla_b --noxla_c"))
     ['xla_a', 'xla_b', 'xla_c']

@@ -74,7 +74,7 @@ class PackedBatchSizeFit:
                 del self.table.steps[shape]
 
     def _measure(self, size: int) -> int:
-        """Device bytes of the largest program of a plan for batches of this size."""
+        """Return device bytes of the largest program of a plan for batches of this size."""
         plan = self.plan
         if size != plan.batch_size:
             plan = plan_packing(

@@ -227,7 +227,7 @@ def _chosen_shapes(batcher: BucketBatcher, used: Mapping[BatchShape, np.ndarray]
 def _epoch_seconds(
     batcher: BucketBatcher, used: Mapping[BatchShape, np.ndarray], measured: tuple[StepTime, ...]
 ) -> float:
-    """Seconds of the steps of the first epoch, as measured at their shapes, or predicted."""
+    """Return seconds of the steps of the first epoch, as measured at their shapes, or predicted."""
     known = {time.shape: time.step_seconds for time in measured}
     names = batcher.policy.modalities
     fitted = fit_steps(measured, batcher.cost, names) if len(known) < len(used) else None

@@ -200,7 +200,7 @@ def _batch_shape(task: PlanningTask, row: np.ndarray) -> BatchShape:
 
 
 def _may_keep(task: PlanningTask, shape: BatchShape) -> bool:
-    """Whether a shape measured in another run is one that a plan of this run may have."""
+    """Return whether a shape measured in another run is one that a plan of this run may have."""
     try:
         (row,) = task.kept_shapes([shape])
     except PaddingError:

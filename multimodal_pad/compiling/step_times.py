@@ -33,7 +33,7 @@ class StepTime:
 
 
 def time_steps(table: StepTable, shapes: Sequence[BatchShape], state: Any, example: Batch, repeats: int) -> np.ndarray:
-    """Median seconds of a step at each shape, float64 ``(n,)``: :func:`time_batches` with every position real.
+    """Return median seconds of a step at each shape, float64 ``(n,)``: :func:`time_batches` with every position real.
 
     Raises:
         PaddingError: the step gives no next state.
@@ -43,7 +43,7 @@ def time_steps(table: StepTable, shapes: Sequence[BatchShape], state: Any, examp
 
 
 def time_batches(table: StepTable, batches: Sequence[Sequence[Batch]], state: Any) -> np.ndarray:
-    """Median seconds of a step, float64 ``(n,)``, each on equally many batches one after the other, in turn.
+    """Return median seconds of a step, float64 ``(n,)``, each on equally many batches one after the other, in turn.
 
     A first step is left out. The steps run on a copy of the state, so that a table which donates it leaves the
     caller's.
@@ -65,7 +65,7 @@ def time_batches(table: StepTable, batches: Sequence[Sequence[Batch]], state: An
 
 
 def seconds_from_cache(log: CompileLog) -> float:
-    """Seconds that compiling would have taken beside reading, of the programs that the persistent cache gave.
+    """Return seconds that compiling would have taken beside reading, of the programs that the persistent cache gave.
 
     They count as compiled, since the programs of other shapes will not be there. The cache stores whole seconds,
     rounded down: half a second is what that leaves out on average.

@@ -147,7 +147,7 @@ class StepTable:
         return lowered, time.perf_counter() - started
 
     def result(self, state: Any, batch: Batch) -> Any:
-        """Shapes and dtypes of what the step gives for a batch; :meth:`lower` doesn't trace it again."""
+        """Return shapes and dtypes of what the step gives for a batch; :meth:`lower` doesn't trace it again."""
         return self._jitted.eval_shape(_structs("state", state), _structs("batch", batch))
 
     def finish(self, shape: BatchShape, lowered: Any, lowering_seconds: float = 0.0) -> CompiledStep:
@@ -209,7 +209,7 @@ class StepTable:
         return len(self.steps)
 
     def __str__(self) -> str:
-        """Seconds and device bytes of each executable, most bytes first."""
+        """Return seconds and device bytes of each executable, most bytes first."""
         steps = sorted(self.steps.items(), key=lambda item: -(item[1].device_bytes or 0))
         body = [
             [str(shape), f"{step.seconds:.1f}", "-" if step.device_bytes is None else f"{step.device_bytes / 1e6:,.1f}"]
@@ -256,7 +256,7 @@ def device_bytes(compiled: Any) -> int | None:
 
 
 def program_digest(lowered: Any) -> str:
-    """SHA-256 of what was lowered, in hexadecimal: equal for equal programs.
+    """Return SHA-256 of what was lowered, in hexadecimal: equal for equal programs.
 
     JAX's cache key is made of the program, too, and of the compiler's options: programs with equal keys have equal
     digests. It takes 0.1 s for a program that takes 3 s to lower.
@@ -303,7 +303,7 @@ def _structs(root: str, tree: Any) -> Any:
 
 
 def _struct(x: Any, root: str, path: Any) -> jax.ShapeDtypeStruct:
-    """Shape and dtype: no weak type and no placement on one device, which would each be a program of their own."""
+    """Return shape and dtype: no weak type and no placement on one device, which would each be a program of their own."""
     if not hasattr(x, "shape"):
         raise PaddingError(
             f"got {type(x).__name__} {x!r} at {root}{jax.tree_util.keystr(path)}; give arrays, so that dtypes are "
@@ -333,7 +333,7 @@ def _name(function: Callable[..., Any]) -> str:
 
 
 def _distance(one: BatchShape, other: BatchShape) -> float:
-    """How far apart two shapes are: factors between their lengths, and between their rows."""
+    """Return how far apart two shapes are: factors between their lengths, and between their rows."""
     lengths = zip(one.lengths, other.lengths, strict=True)
     apart = [abs(np.log(a / b)) for (_, a), (_, b) in lengths]
     return float(sum(apart) + abs(np.log(one.batch_size / other.batch_size)))

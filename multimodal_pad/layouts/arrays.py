@@ -43,12 +43,12 @@ class LayingOut(TypedDict):
 
 
 def array_lengths(arrays: list[np.ndarray]) -> np.ndarray:
-    """``(N,)`` int64: how many positions each has."""
+    """Return ``(N,)`` int64: how many positions each has."""
     return np.fromiter(map(len, arrays), np.int64, len(arrays))
 
 
 def lengths_of_batch(arrays: list[np.ndarray], count: int) -> np.ndarray:
-    """int32 ``(count,)``: how many positions each has, and 0 for the empty samples behind them."""
+    """Return int32 ``(count,)``: how many positions each has, and 0 for the empty samples behind them."""
     lengths = aligned_empty((count,), np.dtype(np.int32))
     lengths[: len(arrays)] = array_lengths(arrays)
     lengths[len(arrays) :] = 0

@@ -133,7 +133,7 @@ class BatchSpec(NamedTuple):
 def batch_shapes(
     batch_sizes: np.ndarray, lengths: np.ndarray, modalities: Sequence[str], layout: Layout
 ) -> list[BatchShape]:
-    """Batch shapes from arrays: sizes ``(k,)``, and lengths ``(k, M)`` whose columns are the modalities."""
+    """Return batch shapes from arrays: sizes ``(k,)``, and lengths ``(k, M)`` whose columns are the modalities."""
     rows = zip(batch_sizes.tolist(), lengths.tolist(), strict=True)
     return [BatchShape.of(size, dict(zip(modalities, row, strict=True)), layout) for size, row in rows]
 
@@ -204,7 +204,7 @@ class Layout(ABC):
         return np.maximum(lengths.sum(axis=0) if self.end_to_end else lengths.max(axis=0, initial=0), 1)
 
     def holds(self, shape: BatchShape, lengths: np.ndarray) -> bool:
-        """Whether a batch of a shape holds samples of these lengths ``(n, M)``, in this order.
+        """Return whether a batch of a shape holds samples of these lengths ``(n, M)``, in this order.
 
         The columns follow the shape's lengths.
         """
@@ -214,11 +214,11 @@ class Layout(ABC):
 
     @abstractmethod
     def full_lengths(self, shape: BatchShape) -> dict[str, np.ndarray]:
-        """Lengths ``{m: (B,)}`` int32 with which every position of a batch is real."""
+        """Return lengths ``{m: (B,)}`` int32 with which every position of a batch is real."""
 
     @abstractmethod
     def positions(self, batch_sizes: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        """Positions that batches hold, ``(k, M)``, for sizes ``(k,)`` and the shapes' lengths ``(k, M)``."""
+        """Return positions that batches hold, ``(k, M)``, for sizes ``(k,)`` and the shapes' lengths ``(k, M)``."""
 
     @abstractmethod
     def price(self, batch_sizes: np.ndarray, lengths: np.ndarray, cost: Cost) -> np.ndarray:

@@ -166,7 +166,7 @@ class PackedLayout(Layout):
         return samples
 
     def struct(self, example: BatchOfLayout, shape: BatchShape, like: Callable[..., Any]) -> PackedBatch:
-        """Arrays of ``(capacity, ...)`` and ``(B, ...)``; the example is packed, too, and in as many shares."""
+        """Return arrays of ``(capacity, ...)`` and ``(B, ...)``; the example is packed, too, and in as many shares."""
         count, capacities = shape.batch_size, dict(shape.lengths)
         return PackedBatch(
             {m: like(x, capacities[m]) for m, x in example.features.items()},

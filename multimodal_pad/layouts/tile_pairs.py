@@ -55,7 +55,7 @@ def tiles_met(queries: np.ndarray, keys: np.ndarray, tiles: int) -> tuple[np.nda
 
 
 def room_needed(lengths: np.ndarray, tiles: np.ndarray) -> np.ndarray:
-    """How many pairs packs have at most beyond the tiles of both axes, int64 ``(M, M)``, by target and source.
+    """Return how many pairs packs have at most beyond the tiles of both axes, int64 ``(M, M)``, by target and source.
 
     Room for one pair is the least, so that no list is empty.
 
@@ -76,7 +76,7 @@ def room_needed(lengths: np.ndarray, tiles: np.ndarray) -> np.ndarray:
 
 
 def has_room(lengths: np.ndarray, capacities: Mapping[str, int], room: Room) -> bool:
-    """Whether lists of this room take the pairs of samples of these lengths ``(n, M)``, in the order of ``capacities``.
+    """Return whether lists of this room take the pairs of samples of these lengths ``(n, M)``, in the order of ``capacities``.
 
     >>> lengths = np.array([[100], [20]])
     >>> [has_room(lengths, {"text": 128}, (("text", "text", more),)) for more in (0, -1)]

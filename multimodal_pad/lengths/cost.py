@@ -280,13 +280,13 @@ class TransformerCost:
         return cost + self.memory_weight * self.activation_bytes(lengths) if self.memory_weight else cost
 
     def step_flops(self, lengths: np.ndarray) -> np.ndarray:
-        """FLOPs per sample of a training step, ``(n, M) -> (n, 2)`` float64: linear and quadratic ones."""
+        """Return FLOPs per sample of a training step, ``(n, M) -> (n, 2)`` float64: linear and quadratic ones."""
         lengths = np.asarray(lengths, np.float64)
         pairs = np.einsum("nt,nt->n", lengths @ self.quadratic, lengths)
         return 3.0 * np.stack([lengths @ self.linear, pairs], axis=1)
 
     def activation_bytes(self, lengths: np.ndarray) -> np.ndarray:
-        """Bytes per sample that a training step holds beside state and batch, ``(n, M) -> (n,)``."""
+        """Return bytes per sample that a training step holds beside state and batch, ``(n, M) -> (n,)``."""
         lengths = np.asarray(lengths, np.float64)
         d, wide, others = self.d_model, self._memory_width, len(self.modalities) - 1
         kept = 17.5 * (d * others * self.crossmodal_layers + wide * self.memory_layers + wide)

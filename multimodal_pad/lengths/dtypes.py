@@ -14,7 +14,7 @@ _BFLOAT16 = "bfloat16"  # of ml_dtypes, which is not imported for its name
 
 
 def is_kept(dtype: np.dtype) -> bool:
-    """Whether a batch holds values of this dtype as they are.
+    """Return whether a batch holds values of this dtype as they are.
 
     >>> is_kept(np.dtype(np.float16)), is_kept(np.dtype(">f4")), is_kept(np.dtype(complex))
     (True, False, False)

@@ -60,7 +60,7 @@ class _NamedStream:
 
 
 def _flat_names(names: Any) -> Iterator[Any]:
-    """All names, those of parts of parts too."""
+    """Yield all names, those of parts of parts too."""
     for name in names:
         if isinstance(name, tuple | list):
             yield from _flat_names(name)

@@ -91,7 +91,7 @@ def shown(value: object) -> str:
 
 
 def modality_names(sample: Sample) -> tuple[str, ...]:
-    """Every key of a sample that is a modality, in the sample's order."""
+    """Return every key of a sample that is a modality, in the sample's order."""
     return tuple(name for name in sample if name not in RESERVED)
 
 

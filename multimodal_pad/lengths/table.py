@@ -205,7 +205,7 @@ def as_lengths(lengths: Lengths) -> LengthTable:
 
 
 def _is_numbers(first: Any) -> bool:
-    """Whether what should be a sample is a length, or a row of lengths, or a dict of them."""
+    """Return whether what should be a sample is a length, or a row of lengths, or a dict of them."""
     if isinstance(first, Mapping):
         return bool(first) and all(isinstance(one, int | np.integer) for one in first.values())
     is_row = isinstance(first, list | tuple) or (isinstance(first, np.ndarray) and first.ndim == 1)

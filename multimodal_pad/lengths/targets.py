@@ -14,7 +14,7 @@ from multimodal_pad.lengths.trees import Tree, map_of_modalities, named_leaves
 
 
 def target_arrays(sample: Sample, key: str, index: int) -> dict[str, np.ndarray]:
-    """All arrays under ``"targets"`` or ``"position_targets"`` by where they are; none where it has no such key.
+    """Return all arrays under ``"targets"`` or ``"position_targets"`` by where they are; none where it has no such key.
 
     Raises:
         SampleError: one of them is not an array of one shape, or a dict is empty or has other keys than strings.

@@ -125,15 +125,15 @@ def check_precision(precision: str | None) -> None:
 
 
 def _default_precision(precision: Precision | None) -> AbstractContextManager[object]:
-    """JAX's setting while something is traced; what JAX's function takes no precision for takes it from there."""
+    """Return JAX's setting while something is traced; what JAX's function takes no precision for takes it from there."""
     return nullcontext() if precision is None else jax.default_matmul_precision(precision)
 
 
 def _lengthened(x: jax.Array, more: int) -> jax.Array:
-    """``x (B, L, H, D)`` with so many zero positions behind it."""
+    """Return ``x (B, L, H, D)`` with so many zero positions behind it."""
     return jnp.pad(x, ((0, 0), (0, more), (0, 0), (0, 0)))
 
 
 def _real(x: jax.Array, lengths: jax.Array) -> jax.Array:
-    """Bool ``(B, L, 1, 1)``: which positions of ``x (B, L, H, D)`` are real."""
+    """Return bool ``(B, L, 1, 1)``: which positions of ``x (B, L, H, D)`` are real."""
     return (jnp.arange(x.shape[1])[None, :] < lengths[:, None])[..., None, None]

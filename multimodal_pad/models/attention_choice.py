@@ -37,7 +37,7 @@ class AttentionDevice(NamedTuple):
 
     @classmethod
     def default(cls) -> AttentionDevice:
-        """JAX's default device, with AMD's GPUs told from NVIDIA's (JAX calls both ``gpu``).
+        """Return JAX's default device, with AMD's GPUs told from NVIDIA's (JAX calls both ``gpu``).
 
         Within :func:`lowering_for`, the device given there.
         """
@@ -179,13 +179,13 @@ def choose_implementation(
 
 
 def _capability(text: str | None) -> tuple[int, int] | None:
-    """``(9, 0)`` from ``"9.0"``."""
+    """Return ``(9, 0)`` from ``"9.0"``."""
     major, _, minor = (text or "").partition(".")
     return (int(major), int(minor or 0)) if major.isdigit() else None
 
 
 def _cudnn_version() -> int | None:
-    """cuDNN's version as JAX's attention asks for it, for which JAX has no public name; None where there is none."""
+    """Return cuDNN's version as JAX's attention asks for it, for which JAX has no public name; None where there is none."""
     try:
         from jax._src.lib import cuda_versions
     except ImportError:

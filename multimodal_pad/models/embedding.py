@@ -15,7 +15,7 @@ from multimodal_pad.models.positions import Positions
 
 
 def sinusoidal_positions(length: int, width: int) -> np.ndarray:
-    """``(length, width)`` float32: sine and cosine of the position (Vaswani et al. 2017, section 3.5).
+    """Return ``(length, width)`` float32: sine and cosine of the position (Vaswani et al. 2017, section 3.5).
 
     The first half holds the sines, the second the cosines. Position 0 is a sample's first real
     position, so that padding on the right never moves it.
@@ -68,7 +68,7 @@ class InputEmbedding(nnx.Module):
                 self.project = dense(width, d_model, use_bias=False, dtype=dtype, precision=precision, rngs=rngs)
 
     def __call__(self, x: jax.Array, positions: Positions) -> jax.Array:
-        """Features or token ids as the batch holds them to ``(N, d_model)``, 0 at padding."""
+        """Return features or token ids as the batch holds them to ``(N, d_model)``, 0 at padding."""
         x = positions.rows(x)
         x = self.project(_ids(x[:, 0]) if self.is_tokens else positions.neighbours(x, self.kernel_size))
         x = x * np.sqrt(self.d_model).astype(np.float32)
@@ -85,5 +85,5 @@ def _ids(x: jax.Array) -> jax.Array:
 
 
 def dense(inputs: int, outputs: int, **options: Any) -> nnx.Linear:
-    """``nnx.Linear`` with our initializers."""
+    """Return ``nnx.Linear`` with our initializers."""
     return nnx.Linear(inputs, outputs, kernel_init=lecun_normal, bias_init=zeros, **options)

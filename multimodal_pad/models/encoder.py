@@ -65,7 +65,7 @@ class EncoderLayers(nnx.Module):
     def __call__(
         self, x: jax.Array, sources: jax.Array | None, positions: BatchPositions, dropout_key: jax.Array | None
     ) -> jax.Array:
-        """``x (N, d)``, the targets' positions of all encoders, attend to standardised sources, or to themselves."""
+        """Return ``x (N, d)``, the targets' positions of all encoders, attend to standardised sources, or to themselves."""
         keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
         counts = positions.counts
         sizes = tuple(counts[target] for target, _ in self.pairs)
@@ -104,7 +104,7 @@ class EncoderLayers(nnx.Module):
         return positions.attend(inputs, attentions, self.width)
 
     def _weights(self, dense: Dense, norm: LayerNorm | None = None) -> Weights:
-        """Kernels ``(P, d, e)`` and biases ``(P, e)``, with the scale and bias of the norm before them inside.
+        """Return kernels ``(P, d, e)`` and biases ``(P, e)``, with the scale and bias of the norm before them inside.
 
         ``(n * scale + bias) W + c = n (scale * W) + (bias W + c)``: so nothing of the norm is done per position, and
         its gradients are sums over a kernel and not over positions.
@@ -118,7 +118,7 @@ class EncoderLayers(nnx.Module):
     def _products(
         self, x: jax.Array, weights: Sequence[Weights], sizes: Sizes, kept: Sequence[jax.Array] | None = None
     ) -> jax.Array:
-        """``x (N, d)`` through dense layers, ReLU between them; neighbours of one size are one batched product.
+        """Return ``x (N, d)`` through dense layers, ReLU between them; neighbours of one size are one batched product.
 
         ``kept``, bool ``(size, 1)`` for each stretch, says where the result is not to be 0.
         """
@@ -140,7 +140,7 @@ class EncoderLayers(nnx.Module):
 
 
 def _beside(x: jax.Array, order: tuple[int, ...], readers: int) -> jax.Array:
-    """``(P, ..., e)`` of each encoder to ``(P / readers, ..., readers * e)``, in this order."""
+    """Return ``(P, ..., e)`` of each encoder to ``(P / readers, ..., readers * e)``, in this order."""
     x = permuted(x, order).reshape(-1, readers, *x.shape[1:])
     return jnp.moveaxis(x, 1, -2).reshape(len(x), *x.shape[2:-1], -1)
 

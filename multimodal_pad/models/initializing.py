@@ -56,13 +56,13 @@ def embedding_normal(draws: Any, shape: Sequence[int], dtype: Any = None) -> Any
 
 
 def zeros(draws: Any, shape: Sequence[int], dtype: Any = None) -> Any:
-    """Zeros in float32."""
+    """Return zeros in float32."""
     del dtype
     return np.zeros((*draws.stack, *shape), np.float32)
 
 
 def ones(draws: Any, shape: Sequence[int], dtype: Any = None) -> Any:
-    """Ones in float32."""
+    """Return ones in float32."""
     del dtype
     return np.ones((*draws.stack, *shape), np.float32)
 

@@ -24,7 +24,7 @@ class LayerNorm(nnx.Module):
 
 @jax.custom_vjp
 def standardised(x: jax.Array) -> jax.Array:
-    """``x (..., d)`` less its mean over the last axis, divided by its standard deviation.
+    """Return ``x (..., d)`` less its mean over the last axis, divided by its standard deviation.
 
     The gradient is spelt out, so that it keeps the result, which the product behind it keeps too, and no copy of ``x``.
     """

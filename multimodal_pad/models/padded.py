@@ -34,11 +34,11 @@ class PaddedPositions(Positions):
         return jnp.arange(len(self.lengths), dtype=jnp.int32) * self.longest
 
     def of_sample(self, values: jax.Array) -> jax.Array:
-        """Each value for a whole row."""
+        """Return each value for a whole row."""
         return jnp.broadcast_to(values[:, None], self._mask.shape).reshape(-1)
 
     def neighbours(self, x: jax.Array, kernel_size: int) -> jax.Array:
-        """Slices of rows between zeros; a row's padding is 0 already."""
+        """Return slices of rows between zeros; a row's padding is 0 already."""
         if kernel_size == 1:
             return x
         reach = kernel_size // 2
@@ -65,7 +65,7 @@ class PaddedPositions(Positions):
         implementation: Implementation,
         precision: Precision | None,
     ) -> jax.Array:
-        """:func:`masked_attention`."""
+        """Return :func:`masked_attention`."""
         rows = len(self.lengths)
         query, key, value = (x.reshape(rows, -1, *x.shape[1:]) for x in (query, key, value))
         out = masked_attention(

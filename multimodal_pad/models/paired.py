@@ -79,7 +79,7 @@ def _attend(a: Paired, precision: str | None) -> jax.Array:
 
 
 def _in_tiles(arrays: Sequence[jax.Array]) -> jax.Array:
-    """Arrays ``(N, ...)`` one after the other as ``(tiles, T, ...)``; behind each of them zeros, or no sample."""
+    """Return arrays ``(N, ...)`` one after the other as ``(tiles, T, ...)``; behind each of them zeros, or no sample."""
     parts = []
     for x in arrays:
         behind = ((0, tiles_of(len(x)) * TILE - len(x)), *((0, 0) for _ in x.shape[1:]))

@@ -50,13 +50,13 @@ class Positions(ABC):
 
     @abstractmethod
     def neighbours(self, x: jax.Array, kernel_size: int) -> jax.Array:
-        """``(N, F)``, 0 at padding, to ``(N, kernel_size * F)``: each position with those around it, 0 outside of its
+        """Return ``(N, F)``, 0 at padding, to ``(N, kernel_size * F)``: each position with those around it, 0 outside of its
         sample. At padding any.
         """
 
     @abstractmethod
     def plus_places(self, x: jax.Array, table: np.ndarray) -> jax.Array:
-        """``x (N, d)`` plus the row of ``table (longest, d)`` for the place of each position in its sample."""
+        """Return ``x (N, d)`` plus the row of ``table (longest, d)`` for the place of each position in its sample."""
 
     @abstractmethod
     def mean(self, x: jax.Array) -> jax.Array:
@@ -81,7 +81,7 @@ class Positions(ABC):
         return jnp.where(self.real[:, 0], self.of_sample(jnp.arange(len(self.lengths))), -1)
 
     def rows(self, x: jax.Array) -> jax.Array:
-        """Features as the batch holds them to ``(N, F)``, exactly 0 at padding, whatever stands there."""
+        """Return features as the batch holds them to ``(N, F)``, exactly 0 at padding, whatever stands there."""
         return jnp.where(self.real, x.reshape(self.count, -1), 0)
 
 
@@ -157,14 +157,14 @@ class BatchPositions:
         return jnp.stack([modality.lengths for modality in self._modalities], axis=1) > 0
 
     def sources_present(self, pairs: Sequence[tuple[int, int]]) -> list[jax.Array]:
-        """Bool ``(N_target, 1)`` of each pair: whether the sample of a position has the source; at padding any."""
+        """Return bool ``(N_target, 1)`` of each pair: whether the sample of a position has the source; at padding any."""
         return [
             self._modalities[target].of_sample(self._modalities[source].lengths > 0)[:, None]
             for target, source in pairs
         ]
 
     def means(self, x: jax.Array) -> jax.Array:
-        """Means of ``x (sum of N_m, d)`` over each sample's real positions, ``(B, M, d)`` float32; 0 where none is."""
+        """Return means of ``x (sum of N_m, d)`` over each sample's real positions, ``(B, M, d)`` float32; 0 where none is."""
         parts = zip(self._modalities, take_apart(x, self.counts), strict=True)
         return jnp.stack([modality.mean(part) for modality, part in parts], axis=1)
 

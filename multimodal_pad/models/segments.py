@@ -102,7 +102,7 @@ def segment_mean(x: jax.Array, lengths: jax.Array) -> jax.Array:
 
 
 def of_segment(values: jax.Array, segments: jax.Array) -> jax.Array:
-    """``values (B,)`` of samples to ``(N,)``, for the sample of each position; at padding those of the last one."""
+    """Return ``values (B,)`` of samples to ``(N,)``, for the sample of each position; at padding those of the last one."""
     return values.at[jnp.minimum(segments, len(values) - 1)].get(mode="promise_in_bounds")
 
 
@@ -114,7 +114,7 @@ def _by_blocks(
     of_key: jax.Array,
     precision: Precision | None,
 ) -> jax.Array:
-    """All queries against all keys, masked by segments; the scores of a block are computed again for its gradient."""
+    """Return all queries against all keys, masked by segments; the scores of a block are computed again for its gradient."""
     count, size = len(query), min(BLOCK, len(query))
     blocks = -(-count // size)
     more = blocks * size - count

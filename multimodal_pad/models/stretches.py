@@ -18,7 +18,7 @@ Sizes = tuple[int, ...]
 
 
 def take_apart(x: jax.Array, sizes: Sizes) -> list[jax.Array]:
-    """Consecutive stretches of ``x (N, ...)`` along its first axis.
+    """Return consecutive stretches of ``x (N, ...)`` along its first axis.
 
     >>> [part.tolist() for part in take_apart(jnp.arange(5.0), (2, 3))]
     [[0.0, 1.0], [2.0, 3.0, 4.0]]
@@ -36,7 +36,7 @@ def put_together(parts: Sequence[jax.Array]) -> jax.Array:
 
 
 def permuted(x: jax.Array, order: tuple[int, ...]) -> jax.Array:
-    """``x[order]`` along the first axis, where no index is doubled or left out.
+    """Return ``x[order]`` along the first axis, where no index is doubled or left out.
 
     >>> permuted(jnp.array([5.0, 6.0, 7.0]), (2, 0, 1)).tolist()
     [7.0, 5.0, 6.0]

@@ -13,7 +13,7 @@ MOST = 1 << 22
 
 
 def random_bits(key: jax.Array, count: jax.Array, size: int) -> np.ndarray:
-    """``jax.random.bits(jax.random.fold_in(key, count), (size,))``, uint32, as a NumPy array.
+    """Return ``jax.random.bits(jax.random.fold_in(key, count), (size,))``, uint32, as a NumPy array.
 
     By NumPy where that is faster and JAX's generator is its default one, and by a program of JAX's elsewhere.
 

@@ -162,7 +162,7 @@ def _to_inputs(
     results: Arrays,
     gradient: jax.Array,
 ) -> Arrays:
-    """Gradients of the inputs."""
+    """Return gradients of the inputs."""
     stage = _Stage(attentions, heads, inputs, starts, lengths)
     out, sums = results
     count, width, scale = heads.num_heads, heads.width, heads.width**-0.5
@@ -256,7 +256,7 @@ class _Stage:
         )
 
     def each(self, attend: Callable[[_Item, jax.Array, Arrays], Arrays], results: Arrays) -> Arrays:
-        """``results`` after ``attend(item, begin, results)`` for the first position of each tile of queries."""
+        """Return ``results`` after ``attend(item, begin, results)`` for the first position of each tile of queries."""
 
         def one(i: jax.Array, results: Arrays) -> Arrays:
             item = _Item(*(jax.lax.dynamic_index_in_dim(x, i, keepdims=False) for x in self._items))
@@ -285,7 +285,7 @@ class _Stage:
         return query * heads.width**-0.5
 
     def key_value(self, item: _Item, row: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Keys and values ``(H, S, D)`` of a tile."""
+        """Return keys and values ``(H, S, D)`` of a tile."""
         heads, x = self._heads, self._inputs[self.key_array]
         key, value = (
             _rows(x, row, self.key_tile, heads.num_heads, heads.width, column)
@@ -295,7 +295,7 @@ class _Stage:
 
 
 def _places(a: Attention, starts: Arrays, lengths: Arrays) -> Arrays:
-    """Positions ``(B,)`` of queries and of keys, from and to; no queries where there are no keys."""
+    """Return positions ``(B,)`` of queries and of keys, from and to; no queries where there are no keys."""
     query, key = a.query.start + starts[a.target], a.key.start + starts[a.source]
     queries = jnp.where(lengths[a.source] > 0, lengths[a.target], 0)
     return query, query + queries, key, key + lengths[a.source]
@@ -312,7 +312,7 @@ def _window(begin: jax.Array, end: jax.Array, size: int, total: int) -> tuple[ja
 
 
 def _rows(x: jax.Array, row: jax.Array, size: int, count: int, width: int, column: jax.Array | int = 0) -> jax.Array:
-    """Rows of ``x (N, columns)`` with heads first: ``(count, size, width)``."""
+    """Return rows of ``x (N, columns)`` with heads first: ``(count, size, width)``."""
     rows = jax.lax.dynamic_slice(x, (row, column), (size, count * width))
     return jnp.swapaxes(rows.reshape(size, count, width), 0, 1)
 
@@ -323,14 +323,14 @@ def _flat(update: jax.Array, dtype: jnp.dtype) -> jax.Array:
 
 
 def _write(x: jax.Array, update: jax.Array, row: jax.Array, real: jax.Array) -> jax.Array:
-    """``x`` with ``update (H, T, D)`` from ``row`` on, where ``real``."""
+    """Return ``x`` with ``update (H, T, D)`` from ``row`` on, where ``real``."""
     update = _flat(update, x.dtype)
     there = jax.lax.dynamic_slice(x, (row, 0), update.shape)
     return jax.lax.dynamic_update_slice(x, jnp.where(real[:, None], update, there), (row, 0))
 
 
 def _add(x: jax.Array, update: jax.Array, row: jax.Array, column: jax.Array) -> jax.Array:
-    """``x`` with ``update (H, T, D)`` added from ``row`` and ``column`` on."""
+    """Return ``x`` with ``update (H, T, D)`` added from ``row`` and ``column`` on."""
     update = _flat(update, x.dtype)
     there = jax.lax.dynamic_slice(x, (row, column), update.shape)
     return jax.lax.dynamic_update_slice(x, there + update, (row, column))
@@ -359,12 +359,12 @@ def _formula(
 
 
 def _sample_of(count: int, begins: jax.Array, ends: jax.Array) -> jax.Array:
-    """Which sample's each of ``count`` positions is: ``(count,)`` int32, -1 at padding."""
+    """Return which sample's each of ``count`` positions is: ``(count,)`` int32, -1 at padding."""
     at = jnp.arange(count)[:, None]
     inside = (at >= begins[None]) & (at < ends[None])
     return jnp.where(inside.any(axis=1), inside.argmax(axis=1), -1)
 
 
 def wide_product(precision: str | None, spec: str, a: jax.Array, b: jax.Array) -> jax.Array:
-    """``einsum`` in float32, whatever the dtype of its arrays."""
+    """Return ``einsum`` in float32, whatever the dtype of its arrays."""
     return jnp.einsum(spec, a, b, precision=precision, preferred_element_type=jnp.float32)

@@ -240,7 +240,7 @@ class MultimodalTransformer(nnx.Module):
         return "\n".join(lines)
 
     def _chosen(self, head: int) -> str:
-        """Which implementation runs for heads of a width, and why; for packed batches too where that is another."""
+        """Return which implementation runs for heads of a width, and why; for packed batches too where that is another."""
         if self.config.attention is not None:
             return self.config.attention + (" (padded batches only)" if self.config.attention == "cudnn" else "")
         padded, packed = (select_implementation(self.config.dtype, head, packed=packed) for packed in (False, True))

@@ -1,4 +1,4 @@
-"""What a plan is made for: the lengths to hold, how often each occurs, and what holding them costs."""
+"""The task of a plan: the lengths to hold, how often each occurs, and the cost of holding them."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from multimodal_pad.scheduling.policy import Grouping
 from multimodal_pad.scheduling.steps import Steps
 
 DRAWN_BATCHES = 2048
-"""``"random"`` grouping plans for at least so many batches, drawn in whole epochs,"""
+"""Least batches that ``"random"`` grouping plans for, drawn in whole epochs."""
 
 MOST_EPOCHS = 64
-"""but for no more epochs than these."""
+"""Most epochs that ``"random"`` grouping draws."""
 
 CHUNK = 2**20  # samples priced at a time
 
@@ -37,7 +37,7 @@ class Tally(NamedTuple):
 class Settled(NamedTuple):
     """Shapes of a task, cheapest first."""
 
-    price: float  # of what is padded at them: decides which shapes are better
+    price: float  # by which shapes are compared, of what is padded
     cost: float  # the same in the user's unit
     lengths: np.ndarray  # (k, M)
     fits: bool  # whether the batch budget holds rows of each
@@ -46,8 +46,8 @@ class Settled(NamedTuple):
 class PlanningTask:
     """Rows to hold, with weights and a price.
 
-    Inside, the modalities are sorted by name and the samples by length, so that their order in the table
-    decides nothing.
+    Inside, the modalities are sorted by name and the samples by length, so that a plan does not depend on
+    their order in the table.
 
     Args:
         lengths, cost, alignment, grouping, batch_size, batch_overhead, seed: as
@@ -60,7 +60,7 @@ class PlanningTask:
         rows: int64 ``(n, M)``: the distinct aligned lengths that shapes must hold.
         weights: ``(n,)``: how many samples pay for each, over the epochs.
         epochs: how many epochs that is: 1 for ``"length"``, the number drawn for ``"random"``.
-        samples: in an epoch.
+        samples: their number in an epoch.
         budget: the batch budget, or None.
         overhead: what a batch costs beside its rows.
         real_positions: ``(M,)``, over the epochs.
@@ -122,7 +122,7 @@ class PlanningTask:
         self._unit = float(self.costs(self.rows.max(axis=0)[None])[0]) or 1.0
 
     def costs(self, rows: np.ndarray) -> np.ndarray:
-        """Return what a row of a batch costs at each of the padded lengths, its share of the overhead included."""
+        """Return the cost of a row of a batch at each of the padded lengths, its share of the overhead included."""
         costs = self._cost(rows)
         if self.overhead or self.budget:
             sizes = self.batch_sizes(rows)
@@ -130,26 +130,26 @@ class PlanningTask:
         return costs
 
     def price(self, rows: np.ndarray) -> np.ndarray:
-        """Return the cost in a unit of its own and to 32 bits: what shapes are ordered and chosen by.
+        """Return the cost in a unit of its own and to 32 bits, by which shapes are ordered and chosen.
 
-        So neither the user's unit nor the order in which a cost adds up its modalities decides between equals.
+        So equals are not decided by the user's unit, or by the order in which a cost adds up its modalities.
         """
         scaled = self.costs(rows) / self._unit
         shifted = scaled * (2**21 + 1)  # Veltkamp's splitting: 53 bits less 21
         return shifted - (shifted - scaled)
 
     def batch_sizes(self, shapes: np.ndarray) -> np.ndarray:
-        """Rows per batch of each shape; 0 where the budget holds none."""
+        """Return rows per batch of each shape; 0 where the budget holds none."""
         if self.budget:
             return self.budget.batch_sizes(self.restore(shapes))
         return np.full(len(shapes), self._batch_size)
 
     def restore(self, rows: np.ndarray) -> np.ndarray:
-        """Columns in the order of the table that was given."""
+        """Return columns in the order of the table that was given."""
         return rows.take(self._columns, axis=1)
 
     def settle(self, shapes: np.ndarray, kept: np.ndarray | None = None) -> Settled:
-        """Return the shapes cut to what they take, cheapest first, and what is padded at them.
+        """Cut shapes to what they take, sort them cheapest first, and price what is padded at them.
 
         Those in ``kept (p, M)`` are added, and stay as they are.
         """
@@ -199,7 +199,7 @@ class PlanningTask:
         """Return the same task with so many of the most expensive samples left out, or cut to the rest."""
         if self.grouping.draws_first:
             rows, weights = self._table.values, np.ones(len(self._table))
-        else:  # each sample pays for itself, so that those of equal lengths are one row
+        else:  # samples are rounded up one by one, so those of equal lengths are one row
             rows, weights = self.rows, self.weights
         order = np.argsort(-self.price(self._aligned(rows)), kind="stable")
         kept = np.empty(len(rows))
@@ -216,7 +216,7 @@ class PlanningTask:
         return costs_of(self.cost, self.restore(rows), self.given)
 
     def _sorted(self, shapes: np.ndarray) -> np.ndarray:
-        """Cheapest first, then by length."""
+        """Sort shapes cheapest first, then by length."""
         return shapes[np.lexsort((*shapes.T[::-1], self.price(shapes)))]
 
     def _aligned(self, values: np.ndarray) -> np.ndarray:
@@ -231,7 +231,7 @@ class PlanningTask:
         return distinct_rows(self._aligned(rows), np.concatenate([*(steps.samples for steps in paid), [0]]))
 
     def _paid(self, values: np.ndarray) -> Iterator[Steps]:
-        """Yield what the samples of these lengths are rounded up in, over the epochs."""
+        """Yield the lengths that samples of these lengths are rounded up from, over the epochs."""
         table = LengthTable(self.names, values)
         for epoch in range(self.epochs):
             yield from self.grouping.paid(table, batch_size=self._batch_size, seed=self.seed, epoch=epoch)
@@ -260,7 +260,7 @@ class PlanningTask:
                         )
 
     def _check_budget(self, lengths: LengthTable) -> None:
-        """Raise a PlanError where a sample alone exceeds the batch budget; else price what exceeds it out."""
+        """Raise a PlanError where one sample exceeds the batch budget; else set the penalty of shapes that exceed it."""
         if not self.budget:
             return
         sizes = self.batch_sizes(self.rows)
@@ -285,7 +285,7 @@ class PlanningTask:
 
 
 def is_among(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Bool ``(n,)``: which rows of ``(n, M)`` are also in ``others (p, M)``.
+    """Return bool ``(n,)``: which rows of ``(n, M)`` are also in ``others (p, M)``.
 
     >>> is_among(np.array([[2, 5], [1, 7]]), np.array([[1, 7]])).tolist()
     [False, True]

@@ -21,7 +21,7 @@ ARRAYS = "parameters.npz"
 
 
 def describe(predictor: PieceRunner) -> dict[str, Any]:
-    """All of a predictor but its model, as JSON values.
+    """Return all of a predictor but its model, as JSON values.
 
     Raises:
         PaddingError: no sample was seen yet.
@@ -150,7 +150,7 @@ def read_arrays(path: Path, described: Sequence[Mapping[str, str]]) -> dict[str,
 
 
 def filled(tree: Any, arrays: Mapping[str, np.ndarray], where: str) -> Any:
-    """Nested dicts with these arrays for their own, by name.
+    """Return nested dicts with these arrays for their own, by name.
 
     Raises:
         PaddingError: one has another shape or dtype, or is not there; the first one is named.

@@ -133,16 +133,16 @@ class PieceRunner:
         return pieces
 
     def batch_struct(self, shape: BatchShape) -> Any:
-        """Shapes and dtypes of a batch of a shape."""
+        """Return shapes and dtypes of a batch of a shape."""
         one = {name: np.zeros((1, *kind.feature_shape), kind.dtype) for name, kind in self.inputs.items()}
         return batch_struct(self._laid_out(shape, [Piece(one, (1,) * len(one), None)]), shape)
 
     def limited(self, kinds: Mapping[str, Kind]) -> dict[str, Kind]:
-        """Kinds with the sizes of the vocabularies."""
+        """Return kinds with the sizes of the vocabularies."""
         return {name: kind._replace(vocabulary_size=self._vocabulary_sizes.get(name)) for name, kind in kinds.items()}
 
     def waiting(self) -> Waiting:
-        """Queues for the planned shapes."""
+        """Return queues for the planned shapes."""
         return Waiting(self._planned, self._smaller, self.policy.modalities, self._cost)
 
     def dispatch(self, taken: Taken) -> Dispatched:
@@ -218,7 +218,7 @@ def _planned_shapes(policy: Policy, batch_size: int | None) -> list[BatchShape]:
 
 
 def _parts(shapes: Sequence[BatchShape], part: int) -> list[BatchShape]:
-    """Each shape at a part of its samples."""
+    """Return each shape at a part of its samples."""
     check_whole("smaller", part, 2)
     found = []
     for shape in shapes:

@@ -41,7 +41,7 @@ def save(predictor: PieceRunner, folder: Path) -> None:
 
 
 def is_exported(folder: Path) -> bool:
-    """Whether a folder holds exported programs."""
+    """Return whether a folder holds exported programs."""
     return (folder / EXPORTED).exists()
 
 

@@ -32,7 +32,7 @@ class _Request:
         self.parts: list[list[np.ndarray] | None] = []
 
     def claim(self) -> bool:
-        """Whether it is still wanted, when a piece of it goes into a batch; from then on it can't be cancelled."""
+        """Return whether it is still wanted, when a piece of it goes into a batch; from then on it can't be cancelled."""
         return self.future.running() or (not self.future.done() and self.future.set_running_or_notify_cancel())
 
 
@@ -222,7 +222,7 @@ class Server:
         return self._waiting.oldest() if late and (wait or full is not None) else full
 
     def _claimed(self, piece: Piece) -> bool:
-        """Whether a piece is still wanted; called with the lock."""
+        """Return whether a piece is still wanted; called with the lock."""
         claimed = piece.owner.claim()
         if not claimed and piece.place == 0:
             self._cancelled += 1

@@ -91,7 +91,7 @@ class ServerStats:
     latencies: tuple[float, ...] = field(repr=False)
 
     def latency(self, percentile: float) -> float:
-        """Seconds that so many per cent of the requests were answered within; NaN where none was yet."""
+        """Return seconds that so many per cent of the requests were answered within; NaN where none was yet."""
         return float(np.percentile(self.latencies, percentile)) if self.latencies else float("nan")
 
     def __str__(self) -> str:

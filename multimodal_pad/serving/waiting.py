@@ -89,7 +89,7 @@ class Waiting:
         return None
 
     def batches(self) -> Iterator[Taken]:
-        """All that waits: full batches first, and then the most expensive shapes, so that what is left is cheap."""
+        """Yield all that waits: full batches first, and then the most expensive shapes, so that what is left is cheap."""
         while self._count:
             place = self.full()
             if place is None:

@@ -88,7 +88,7 @@ class ArrowColumn:
         self._opened: dict[int, tuple[list[_Lists], Any]] = {}
 
     def lengths(self) -> np.ndarray:
-        """``(N,)`` int64: how long the list of each row is, from its offsets; 0 where it is None."""
+        """Return ``(N,)`` int64: how long the list of each row is, from its offsets; 0 where it is None."""
         from pyarrow import compute
 
         functions: Any = compute  # made when it is imported, so that type checkers don't know them
@@ -153,7 +153,7 @@ class _Lists(NamedTuple):
     offsets: np.ndarray | None
 
     def inside(self, start: int, stop: int) -> tuple[int, int, list[int | None]]:
-        """Where the items of these lists lie among the values, and the lengths that the lists have, each once."""
+        """Return where the items of these lists lie among the values, and the lengths that the lists have, each once."""
         if self.offsets is None:
             size, first = self.array.type.list_size, self.array.offset
             start, stop, found = (first + start) * size, (first + stop) * size, [size] * (stop > start)
@@ -163,7 +163,7 @@ class _Lists(NamedTuple):
         return int(edges[0]), int(edges[-1]), [*found, None] if self._none(start, stop) else found
 
     def _none(self, start: int, stop: int) -> bool:
-        """Whether one of the lists is None."""
+        """Return whether one of the lists is None."""
         return bool(self.array.null_count and self.array[start:stop].null_count)
 
 

@@ -22,7 +22,7 @@ ALLOWED_NAMES = (
 
 
 def names_a_file(name: object) -> bool:
-    """Whether something can be the name of a modality or of a split, whose files lie within the cache.
+    """Return whether something can be the name of a modality or of a split, whose files lie within the cache.
 
     >>> names_a_file("audio"), names_a_file("../audio"), names_a_file("ids"), names_a_file(3)
     (True, False, False, False)
@@ -50,7 +50,7 @@ def vocabulary_file(modality: str) -> str:
 
 
 def digest_file(path: Path, tell: Callable[[int], None] | None = None) -> str:
-    """SHA-256 of a file; ``tell`` is called with the size of each block."""
+    """Return SHA-256 of a file; ``tell`` is called with the size of each block."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(2**22):

@@ -84,7 +84,7 @@ def write_split(
     ids: EncodedIds | None,
     progress: Progress | None,
 ) -> WrittenSplit:
-    """All files of a split."""
+    """Return all files of a split."""
     written: dict[str, dict[str, Any]] = {}
     targets: list[np.ndarray] = []
     alike = AlikeSamples()

@@ -153,7 +153,7 @@ def of_split(split: str) -> Iterator[None]:
 
 
 def _selected(splits: Mapping[str, Source], modalities: Sequence[str] | None) -> dict[str, Source]:
-    """Every split with the same modalities in the same order."""
+    """Return every split with the same modalities in the same order."""
     for split, source in splits.items():
         with of_split(split):
             count = check_indexable(source)

@@ -112,7 +112,7 @@ class Corpus(ABC):
         return len(self.lengths)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Sample number ``index``.
+        """Return sample number ``index``.
 
         Raises:
             IndexError: there is no such sample.
@@ -121,7 +121,7 @@ class Corpus(ABC):
         return self.read(index)
 
     def read(self, index: int, modalities: Sequence[str] | None = None) -> dict[str, Any]:
-        """Sample number ``index`` with some of its modalities; NaN and inf in the others are no matter.
+        """Return sample number ``index`` with some of its modalities; NaN and inf in the others are no matter.
 
         Raises:
             IndexError: there is no such sample.
@@ -153,7 +153,7 @@ class Corpus(ABC):
 
     @abstractmethod
     def _place(self, index: int, modality: str) -> str:
-        """Where the features of a sample stand, for errors: the file, and the key in it."""
+        """Return where the features of a sample stand, for errors: the file, and the key in it."""
 
     def _finite(self, index: int, name: str, array: np.ndarray) -> np.ndarray:
         bad = ~np.isfinite(array)
@@ -191,14 +191,14 @@ def as_float32(values: np.ndarray) -> np.ndarray:
 
 
 def float_targets(values: np.ndarray, ids: Sequence[str], where: str) -> np.ndarray:
-    """Targets as float32; raises a SourceError that names the first sample whose targets are not finite then."""
+    """Return targets as float32; raises a SourceError that names the first sample whose targets are not finite then."""
     targets = as_float32(values)
     check_finite_targets(targets, ids, where)
     return targets
 
 
 def whole_targets(values: np.ndarray, ids: Sequence[str], where: str, least: int = -(2**31)) -> np.ndarray:
-    """Targets as int32; raises a SourceError that names the first sample whose targets are no such whole numbers."""
+    """Return targets as int32; raises a SourceError that names the first sample whose targets are no such whole numbers."""
     with np.errstate(invalid="ignore"):
         targets = values.astype(np.int32)
     odd = ((targets != values) | (targets < least)).reshape(len(values), -1).any(axis=1)

@@ -70,7 +70,7 @@ class ComputationalSequence:
         self._frames = 0
 
     def holds(self, segment: Segment) -> bool:
-        """Whether there are frames of a segment's video."""
+        """Return whether there are frames of a segment's video."""
         return segment.name in self._names or segment.video in self._names
 
     def run(self, segment: Segment) -> Run:
@@ -87,11 +87,11 @@ class ComputationalSequence:
         return Run(segment.video, slice(int(rows[0]), int(rows[-1]) + 1) if in_a_row else rows, len(rows))
 
     def intervals(self, entry: str) -> np.ndarray:
-        """``(n, 2)`` seconds, checked once; those of the last entry are kept."""
+        """Return ``(n, 2)`` seconds, checked once; those of the last entry are kept."""
         return self._times(entry).intervals
 
     def features(self, entry: str) -> np.ndarray:
-        """``(n, d)``."""
+        """Return ``(n, d)``."""
         return self._values(entry, "features")
 
     def column_names(self) -> list[str]:

@@ -213,7 +213,7 @@ class _Entry(NamedTuple):
         return self.shape[0]
 
     def length(self, features: tuple[int, ...]) -> int:
-        """Positions of it, where features are of this shape."""
+        """Return positions of it, where features are of this shape."""
         return 1 if self.size and features and self.shape == features else self.size
 
     def paths(self) -> Iterator[Path]:
@@ -278,7 +278,7 @@ def _listed(folder: Path) -> list[str]:
 
 
 def _frame_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """``(1, features)`` is a frame of features."""
+    """Return ``(1, features)`` is a frame of features."""
     return shape[1:] if len(shape) == 2 and shape[0] == 1 else shape
 
 

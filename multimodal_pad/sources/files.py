@@ -207,7 +207,7 @@ def _splits(
 
 
 def _place(root: Path, row: Row, field: str) -> Path | None:
-    """Where a field says that the features are; None where it says nothing, or there is nothing."""
+    """Return where a field says that the features are; None where it says nothing, or there is nothing."""
     value = row.value(field)
     if value is None or value == "":
         return None

@@ -93,14 +93,14 @@ class Hdf5:
             return found
 
     def values(self, dataset: Any, where: str) -> np.ndarray:
-        """All of an array, in memory."""
+        """Return all of an array, in memory."""
         try:
             return _inflated(dataset) if self._is_deflated(dataset) else np.asarray(dataset)
         except Exception as error:
             raise SourceError(f"{where} can't be read ({reason(error)}); copy the file again") from error
 
     def _is_deflated(self, dataset: Any) -> bool:
-        """Whether an array is in chunks that are packed by deflate, shuffled before or not, and by nothing else."""
+        """Return whether an array is in chunks that are packed by deflate, shuffled before or not, and by nothing else."""
         packed = dataset.id.get_create_plist()
         filters = [packed.get_filter(place)[0] for place in range(packed.get_nfilters())]
         deflate, shuffle = self._h5py.h5z.FILTER_DEFLATE, self._h5py.h5z.FILTER_SHUFFLE

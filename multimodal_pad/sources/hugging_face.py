@@ -101,7 +101,7 @@ class HuggingFace:
         return len(self.lengths)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Sample number ``index``.
+        """Return sample number ``index``.
 
         Raises:
             IndexError: there is no such row.
@@ -217,7 +217,7 @@ class HuggingFaceStream:
 
 
 def require_datasets() -> Any:
-    """Hugging Face's ``datasets``, or a PaddingError that says how to install it."""
+    """Return Hugging Face's ``datasets``, or a PaddingError that says how to install it."""
     if find_spec("datasets") is None:
         raise PaddingError("Hugging Face datasets need datasets: pip install 'multimodal-pad[huggingface]'")
     import datasets

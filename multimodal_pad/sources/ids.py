@@ -89,7 +89,7 @@ class StoredIds(Ids):
 
 
 def _is_utf8(data: np.ndarray) -> bool:
-    """Whether bytes are UTF-8, in the memory of a block."""
+    """Return whether bytes are UTF-8, in the memory of a block."""
     start = 0
     while start < len(data):
         block = data[start : start + _BLOCK]
@@ -133,5 +133,5 @@ def _encoded(name: object, index: int, where: str) -> bytes:
 
 
 def ids_as_text(ids: Any) -> list[Any]:
-    """Ids as a list, whole numbers as their digits; what is neither those nor text stays, and is refused later."""
+    """Return ids as a list, whole numbers as their digits; what is neither those nor text stays, and is refused later."""
     return [str(name) if isinstance(name, int | np.integer) and not isinstance(name, bool) else name for name in ids]

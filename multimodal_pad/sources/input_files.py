@@ -52,7 +52,7 @@ class InputFiles:
                 raise _changed(path)
 
     def digests(self, progress: Progress | None = None) -> list[dict[str, Any]]:
-        """SHA-256 of every file; of many small files in a folder together, by name and contents."""
+        """Return SHA-256 of every file; of many small files in a folder together, by name and contents."""
         folders: dict[Path, list[Path]] = {}
         for path in self._found:
             folders.setdefault(path.parent, []).append(path)
@@ -94,7 +94,7 @@ def printable(path: Path) -> str:
 
 
 def _identity(path: Path) -> tuple[int, ...]:
-    """Size, time of the last change, and place on the disk."""
+    """Return size, time of the last change, and place on the disk."""
     found = path.stat()
     return found.st_size, found.st_mtime_ns, found.st_dev, found.st_ino
 

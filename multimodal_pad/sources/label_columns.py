@@ -57,7 +57,7 @@ def select_labels(labels: np.ndarray, chosen: LabelColumns, where: str, names: S
 
 
 def as_columns(labels: np.ndarray, where: str) -> np.ndarray:
-    """Labels ``(N,)``, ``(N, K)``, ``(N, 1, K)`` and so on as ``(N, K)``.
+    """Return labels ``(N,)``, ``(N, K)``, ``(N, 1, K)`` and so on as ``(N, K)``.
 
     Raises:
         SourceError: they have several axes beside the first.

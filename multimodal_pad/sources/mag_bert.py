@@ -223,7 +223,7 @@ def _is_sequence(value: Any) -> bool:
 
 
 def _numbers_of_words(values: Any, where: str) -> np.ndarray:
-    """Numbers of words, as int32."""
+    """Return numbers of words, as int32."""
     if isinstance(values, list | tuple) and not all(isinstance(value, int | np.integer) for value in values):
         values = np.zeros((1, 1))
     array = np.asarray(values)

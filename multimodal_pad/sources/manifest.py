@@ -118,7 +118,7 @@ def read_json(path: Path) -> Any:
 
 
 def has_digests(manifest: Mapping[str, Any]) -> bool:
-    """Whether a manifest says of each file how long it is, and its SHA-256."""
+    """Return whether a manifest says of each file how long it is, and its SHA-256."""
     return manifest["version"] > _WITHOUT_DIGESTS
 
 
@@ -152,7 +152,7 @@ convert wrote
 
 
 def digest_manifest(manifest: Mapping[str, Any]) -> str:
-    """SHA-256 of all that a manifest says, but for this itself."""
+    """Return SHA-256 of all that a manifest says, but for this itself."""
     rest = {key: value for key, value in manifest.items() if key != "sha256"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
@@ -167,7 +167,7 @@ def check_vocabulary(vocabulary: Any, size: int, where: str) -> None:
 
 
 def vocabulary_size(vocabulary: Mapping[str, int]) -> int:
-    """How many numbers there are: 0 is nothing, and 1 what is unknown."""
+    """Return how many numbers there are: 0 is nothing, and 1 what is unknown."""
     return 1 + max(vocabulary.values(), default=1)
 
 

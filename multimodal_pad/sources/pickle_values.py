@@ -48,7 +48,7 @@ class Unbuilt:
 
 
 def pairs(items: list[Any]) -> dict[Any, Any]:
-    """Keys and values in turn, as a dict."""
+    """Return keys and values in turn, as a dict."""
     return dict(zip(keys(items[::2]), items[1::2], strict=True))
 
 
@@ -112,13 +112,13 @@ def _items(items: Any) -> list[Any]:
 
 
 def build_array(state: tuple[Any, ...]) -> np.ndarray:
-    """``ndarray.__setstate__``: (version, shape, dtype, Fortran order, data), the version left out by old ones."""
+    """Return ``ndarray.__setstate__``: (version, shape, dtype, Fortran order, data), the version left out by old ones."""
     shape, dtype, fortran, data = state[-4:]
     return _view(shape, dtype, "F" if fortran else "C", data)
 
 
 def build_dtype(code: str, state: tuple[Any, ...]) -> np.dtype:
-    """``dtype.__setstate__``: (version, byte order, subarray, names, fields, ...)."""
+    """Return ``dtype.__setstate__``: (version, byte order, subarray, names, fields, ...)."""
     _, order, *structure = (item.decode("ascii") if isinstance(item, bytes) else item for item in state[:5])
     if order not in ("<", ">", "|", "=") or any(item is not None for item in structure):
         raise RefusedError("a dtype of several fields")

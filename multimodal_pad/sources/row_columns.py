@@ -154,7 +154,7 @@ def _mapped(part: Any, read: Callable[[str], np.ndarray]) -> Any:
 
 
 def stack_columns(columns: Sequence[np.ndarray], names: Sequence[str]) -> np.ndarray:
-    """Values of several columns as one array, on a new last axis; float32 where one of them is a float.
+    """Return values of several columns as one array, on a new last axis; float32 where one of them is a float.
 
     Raises:
         SampleError: they are of unequal shapes.
@@ -170,12 +170,12 @@ def stack_columns(columns: Sequence[np.ndarray], names: Sequence[str]) -> np.nda
 
 
 def length_of(value: Any) -> int:
-    """How many positions a value has."""
+    """Return how many positions a value has."""
     return 0 if is_missing(value) else len(value) if hasattr(value, "__len__") else 1
 
 
 def is_missing(value: Any) -> bool:
-    """Whether it is None, or NaN, which ``datasets`` makes of None where a row holds an array."""
+    """Return whether it is None, or NaN, which ``datasets`` makes of None where a row holds an array."""
     return value is None or (isinstance(value, float) and value != value)
 
 

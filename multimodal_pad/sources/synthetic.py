@@ -92,7 +92,7 @@ class Synthetic:
 
 
 def _joint_lengths(count: int, rng: np.random.Generator) -> np.ndarray:
-    """Words, audio frames and visual frames, int64 ``(count, 3)``."""
+    """Return words, audio frames and visual frames, int64 ``(count, 3)``."""
     first, second = rng.standard_normal((2, count))
     second = _COPULA * first + np.sqrt(1 - _COPULA**2) * second
     words, seconds = (

@@ -43,7 +43,7 @@ class RaggedFeature:
         self._dtype = np.dtype(np.float32) if dtype.kind == "f" else dtype
 
     def length(self, example: Any) -> int:
-        """Positions of it in an example, without reading them."""
+        """Return positions of it in an example, without reading them."""
         for part in self.key.split("/"):
             if not isinstance(example, Mapping):
                 break  # steps, of which each has the rest of the path
@@ -51,7 +51,7 @@ class RaggedFeature:
         return 0 if example is None else len(example)
 
     def array(self, example: Any, seen: dict[str, Any]) -> np.ndarray:
-        """Its values in an example, ``(length, *shape)``: float32, or whole numbers as they are.
+        """Return its values in an example, ``(length, *shape)``: float32, or whole numbers as they are.
 
         Args:
             example: of the dataset.
@@ -103,7 +103,7 @@ def value_of(example: Any, key: str, seen: dict[str, Any] | None = None) -> Any:
 
 
 def _tensor_info(features: Any, key: str) -> Any:
-    """Shape and dtype at a path, as the outermost sequence on it has them; a dict of such; None where it has none."""
+    """Return shape and dtype at a path, as the outermost sequence on it has them; a dict of such; None where it has none."""
     from tensorflow_datasets.core import features as kinds
 
     first, *rest = key.split("/")
@@ -122,7 +122,7 @@ def _tensor_info(features: Any, key: str) -> Any:
 
 
 def _is_ragged(info: Any) -> bool:
-    """Whether one dimension is not fixed, the first one, and the rest is numbers."""
+    """Return whether one dimension is not fixed, the first one, and the rest is numbers."""
     shape = getattr(info, "shape", None)
     return bool(shape) and shape[0] is None and None not in shape[1:] and np.dtype(info.np_dtype).kind in "biuf"
 
@@ -132,5 +132,5 @@ def _keys(features: Any) -> list[str]:
 
 
 def _paths(features: Any, above: str = "") -> list[str]:
-    """All paths, from the top."""
+    """Return all paths, from the top."""
     return [path for key in _keys(features) for path in [f"{above}{key}", *_paths(features[key], f"{above}{key}/")]]

@@ -177,7 +177,7 @@ def open_builder(name: str | Path, data_dir: str | Path | None) -> Any:
 
 
 def require_tfds() -> Any:
-    """TensorFlow Datasets, or a PaddingError that says how to install it."""
+    """Return TensorFlow Datasets, or a PaddingError that says how to install it."""
     try:
         import array_record  # noqa: F401 - TFDS misses it only when it reads
         import tensorflow_datasets

@@ -41,7 +41,7 @@ def find_words(text: str) -> list[str]:
 
 
 def has_control_codes(text: str) -> bool:
-    r"""Whether there are control characters that are bytes of cp1252.
+    r"""Return whether there are control characters that are bytes of cp1252.
 
     >>> has_control_codes("I\x92m"), has_control_codes("I\u2019m")
     (True, False)

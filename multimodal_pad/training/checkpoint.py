@@ -233,7 +233,7 @@ class Checkpoints:
         return self.directory / str(step)
 
     def _aside(self, step: int) -> Path:
-        """Where a checkpoint is while another takes its place."""
+        """Return where a checkpoint is while another takes its place."""
         return self.directory / f"{_REPLACED}{step}"
 
     def _put_back(self) -> None:

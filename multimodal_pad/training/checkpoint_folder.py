@@ -86,7 +86,7 @@ def array_copies(state: Any) -> list[NamedArray]:
 
 
 def nested(leaves: Iterable[tuple[tuple[str, ...], Any]]) -> dict[str, Any]:
-    """Nested dicts of values by their paths.
+    """Return nested dicts of values by their paths.
 
     >>> nested([(("a", "b"), 1), (("c",), 2)])
     {'a': {'b': 1}, 'c': 2}
@@ -194,7 +194,7 @@ def check_arrays(folder: Path, content: Mapping[str, Any], like: Any) -> list[Na
 
 
 def array_handler(processes: ocp.options.MultiprocessingOptions) -> ocp.PyTreeCheckpointHandler:
-    """Orbax's handler of arrays, which copies nothing a second time and compresses nothing.
+    """Return Orbax's handler of arrays, which copies nothing a second time and compresses nothing.
 
     Floats hardly get smaller, and writing them takes longer.
     """

@@ -116,7 +116,7 @@ def policy_of(description: Mapping[str, Any]) -> Policy:
 
 
 def describe_statistics(statistics: Mapping[str, FeatureStatistics]) -> dict[str, Any]:
-    """Statistics of features as JSON values."""
+    """Return statistics of features as JSON values."""
     return {
         name: {"mean": np.asarray(s.mean).tolist(), "std": np.asarray(s.std).tolist(), "frames": int(s.frames)}
         for name, s in statistics.items()

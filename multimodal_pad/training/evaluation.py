@@ -80,7 +80,7 @@ def evaluate(
 def evaluate_batches(
     table: StepTable, state: TrainState, batches: Iterable[Batch], *, metrics: Metrics | None = None
 ) -> dict[str, float]:
-    """:func:`evaluate` over batches as they come, which lie where the table wants them."""
+    """Return :func:`evaluate` over batches as they come, which lie where the table wants them."""
     total, sums, kept = 0.0, {}, []
     for batch in batches:
         found: Any = table(state, batch)
@@ -141,5 +141,5 @@ def _metrics_for(predicted: Any, wanted: Any) -> Metrics | None:
 
 
 def _wide(array: np.ndarray) -> np.ndarray:
-    """Half precision as float32, in which to add up."""
+    """Return half precision as float32, in which to add up."""
     return array.astype(np.float32) if jax.numpy.issubdtype(array.dtype, np.inexact) and array.itemsize < 4 else array

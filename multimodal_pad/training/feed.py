@@ -35,7 +35,7 @@ class Feed(ABC):
 
     @abstractmethod
     def example(self) -> Batch:
-        """Any batch, for its feature widths, dtypes and targets."""
+        """Return any batch, for its feature widths, dtypes and targets."""
 
     @abstractmethod
     def epoch(self, epoch: int) -> Iterator[Batch]:
@@ -43,7 +43,7 @@ class Feed(ABC):
 
     @abstractmethod
     def steps(self, epoch: int) -> int | None:
-        """How many there are, or None where that is not known beforehand."""
+        """Return how many there are, or None where that is not known beforehand."""
 
     @abstractmethod
     def identity(self) -> dict[str, Any]:

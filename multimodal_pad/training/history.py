@@ -43,7 +43,7 @@ class EpochRecord:
     padding_efficiency: float | None = None
 
     def figures(self) -> dict[str, float]:
-        """All that is known, on one level: ``train_<name>`` of the training, ``eval_<name>`` of the evaluation."""
+        """Return all that is known, on one level: ``train_<name>`` of the training, ``eval_<name>`` of the evaluation."""
         figures = {
             "epoch": self.epoch,
             "steps": self.steps,
@@ -102,7 +102,7 @@ class History(list[EpochRecord]):
 
 
 def in_short(figure: float | None) -> str:
-    """Four digits of a figure.
+    """Return four digits of a figure.
 
     >>> in_short(0.000123456), in_short(12.0), in_short(None)
     ('0.0001235', '12', '-')

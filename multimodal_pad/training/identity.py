@@ -139,7 +139,7 @@ def _refuse(found: list[str], what: str, instead: str) -> None:
 
 
 def _says_all(module: Any) -> bool:
-    """Whether a module is made of its config alone."""
+    """Return whether a module is made of its config alone."""
     from multimodal_pad.models import MultimodalTransformer
 
     return type(module) is MultimodalTransformer

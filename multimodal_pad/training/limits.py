@@ -36,7 +36,7 @@ class Limit(NamedTuple):
     advice: str
 
     def holds(self, array: np.ndarray) -> bool:
-        """Whether it holds for all values; not for NaN."""
+        """Return whether it holds for all values; not for NaN."""
         return not array.size or bool(array.min() >= self.low and array.max() <= self.high)
 
     def first_beyond(self, array: np.ndarray) -> Any:
@@ -185,7 +185,7 @@ def _of_inputs(modalities: Mapping[str, Any], example: BatchOfLayout) -> dict[st
 
 
 def _targets_of_loss(arrays: Mapping[str, np.ndarray]) -> list[str]:
-    """Where the targets are that a loss of outputs takes: those of samples before those of positions."""
+    """Return where the targets are that a loss of outputs takes: those of samples before those of positions."""
     of_samples = [where for where in arrays if where.startswith(repr(TARGETS))]
     return of_samples or [where for where in arrays if where.startswith(repr(POSITION_TARGETS))]
 
@@ -200,7 +200,7 @@ def _arrays_of_sample(sample: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def _by_place(features: Mapping[str, Any], targets: Tree, position_targets: Tree) -> dict[str, np.ndarray]:
-    """All arrays by where they are, as errors say it."""
+    """Return all arrays by where they are, as errors say it."""
     found = {repr(name): x for name, x in features.items()}
     found |= named_leaves(targets, repr(TARGETS))
     found |= named_leaves(position_targets, repr(POSITION_TARGETS))

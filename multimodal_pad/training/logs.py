@@ -208,7 +208,7 @@ class _Lines:
 
 
 def _comes_again(line: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
-    """Whether what was logged once is logged anew, where a run goes on with this record."""
+    """Return whether what was logged once is logged anew, where a run goes on with this record."""
     steps = line.get("steps")
     if not isinstance(steps, (int, float)):
         return False

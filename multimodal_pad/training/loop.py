@@ -329,7 +329,7 @@ def _where_it_stopped(training: Epochs, signal_number: int) -> str:
 
 
 def _kind_of_batches(feed: Feed) -> list[str]:
-    """Feature shapes, dtypes and targets of batches by name, at the smallest batch shape of their layout."""
+    """Return feature shapes, dtypes and targets of batches by name, at the smallest batch shape of their layout."""
     modalities = feed.policy.modalities
     struct = batch_struct(feed.example(), BatchShape.of(1, dict.fromkeys(modalities, 1), feed.policy.layout))
     leaves = jax.tree_util.tree_leaves_with_path(struct)

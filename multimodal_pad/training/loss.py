@@ -128,7 +128,7 @@ def _check_class_numbers(outputs: Any, targets: Any) -> None:
 
 
 def _checked(outputs: Any, targets: Any, mask: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Arrays, with zeros where nothing is real.
+    """Return arrays, with zeros where nothing is real.
 
     Raises:
         TrainingError: outputs or targets are no arrays, or don't begin with the axes of the mask.

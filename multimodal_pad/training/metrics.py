@@ -205,7 +205,7 @@ def usual_metrics_of(loss: Loss | None) -> Metrics | None:
 
 
 def _as_many(outputs: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both, in the shape of the outputs."""
+    """Return both, in the shape of the outputs."""
     outputs, targets = np.asarray(outputs), np.asarray(targets)
     if outputs.size != targets.size or len(outputs) != len(targets):
         raise TrainingError(

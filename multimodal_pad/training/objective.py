@@ -118,7 +118,7 @@ def wanted(batch: BatchOfLayout) -> tuple[Any, Any]:
 
 
 def _takes_rngs(loss_fn: LossFn) -> bool:
-    """Whether it has a parameter ``rngs``.
+    """Return whether it has a parameter ``rngs``.
 
     Raises:
         TrainingError: it doesn't take model and batch.

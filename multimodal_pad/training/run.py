@@ -201,11 +201,11 @@ class Run:
         return better
 
     def stale(self, patience: int | None) -> bool:
-        """Whether the last ``patience`` epochs were all worse than the best."""
+        """Return whether the last ``patience`` epochs were all worse than the best."""
         return patience is not None and bool(self.history) and self.history[-1].epoch - self.best_epoch >= patience
 
     def to_record(self, batches: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
-        """All of it as JSON values, with the state of the batches at this step, and what else the run depends on."""
+        """Return all of it as JSON values, with the state of the batches at this step, and what else the run depends on."""
         record = {**asdict(self), "batcher": batches, "settings": settings}
         record["history"] = [asdict(epoch) for epoch in self.history]
         for epoch in record["history"]:  # JSON has no NaN, which a metric can be

@@ -82,12 +82,12 @@ def check_restored(record: Mapping[str, Any], model: nnx.Module, where: str) -> 
 
 
 def _filled(wanted: dict[str, Any], arrays: dict[str, Any]) -> tuple[Any, Any]:
-    """``params`` and ``rest`` with the structure of ``wanted`` and these arrays, by name."""
+    """Return ``params`` and ``rest`` with the structure of ``wanted`` and these arrays, by name."""
     values = [arrays[_name(x)] for x in named_arrays(wanted)]
     filled = jax.tree.unflatten(jax.tree.structure(wanted), values)
     return filled["params"], filled["rest"]
 
 
 def _name(leaf: NamedArray) -> str:
-    """Where an array is stored, in which numbers of a list are strings."""
+    """Return where an array is stored, in which numbers of a list are strings."""
     return "".join(f"[{key!r}]" for key in leaf.path)

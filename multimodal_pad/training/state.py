@@ -55,7 +55,7 @@ class Structure:
     impls: list[Any]
 
     def keys_of(self, rest: Arrays) -> Arrays:
-        """``rest`` with random keys for their data."""
+        """Return ``rest`` with random keys for their data."""
         return as_keys(rest, self.impls)
 
     def training(self, params: Arrays, rest: Arrays) -> Any:
@@ -94,12 +94,12 @@ def take_apart(model: nnx.Module) -> tuple[Structure, Arrays, Arrays]:
 
 
 def rest_of(model: Any) -> Arrays:
-    """All variables of a model but its parameters, by name."""
+    """Return all variables of a model but its parameters, by name."""
     return _pure(nnx.state(model, nnx.Not(nnx.Param)))
 
 
 def is_key(x: Any) -> bool:
-    """Whether an array is of random keys."""
+    """Return whether an array is of random keys."""
     return isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 

@@ -246,7 +246,7 @@ class TrainStep:
         return jax.tree.map(lambda x, total: total.astype(x.dtype), means, sums)
 
     def _keys_of_device(self, rest: Arrays) -> Arrays:
-        """``rest`` with other random keys on each device."""
+        """Return ``rest`` with other random keys on each device."""
         if self._mesh is None:
             return rest
         index = jax.lax.axis_index(self._mesh.axis_names)
@@ -284,7 +284,7 @@ def _check_outputs(outputs: Any, mask: jax.Array) -> None:
 
 
 def _folded(keys: jax.Array, number: jax.Array) -> jax.Array:
-    """Keys of any shape, with a number folded into each."""
+    """Return keys of any shape, with a number folded into each."""
     fold = jax.vmap(jax.random.fold_in, in_axes=(0, None))
     return fold(keys.reshape(-1), number).reshape(keys.shape)
 

@@ -151,7 +151,7 @@ class AtOnce:
 
 
 def asks_a_person(signal_number: int) -> bool:
-    """Whether it is Ctrl-C in a session that goes on after it, such as a notebook."""
+    """Return whether it is Ctrl-C in a session that goes on after it, such as a notebook."""
     return signal_number == signal.SIGINT and is_interactive()
 
 
