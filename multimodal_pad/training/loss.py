@@ -105,7 +105,7 @@ def l1(outputs: jax.Array, targets: ArrayLike, mask: ArrayLike) -> jax.Array:
 def _check_class_numbers(outputs: Any, targets: Any) -> None:
     """Raise a TrainingError that says what to hand in where targets are no class numbers for these outputs."""
     if not all(hasattr(x, "shape") and hasattr(x, "dtype") for x in (outputs, targets)):
-        return  # said by _checked
+        return  # _checked raises for it
     got = f"got targets of dtype {targets.dtype} and shape {targets.shape} for outputs of shape {outputs.shape}"
     wants = f"cross_entropy takes class numbers, an int for each of {outputs.shape[:-1]}"
     if outputs.ndim and outputs.shape[-1] == 1 and targets.shape in (outputs.shape, outputs.shape[:-1]):
@@ -128,7 +128,7 @@ def _check_class_numbers(outputs: Any, targets: Any) -> None:
 
 
 def _checked(outputs: Any, targets: Any, mask: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Return arrays, with zeros where nothing is real.
+    """Convert outputs, targets and mask to arrays, with zeros where nothing is real.
 
     Raises:
         TrainingError: outputs or targets are no arrays, or don't begin with the axes of the mask.
@@ -139,7 +139,7 @@ def _checked(outputs: Any, targets: Any, mask: Any) -> tuple[jax.Array, jax.Arra
         if not hasattr(given, "shape"):
             raise TrainingError(
                 f"got {name} that are a {type(given).__name__}, and this loss takes arrays; give a loss, or a "
-                "loss_fn(model, batch), that says what becomes of each"
+                "loss_fn(model, batch), that combines the parts"
             )
         array = jnp.asarray(given)
         if jnp.issubdtype(array.dtype, jnp.complexfloating):
@@ -167,7 +167,7 @@ def _as_many(targets: jax.Array, outputs: jax.Array) -> jax.Array:
 
 
 def _mean(losses: jax.Array, mask: jax.Array) -> jax.Array:
-    """Mean over what is real, of several losses each; 0, with zero gradient, where there is nothing."""
+    """Average over what is real, several losses each; 0, with zero gradient, where there is nothing."""
     each = losses.reshape(*mask.shape, -1).mean(axis=-1) if losses.ndim > mask.ndim else losses
     total = jnp.where(mask, each, 0).sum(dtype=jnp.float32)
     return total / jnp.maximum(jnp.sum(mask), 1)

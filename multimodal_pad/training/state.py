@@ -19,12 +19,12 @@ Arrays = dict[Any, Any]
 
 
 class TrainState(NamedTuple):
-    """What a train step is given and gives back. Random keys are held as their data, so all of it is numbers.
+    """The argument and result of a train step. Random keys are held as their data, so all of it is numbers.
 
     Attributes:
         step: updates so far, int32.
         params: the ``nnx.Param`` of the model: nested dicts by attribute name, as ``params["head"]["kernel"]``.
-        opt_state: what the optimizer made of ``params``.
+        opt_state: the optimizer's state for ``params``.
         rest: all other variables of the model, by name too: dropout streams, batch statistics.
 
     >>> import optax
@@ -42,7 +42,7 @@ class TrainState(NamedTuple):
 
 @dataclass(frozen=True)
 class Structure:
-    """What a model is made of but its arrays, in training mode and in evaluation mode.
+    """All of a model but its arrays, in training mode and in evaluation mode.
 
     Attributes:
         train: graph of the model in training mode.
@@ -55,7 +55,7 @@ class Structure:
     impls: list[Any]
 
     def keys_of(self, rest: Arrays) -> Arrays:
-        """Return ``rest`` with random keys for their data."""
+        """Return ``rest`` with random keys in place of their data."""
         return as_keys(rest, self.impls)
 
     def training(self, params: Arrays, rest: Arrays) -> Any:
@@ -78,7 +78,7 @@ def take_apart(model: nnx.Module) -> tuple[Structure, Arrays, Arrays]:
         model: is read, not changed; it may be in either mode.
 
     Raises:
-        TrainingError: it is no NNX module (says what it is), or has no parameters.
+        TrainingError: it is no NNX module (the error names its kind), or has no parameters.
     """
     check_is_nnx(model)
     graphdef, params, rest = nnx.split(model, nnx.Param, ...)
@@ -109,12 +109,12 @@ def key_impls(tree: Any) -> list[Any]:
 
 
 def as_numbers(tree: Any) -> Any:
-    """Return the tree with the data of random keys for the keys."""
+    """Return the tree with random keys replaced by their data."""
     return jax.tree.map(lambda x: jax.random.key_data(x) if is_key(x) else x, tree)
 
 
 def as_keys(tree: Any, impls: list[Any]) -> Any:
-    """Return what :func:`as_numbers` was given; ``impls`` are its :func:`key_impls`."""
+    """Undo :func:`as_numbers`; ``impls`` are the :func:`key_impls`."""
     leaves, structure = jax.tree.flatten(tree)
     keys = [
         x if impl is None else jax.random.wrap_key_data(x, impl=impl) for x, impl in zip(leaves, impls, strict=True)
@@ -128,7 +128,7 @@ def host_copies(tree: Any) -> Any:
 
 
 def compiled_for_state(function: Callable[[TrainState], Any], state: TrainState) -> Callable[[TrainState], Any]:
-    """Return the function, compiled now for states like this one, where they lie; so calling it compiles nothing."""
+    """Compile the function now for states like this one, where they lie, so that calling it compiles nothing."""
     sharding = getattr(state.step, "sharding", None)
     spread = {"in_shardings": sharding, "out_shardings": sharding} if sharding is not None else {}
     structs = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state)

@@ -23,11 +23,11 @@ class Supply:
     Args:
         feed: this process's share.
         mesh: devices that share the rows.
-        stop: ends it, by Interrupted, before the next batch; in several processes at the same one in all.
-        limits: that every batch is held against.
+        stop: ends the batches, by Interrupted, before the next one; in several processes at the same one in all.
+        limits: checked for every batch.
 
     Attributes:
-        fed: of the batch that was given last. Positions are those of this process.
+        fed: figures of the batch that was given last. Positions are those of this process.
     """
 
     def __init__(self, feed: Feed, mesh: DataMesh | None, stop: Stop, limits: Limits | None = None) -> None:

@@ -353,9 +353,7 @@ class StreamBatcher:
         buffer.add(covered, range(added, added + len(waiting)), waiting)
         stale = self._recent.add(lengths)
         if stale is not None:
-            self._intake.notices.append(
-                f"the shape plan has gone stale: {stale}; plan_report() compares a new one"
-            )
+            self._intake.notices.append(f"the shape plan has gone stale: {stale}; plan_report() compares a new one")
         return added + len(waiting)
 
     def _pad(self, taken: Taken[Waiting]) -> _Made:
