@@ -18,7 +18,7 @@ def starts_of(lengths: Any, count: int = 0, shares: int = 1) -> Any:
 
 
 def segments_of(lengths: Any, count: int, shares: int = 1) -> Any:
-    """Return ``(N,)`` int32: the sample of each of ``count`` positions, by how many samples end before it; B at padding."""
+    """Return ``(N,)`` int32: the sample of each of ``count`` positions (how many end before it); B at padding."""
     total, own = len(lengths), len(lengths) // shares
     ends = lengths.reshape(shares, own).cumsum(axis=1, dtype=np.int32)
     places = np.arange(count // shares, dtype=np.int32)

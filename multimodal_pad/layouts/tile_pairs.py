@@ -76,7 +76,7 @@ def room_needed(lengths: np.ndarray, tiles: np.ndarray) -> np.ndarray:
 
 
 def has_room(lengths: np.ndarray, capacities: Mapping[str, int], room: Room) -> bool:
-    """Return whether lists of this room take the pairs of samples of these lengths ``(n, M)``, in the order of ``capacities``.
+    """Return whether lists of this room hold the pairs of samples ``(n, M)``, columns in the order of ``capacities``.
 
     >>> lengths = np.array([[100], [20]])
     >>> [has_room(lengths, {"text": 128}, (("text", "text", more),)) for more in (0, -1)]

@@ -213,7 +213,7 @@ class _Task:
 
 
 def _single(task: _Task, progress: Callable[[int], None] | None) -> Iterator[_Found]:
-    """Yield one shape at a time, from the mean batch on, until an epoch has no extra batch and costs more than before."""
+    """Yield one shape at a time, from the mean batch on, until an epoch has no extra batch and costs more."""
     last = np.inf
     for number, margin in enumerate(MARGINS, start=1):
         capacity = np.maximum(np.ceil(margin * task.mean).astype(np.int64), task.longest)

@@ -119,7 +119,7 @@ class ShapePlan:
 
     @property
     def shapes_fingerprint(self) -> str:
-        """Fingerprint of the modalities, shapes and rows that it compiles; :attr:`fingerprint` is that of the lengths."""
+        """Fingerprint of modalities, shapes and rows that it compiles; :attr:`fingerprint` is of the lengths."""
         content = json.dumps([self.modalities, self.lengths.tolist(), self.batch_sizes.tolist()])
         return hashlib.sha256(content.encode()).hexdigest()
 

@@ -227,7 +227,7 @@ def _planned_rows(task: PlanningTask, best: Settled, samples: np.ndarray, kept: 
     sizes = task.batch_sizes(best.lengths)
     if not best.fits:
         raise PlanError(
-            f"each sample fits the batch budget, but no {len(sizes)} shapes were found that fit it and hold all samples; "
+            f"each sample fits the batch budget, but no {len(sizes)} shapes were found that fit it and hold all; "
             "raise max_shapes or the budget"
         )
     if task.budget is None or task.overhead:  # with an overhead, costs are for full batches

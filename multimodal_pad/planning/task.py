@@ -260,7 +260,7 @@ class PlanningTask:
                         )
 
     def _check_budget(self, lengths: LengthTable) -> None:
-        """Raise a PlanError where one sample exceeds the batch budget; else set the penalty of shapes that exceed it."""
+        """Raise a PlanError where one sample exceeds the batch budget; else set the penalty of shapes that do."""
         if not self.budget:
             return
         sizes = self.batch_sizes(self.rows)

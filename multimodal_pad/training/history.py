@@ -43,7 +43,7 @@ class EpochRecord:
     padding_efficiency: float | None = None
 
     def figures(self) -> dict[str, float]:
-        """Return the known figures on one level: ``train_<name>`` of the training, ``eval_<name>`` of the evaluation."""
+        """Return the known figures on one level: ``train_<name>`` of the training, ``eval_<name>`` of the other."""
         figures = {
             "epoch": self.epoch,
             "steps": self.steps,

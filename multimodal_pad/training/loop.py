@@ -148,11 +148,11 @@ def fit(
     Raises:
         CompileError: something compiles after the warm-up, and ``strict`` is given.
         TrainingError: a model that is none of NNX or has no parameters, ``loss`` and ``loss_fn`` together, a loss that
-            is no scalar or finds no targets, a step that changes shapes or dtypes of the state, fewer than 1
-            epoch, patience or a figure to monitor without evaluation, a figure that the evaluation does not have, a
-            loss that is not finite (named by epoch and step), metrics that are no function or lack scikit-learn, ``strict`` for
-            a policy without a finite set of shapes, ``save_every`` without checkpoints, or with a stream that can't go on within
-            a pass, batches of another kind, an iterator that is to be read twice, a batcher that was restored,
+            is no scalar or finds no targets, a step that changes shapes or dtypes of the state, fewer than 1 epoch,
+            patience or a figure to monitor without evaluation, a figure that the evaluation does not have, a loss that
+            is not finite (named by epoch and step), metrics that are no function or lack scikit-learn, ``strict`` for a
+            policy without a finite set of shapes, ``save_every`` without checkpoints, or with a stream that can't go on
+            within a pass, batches of another kind, an iterator that is to be read twice, a batcher that was restored,
             checkpoints that are damaged, of another model, evaluation set or figure to monitor, or that can't be
             written, rows that the devices don't divide, or processes that differ, in what they are given or in a batch.
             (Of the optimizer the kinds of its transformations are compared, and not rates, decays or schedules.)

@@ -129,7 +129,8 @@ class DataMesh:
             batches: this process's shard.
             modalities: their names, in any order that is the same in all processes.
             stop: returns the number of the signal that this process is to stop for, 0 for none. It is sent ahead of
-                each step, so that all processes stop at the same one, by a KeyboardInterrupt whose ``signal_number`` it is.
+                each step, so that all processes stop at the same one, by a KeyboardInterrupt whose ``signal_number`` it
+                is.
 
         Raises:
             TrainingError: a process has a batch of another shape, none any more, or failed to make one: all raise it,

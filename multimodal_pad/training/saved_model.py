@@ -25,8 +25,8 @@ def restore_model(checkpoints: Checkpoints, model: Model, *, best: bool = True) 
         checkpoints: of the training.
         model: one made like the model in training; it is read, not changed. Its values don't matter.
         best: take the best epoch so far, where the training evaluates or has ``eval_params``, whose parameters these
-            are (before the end of the first epoch, the initial values); else, and where it has neither, take the trained
-            parameters of the last step.
+            are (before the end of the first epoch, the initial values); else, and where it has neither, take the
+            trained parameters of the last step.
 
     Returns:
         Another model with the parameters and all other variables of the checkpoint, in evaluation mode.

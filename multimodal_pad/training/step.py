@@ -64,9 +64,10 @@ class TrainStep:
         mesh: devices that share the rows of each batch; by default there is one. Each computes the loss of its own
             rows, and their mean by weight is the batch's. Variables that are floats, such as batch statistics, are
             averaged by numbers of samples (give ``nnx.BatchNorm`` the mesh's axis as ``axis_name``, and it normalizes
-            by the statistics of all rows); integers must come out alike on all. Every device draws its own dropout,
-            so that results depend on the number of devices where there is some. A loss that compares rows, such as a contrastive one, sees those of its device, unless it gathers what it compares
-            (``jax.lax.all_gather(x, "data", tiled=True)``); its ``weight_fn`` then counts what was gathered.
+            by the statistics of all rows); integers must come out alike on all. Every device draws its own dropout, so
+            that results depend on the number of devices where there is some. A loss that compares rows, such as a
+            contrastive one, sees those of its device, unless it gathers what it compares (``jax.lax.all_gather(x,
+            "data", tiled=True)``); its ``weight_fn`` then counts what was gathered.
 
     Attributes:
         state: the initial state. A table that donates it takes it away: ``del step.state`` lets go of it.
