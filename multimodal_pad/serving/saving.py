@@ -46,7 +46,7 @@ def is_exported(folder: Path) -> bool:
 
 
 def read_saved(folder: Path, model: nnx.Module | None, *, best: bool, options: Mapping[str, Any]) -> Loaded:
-    """Return what a folder holds: see :meth:`Predictor.load`."""
+    """Read the contents of a folder: see :meth:`Predictor.load`."""
     if not folder.is_dir():
         raise PaddingError(f"{folder}: no such folder")
     if not (folder / SAVED).exists():
