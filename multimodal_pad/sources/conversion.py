@@ -67,13 +67,13 @@ def convert(
 
     Args:
         splits: the sources by the names of their splits: corpora of this package, or anything that a
-            :class:`~multimodal_pad.BucketBatcher` takes. What is NaN or inf is theirs to replace; what is left is an
+            :class:`~multimodal_pad.BucketBatcher` takes. They may replace NaN and inf; one that they leave is an
             error.
         out: the folder to make.
-        modalities: which to keep, in which order; by default all. What else a sample holds is not looked at.
+        modalities: which to keep, in which order; by default all. Other keys of a sample are ignored.
         dtype: of features. Token ids stay whole numbers.
         standardize: modalities to give mean 0 and variance 1 per feature, by the real frames of the split ``train``.
-        progress: told how far it is.
+        progress: progress callback.
 
     Returns:
         The manifest.
@@ -141,7 +141,7 @@ def convert(
 
 @contextmanager
 def of_split(split: str) -> Iterator[None]:
-    """What goes wrong says in which split."""
+    """Add to errors the split that they are about."""
     try:
         yield
     except (SampleError, LengthError) as error:
@@ -229,20 +229,20 @@ def _check_standardize(
 
 
 def _manifest_before(splits: Mapping[str, Source]) -> dict[str, Any]:
-    """That of the cache which is converted, if it is one."""
+    """Return the manifest of the cache that is converted, if the source is one."""
     first = next(iter(splits.values()))
     return (isinstance(first, NumpyDir) and first.manifest) or {}
 
 
 def _standardized_before(splits: Mapping[str, Source]) -> dict[str, Any]:
-    """Return what was standardised when a cache was made."""
+    """Return what was standardised when the source, a cache, was made."""
     return dict(_manifest_before(splits).get("standardized", {}))
 
 
 def _kinds(
     sources: Mapping[str, Source], tables: Mapping[str, LengthTable], names: Sequence[str], dtype: Dtype
 ) -> dict[str, Kind]:
-    """Return what each modality is, by the first sample that is not without it."""
+    """Return the kind of each modality, by the first sample that has it."""
     kinds = {}
     for column, name in enumerate(names):
         places = {split: int(np.argmax(table.values[:, column] > 0)) for split, table in tables.items()}
@@ -281,7 +281,7 @@ def _manifest(
 
 
 def _write_vocabularies(folder: Path, splits: Mapping[str, Source], modalities: dict[str, Any]) -> dict[str, Any]:
-    """Return the vocabularies of the first split, which are those of all; what the manifest says of their files."""
+    """Write the vocabularies of the first split, which are those of all; return their entries for the manifest."""
     files = {}
     for name, vocabulary in getattr(next(iter(splits.values())), "vocabularies", {}).items():
         if name in modalities:

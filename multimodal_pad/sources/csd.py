@@ -60,9 +60,9 @@ class Csd(Corpus):
         label_column: which columns of the labels, by number, name (as the file has them) or range, or a list of
             these, as :func:`~multimodal_pad.sources.label_columns.select_labels` takes them; sentiment is the first in
             MOSI and MOSEI. None where only the intervals are given, as in a blind test set.
-        nonfinite: what becomes of NaN and inf (COVAREP holds -inf): ``"error"``, or ``"zero"`` puts 0 there and counts
+        nonfinite: what to do with NaN and inf (COVAREP holds -inf): ``"error"``, or ``"zero"`` puts 0 there and counts
             them.
-        progress: told how far opening is.
+        progress: progress callback while the corpus is opened.
 
     Raises:
         PaddingError: h5py is not installed (``pip install 'multimodal-pad[csd]'``).
@@ -169,7 +169,7 @@ class Csd(Corpus):
 def _segments(
     labels: ComputationalSequence, labelled: bool, videos: set[str] | None, every: set[str] | None
 ) -> tuple[list[Segment], list[LeftOut]]:
-    """Return the segments of these videos, or of all, in the order of the file, and those that last no time."""
+    """Return the segments of these videos, or of all, in the order of the file, and those of no duration."""
     segments, left_out, elsewhere = [], [], set()
     for entry in labels.entries:
         video = entry.split("[")[0]
@@ -216,7 +216,7 @@ def _fold(folds: Mapping[str, Sequence[str]] | None, split: str) -> set[str] | N
 
 
 def _every(folds: Mapping[str, Sequence[str]] | None) -> set[str] | None:
-    """Return the videos of all folds, none of which is in two."""
+    """Return the videos of all folds; raises a SourceError where one is in two."""
     if folds is None:
         return None
     seen: dict[str, str] = {}

@@ -13,11 +13,11 @@ from multimodal_pad.reading import check_unpacked, reading, some
 from multimodal_pad.sources.hdf5 import Hdf5
 
 SHORTEST = 1e-5
-"""Seconds: what overlaps less, or lasts less, counts as not at all (the SDK's own tolerance)."""
+"""Seconds: shorter overlaps and durations count as none (the SDK's own tolerance)."""
 
 
 class Segment(NamedTuple):
-    """What is labelled: a stretch of a video, in seconds."""
+    """A labelled stretch of a video, in seconds."""
 
     video: str
     name: str
@@ -27,7 +27,7 @@ class Segment(NamedTuple):
 
 
 class Run(NamedTuple):
-    """The frames of a segment: rows of an entry of a sequence; no entry where there are none."""
+    """The frames of a segment: rows of a sequence's entry; no entry where there are none."""
 
     entry: str | None
     rows: slice | np.ndarray
@@ -87,15 +87,15 @@ class ComputationalSequence:
         return Run(segment.video, slice(int(rows[0]), int(rows[-1]) + 1) if in_a_row else rows, len(rows))
 
     def intervals(self, entry: str) -> np.ndarray:
-        """Return ``(n, 2)`` seconds, checked once; those of the last entry are kept."""
+        """Return the intervals ``(n, 2)`` in seconds, checked once; those of the last entry are kept."""
         return self._times(entry).intervals
 
     def features(self, entry: str) -> np.ndarray:
-        """Return ``(n, d)``."""
+        """Return the features ``(n, d)``."""
         return self._values(entry, "features")
 
     def column_names(self) -> list[str]:
-        """Return what the metadata call the columns of the features; nothing where they don't, or don't name each."""
+        """Return the columns' names in the metadata; none where there are none, or not one for each."""
         where = f"{self.path}, 'metadata'"
         metadata = self._file.group(self._root, "metadata")
         dataset = None if metadata is None else self._file.dataset(metadata, "dimension names", where)
@@ -123,7 +123,7 @@ class ComputationalSequence:
         return self._file.values(self._dataset(entry, name), f"{self.path}, {entry!r}: {name}")
 
     def _check(self, entry: str, width: tuple[int, ...] | None) -> tuple[int, ...]:
-        """Return the feature shape of an entry, whose arrays must fit each other and the file."""
+        """Return the feature shape of an entry, after checking that its arrays fit each other and the file."""
         features, intervals = (self._dataset(entry, name) for name in ("features", "intervals"))
         where = f"{self.path}, {entry!r}"
         with reading(where):
@@ -154,7 +154,7 @@ class ComputationalSequence:
 
 
 class Times:
-    """The intervals of a video's frames, and which of them overlap a segment, without looking at all of them."""
+    """The intervals of a video's frames, searched for overlaps with a segment without a pass over all of them."""
 
     def __init__(self, intervals: np.ndarray) -> None:
         self.intervals = intervals

@@ -1,4 +1,4 @@
-"""The arrays of one split, frames one after the other with offsets: read, and held against each other."""
+"""The arrays of one split, frames one after the other with offsets: read, and checked against each other."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from multimodal_pad.sources.ids import NumberedIds, StoredIds, ids_as_text
 
 
 class FlatArrays(NamedTuple):
-    """What lies in a folder of arrays with offsets.
+    """The contents of a folder of arrays with offsets.
 
     Attributes:
         values: of each modality the frames of all samples ``(frames, *feature_shape)``.
@@ -45,13 +45,13 @@ class FlatArrays(NamedTuple):
 
 
 def read_arrays(folder: Path, split: str, names: Sequence[str] | None, *, distinct: bool = False) -> FlatArrays:
-    """Return the arrays of a folder.
+    """Read the arrays of a folder.
 
     Args:
         folder: of the files.
-        split: whose they are, for the names of samples that have none.
+        split: used in the names of samples that have no ids.
         names: of the modalities; None for all that have offsets.
-        distinct: stored ids are known to be distinct, and not looked at.
+        distinct: stored ids are known to be distinct, and not checked.
 
     Raises:
         SourceError: files that are missing, damaged, or don't fit each other.
@@ -63,7 +63,7 @@ def read_arrays(folder: Path, split: str, names: Sequence[str] | None, *, distin
     counts = {offsets_file(name): len(found) - 1 for name, found in offsets.items()}
     counts |= {array_file(name): len(found) for name, found in ((TARGETS, targets), (IDS, ids)) if found is not None}
     if len(set(counts.values())) > 1:
-        raise SourceError(f"{folder}: the files speak of different numbers of samples: {counts}")
+        raise SourceError(f"{folder}: the files differ in their numbers of samples: {counts}")
     if ids is None:
         ids = NumberedIds(split, next(iter(counts.values())))
     elif not (distinct and isinstance(ids, StoredIds)):

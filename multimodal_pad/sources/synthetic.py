@@ -34,7 +34,7 @@ class Synthetic:
 
     Text carries one hidden class and audio another, each planted as a direction of its own on every
     position; the target is their sum modulo ``num_classes``. Each hidden class is independent of the
-    target, so that either modality alone says nothing about it and the two together say everything.
+    target, so either modality alone holds no information about it and the two together determine it.
     Visual is noise.
 
     Args:
