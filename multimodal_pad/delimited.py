@@ -19,7 +19,7 @@ from multimodal_pad.reading import file_size
 SEPARATORS = (",", ";", "\t", "|")
 
 _ENCODINGS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}  # by the byte order mark: a spreadsheet's "Unicode text"
-_HINT = re.compile(r"sep=(.)\s*")  # a first line that tells a spreadsheet what separates the values
+_HINT = re.compile(r"sep=(.)\s*")  # a first line that names the separator for spreadsheets
 
 
 class Row(NamedTuple):
@@ -39,12 +39,12 @@ class DelimitedFile:
     Args:
         path: the file.
         required: columns that must be there.
-        content: its bytes, where they were read already; ``path`` is then what errors call it.
+        content: its bytes, where they were read already; ``path`` is then only its name in errors.
 
     Attributes:
         path: the file.
         columns: the names of the columns, without spaces around them.
-        separator: what stands between two values.
+        separator: the text between two values.
 
     Raises:
         SourceError: no regular file, no such text, columns that don't have a name each, or one that is missing.
@@ -108,7 +108,7 @@ class DelimitedFile:
         """
         try:
             return self._fast_numbers(names)
-        except (ValueError, csv.Error):  # quotes over several lines, or a fault: row by row it's seen which, and where
+        except (ValueError, csv.Error):  # quotes over several lines, or a fault, which reading by rows names
             return self._slow_numbers(names)
 
     def _fast_numbers(self, names: Sequence[str]) -> np.ndarray:
@@ -125,7 +125,7 @@ class DelimitedFile:
             ).reshape(-1, len(names))
 
     def _counted_lines(self, file: TextIO) -> Iterator[str]:
-        """Yield the lines of a file, each a whole row: NumPy takes rows that are too long where columns are left out."""
+        """Yield the lines of a file, each a whole row: NumPy takes too long rows where columns are left out."""
         between = len(self.columns) - 1
         for line in file:
             if (line.count(self.separator) != between or line.count('"') % 2) and not line.isspace():
@@ -170,7 +170,7 @@ class DelimitedFile:
 
     @contextmanager
     def _open(self) -> Iterator[TextIO]:
-        """The text from the names of the columns on; raises a SourceError where bytes are no text."""
+        """Yield the text from the names of the columns on; raises a SourceError where bytes are no text."""
         try:
             with io.TextIOWrapper(self._bytes(), encoding=self._encoding, newline="") as file:
                 for _ in range(self._before):
@@ -180,7 +180,7 @@ class DelimitedFile:
             raise self._undecodable(error) from None
 
     def _undecodable(self, error: UnicodeError) -> SourceError:
-        """Return the error of a file that is no text, by the line where it's none."""
+        """Return the error of a file that is no text, with the line where it ends to be text."""
         with self._bytes() as file:
             data = file.read()
         line = ""

@@ -1,7 +1,6 @@
 """Grain: a batcher's steps as a dataset, and streams of samples as streams of batches.
 
-Grain holds 500 elements ready unless it is told otherwise, and here each is a batch: :class:`BatchIterDataset` holds a
-few.
+Grain holds 500 elements ready by default, and here each is a batch: :class:`BatchIterDataset` holds a few.
 """
 
 from __future__ import annotations
@@ -81,7 +80,7 @@ class BatchMapDataset(grain.MapDataset[BatchOfLayout]):
             yield from batches
 
     def with_batcher(self, batcher: BucketBatcher) -> BatchMapDataset:
-        """Return the same of another batcher, such as a shard."""
+        """Return the same dataset of another batcher, such as a shard."""
         return BatchMapDataset(batcher, epochs=self.epochs, first_epoch=self.first_epoch)
 
 
@@ -122,21 +121,21 @@ class BatchIterDataset(grain.IterDataset[BatchOfLayout]):
     def epoch(self, epoch: int, step: int = 0) -> Iterator[BatchOfLayout]:
         """Yield the batches of one epoch of the batcher from a step on, whatever the number of epochs.
 
-        Leaving the loop early stops what makes them.
+        Leaving the loop early stops the threads or workers that make them.
         """
         with closing(_BatchIterator(self, Position(epoch, step))) as batches:
             yield from batches
 
     def with_batcher(self, batcher: BucketBatcher) -> BatchIterDataset:
-        """Return the same of another batcher, such as a shard."""
+        """Return the same dataset of another batcher, such as a shard."""
         return BatchIterDataset(batcher, epochs=self.epochs, workers=self.workers, buffer=self.buffer)
 
 
 class _BatchIterator(grain.DatasetIterator[BatchOfLayout]):
-    """Counts the steps itself: the state of Grain's own iterator fits one number of workers only."""
+    """An iterator that counts the steps itself: the state of Grain's own fits one number of workers only."""
 
     def __init__(self, dataset: BatchIterDataset, position: Position | None = None) -> None:
-        """From a position on: to the end of that epoch, or without one, through all epochs."""
+        """Start from a position: to the end of that epoch, or without one, through all epochs."""
         super().__init__()
         self._dataset, self._position = dataset, position or Position(0, 0)
         self._epochs = dataset.epochs if position is None else position.epoch + 1
@@ -155,11 +154,11 @@ class _BatchIterator(grain.DatasetIterator[BatchOfLayout]):
                 self._inner = self._begin(epoch, step)
             batch = next(self._inner)
         except BaseException:
-            # Whoever goes on after an error is to get this step, and not one that was made ahead of it.
+            # A loop that goes on after an error must get this step, and not one that was made ahead of it.
             self._close_inner()
             raise
         self._position = Position(epoch, step + 1)
-        names = batcher.policy.modalities  # workers give them back in the order of the alphabet
+        names = batcher.policy.modalities  # workers return them in the order of the alphabet
         features, lengths = ({name: arrays[name] for name in names} for arrays in (batch.features, batch.lengths))
         return batch._replace(features=features, lengths=lengths)
 
@@ -186,7 +185,7 @@ class _BatchIterator(grain.DatasetIterator[BatchOfLayout]):
         read = grain.ReadOptions(num_threads=1, prefetch_buffer_size=buffer)
         dataset: grain.IterDataset[BatchOfLayout] = rest.to_iter_dataset(read)
         if workers:
-            # Grain 0.2.17 and 0.2.18 read absl's flags here, which nobody but absl's own app.run parses.
+            # Grain 0.2.17 and 0.2.18 read absl's flags here, which only absl's own app.run parses.
             if not flags.FLAGS.is_parsed():
                 flags.FLAGS.mark_as_parsed()
             options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=buffer)
@@ -202,7 +201,7 @@ class _BatchIterator(grain.DatasetIterator[BatchOfLayout]):
 class StreamIterDataset(grain.IterDataset[BatchOfLayout]):
     """Samples of any Grain dataset, of unknown number, as batches of a small set of shapes.
 
-    What :class:`~multimodal_pad.StreamBatcher` does, as a transformation. The state of its iterator is that of the
+    It is :class:`~multimodal_pad.StreamBatcher` as a transformation. The state of its iterator is that of the
     parent at a sample before the oldest one that waits, and the numbers of those that wait: to resume, at most
     some six buffers full of samples are read again.
 
@@ -238,7 +237,7 @@ class StreamIterDataset(grain.IterDataset[BatchOfLayout]):
         return self.epoch(0)
 
     def epoch(self, epoch: int) -> _StreamIterator:
-        """Return a pass over the samples, in the order of pass number ``epoch``; each ``for`` loop is that of number 0."""
+        """Return a pass over the samples, in the order of pass number ``epoch``; ``for`` loops are that of number 0."""
         check_whole("epoch", epoch, 0)
         return _StreamIterator(self._parent.__iter__(), self.stream_options, epoch)
 
@@ -254,7 +253,7 @@ class StreamIterDataset(grain.IterDataset[BatchOfLayout]):
         return BatchSpec(shapes, self.example(), options.policy.fingerprint)
 
     def example(self) -> BatchOfLayout:
-        """Return a batch of the first sample that a bucket holds, in a pass of its own.
+        """Return a batch of the first sample that a bucket holds, in a separate pass.
 
         Raises:
             PaddingError: there are no samples.
@@ -306,7 +305,7 @@ class _StreamIterator(grain.DatasetIterator[BatchOfLayout]):
 
     def set_state(self, state: dict[str, Any]) -> None:
         self._parent.set_state(state["parent"])
-        self._epoch = state.get("epoch", 0)  # which states of older versions don't have
+        self._epoch = state.get("epoch", 0)  # missing in states of older versions
         self._begin(state["parent_added"], state["parent_number"], state["batch"])
         held = set(map(int, filter(None, state["held"].split(","))))
         while self._number < state["number"] and not self._finished:
@@ -321,10 +320,10 @@ class _StreamIterator(grain.DatasetIterator[BatchOfLayout]):
             self._buffer.finish()
 
     def _begin(self, added: int, number: int, batch: int) -> None:
-        """An empty buffer, before the sample that the parent gives next."""
+        """Begin with an empty buffer, before the sample that the parent gives next."""
         self._buffer = self._options.new_buffer(self._epoch, batch)
         self._added, self._number, self._finished = added, number, False
-        self._read: list[tuple[int, Any]] = []  # samples that are not looked at yet
+        self._read: list[tuple[int, Any]] = []  # samples that are not measured yet
         # States of the parent, each with the numbers of samples kept and read before it.
         self._marks = deque([(added, number, self._parent.get_state())])
 
@@ -332,7 +331,7 @@ class _StreamIterator(grain.DatasetIterator[BatchOfLayout]):
         """Read so many samples; of those that are kept, let all wait or those that are held."""
         if self._number > self._marks[-1][1] and not self._read:
             self._marks.append((self._added, self._number, self._parent.get_state()))
-        # What was read stays where the next sample, or one of these, is an error: nothing is lost where one goes on.
+        # Samples read stay where the next one, or one of these, is an error: a loop that goes on loses none.
         samples = self._read
         with span(READ):
             while len(samples) < count:

@@ -66,7 +66,7 @@ def add_parser(commands: Any) -> None:
         "--lengths",
         choices=get_args(Lengths),
         default="declared",
-        help="of audio and visual: what the file says (default), or up to the last row that is not zero",
+        help="of audio and visual: those of the file (default), or up to the last row that is not zero",
     )
     mmsa.add_argument(
         "--labels",
@@ -141,10 +141,10 @@ def add_parser(commands: Any) -> None:
 
 
 def _source(sources: Any, name: str, what: str, description: str, open_splits: Callable[..., Any]) -> Any:
-    """Return a parser for one kind of source, with what all of them take."""
+    """Add a parser for one kind of source, with the common arguments and options."""
     parser = sources.add_parser(
         name,
-        usage=f"multimodal-pad convert {name} {what} OUT [options]",  # these first, since some options take many
+        usage=f"multimodal-pad convert {name} {what} OUT [options]",  # some options take many values
         help=description,
         description=f"Convert {description}.",
     )
@@ -155,7 +155,7 @@ def _source(sources: Any, name: str, what: str, description: str, open_splits: C
         "--nonfinite",
         choices=get_args(NonFinite),
         default="error",
-        help="what becomes of NaN and inf (default: error); zeros are counted in the manifest",
+        help="what to do with NaN and inf (default: error); zeros are counted in the manifest",
     )
     parser.add_argument(
         "--dtype", choices=get_args(Dtype), default="float32", help="of the features (default: float32)"
@@ -289,6 +289,6 @@ def _open_tfds(options: argparse.Namespace, tell: Tell) -> dict[str, Source]:
 
 
 def _common(options: argparse.Namespace, tell: Tell) -> dict[str, Any]:
-    """Return what all corpora of modalities with fixed names take."""
+    """Return the common options of all corpora with fixed modalities."""
     chosen = {} if options.modalities is None else {"modalities": options.modalities}
     return {**chosen, "nonfinite": options.nonfinite, "progress": tell}

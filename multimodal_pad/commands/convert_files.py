@@ -1,4 +1,4 @@
-"""``multimodal-pad convert files``: where a corpus of feature files has its features, ids, targets and splits."""
+"""``multimodal-pad convert files``: the features, ids, targets and splits of a corpus of feature files."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def add_files_options(parser: Any) -> None:
         "--absent",
         choices=get_args(Absent),
         default="error",
-        help="what becomes of a sample without a file (default: error); missing: it lacks the modality",
+        help="what to do with a sample without a file (default: error); missing: it lacks the modality",
     )
     parser.add_argument(
         "--vectors",
@@ -66,7 +66,7 @@ def add_files_options(parser: Any) -> None:
 
 
 def open_files(options: argparse.Namespace, tell: Progress) -> dict[str, Source]:
-    """Return every split of the corpus."""
+    """Open every split of the corpus."""
     table = {name: getattr(options, name) for name in ("table", "ids", "split_field", "folds")}
     targets = options.targets[0] if options.targets and len(options.targets) == 1 else options.targets
     return {

@@ -1,4 +1,4 @@
-"""``multimodal-pad inspect``: what is in a flat cache or a file of lengths, and what padding it costs."""
+"""``multimodal-pad inspect``: the contents of a flat cache or a file of lengths, and the padding efficiency on it."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def _length_cells(name: str, lengths: Mapping[str, float], missing: int, samples
 
 
 def _short(value: float) -> str:
-    """At most three digits after the point, and none where they are 0."""
+    """Format with at most three digits after the point, and none where they are 0."""
     return f"{value:,.3f}".rstrip("0").rstrip(".")
 
 

@@ -1,4 +1,4 @@
-"""Options that say which columns of labels are targets, and which splits have none."""
+"""Options for columns of labels as targets, and for splits without labels."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def label_column(options: argparse.Namespace, split: str) -> LabelColumns:
 
 
 def check_unlabeled(options: argparse.Namespace, splits: Sequence[str]) -> Sequence[str]:
-    """Return the splits of a corpus; raises a PaddingError where one that is said to have no labels is not among them."""
+    """Return the splits of a corpus; raises a PaddingError where one without labels is not among them."""
     unknown = [name for name in options.unlabeled if name not in splits]
     if unknown:
         raise PaddingError(f"got --unlabeled {' '.join(unknown)}; the splits are {list(splits)}")

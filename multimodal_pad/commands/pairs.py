@@ -9,7 +9,7 @@ from multimodal_pad.errors import PaddingError
 
 
 def pair(text: str) -> tuple[str, str]:
-    """Return ``"audio=features/hubert"`` as name and value, for argparse.
+    """Split ``"audio=features/hubert"`` into name and value, for argparse.
 
     >>> pair("audio=features/hubert")
     ('audio', 'features/hubert')
@@ -40,5 +40,5 @@ def add_field_option(parser: Any) -> None:
 
 
 def chosen_fields(options: argparse.Namespace) -> dict[str, str] | None:
-    """Return what was given with ``--field``; None where nothing was."""
+    """Return the fields given with ``--field``; None where there are none."""
     return once(options.field, "--field") if options.field else None

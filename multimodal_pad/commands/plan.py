@@ -60,7 +60,7 @@ in Python:
   policy = Packed(PackingPlan.load("packing.json"))"""
 
 
-PADDED_SHAPES = 8  # unless told otherwise; and beside a packing plan
+PADDED_SHAPES = 8  # by default, and of the plan beside a packing plan
 
 
 def add_parser(commands: Any) -> None:
@@ -137,7 +137,7 @@ def _shape_count(text: str) -> int | Literal["auto"]:
 
 
 def _alignment(text: str) -> tuple[str, int]:
-    """``8`` to ``("", 8)``, for all modalities, and ``audio=16`` to ``("audio", 16)``."""
+    """Parse ``8`` to ``("", 8)``, for all modalities, and ``audio=16`` to ``("audio", 16)``."""
     name, _, step = text.rpartition("=")
     try:
         return name, int(step)
@@ -216,7 +216,7 @@ def _plan_packed(
 
 @contextmanager
 def _bar(total: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar on a terminal; what is given is called with how much is done."""
+    """Yield a function that sets how much is done, with a progress bar on a terminal."""
     console = progress_console()
     columns = TaskProgressColumn, TimeRemainingColumn
     with progress_bars(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
@@ -231,7 +231,7 @@ def _tell_written(options: argparse.Namespace, console: Console) -> None:
 
 
 def _read(path: Path | Literal["-"], modalities: list[str] | None, fields: dict[str, str] | None) -> LengthTable:
-    """Return the lengths of a file, or of a flat cache's training split, or of one split's folder."""
+    """Read the lengths of a file, of a flat cache's training split, or of one split's folder."""
     if path == "-" or not path.is_dir():
         return read_given(path, modalities, fields)
     if fields is not None:
@@ -298,7 +298,7 @@ def _run_time(options: argparse.Namespace) -> RunTime | None:
 
 
 def _price(cost: Cost, batch_size: int | BatchBudget, overhead: float) -> Cost:
-    """Return the cost of a padded row with its share of what a batch costs beside its rows."""
+    """Return the cost of a padded row with its share of a batch's overhead."""
 
     def price(shapes: np.ndarray) -> np.ndarray:
         sizes = batch_size.batch_sizes(shapes) if isinstance(batch_size, BatchBudget) else batch_size
@@ -308,7 +308,7 @@ def _price(cost: Cost, batch_size: int | BatchBudget, overhead: float) -> Cost:
 
 
 def _compare(console: Console, modalities: tuple[str, ...], rows: dict[str, PolicyEfficiency], title: str) -> None:
-    """Print the plan, which is the first row, beside the policies that people use otherwise."""
+    """Print the plan, which is the first row, beside the usual policies."""
     first = next(iter(rows.values()))
     cells = [
         [

@@ -15,7 +15,7 @@ _BETWEEN, _AROUND = 3, 4
 
 
 def print_table(console: Console, title: str, heading: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table, whose first column says what a row is of; all text may have rich's markup.
+    """Print a table, whose first column names each row; all text may have rich's markup.
 
     Columns that have no room beside the others stand in another table below, with the first one repeated.
 
