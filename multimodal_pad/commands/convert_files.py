@@ -38,20 +38,22 @@ def add_files_options(parser: Any) -> None:
         help="a modality whose files a field of the table names; may be repeated",
     )
     parser.add_argument(
-        "--ids", metavar="FIELD", help="of the ids, or a form such as dia{Dialogue_ID} (default: id or name)"
+        "--ids", metavar="FIELD", help="field of the ids, or a form such as dia{Dialogue_ID} (default: id or name)"
     )
-    parser.add_argument("--targets", nargs="+", metavar="FIELD", help="of the targets (default: none)")
+    parser.add_argument("--targets", nargs="+", metavar="FIELD", help="fields of the targets (default: none)")
     parser.add_argument(
         "--classes",
         nargs="+",
         metavar="CLASS",
         help="targets that are classes, in order (default: that of the alphabet)",
     )
-    parser.add_argument("--split-field", metavar="FIELD", help="of the split (default: split, where there is one)")
+    parser.add_argument(
+        "--split-field", metavar="FIELD", help="field of the split (default: split, where there is one)"
+    )
     parser.add_argument(
         "--folds", type=Path, metavar="JSON", help='in its place, ids by split: {"train": ["Ses01*", ...], ...}'
     )
-    parser.add_argument("--splits", nargs="+", metavar="SPLIT", help="which to convert (default: all)")
+    parser.add_argument("--splits", nargs="+", metavar="SPLIT", help="splits to convert (default: all)")
     parser.add_argument(
         "--absent",
         choices=get_args(Absent),

@@ -13,6 +13,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import TaskProgressColumn, TimeRemainingColumn
 
+from multimodal_pad.commands.help_text import HelpFormatter
 from multimodal_pad.commands.lengths_given import path_or_input, read_given
 from multimodal_pad.commands.pairs import add_field_option, chosen_fields
 from multimodal_pad.commands.shares import share_headings, shown_shares
@@ -40,20 +41,33 @@ HELP = """Choose the batch shapes for a table of lengths: jointly over all modal
 LENGTHS has a row per sample and a column per modality, in positions (tokens, frames), 0 where the modality is
 missing: a .csv whose first line names the columns, a .npz with an array per modality, a .npy (name its columns with
 --modalities), or a flat cache of multimodal-pad convert (its split train). Manifests of JSON lines, such as those of
-NeMo and Lhotse, and other tables do too: --field says how long each modality is. With - a .csv is read from standard
-input. Prints the plan, and how fixed padding, powers of two and quantiles do with as many shapes. With --packed,
-samples lie end to end instead, and the plan is one capacity for each modality; it is printed beside the others with
-8 shapes."""
+NeMo and Lhotse, and other tables are read by --field, which gives the length of each modality. With - a .csv is read
+from standard input.
+
+Prints the plan, and the padding efficiency of fixed padding, powers of two and quantiles with as many shapes. With
+--packed, samples lie end to end instead, and the plan is one capacity for each modality; it is printed beside the
+others with 8 shapes."""
 
 EXAMPLES = """examples:
   multimodal-pad plan lengths.csv --max-shapes 8
-  multimodal-pad plan lengths.csv --max-shapes 16 --align 8 --align audio=16 --out plan.json --plot plan.png
-  multimodal-pad plan lengths.npy --modalities text audio --cost transformer --d-model 512 --layers 6
-  multimodal-pad plan lengths.csv --max-shapes auto --epochs 10 --compile-seconds 9 --seconds-per-cost 2e-6
-  multimodal-pad plan cuts.jsonl.gz --field audio=duration@50 --field text=supervisions.text:words
-  multimodal-pad plan lengths.csv --packed --batch-size 32 --out packing.json --plot packing.png
-  multimodal-pad plan lengths.csv --packed --batch-positions 20000
-  sqlite3 -csv -header corpus.db 'select text, audio from lengths' | multimodal-pad plan -
+  multimodal-pad plan lengths.csv --max-shapes 16 \\
+      --align 8 --align audio=16 \\
+      --out plan.json --plot plan.png
+  multimodal-pad plan lengths.npy --modalities text audio \\
+      --cost transformer --d-model 512 --layers 6
+  multimodal-pad plan lengths.csv --max-shapes auto \\
+      --epochs 10 --compile-seconds 9 \\
+      --seconds-per-cost 2e-6
+  multimodal-pad plan cuts.jsonl.gz \\
+      --field audio=duration@50 \\
+      --field text=supervisions.text:words
+  multimodal-pad plan lengths.csv --packed --batch-size 32 \\
+      --out packing.json --plot packing.png
+  multimodal-pad plan lengths.csv --packed \\
+      --batch-positions 20000
+  sqlite3 -csv -header corpus.db \\
+      'select text, audio from lengths' |
+      multimodal-pad plan -
 
 in Python:
   policy = Planned(ShapePlan.load("plan.json"))
@@ -67,10 +81,11 @@ def add_parser(commands: Any) -> None:
     """Add the command to the subparsers of ``multimodal-pad``."""
     plan = commands.add_parser(
         "plan",
+        usage="multimodal-pad plan LENGTHS [options]",
         help="choose the batch shapes for a table of lengths",
         description=HELP,
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     plan.set_defaults(run=_plan)
     plan.add_argument(
@@ -95,8 +110,8 @@ def add_parser(commands: Any) -> None:
         metavar="[NAME=]N",
         help="padded lengths are multiples of N; may be repeated: --align 8 --align audio=16",
     )
-    plan.add_argument("--grouping", choices=["length", "random"], help="of the batches to come (default: length)")
-    plan.add_argument("--seed", type=int, default=0, metavar="N", help="of the search (default: 0)")
+    plan.add_argument("--grouping", choices=["length", "random"], help="how the batches will be made (default: length)")
+    plan.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the search (default: 0)")
     plan.add_argument("--effort", type=float, metavar="X", help="search for longer: X times as many moves (default: 1)")
     packed = plan.add_argument_group("packed batches")
     packed.add_argument("--packed", action="store_true", help="lay samples end to end, in one shape or two")
@@ -107,20 +122,22 @@ def add_parser(commands: Any) -> None:
         "--cost",
         choices=["positions", "attention", "transformer"],
         default="positions",
-        help="of a row: its positions (default), query-key pairs, or FLOPs of this package's transformer",
+        help="cost of a row: its positions (default), query-key pairs, or FLOPs of this package's transformer",
     )
-    cost.add_argument("--d-model", type=int, metavar="N", help="of the transformer (default: 40)")
-    cost.add_argument("--layers", type=int, metavar="N", help="of each of its encoders (default: 4)")
+    cost.add_argument("--d-model", type=int, metavar="N", help="width of the transformer (default: 40)")
+    cost.add_argument("--layers", type=int, metavar="N", help="layers of each of its encoders (default: 4)")
     cost.add_argument("--batch-overhead", type=float, metavar="X", help="cost of a batch beside its rows")
     rows = plan.add_argument_group("samples per batch")
-    rows.add_argument("--batch-size", type=int, metavar="N", help="of every shape (default: 32)")
-    rows.add_argument("--batch-positions", type=float, metavar="N", help="instead: as many as N positions hold,")
+    rows.add_argument("--batch-size", type=int, metavar="N", help="samples of a batch, at every shape (default: 32)")
+    rows.add_argument(
+        "--batch-positions", type=float, metavar="N", help="instead: as many samples as N positions hold,"
+    )
     rows.add_argument("--batch-multiple", type=int, metavar="N", help="in multiples of N (default: 8),")
     rows.add_argument("--batch-largest", type=int, metavar="N", help="and at most N")
     auto = plan.add_argument_group("for --max-shapes auto")
-    auto.add_argument("--epochs", type=float, metavar="N", help="of the run")
-    auto.add_argument("--compile-seconds", type=float, metavar="S", help="to compile one batch shape")
-    auto.add_argument("--seconds-per-cost", type=float, metavar="S", help="of a step, per unit of its cost")
+    auto.add_argument("--epochs", type=float, metavar="N", help="epochs of the run")
+    auto.add_argument("--compile-seconds", type=float, metavar="S", help="seconds to compile one batch shape")
+    auto.add_argument("--seconds-per-cost", type=float, metavar="S", help="seconds of a step, per unit of its cost")
     output = plan.add_argument_group("output")
     output.add_argument("--out", type=Path, metavar="FILE", help="write the plan as JSON")
     output.add_argument("--plot", type=Path, metavar="FILE", help="draw the plan (.png, .svg or .pdf)")
@@ -181,7 +198,7 @@ def _plan(options: argparse.Namespace) -> None:
     if options.out is not None:
         plan.save(options.out, overwrite=options.overwrite)
     tell(console, str(plan))
-    _compare(console, lengths.modalities, rows, "Real share of what is padded, every batch full")
+    _compare(console, lengths.modalities, rows, "Padding efficiency, every batch full")
     _tell_written(options, console)
 
 
@@ -209,7 +226,7 @@ def _plan_packed(
     policies = {"planned": Planned(planned), **ladders_within(lengths, PADDED_SHAPES, alignment=planned.alignment)}
     padded = {name: policy_efficiency(policy, lengths, cost) for name, policy in policies.items()}
     tell(console, str(plan))
-    title = f"Real share of what is packed, or padded in up to {PADDED_SHAPES} shapes"
+    title = f"Padding efficiency, packed and in up to {PADDED_SHAPES} padded shapes"
     _compare(console, lengths.modalities, {"packed": packing_efficiency(plan, lengths, cost), **padded}, title)
     _tell_written(options, console)
 
