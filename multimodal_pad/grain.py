@@ -245,7 +245,7 @@ class StreamIterDataset(grain.IterDataset[BatchOfLayout]):
         """Return what a step is to be compiled for, whichever ``epochs`` use it; reads the first sample.
 
         Raises:
-            PaddingError: the policy has no end of shapes, or there are no samples.
+            PaddingError: the policy has infinitely many shapes, or there are no samples.
         """
         del epochs
         options = self.stream_options
@@ -299,7 +299,7 @@ class _StreamIterator(grain.DatasetIterator[BatchOfLayout]):
             "finished": int(self._finished),
             "epoch": self._epoch,
             "batch": self._buffer.batch,
-            # As text, since Grain wants states of one structure, and the samples that wait are now more, now fewer.
+            # As text, since Grain needs states of one structure, and the samples that wait are now more, now fewer.
             "held": ",".join(map(str, held)),
         }
 

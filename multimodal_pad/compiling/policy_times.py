@@ -84,15 +84,15 @@ class PolicyTimes:
     def reason(self) -> str:
         """A line on the run's time under the best policy, and under the others, from the fastest."""
         best = self.times[self.best]
-        told = [f"{self.best}: {tell_seconds(best.seconds(self.epochs))} s for {self.epochs:g} epochs"]
+        parts = [f"{self.best}: {tell_seconds(best.seconds(self.epochs))} s for {self.epochs:g} epochs"]
         for name, time in sorted(self.times.items(), key=lambda item: item[1].seconds(self.epochs)):
             if name != self.best:
                 ratio = time.seconds_per_sample / best.seconds_per_sample
                 ahead = f", ahead from {_epochs_until(time, best):,} epochs on" if ratio < 1 else ""
-                told.append(
+                parts.append(
                     f"{name} {tell_seconds(time.seconds(self.epochs))} s ({ratio:.2f} times as long per sample{ahead})"
                 )
-        return "; ".join(told)
+        return "; ".join(parts)
 
     def __str__(self) -> str:
         heading = ["", "shapes", "compiling, s", "ms per sample", f"{self.epochs:g} epochs, s"]

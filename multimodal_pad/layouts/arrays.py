@@ -218,5 +218,5 @@ def as_dtype(value: float, dtype: np.dtype, name: str) -> Any:
         cast = np.asarray(value).astype(dtype)
     fits = np.isfinite(value) and cast == value if dtype.kind in "biu" else np.isfinite(cast) == np.isfinite(value)
     if not fits:
-        raise SampleError(f"{name!r}: the pad value {value} is not a value of dtype {dtype}")
+        raise SampleError(f"{name!r}: the pad value {value} is not a value of dtype {dtype}; give one that is")
     return cast

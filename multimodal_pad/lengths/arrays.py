@@ -100,7 +100,7 @@ def _converted(value: Any, sample: int, where: str) -> np.ndarray:
     try:
         return np.asarray(value)
     except ValueError as error:
-        raise SampleError(f"{what}: not an array of one shape ({error})") from None
+        raise SampleError(f"{what}: not an array of one shape ({error}); give each row as many numbers") from None
     except Exception as error:
         if isinstance(error, TypeError | RuntimeError) and not _libraries(value).isdisjoint(_TENSORS):
             raise SampleError(

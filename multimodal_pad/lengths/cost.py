@@ -117,10 +117,10 @@ def same_cost(one: Cost, other: Cost, count: int) -> bool:
     return one is other or sampled_prices(one, count) == sampled_prices(other, count)
 
 
-def _check_number(name: str, value: float, told: str) -> None:
+def _check_number(name: str, value: float, rule: str) -> None:
     """Raise a PaddingError unless it is a finite number, 0 or more."""
     if not isinstance(value, Real) or not 0 <= value <= np.finfo(np.float64).max:
-        raise PaddingError(f"got {name}={shown(value)}; {told}")
+        raise PaddingError(f"got {name}={shown(value)}; {rule}")
 
 
 @dataclass(frozen=True)

@@ -120,7 +120,7 @@ def fields_of(given: Any) -> Sample | None:
     if dataclasses.is_dataclass(given):
         names = [field.name for field in dataclasses.fields(given)]
     elif isinstance(given, tuple) and hasattr(given, "_fields"):
-        names = getattr(given, "_fields")  # noqa: B009  which no type has that a checker knows
+        names = getattr(given, "_fields")  # noqa: B009  type checkers find it on no type
     else:
         names = [field.name for field in getattr(type(given), "__attrs_attrs__", ())]
     return {name: getattr(given, name) for name in names} if names else None

@@ -73,7 +73,7 @@ class LengthTable:
         stacked = [_as_column(name, column) for name, column in columns.items()]
         sizes = {name: len(column) for name, column in zip(columns, stacked, strict=True)}
         if len(set(sizes.values())) > 1:
-            raise LengthError(f"the columns must have one length per sample each, got {sizes}")
+            raise LengthError(f"got columns of {sizes} lengths; the columns must have one length per sample each")
         return cls(tuple(columns), np.stack(stacked, axis=1) if stacked else np.empty((0, 0)))
 
     @classmethod
@@ -240,7 +240,7 @@ def _open_mapped(
 def _whole_lengths(names: tuple[str, ...], values: np.ndarray) -> np.ndarray:
     """Return the lengths as a read-only int64 array, or a LengthError that names the first bad one."""
     if values.dtype.kind not in "iuf":
-        raise LengthError(f"lengths are whole numbers of positions, got dtype {values.dtype}")
+        raise LengthError(f"got lengths of dtype {values.dtype}; lengths are whole numbers of positions")
     if values.dtype == np.float16:  # which has no number as large as the longest length
         values = values.astype(np.float32)
     for start in range(0, len(values), _BLOCK):

@@ -98,7 +98,7 @@ def select_implementation(
     - ``cudnn`` on an NVIDIA GPU, for bfloat16 and float16 and heads whose width is a multiple of 8, up to 128 (256 on
       Hopper), where compute capability is at least 8.0 and cuDNN has no known fault (9.10.0 and 9.10.1 have one;
       compute capability 10.3 needs 9.11). Lengths of sequences and batches don't matter, but samples must be padded:
-      it can't tell apart those of a packed batch;
+      it can't separate those of a packed batch;
     - ``xla`` elsewhere: scores in memory, in float32.
 
     The conditions are those of JAX 0.10 and 0.11 and of cuDNN's front end 1.x. All implementations compute the same, up

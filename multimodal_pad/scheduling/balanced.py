@@ -106,7 +106,7 @@ class BalancedGrouping(Grouping):
         """Find the capacities and the batch size.
 
         Raises:
-            PaddingError: the policy has no end of shapes.
+            PaddingError: the policy has infinitely many shapes.
         """
         capacities = policy.lengths()
         if capacities is None:

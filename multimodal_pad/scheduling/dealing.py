@@ -51,7 +51,7 @@ def policy_shapes(policy: Policy, batch_size: int | None) -> list[BatchShape]:
     """Return every batch shape of a policy that has finitely many, the most rows and the longest first."""
     padded = policy.lengths()
     if padded is None:
-        raise PaddingError(f"{policy!r} has no end of shapes; use a plan, or padding to few lengths")
+        raise PaddingError(f"{policy!r} has infinitely many shapes; use a plan, or padding to few lengths")
     return sorted_shapes(policy, batch_sizes_at(policy, padded, batch_size), padded)
 
 

@@ -157,7 +157,9 @@ class Schedules:
         kept = None if keep is None or keep.all() else np.flatnonzero(keep)
         self._count = len(lengths) if kept is None else len(kept)
         if not self._count:
-            raise PaddingError("no samples are left to deal: every one of them is longer than every bucket")
+            raise PaddingError(
+                "no samples are left to deal: every one of them is longer than every bucket; add a longer one"
+            )
         self._prepare = partial(
             grouping.prepare,
             self._lengths,

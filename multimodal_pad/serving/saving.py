@@ -48,7 +48,7 @@ def is_exported(folder: Path) -> bool:
 def read_saved(folder: Path, model: nnx.Module | None, *, best: bool, options: Mapping[str, Any]) -> Loaded:
     """Read the contents of a folder: see :meth:`Predictor.load`."""
     if not folder.is_dir():
-        raise PaddingError(f"{folder}: no such folder")
+        raise PaddingError(f"{folder}: no such folder; name that of a predictor or of a training")
     if not (folder / SAVED).exists():
         return _of_checkpoints(folder, model, best=best, options=options)
     description = read_description(folder / SAVED, FORMAT)

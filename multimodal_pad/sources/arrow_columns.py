@@ -196,6 +196,6 @@ def as_plain(array: np.ndarray, column: Column, row: int) -> np.ndarray:
     if column.dtype.kind in "iu" and (cast != array).any():
         raise SampleError(
             f"row {row}, column {column.name!r}: {array[cast != array].flat[0]} is no whole number that "
-            f"{column.dtype} holds"
+            f"{column.dtype} holds; leave the row out (dataset.filter), or cast the column"
         )
     return cast

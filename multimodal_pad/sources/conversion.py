@@ -220,7 +220,9 @@ def _check_standardize(
 ) -> None:
     again = [name for name in standardize if name in before]
     if again:
-        raise PaddingError(f"got standardize={list(standardize)}, and {again} are standardised in the source already")
+        raise PaddingError(
+            f"got standardize={list(standardize)}, and {again} are standardised in the source already; leave those out"
+        )
     if any(name not in names for name in standardize) or (standardize and TRAIN not in splits):
         raise PaddingError(
             f"got standardize={list(standardize)} for the modalities {list(names)} and the splits {list(splits)}; name "

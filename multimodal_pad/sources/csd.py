@@ -106,7 +106,9 @@ class Csd(Corpus):
         label_file = ComputationalSequence(folder / labels)
         segments, left_out = _segments(label_file, label_column is not None, videos, every)
         if not segments:
-            raise SourceError(f"{label_file.path}: labels no segment of the split {split!r}")
+            raise SourceError(
+                f"{label_file.path}: labels no segment of the split {split!r}; give folds with its videos"
+            )
         ids = [segment.name for segment in segments]
         check_distinct(ids, str(label_file.path))
         targets = None if label_column is None else _targets(label_file, segments, label_column, ids)

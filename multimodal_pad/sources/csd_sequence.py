@@ -63,7 +63,7 @@ class ComputationalSequence:
         self._root, self._data = with_data[0]
         self.entries = self._file.names(self._data)
         if not self.entries:
-            raise SourceError(f"{path}: holds no videos")
+            raise SourceError(f"{path}: holds no videos; name another file")
         self._names = set(self.entries)
         self.width = self._check(self.entries[0], None)
         self._checked: dict[str, Times] = {}
@@ -115,7 +115,10 @@ class ComputationalSequence:
             intervals = self._values(entry, "intervals").astype(np.float64)
             if not np.isfinite(intervals).all():
                 row = int(np.argwhere(~np.isfinite(intervals))[0, 0])
-                raise SourceError(f"{self.path}, {entry!r}: row {row} has the interval {intervals[row].tolist()}")
+                raise SourceError(
+                    f"{self.path}, {entry!r}: row {row} has the interval {intervals[row].tolist()}; it must be two "
+                    "finite numbers of seconds"
+                )
             self._checked = {entry: Times(intervals)}
         return self._checked[entry]
 

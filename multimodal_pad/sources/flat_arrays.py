@@ -63,7 +63,7 @@ def read_arrays(folder: Path, split: str, names: Sequence[str] | None, *, distin
     counts = {offsets_file(name): len(found) - 1 for name, found in offsets.items()}
     counts |= {array_file(name): len(found) for name, found in ((TARGETS, targets), (IDS, ids)) if found is not None}
     if len(set(counts.values())) > 1:
-        raise SourceError(f"{folder}: the files differ in their numbers of samples: {counts}")
+        raise SourceError(f"{folder}: the files differ in their numbers of samples: {counts}; write as many of each")
     if ids is None:
         ids = NumberedIds(split, next(iter(counts.values())))
     elif not (distinct and isinstance(ids, StoredIds)):
@@ -77,7 +77,7 @@ def read_arrays(folder: Path, split: str, names: Sequence[str] | None, *, distin
 def _modalities(folder: Path) -> list[str]:
     """Return the names of the arrays that have offsets, in the order of the alphabet."""
     if not folder.is_dir():
-        raise SourceError(f"{folder}: no such folder")
+        raise SourceError(f"{folder}: no such folder; name that of a split")
     found = (path.name.removesuffix(f"{OFFSETS}.npy") for path in folder.glob(f"*{OFFSETS}.npy"))
     names = sorted(name for name in found if name != IDS)
     if not names:
@@ -95,7 +95,7 @@ def _load(path: Path) -> np.ndarray:
     try:
         return read_npy(path)  # a plain array, which is sliced much faster than a memmap
     except FileNotFoundError:
-        raise SourceError(f"{path}: no such file") from None
+        raise SourceError(f"{path}: no such file; a folder of arrays has one for each modality") from None
 
 
 def _offsets(folder: Path, name: str) -> np.ndarray:

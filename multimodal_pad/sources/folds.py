@@ -66,7 +66,9 @@ def folds_of(names: Sequence[str], folds: Mapping[str, Sequence[str]], where: st
             else:
                 matching = numbers.get(entry, [])
             if not matching:
-                raise SourceError(f"{where}: the fold {split!r} names {entry!r}, and no sample is called so")
+                raise SourceError(
+                    f"{where}: the fold {split!r} names {entry!r}, and no sample is called so; mend the fold"
+                )
             for number in matching:
                 if found[number] not in (None, split):
                     raise SourceError(

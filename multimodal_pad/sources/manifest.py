@@ -82,7 +82,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         SourceError: no such folder, or a manifest that is damaged or of another version.
     """
     if not folder.is_dir():
-        raise SourceError(f"{folder}: no such folder")
+        raise SourceError(f"{folder}: no such folder; name that of a cache")
     path = folder / MANIFEST
     if not path.exists():
         return None
@@ -114,7 +114,7 @@ def read_json(path: Path) -> Any:
         with reading(path, AGAIN):
             return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise SourceError(f"{path}: no such file") from None
+        raise SourceError(f"{path}: no such file; {AGAIN}") from None
 
 
 def has_digests(manifest: Mapping[str, Any]) -> bool:

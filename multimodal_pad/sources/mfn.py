@@ -109,7 +109,7 @@ class Mfn(Corpus):
             )
         count, positions = next(iter(counts.values()))
         if not count:
-            raise SourceError(f"{folder}: the split {split!r} has no samples")
+            raise SourceError(f"{folder}: the split {split!r} has no samples; choose another one")
         ids = NumberedIds(split, count)
         inputs = sorted(set(self._paths.values()))
         targets = None

@@ -193,6 +193,8 @@ def _targets(found: list[np.ndarray], ids: list[str], where: str) -> np.ndarray 
         return None
     shapes = {target.shape for target in found}
     if len(shapes) > 1 or found[0].dtype.kind not in "biuf":
-        raise SourceError(f"{where}: targets are numbers of one shape, got {found[0].dtype} of the shapes {shapes}")
+        raise SourceError(
+            f"{where}: got targets of {found[0].dtype} and the shapes {shapes}; targets are numbers of one shape"
+        )
     targets = np.stack(found)
     return (float_targets if targets.dtype.kind == "f" else whole_targets)(targets, ids, where)

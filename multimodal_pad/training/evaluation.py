@@ -82,7 +82,7 @@ def evaluate(
 def evaluate_batches(
     table: StepTable, state: TrainState, batches: Iterable[Batch], *, metrics: Metrics | None = None
 ) -> dict[str, float]:
-    """Return :func:`evaluate` over batches as they come, which lie where the table wants them."""
+    """Compute :func:`evaluate` over batches as they come, which lie where the table takes them."""
     total, sums, kept = 0.0, {}, []
     for batch in batches:
         found: Any = table(state, batch)

@@ -285,7 +285,9 @@ def _check_options(
             "with evaluate_on given"
         )
     if monitor != "loss" and evaluated is None:
-        raise TrainingError(f"got monitor={monitor!r}, a figure of the evaluation, without evaluate_on")
+        raise TrainingError(
+            f"got monitor={monitor!r}, a figure of the evaluation, without evaluate_on; give both or neither"
+        )
     endless = [feed.policy for feed in (train, evaluated) if feed is not None and not feed.policy.finite]
     if strict and endless:
         raise TrainingError(

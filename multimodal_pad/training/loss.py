@@ -107,7 +107,7 @@ def _check_class_numbers(outputs: Any, targets: Any) -> None:
     if not all(hasattr(x, "shape") and hasattr(x, "dtype") for x in (outputs, targets)):
         return  # _checked raises for it
     got = f"got targets of dtype {targets.dtype} and shape {targets.shape} for outputs of shape {outputs.shape}"
-    wants = f"cross_entropy takes class numbers, an int for each of {outputs.shape[:-1]}"
+    takes = f"cross_entropy takes class numbers, an int for each of {outputs.shape[:-1]}"
     if outputs.ndim and outputs.shape[-1] == 1 and targets.shape in (outputs.shape, outputs.shape[:-1]):
         raise TrainingError(
             f"{got}, and the cross-entropy of a single output is always 0; give loss=l1 for regression, "
@@ -115,14 +115,14 @@ def _check_class_numbers(outputs: Any, targets: Any) -> None:
         )
     if outputs.ndim and targets.shape == outputs.shape:
         raise TrainingError(
-            f"{got}; {wants}. Of one-hot rows give the number, int(np.argmax(row)), and where several labels can hold "
+            f"{got}; {takes}. Of one-hot rows give the number, int(np.argmax(row)), and where several labels can hold "
             "at once loss=binary_cross_entropy"
         )
     if targets.shape == (*outputs.shape[:-1], 1):
-        raise TrainingError(f"{got}; {wants}. Give a number and no array of one: int(label[0]), or labels[..., 0]")
+        raise TrainingError(f"{got}; {takes}. Give a number and no array of one: int(label[0]), or labels[..., 0]")
     if not (jnp.issubdtype(targets.dtype, jnp.integer) or targets.dtype == bool):
         raise TrainingError(
-            f"{got}; {wants}. Give np.int32(label), or where targets are values to be met loss=l1 and a model with one "
+            f"{got}; {takes}. Give np.int32(label), or where targets are values to be met loss=l1 and a model with one "
             "output for each"
         )
 

@@ -33,8 +33,8 @@ def prepare(training: Epochs, model: Any, loss: Loss | None, epochs: int, progre
     training.train_limits = Limits(model, loss, work[0][1].example, classes)
     finite = [(table, spec) for table, spec in work if spec.shapes]
     if finite:
-        told = training.listeners.compiled if training.listeners["on_compile"] else None
-        warm_up_all(finite, training.state, progress=progress, on_compiled=told, check=training.stop.check)
+        compiled = training.listeners.compiled if training.listeners["on_compile"] else None
+        warm_up_all(finite, training.state, progress=progress, on_compiled=compiled, check=training.stop.check)
 
 
 def _spec(feed: Feed, epochs: int) -> BatchSpec:

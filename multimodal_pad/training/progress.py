@@ -41,8 +41,8 @@ class Watched:
     def step(self, run: Run, steps: int | None) -> None:
         """Show the steps of the current epoch, with the mean loss so far."""
         if self._bar is not None and self._task is not None:
-            told = f"epoch {run.epoch}  loss {run.loss:.4f}"
-            self._bar.update(self._task, description=told, completed=run.step, total=steps)
+            now = f"epoch {run.epoch}  loss {run.loss:.4f}"
+            self._bar.update(self._task, description=now, completed=run.step, total=steps)
 
     def epoch(self, record: EpochRecord) -> None:
         """Print a line for the epoch that is over."""
@@ -59,6 +59,6 @@ def epoch_line(record: EpochRecord) -> str:
     figures = {"train_loss": record.train_loss}
     figures |= {f"train_{name}": figure for name, figure in record.metrics.items()}
     figures |= {f"eval_{name}": figure for name, figure in record.evaluation.items()}
-    told = [f"epoch {record.epoch}", *(f"{name} {in_short(figure)}" for name, figure in figures.items())]
+    parts = [f"epoch {record.epoch}", *(f"{name} {in_short(figure)}" for name, figure in figures.items())]
     best = ["best so far"] if record.best and record.evaluation else []
-    return "  ".join([*told, f"{record.seconds:.1f} s", *best])
+    return "  ".join([*parts, f"{record.seconds:.1f} s", *best])

@@ -246,7 +246,7 @@ class StreamBatcher:
         """Return every batch shape that may come: what a step is to be compiled for.
 
         Raises:
-            PaddingError: the policy has no end of shapes.
+            PaddingError: the policy has infinitely many shapes.
 
         >>> from multimodal_pad import Fixed
         >>> [str(shape) for shape in StreamBatcher([], Fixed({"text": 8}), batch_size=2).batch_shapes()]
@@ -258,7 +258,7 @@ class StreamBatcher:
         """Return what a step is to be compiled for: :meth:`batch_shapes`, whatever ``epochs``, and :meth:`example`.
 
         Raises:
-            PaddingError: the policy has no end of shapes, or there are no samples.
+            PaddingError: the policy has infinitely many shapes, or there are no samples.
         """
         del epochs
         return BatchSpec(self.batch_shapes(), self.example(), self.policy.fingerprint)

@@ -20,7 +20,7 @@ from multimodal_pad.spans import LAY_OUT, span
 
 
 class StreamKeywords(TypedDict, total=False):
-    """The options as keywords, so that type checkers know them in the signatures that pass them on."""
+    """The options as keywords, for type checkers, in the signatures that pass them on."""
 
     batch_size: int | None
     buffer: int
