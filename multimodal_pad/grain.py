@@ -93,7 +93,7 @@ class BatchIterDataset(grain.IterDataset[BatchOfLayout]):
     Args:
         batcher: over any source, one of Grain's too.
         epochs: how many.
-        workers: processes that make batches; 0 makes them in a thread of this one, which costs least unless
+        workers: processes that make batches; 0 makes them in a thread of this one, which is fastest unless
             reading a sample takes much computing. Workers start anew with each epoch, and each makes the schedule
             for itself.
         buffer: batches made ahead, by each worker.
@@ -242,7 +242,7 @@ class StreamIterDataset(grain.IterDataset[BatchOfLayout]):
         return _StreamIterator(self._parent.__iter__(), self.stream_options, epoch)
 
     def spec(self, epochs: int = 1) -> BatchSpec:
-        """Return what a step is to be compiled for, whichever ``epochs`` use it; reads the first sample.
+        """Return the spec that a step is compiled for, whichever ``epochs`` use it; reads the first sample.
 
         Raises:
             PaddingError: the policy has infinitely many shapes, or there are no samples.

@@ -1,4 +1,4 @@
-"""Names for the host's work in a profile. Without a profiler they cost next to nothing."""
+"""Names for the host's work in a profile. Without a profiler they do next to nothing."""
 
 from __future__ import annotations
 

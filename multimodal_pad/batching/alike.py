@@ -53,7 +53,7 @@ class AlikeSamples:
             )
 
     def kind(self, name: str) -> PositionKind | None:
-        """Return what the positions of a modality are; None before the first sample that has one."""
+        """Return the kind of a modality's positions; None before the first sample that has one."""
         found = self._first.get(name)
         return None if found is None else PositionKind(*found[1])
 

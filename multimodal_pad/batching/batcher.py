@@ -241,7 +241,7 @@ class BucketBatcher(ScheduledEpochs):
         self._position, self._counted, self.resumes = position, position.step, False
 
     def spec(self, epochs: int = 1) -> BatchSpec:
-        """Return what a step is to be compiled for: :meth:`batch_shapes` and :meth:`example`.
+        """Return the spec that a step is compiled for: :meth:`batch_shapes` and :meth:`example`.
 
         Raises:
             PaddingError: every sample was dropped.

@@ -15,7 +15,7 @@ from multimodal_pad.spans import WAIT, span
 T = TypeVar("T")
 
 CLOSE_SECONDS = 10.0
-"""How long :meth:`Prefetch.close` waits for an item that is being made."""
+"""Seconds for which :meth:`Prefetch.close` waits for an item that is being made."""
 
 _POLL_SECONDS = 0.1  # between two calls of ``watch``
 

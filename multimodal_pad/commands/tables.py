@@ -11,7 +11,7 @@ from rich.text import Text
 from multimodal_pad.text_table import fit_columns
 
 _BETWEEN, _AROUND = 3, 4
-"""What rich draws between two columns, and left and right of the table."""
+"""Widths of rich's lines between two columns, and left and right of the table."""
 
 
 def print_table(console: Console, title: str, heading: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -63,7 +63,7 @@ BatchOfLayout = Any
 
 
 class BatchShape(NamedTuple):
-    """What XLA compiles one program for.
+    """The shape of a batch, for which XLA compiles one program.
 
     Attributes:
         batch_size: samples, empty ones included.
@@ -139,7 +139,7 @@ def batch_shapes(
 
 
 class Layout(ABC):
-    """How the samples of a batch lie in its arrays.
+    """The way in which the samples of a batch lie in its arrays.
 
     A layout is a value: equal to others of its kind, and part of each :class:`BatchShape`. All that depends on how
     samples lie is a method of it, so that a new layout takes one file, and the line where the model chooses by layout.

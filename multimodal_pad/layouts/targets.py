@@ -133,7 +133,7 @@ def _columns(trees: Sequence[Tree], where: str, ids: Sequence[int], axes: int) -
 
 
 def _each(values: Iterable[T], ids: Sequence[int]) -> Iterable[tuple[T, int]]:
-    """Yield what each sample has, and its number."""
+    """Return pairs of each sample's value and its number."""
     return zip(values, ids, strict=True)
 
 

@@ -50,7 +50,7 @@ def array_of_positions(value: Any, sample: int, where: str) -> np.ndarray:
 
 
 def as_array(value: Any, sample: int, where: str) -> np.ndarray:
-    """Return what is handed in as an array of a dtype that batches hold; no value changes.
+    """Convert to an array of a dtype that batches hold; no value changes.
 
     An array in the byte order of this machine is not copied: the result shares its memory.
 

@@ -1,4 +1,4 @@
-"""What a batch shape costs: FLOPs and bytes of a training step of the multimodal transformer.
+"""The cost of a batch shape: FLOPs and bytes of a training step of the multimodal transformer.
 
 A cost is a function of padded lengths: ``cost(lengths (n, M)) -> (n,)``, per sample. That is all
 that the schedule and the statistics ask for, so any function of that form serves.

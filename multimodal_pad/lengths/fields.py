@@ -16,7 +16,7 @@ _COUNTS: dict[str, Callable[[str], int]] = {"words": lambda text: len(text.split
 
 
 class LengthField(NamedTuple):
-    """How long a modality is by a field of a record.
+    """The length of a modality by a field of a record.
 
     Attributes:
         field: the name of the field, or a path to it: ``"recording.duration"``.

@@ -127,7 +127,7 @@ def fields_of(given: Any) -> Sample | None:
 
 
 def as_sample(given: Any, what: str) -> Sample:
-    """Return what was given as a mapping from names.
+    """Return a mapping from names, or the named fields of an object.
 
     Raises:
         SampleError: it is none, and has no named fields.

@@ -79,9 +79,8 @@ def packing_efficiency(plan: PackingPlan, lengths: LengthTable, cost: Cost) -> P
     PolicyEfficiency(shapes=1, cost=1.0, positions=(1.0,), padded_cost=16.0)
     """
     real = float(cost(lengths.select(plan.modalities).values).sum())
-    empty = float(
-        plan.batches @ PACKED.price(plan.batch_sizes, plan.lengths, cost)
-    )  # taken where the samples cost nothing
+    # Where samples have no cost, that of their batches.
+    empty = float(plan.batches @ PACKED.price(plan.batch_sizes, plan.lengths, cost))
     positions = tuple(plan.position_efficiency[name] for name in plan.modalities)
     return PolicyEfficiency(len(plan), plan.efficiency, positions, real / plan.efficiency if real else empty)
 

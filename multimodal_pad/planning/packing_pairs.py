@@ -1,4 +1,4 @@
-"""How many pairs of tiles attention meets in the batches of a packing plan: the room of their lists."""
+"""The room for pairs of tiles that attention meets in the batches of a packing plan."""
 
 from __future__ import annotations
 

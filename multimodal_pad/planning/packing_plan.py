@@ -97,7 +97,7 @@ class PackingPlan:
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     def spec(self, example: Batch) -> BatchSpec:
-        """Return what a step is to be compiled for, with any packed batch as an example of what batches hold."""
+        """Return the spec that a step is compiled for, with any packed batch as an example of what batches hold."""
         return BatchSpec(self.batch_shapes, example, self.shapes_fingerprint)
 
     def __len__(self) -> int:

@@ -28,7 +28,7 @@ Plan = TypeVar("Plan")
 
 
 class TailSaving(NamedTuple):
-    """What a plan of as many shapes would save, at least, without the longest samples or with them cut.
+    """The savings of a plan of as many shapes, at least, without the longest samples or with them cut.
 
     Attributes:
         share: of the samples, the most expensive ones first.
@@ -124,7 +124,7 @@ class ShapePlan:
         return hashlib.sha256(content.encode()).hexdigest()
 
     def spec(self, example: Batch) -> BatchSpec:
-        """Return what a step is to be compiled for, with any batch as an example of what batches hold."""
+        """Return the spec that a step is compiled for, with any batch as an example of what batches hold."""
         return BatchSpec(self.batch_shapes, example, self.shapes_fingerprint)
 
     def __len__(self) -> int:

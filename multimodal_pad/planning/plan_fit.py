@@ -1,4 +1,4 @@
-"""How well a plan fits lengths that it was not made for."""
+"""The fit of a plan to lengths that it was not made for."""
 
 from __future__ import annotations
 

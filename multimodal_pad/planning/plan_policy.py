@@ -1,4 +1,4 @@
-"""What batchers take for a policy: a policy as it is, a plan, or the path of a plan's file."""
+"""The policy of a batcher, given as it is, as a plan, or as the path of a plan's file."""
 
 from __future__ import annotations
 

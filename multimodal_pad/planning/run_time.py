@@ -1,4 +1,4 @@
-"""How many batch shapes pay off in a run: seconds to compile them against seconds to step."""
+"""The number of batch shapes that pays off in a run: seconds to compile them against seconds to step."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class RunTime:
         epochs: of the run.
         compile_seconds: to compile one batch shape.
         seconds_per_cost: of a step, for each unit of the cost of its rows together.
-        compiled: batch shapes whose programs exist. They are in the plan in any case and cost nothing to compile.
+        compiled: batch shapes whose programs exist. They are in the plan in any case, and not compiled again.
 
     Raises:
         PaddingError: a figure that is negative or not finite.

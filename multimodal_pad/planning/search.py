@@ -141,7 +141,7 @@ class ShapeSearch:
             self._now, self._stale = now, stale
 
     def _within(self, shape: np.ndarray) -> np.ndarray:
-        """Return bool ``(n,)``: the rows that a shape holds."""
+        """Return the rows that a shape holds: bool ``(n,)``."""
         inside = self._rows[0] <= shape[0]
         for rows, length in zip(self._rows[1:], shape[1:], strict=True):
             inside &= rows <= length
@@ -190,7 +190,7 @@ class ShapeSearch:
         return others
 
     def _gain(self, shape: np.ndarray, others: np.ndarray) -> float:
-        """Return what a shape saves against the other ones; rows that only it holds count as its cost."""
+        """Return the saving by a shape against the other ones; rows that only it holds count as its cost."""
         inside, price = self._within(shape), self._cost(shape[None])[0]
         saved = np.append(np.maximum(self._now.costs - price, 0), -price)
         return float(saved[others[inside]] @ self._weights[inside])

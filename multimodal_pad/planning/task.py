@@ -28,7 +28,7 @@ CHUNK = 2**20  # samples priced at a time
 
 
 class Tally(NamedTuple):
-    """What each of k shapes takes, over the epochs of a task."""
+    """The samples of each of k shapes, and their costs, over the epochs of a task."""
 
     samples: np.ndarray  # (k,)
     real_costs: np.ndarray  # (k,), of the samples at their own lengths
@@ -184,7 +184,7 @@ class PlanningTask:
         return np.unique(rows, axis=0)
 
     def tally(self, shapes: np.ndarray) -> Tally:
-        """Return what each shape takes, sample by sample."""
+        """Count the samples that each shape takes, and their costs."""
         count = len(shapes)
         samples, real = np.zeros(count), np.zeros(count)
         values = self._table.values
@@ -285,7 +285,7 @@ class PlanningTask:
 
 
 def is_among(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Return bool ``(n,)``: which rows of ``(n, M)`` are also in ``others (p, M)``.
+    """Return which rows of ``(n, M)`` are also in ``others (p, M)``: bool ``(n,)``.
 
     >>> is_among(np.array([[2, 5], [1, 7]]), np.array([[1, 7]])).tolist()
     [False, True]

@@ -1,4 +1,4 @@
-"""How far a schedule is from a random order: what length grouping costs, beside what it saves."""
+"""The bias of a schedule against a random order, which is the price of length grouping."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Bias(NamedTuple):
 
 @dataclass(frozen=True)
 class BiasReport:
-    """How far a schedule is from a random order; ``print`` it for a table.
+    """The bias of a schedule against a random order; ``print`` it for a table.
 
     Attributes:
         adjacent_correlation: per modality, Pearson's correlation between the mean length of a batch and that of the

@@ -187,7 +187,7 @@ def _filled_up(ids: np.ndarray, rows: int) -> np.ndarray:
 
 
 def _lay_out(kinds: Kinds, counts: np.ndarray, samples: int) -> tuple[list[np.ndarray], list[int]]:
-    """Return what each window of so many samples takes off which queue, and how many steps that makes.
+    """Return which queues each window of so many samples takes how much from, and its number of steps.
 
     A window is rows ``(kind of the batch, first place in the queues, how many)``. A queue is taken in its order: own
     batches first, then what fills up batches of larger shapes.

@@ -21,9 +21,9 @@ from multimodal_pad.scheduling.steps import Steps
 WINDOW = 1024
 """Default of batches per shuffle window.
 
-Measured (``docs/scale.md``): a window of fewer batches than there are shapes costs padding, and a longer one saves
+Measured (``docs/scale.md``): a window of fewer batches than there are shapes adds padding, and a longer one saves
 none. But with some tens of batches the mean lengths of neighbouring batches are still correlated, by -0.01; with so
-many they are not, and a window costs neither memory nor time.
+many they are not, and a window takes neither memory nor time.
 """
 
 

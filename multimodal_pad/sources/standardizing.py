@@ -37,7 +37,7 @@ class FeatureStatistics:
         """Measure the statistics of all real frames of a source, without padding and missing modalities.
 
         Computed in float64 and sample by sample (Chan, Golub and LeVeque 1983, eq. 2.1), so that the size of the
-        corpus costs neither memory nor digits.
+        corpus takes neither memory nor digits.
 
         Raises:
             PaddingError: the modality is token ids, or missing in every sample.

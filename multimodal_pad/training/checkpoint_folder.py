@@ -21,7 +21,7 @@ STATE, RECORD = "state", "record"
 """The two items of a checkpoint, as Orbax names their folders."""
 
 _FORMAT = 2
-"""Of the record and of the names of arrays. Checkpoints of format 1 had no format, and numbers for names."""
+"""Version of the record and of the names of arrays. Checkpoints of format 1 had no format, and numbers for names."""
 
 
 class DamageError(Exception):

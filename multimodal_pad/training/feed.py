@@ -31,7 +31,7 @@ class Feed(ABC):
 
     @abstractmethod
     def spec(self, epochs: int = 1) -> BatchSpec:
-        """Return what a step is to be compiled for."""
+        """Return the spec that a step is compiled for."""
 
     @abstractmethod
     def example(self) -> Batch:

@@ -1,4 +1,4 @@
-"""What makes a training and its model, but for values that are learned or tuned: compared when a checkpoint is read."""
+"""The identity of a training and its model, without values that are learned or tuned: compared with checkpoints."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def describe_structure(model: nnx.Module) -> dict[str, Any]:
 
 
 def describe_identity(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what makes a training, beside its model and its batches, as JSON values.
+    """Return the identity of a training, beside its model and its batches, as JSON values.
 
     Functions are compared by their names, an optimizer by those of its transformations: rates, decays and schedules
     can be changed from one start to the next.

@@ -38,5 +38,5 @@ def prepare(training: Epochs, model: Any, loss: Loss | None, epochs: int, progre
 
 
 def _spec(feed: Feed, epochs: int) -> BatchSpec:
-    """Return what is to be compiled; no shapes where a policy has infinitely many."""
+    """Return the spec to compile for; no shapes where a policy has infinitely many."""
     return feed.spec(epochs) if feed.policy.finite else BatchSpec((), feed.example())

@@ -255,7 +255,7 @@ class StreamBatcher:
         return policy_shapes(self.policy, self.options.batch_size)
 
     def spec(self, epochs: int = 1) -> BatchSpec:
-        """Return what a step is to be compiled for: :meth:`batch_shapes`, whatever ``epochs``, and :meth:`example`.
+        """Return the spec that a step is compiled for: :meth:`batch_shapes`, whatever ``epochs``, and :meth:`example`.
 
         Raises:
             PaddingError: the policy has infinitely many shapes, or there are no samples.

@@ -17,7 +17,7 @@ from multimodal_pad.scheduling.policy import Policy
 
 OVERDUE = 4
 """Buffers full of later samples after which a sample takes the next batch. With fewer, samples go before they suit a
-batch, which costs padding; with more, samples wait longer, and a resumed run reads for longer."""
+batch, which adds padding; with more, samples wait longer, and a resumed run reads for longer."""
 
 URGENT = OVERDUE + 1
 """Buffers full of later samples after which only overdue samples share a batch. Each batch then frees only rows of

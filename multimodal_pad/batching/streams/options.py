@@ -1,4 +1,4 @@
-"""How a stream becomes batches: the options of every batcher of streams, and what is made of them."""
+"""Options of all batchers of streams, and the buffers and intakes that are made of them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class StreamKeywords(TypedDict, total=False):
 
 @dataclass(frozen=True, eq=False)
 class StreamOptions:
-    """How the samples of a stream become batches.
+    """Options for making batches of a stream's samples.
 
     :class:`~multimodal_pad.StreamBatcher` and :class:`~multimodal_pad.grain.StreamIterDataset` take these options as
     keywords.
