@@ -67,7 +67,7 @@ class StepTable:
             that the sharding of the state.
         compiler_options: of XLA, by the names of its flags, as in ``{"xla_gpu_autotune_level": 0}``; on top of
             :func:`default_options`. Flags in ``XLA_FLAGS`` take precedence, and an option that XLA lacks is left out;
-                either gives a warning.
+            either gives a warning.
 
     Attributes:
         steps: the executables by batch shape.

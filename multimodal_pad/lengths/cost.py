@@ -216,10 +216,10 @@ class TransformerCost:
         num_heads: attention heads.
         keeps_scores: whether attention keeps its score matrices for the backward pass, as the
             ``xla`` implementation does and ``tiled`` and ``cudnn`` don't.
+        itemsize: bytes of one activation (4 for float32, 2 for bfloat16).
         linear_weight: weight of a FLOP that grows with the length.
         quadratic_weight: weight of a FLOP that grows with a product of lengths.
         memory_weight: weight of a byte of :meth:`activation_bytes`, so that a step that is bound by
-            memory can be priced as such; 0 counts FLOPs alone.
             memory can be priced as such; 0 counts FLOPs alone.
 
     >>> cost = TransformerCost(("text", "audio"), d_model=8, crossmodal_layers=1, memory_layers=1)

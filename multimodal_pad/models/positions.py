@@ -52,7 +52,7 @@ class Positions(ABC):
     def neighbours(self, x: jax.Array, kernel_size: int) -> jax.Array:
         """Put each position's neighbours beside it: ``(N, F)``, 0 at padding, to ``(N, kernel_size * F)``.
 
-        Neighbours outside of the sample are 0; at padding the result is any.
+        Neighbours outside of the sample are 0; at padding the result is any value.
         """
 
     @abstractmethod

@@ -20,9 +20,9 @@ from multimodal_pad.sources.standardizing import FeatureStatistics
 class Kind(NamedTuple):
     """The kind of one modality's arrays.
 
-    feature_shape: of each position.
+    Attributes:
+        feature_shape: of each position.
         dtype: as the model takes it.
-        dtype: that the model takes.
         vocabulary_size: token ids are below it; None where they are no token ids, or it isn't known.
     """
 

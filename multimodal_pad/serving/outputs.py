@@ -14,7 +14,7 @@ from multimodal_pad.serving.pieces import joined
 
 
 class OutputParts:
-    """The taking apart of outputs by sample, and the putting together of a sample's pieces.
+    """The split of outputs by sample, and the joining of a sample's pieces.
 
     Args:
         positions: the modality whose positions outputs have: one for all, or by the names of the outputs; None where

@@ -39,7 +39,7 @@ class MagBert(Corpus):
     Visual and acoustic are arrays ``(words, F)``, nothing is padded. Other parts of an example are not read.
 
     - ``text``: int32 ``(length,)``. Words are numbered by falling frequency in the train split, as they are spelt
-            there: 0 is padding, 1 an unknown word. Numbers in place of words are kept.
+      there: 0 is padding, 1 an unknown word. Numbers in place of words are kept.
     - ``audio``, ``visual``: float32 ``(length, F)``; None or an array without positions is a missing modality.
     - ``targets``: float32 scalars, or ``(K,)`` of several columns.
     - ``ids``: the segments; ``train[0]`` and so on where they are None.

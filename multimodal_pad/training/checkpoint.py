@@ -44,8 +44,8 @@ class Checkpoint(NamedTuple):
 
     Attributes:
         step: the number it was saved under.
+        state: pytree of arrays.
         record: the other values that were saved, JSON values by name.
-        record: what else was saved, JSON values by name.
     """
 
     step: int

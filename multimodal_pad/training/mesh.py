@@ -32,7 +32,6 @@ _BATCH, _END, _FAILED = 1, 0, -1
 class DataMesh:
     """Devices in a row, each of which has an equal run of every batch's rows, and the whole train state.
 
-    Every process takes its share of the samples, at the same shapes (:meth:`share`). Nothing in JAX notices when two
     Every process takes its share of the samples, at the same shapes (:meth:`share`). JAX does not notice when two
     processes pad one step to different lengths: they train on, on wrong values. So processes exchange the
     shape of every batch before its step, and all of them end with an error where they differ, or where one of them has
@@ -141,7 +140,7 @@ class DataMesh:
             return
         self.prepare(modalities)
         # An error of this process waits for its turn like a batch, since the steps before it need this process too. A
-        # process that has run out keeps sending END, because all must join each exchange.
+        # process that has run out keeps sending an end, because all must join each exchange.
         waiting: deque[tuple[Batch | Exception | None, jax.Array]] = deque()
         made: Batch | Exception | None = None
         ended = False

@@ -40,8 +40,8 @@ class StreamOptions:
     keywords.
 
     Args:
+        policy: rounds lengths up to buckets; its modalities are the ones that are padded.
         batch_size: samples of every batch, where the policy leaves it open (a plan does not).
-        batch_size: samples of every batch, where the policy doesn't say (a plan does).
         buffer: samples that wait at most; more of them leave less padding.
         seed: of the order.
         long_samples: what to do with samples that no bucket holds: ``"error"``, ``"truncate"`` (keep the front) or
