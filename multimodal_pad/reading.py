@@ -15,8 +15,11 @@ import numpy as np
 
 from multimodal_pad.errors import PaddingError, SourceError
 
-_ROOM, _RATIO = 2**24, 100
-"""Limits of unpacking a file: this many bytes, and so many times its size."""
+_ROOM = 2**24
+"""Bytes to which any file may unpack."""
+
+_RATIO = 100
+"""Times its size to which a larger file may unpack, beside these bytes."""
 
 _DAMAGE = (None, errno.EINVAL, errno.EFBIG, errno.EOVERFLOW, errno.ESPIPE)
 """Numbers of OSErrors that are about places which a file does not have, and not about the system."""

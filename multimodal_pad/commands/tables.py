@@ -10,8 +10,11 @@ from rich.text import Text
 
 from multimodal_pad.text_table import fit_columns
 
-_BETWEEN, _AROUND = 3, 4
-"""Widths of rich's lines between two columns, and left and right of the table."""
+_BETWEEN = 3
+"""Width of rich's line and spaces between two columns."""
+
+_AROUND = 4
+"""Width of rich's lines and spaces left and right of the table."""
 
 
 def print_table(console: Console, title: str, heading: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

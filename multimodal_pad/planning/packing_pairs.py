@@ -9,11 +9,15 @@ from multimodal_pad.lengths.samples import EMPTY
 from multimodal_pad.scheduling.balancing import deal_packs
 from multimodal_pad.scheduling.dealing import shuffled
 
-MARGIN, SPARE = 0.1, 4
-"""Room beyond the most pairs of the dealt epochs: a share of them, and so many besides. Other epochs have other
-batches; but the longest samples, which have most of the pairs, are dealt to packs of their own first."""
+MARGIN = 0.1
+"""Room beyond the most pairs of the dealt epochs, as a share of these. Other epochs have other batches; but the longest
+samples, which have most of the pairs, are dealt to packs of their own first."""
 
-PACKS, MOST_EPOCHS = 1000, 32  # dealt to count pairs
+SPARE = 4
+"""Pairs of room beside that share."""
+
+PACKS = 1000  # least packs to deal, in whole epochs, to count pairs
+MOST_EPOCHS = 32  # dealt for that
 _AT_ONCE = 2048  # packs counted together
 
 

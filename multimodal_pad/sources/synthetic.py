@@ -13,8 +13,11 @@ from multimodal_pad.lengths.table import LengthTable
 WIDTHS = {"text": 300, "audio": 74, "visual": 35}
 """Features per position: GloVe, COVAREP and Facet, as in CMU-MOSEI."""
 
-AUDIO_RATE, VISUAL_RATE = 20, 15
-"""Frames per second, as in MulT."""
+AUDIO_RATE = 20
+"""Audio frames per second, as in MulT."""
+
+VISUAL_RATE = 15
+"""Visual frames per second, as in MulT."""
 
 # Quantiles of the 13,704 utterances of MELD (Poria et al., ACL 2019) of more than 0 and at most 40 s.
 _LEVELS = np.array([0, 1, 5, 10, 25, 50, 75, 90, 95, 98, 99, 99.5, 99.9, 100]) / 100
