@@ -63,7 +63,7 @@ def read_arrays(folder: Path, split: str, names: Sequence[str] | None, *, distin
     counts = {offsets_file(name): len(found) - 1 for name, found in offsets.items()}
     counts |= {array_file(name): len(found) for name, found in ((TARGETS, targets), (IDS, ids)) if found is not None}
     if len(set(counts.values())) > 1:
-        raise SourceError(f"{folder}: the files differ in their numbers of samples: {counts}; write as many of each")
+        raise SourceError(f"{folder}: the files have different numbers of samples: {counts}; write as many of each")
     if ids is None:
         ids = NumberedIds(split, next(iter(counts.values())))
     elif not (distinct and isinstance(ids, StoredIds)):

@@ -19,7 +19,7 @@ def parsers(parser):
                 yield from parsers(below)
 
 
-@pytest.mark.parametrize("parser", parsers(_parser()), ids=lambda parser: parser.prog)
+@pytest.mark.parametrize("parser", list(parsers(_parser())), ids=lambda parser: parser.prog)
 def test_no_line_is_longer_than_the_terminal(parser, monkeypatch):
     monkeypatch.setenv("COLUMNS", "60")
     assert max(map(len, parser.format_help().splitlines())) <= 60
