@@ -19,7 +19,7 @@ from multimodal_pad.terminal import plain, tell_error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; the exit status."""
+    """Run a command; return the exit status."""
 
     def run() -> None:
         options = _parser().parse_args(arguments)
@@ -30,9 +30,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def exit_status(run: Callable[[], None]) -> int:
-    """0 where ``run`` ends well, 1 where the output is closed, 2 for bad input, 130 for Ctrl-C; errors are a line.
+    """Return 0 where ``run`` ends well, 1 where the output is closed, 2 for bad input, 130 for Ctrl-C.
 
-    Where SIGTERM and SIGHUP raise :class:`~multimodal_pad.signals.Ended`, they are 143 and 129.
+    An error is printed as a line. Where SIGTERM and SIGHUP raise :class:`~multimodal_pad.signals.Ended`, they are 143
+    and 129.
     """
     try:
         with _interrupts_raised_later():
@@ -56,12 +57,12 @@ def exit_status(run: Callable[[], None]) -> int:
 
 
 def _flush() -> None:
-    if sys.stdout is not None:  # as it is where the output was closed before the command began
+    if sys.stdout is not None:  # None where the output was closed before the command began
         sys.stdout.flush()
 
 
 def _end_output() -> None:
-    """Flush what is printed, or else Python would do so after the end, and tell of it there what goes wrong."""
+    """Flush the output now: Python itself would do so after the end, and print its own error there."""
     try:
         _flush()
     except OSError:
@@ -74,7 +75,7 @@ def _discard_output() -> None:
 
 @contextmanager
 def _interrupts_raised_later() -> Iterator[None]:
-    """Meanwhile Ctrl-C counts wherever it comes.
+    """Raise Ctrl-C again while the block runs, where it came at a moment at which it can't be raised.
 
     Within a destructor, or a callback of the garbage collector such as JAX's, nothing can be raised: Python prints the
     KeyboardInterrupt with its traceback and forgets it.

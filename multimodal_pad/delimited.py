@@ -19,7 +19,7 @@ from multimodal_pad.reading import file_size
 SEPARATORS = (",", ";", "\t", "|")
 
 _ENCODINGS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}  # by the byte order mark: a spreadsheet's "Unicode text"
-_HINT = re.compile(r"sep=(.)\s*")  # a first line that tells a spreadsheet what separates the values
+_HINT = re.compile(r"sep=(.)\s*")  # a first line that names the separator for spreadsheets
 
 
 class Row(NamedTuple):
@@ -39,12 +39,12 @@ class DelimitedFile:
     Args:
         path: the file.
         required: columns that must be there.
-        content: its bytes, where they were read already; ``path`` is then what errors call it.
+        content: its bytes, where they were read already; ``path`` is then only its name in errors.
 
     Attributes:
         path: the file.
         columns: the names of the columns, without spaces around them.
-        separator: what stands between two values.
+        separator: the text between two values.
 
     Raises:
         SourceError: no regular file, no such text, columns that don't have a name each, or one that is missing.
@@ -83,7 +83,7 @@ class DelimitedFile:
             )
 
     def rows(self) -> Iterator[Row]:
-        """The rows, in order; empty lines are passed over.
+        """Yield the rows, in order; empty lines are passed over.
 
         Raises:
             SourceError: a row of more or fewer values than there are columns, quotes that don't close, or bytes that
@@ -101,14 +101,14 @@ class DelimitedFile:
                 yield Row(line, dict(zip(self.columns, values, strict=True)))
 
     def numbers(self, names: Sequence[str]) -> np.ndarray:
-        """Columns of numbers, float64 ``(rows, len(names))``; other columns may hold anything.
+        """Return columns of numbers, float64 ``(rows, len(names))``; other columns may hold anything.
 
         Raises:
             SourceError: as :meth:`rows`, or a value that is no number; line and column are named.
         """
         try:
             return self._fast_numbers(names)
-        except (ValueError, csv.Error):  # quotes over several lines, or a fault: row by row it's seen which, and where
+        except (ValueError, csv.Error):  # quotes over several lines, or a fault, which reading by rows names
             return self._slow_numbers(names)
 
     def _fast_numbers(self, names: Sequence[str]) -> np.ndarray:
@@ -125,7 +125,7 @@ class DelimitedFile:
             ).reshape(-1, len(names))
 
     def _counted_lines(self, file: TextIO) -> Iterator[str]:
-        """The lines of a file, each a whole row: NumPy takes rows that are too long where columns are left out."""
+        """Yield the lines of a file, each a whole row: NumPy takes too long rows where columns are left out."""
         between = len(self.columns) - 1
         for line in file:
             if (line.count(self.separator) != between or line.count('"') % 2) and not line.isspace():
@@ -145,7 +145,7 @@ class DelimitedFile:
         return np.array(found, np.float64).reshape(-1, len(names))
 
     def _header(self, separator: str) -> tuple[str, ...]:
-        """The names by a separator; none where quotes don't go with it."""
+        """Return the names by a separator; none where quotes don't go with it."""
         with self._open() as file:
             try:
                 names = next(filter(None, csv.reader(file, delimiter=separator, strict=True)), [])
@@ -154,7 +154,7 @@ class DelimitedFile:
         return tuple(name.strip("\ufeff \t\r\n") for name in names)
 
     def _records(self, file: TextIO, separator: str) -> Iterator[tuple[int, list[str]]]:
-        """Line number and values of the header and of each row; raises a SourceError that names the line."""
+        """Yield line number and values of the header and of each row; raises a SourceError that names the line."""
         reader = csv.reader(file, delimiter=separator, strict=True)
         try:
             for values in reader:
@@ -170,7 +170,7 @@ class DelimitedFile:
 
     @contextmanager
     def _open(self) -> Iterator[TextIO]:
-        """The text from the names of the columns on; raises a SourceError where bytes are no text."""
+        """Yield the text from the names of the columns on; raises a SourceError where bytes are no text."""
         try:
             with io.TextIOWrapper(self._bytes(), encoding=self._encoding, newline="") as file:
                 for _ in range(self._before):
@@ -180,7 +180,7 @@ class DelimitedFile:
             raise self._undecodable(error) from None
 
     def _undecodable(self, error: UnicodeError) -> SourceError:
-        """The error of a file that is no text, by the line where it's none."""
+        """Return the error of a file that is no text, with the line where it ends to be text."""
         with self._bytes() as file:
             data = file.read()
         line = ""

@@ -1,8 +1,8 @@
-"""What goes wrong, by kind. Each message says what was got, what is allowed, and what to do."""
+"""Errors and warnings by kind. Each message says what was got, what is allowed, and what to do."""
 
 
 class PaddingError(ValueError):
-    """Base of every error that this package raises about its input."""
+    """The base of every error that this package raises about its input."""
 
 
 class LengthError(PaddingError):
@@ -22,7 +22,7 @@ class StreamTimeoutError(SampleError):
 
 
 class SourceError(PaddingError):
-    """A dataset on disk is not what its format promises (names the file and the line)."""
+    """A dataset on disk is not of its format (names the file and the line)."""
 
 
 class TrainingError(PaddingError):
@@ -54,17 +54,16 @@ class StepMismatchError(CompileError, TypeError):
 
 
 class CheckpointWarning(UserWarning):
-    """A checkpoint is damaged or was never finished, and another is taken instead; or it doesn't say what it is of."""
+    """A checkpoint is damaged or unfinished, and another is taken instead; or it has no description of its training."""
 
 
 class CalibrationWarning(UserWarning):
-    """What was measured on a device before can't be read or kept, and is measured anew."""
+    """Measurements on a device can't be read or kept, and are made anew."""
 
 
 class CompilerOptionWarning(UserWarning):
-    """A compiler option that was given does not hold: this version of XLA does not know it, or XLA_FLAGS sets it."""
+    """A compiler option that was given does not hold: this version of XLA does not have it, or XLA_FLAGS sets it."""
 
 
 class PlanWarning(UserWarning):
-    """A shape plan is not what it was made to be: it serves other lengths much worse, or a batch is of none of its
-    shapes."""
+    """A shape plan does not fit: it serves other lengths than its own much worse, or a batch has none of its shapes."""

@@ -1,7 +1,6 @@
 """Grain: a batcher's steps as a dataset, and streams of samples as streams of batches.
 
-Grain holds 500 elements ready unless it is told otherwise, and here each is a batch: :class:`BatchIterDataset` holds a
-few.
+Grain holds 500 elements ready by default, and here each is a batch: :class:`BatchIterDataset` holds a few.
 """
 
 from __future__ import annotations
@@ -75,13 +74,13 @@ class BatchMapDataset(grain.MapDataset[BatchOfLayout]):
         return self.batcher.batch(self.first_epoch + place, index - int(self.starts[place]))
 
     def epoch(self, epoch: int, step: int = 0) -> Iterator[BatchOfLayout]:
-        """The batches of one epoch of the batcher from a step on, as many made ahead as the batcher does."""
+        """Yield the batches of one epoch of the batcher from a step on, as many made ahead as the batcher does."""
         made = map(self.batcher.batch, repeat(epoch), range(step, len(self.batcher.schedule(epoch))))
         with Prefetch(made, self.batcher.prefetch) if self.batcher.prefetch else nullcontext(made) as batches:
             yield from batches
 
     def with_batcher(self, batcher: BucketBatcher) -> BatchMapDataset:
-        """The same of another batcher, such as a shard."""
+        """Return the same dataset of another batcher, such as a shard."""
         return BatchMapDataset(batcher, epochs=self.epochs, first_epoch=self.first_epoch)
 
 
@@ -94,7 +93,7 @@ class BatchIterDataset(grain.IterDataset[BatchOfLayout]):
     Args:
         batcher: over any source, one of Grain's too.
         epochs: how many.
-        workers: processes that make batches; 0 makes them in a thread of this one, which costs least unless
+        workers: processes that make batches; 0 makes them in a thread of this one, which is fastest unless
             reading a sample takes much computing. Workers start anew with each epoch, and each makes the schedule
             for itself.
         buffer: batches made ahead, by each worker.
@@ -120,23 +119,23 @@ class BatchIterDataset(grain.IterDataset[BatchOfLayout]):
         return _BatchIterator(self)
 
     def epoch(self, epoch: int, step: int = 0) -> Iterator[BatchOfLayout]:
-        """The batches of one epoch of the batcher from a step on, whatever the number of epochs.
+        """Yield the batches of one epoch of the batcher from a step on, whatever the number of epochs.
 
-        Leaving the loop early stops what makes them.
+        Leaving the loop early stops the threads or workers that make them.
         """
         with closing(_BatchIterator(self, Position(epoch, step))) as batches:
             yield from batches
 
     def with_batcher(self, batcher: BucketBatcher) -> BatchIterDataset:
-        """The same of another batcher, such as a shard."""
+        """Return the same dataset of another batcher, such as a shard."""
         return BatchIterDataset(batcher, epochs=self.epochs, workers=self.workers, buffer=self.buffer)
 
 
 class _BatchIterator(grain.DatasetIterator[BatchOfLayout]):
-    """Counts the steps itself: the state of Grain's own iterator fits one number of workers only."""
+    """An iterator that counts the steps itself: the state of Grain's own fits one number of workers only."""
 
     def __init__(self, dataset: BatchIterDataset, position: Position | None = None) -> None:
-        """From a position on: to the end of that epoch, or without one, through all epochs."""
+        """Start from a position: to the end of that epoch, or without one, through all epochs."""
         super().__init__()
         self._dataset, self._position = dataset, position or Position(0, 0)
         self._epochs = dataset.epochs if position is None else position.epoch + 1
@@ -155,11 +154,11 @@ class _BatchIterator(grain.DatasetIterator[BatchOfLayout]):
                 self._inner = self._begin(epoch, step)
             batch = next(self._inner)
         except BaseException:
-            # Whoever goes on after an error is to get this step, and not one that was made ahead of it.
+            # A loop that goes on after an error must get this step, and not one that was made ahead of it.
             self._close_inner()
             raise
         self._position = Position(epoch, step + 1)
-        names = batcher.policy.modalities  # workers give them back in the order of the alphabet
+        names = batcher.policy.modalities  # workers return them in the order of the alphabet
         features, lengths = ({name: arrays[name] for name in names} for arrays in (batch.features, batch.lengths))
         return batch._replace(features=features, lengths=lengths)
 
@@ -186,7 +185,7 @@ class _BatchIterator(grain.DatasetIterator[BatchOfLayout]):
         read = grain.ReadOptions(num_threads=1, prefetch_buffer_size=buffer)
         dataset: grain.IterDataset[BatchOfLayout] = rest.to_iter_dataset(read)
         if workers:
-            # Grain 0.2.17 and 0.2.18 read absl's flags here, which nobody but absl's own app.run parses.
+            # Grain 0.2.17 and 0.2.18 read absl's flags here, which only absl's own app.run parses.
             if not flags.FLAGS.is_parsed():
                 flags.FLAGS.mark_as_parsed()
             options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=buffer)
@@ -202,7 +201,7 @@ class _BatchIterator(grain.DatasetIterator[BatchOfLayout]):
 class StreamIterDataset(grain.IterDataset[BatchOfLayout]):
     """Samples of any Grain dataset, of unknown number, as batches of a small set of shapes.
 
-    What :class:`~multimodal_pad.StreamBatcher` does, as a transformation. The state of its iterator is that of the
+    It is :class:`~multimodal_pad.StreamBatcher` as a transformation. The state of its iterator is that of the
     parent at a sample before the oldest one that waits, and the numbers of those that wait: to resume, at most
     some six buffers full of samples are read again.
 
@@ -238,15 +237,15 @@ class StreamIterDataset(grain.IterDataset[BatchOfLayout]):
         return self.epoch(0)
 
     def epoch(self, epoch: int) -> _StreamIterator:
-        """A pass over the samples, in the order of pass number ``epoch``; each ``for`` loop is that of number 0."""
+        """Return a pass over the samples, in the order of pass number ``epoch``; ``for`` loops are that of number 0."""
         check_whole("epoch", epoch, 0)
         return _StreamIterator(self._parent.__iter__(), self.stream_options, epoch)
 
     def spec(self, epochs: int = 1) -> BatchSpec:
-        """What a step is to be compiled for, whichever ``epochs`` use it; reads the first sample.
+        """Return the spec that a step is compiled for, whichever ``epochs`` use it; reads the first sample.
 
         Raises:
-            PaddingError: the policy has no end of shapes, or there are no samples.
+            PaddingError: the policy has infinitely many shapes, or there are no samples.
         """
         del epochs
         options = self.stream_options
@@ -254,7 +253,7 @@ class StreamIterDataset(grain.IterDataset[BatchOfLayout]):
         return BatchSpec(shapes, self.example(), options.policy.fingerprint)
 
     def example(self) -> BatchOfLayout:
-        """A batch of the first sample that a bucket holds, in a pass of its own.
+        """Return a batch of the first sample that a bucket holds, in a separate pass.
 
         Raises:
             PaddingError: there are no samples.
@@ -270,7 +269,7 @@ class _StreamIterator(grain.DatasetIterator[BatchOfLayout]):
         self._begin(0, 0, 0)
 
     def example(self) -> BatchOfLayout:
-        """A batch of the first sample; the samples that were read for it are then gone."""
+        """Return a batch of the first sample; the samples that were read for it are then gone."""
         while not self._intake.knows_all and self._buffer.room and not self._finished:
             self._fill(1)
         if self._intake.first is None:
@@ -300,13 +299,13 @@ class _StreamIterator(grain.DatasetIterator[BatchOfLayout]):
             "finished": int(self._finished),
             "epoch": self._epoch,
             "batch": self._buffer.batch,
-            # As text, since Grain wants states of one structure, and the samples that wait are now more, now fewer.
+            # As text, since Grain needs states of one structure, and the samples that wait are now more, now fewer.
             "held": ",".join(map(str, held)),
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
         self._parent.set_state(state["parent"])
-        self._epoch = state.get("epoch", 0)  # which states of older versions don't have
+        self._epoch = state.get("epoch", 0)  # missing in states of older versions
         self._begin(state["parent_added"], state["parent_number"], state["batch"])
         held = set(map(int, filter(None, state["held"].split(","))))
         while self._number < state["number"] and not self._finished:
@@ -321,10 +320,10 @@ class _StreamIterator(grain.DatasetIterator[BatchOfLayout]):
             self._buffer.finish()
 
     def _begin(self, added: int, number: int, batch: int) -> None:
-        """An empty buffer, before the sample that the parent gives next."""
+        """Begin with an empty buffer, before the sample that the parent gives next."""
         self._buffer = self._options.new_buffer(self._epoch, batch)
         self._added, self._number, self._finished = added, number, False
-        self._read: list[tuple[int, Any]] = []  # samples that are not looked at yet
+        self._read: list[tuple[int, Any]] = []  # samples that are not measured yet
         # States of the parent, each with the numbers of samples kept and read before it.
         self._marks = deque([(added, number, self._parent.get_state())])
 
@@ -332,7 +331,7 @@ class _StreamIterator(grain.DatasetIterator[BatchOfLayout]):
         """Read so many samples; of those that are kept, let all wait or those that are held."""
         if self._number > self._marks[-1][1] and not self._read:
             self._marks.append((self._added, self._number, self._parent.get_state()))
-        # What was read stays where the next sample, or one of these, is an error: nothing is lost where one goes on.
+        # Samples read stay where the next one, or one of these, is an error: a loop that goes on loses none.
         samples = self._read
         with span(READ):
             while len(samples) < count:

@@ -12,13 +12,13 @@ from multimodal_pad.errors import SourceError
 from multimodal_pad.reading import check_unpacked, file_size, reading
 
 SUFFIXES = (".jsonl", ".ndjson", ".json")
-"""What such files are called, ``.gz`` after it or not."""
+"""Endings of such files, ``.gz`` after it or not."""
 
 _LONGEST_LINE = 1 << 24  # bytes
 
 
 def is_json_lines(path: Path) -> bool:
-    """Whether a file is called like one of JSON lines.
+    """Return whether a file has the ending of one of JSON lines.
 
     >>> [is_json_lines(Path(name)) for name in ("cuts.jsonl.gz", "manifest.json", "lengths.csv")]
     [True, True, False]
@@ -27,7 +27,7 @@ def is_json_lines(path: Path) -> bool:
 
 
 def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The number of each line, from 1, and its object; empty lines are passed over.
+    """Yield the number of each line, from 1, and its object; empty lines are passed over.
 
     Raises:
         SourceError: no regular file, a line that is no JSON object, or longer than 16 MiB, bytes that are no UTF-8, or
@@ -55,12 +55,12 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def value_at(record: dict[str, Any], field: str, where: str) -> Any:
-    """The value of a field of an object: ``"duration"``, or one inside of it: ``"recording.duration"``.
+    """Return the value of a field of an object: ``"duration"``, or one inside of it: ``"recording.duration"``.
 
-    A list on the way gives the list of what its items have there.
+    A list on the way gives the list of its items' values.
 
     Raises:
-        SourceError: there is no such field; it says which there are.
+        SourceError: there is no such field; the error lists those that there are.
 
     >>> value_at({"supervisions": [{"text": "oh"}, {"text": "no"}]}, "supervisions.text", "cuts.jsonl, line 1")
     ['oh', 'no']

@@ -15,26 +15,26 @@ from multimodal_pad.errors import PaddingError
 
 if os.name == "posix":
     import fcntl
-else:  # no lock tells there which runs are alive: what a killed one leaves is left
+else:  # without locks, leftovers of a killed run can't be told from files of a running one
     fcntl = None
 
 _ASIDE = re.compile(r"\.multimodal_pad-[0-9a-f]{16}\.part")
-"""What is written aside; such a name leaves room for any name that file systems take."""
+"""Names while they are written; they leave room for any name that file systems take."""
 
 _swept: set[str] = set()  # folders, by this process
 
 
 @contextmanager
 def write_folder(out: Path) -> Iterator[Path]:
-    """A temporary folder beside ``out``, renamed to it when the block ends well, else removed.
+    """Yield a temporary folder beside ``out``, renamed to it when the block ends well, else removed.
 
-    What is in it is on the disk before it is renamed, so that it is whole even where the power fails. What a run that
-    was killed has left beside ``out`` is removed.
+    Its contents are on the disk before it is renamed, so that it is whole even where the power fails. Leftovers of
+    a killed run beside ``out`` are removed.
 
     Raises:
         FileExistsError: ``out`` is there already.
         PaddingError: no folder can be made beside it.
-        OSError: what the block writes can't be written.
+        OSError: a file can't be written in the block.
     """
     if os.path.lexists(out):
         raise FileExistsError(f"{out} exists; name another folder, so that nothing is overwritten")
@@ -44,7 +44,7 @@ def write_folder(out: Path) -> Iterator[Path]:
         private, lock = _locked(out.parent, folder=True)
     except OSError as error:
         raise PaddingError(f"{out}: can't be written ({error.strerror}); name another folder") from None
-    folder = private / out.name  # one that the user's umask decides who may read
+    folder = private / out.name  # with the rights of the user's umask
     try:
         folder.mkdir()
         yield folder
@@ -60,12 +60,12 @@ def write_file(out: Path, data: bytes) -> None:
     """Write a file aside and rename it: readers find the old one or the new one, and never a part of it.
 
     A file that is there is replaced. Any number of threads and processes may write one file at the same time; one of
-    them is the last. It is the user's umask that decides who may read the file. What a run that was killed has left
-    beside it is removed.
+    them is the last. The file has the rights of the user's umask. Leftovers of a killed run beside it are
+    removed.
 
     Raises:
-        FileExistsError: there is something else than a file: a link, a folder, a device.
-        OSError: the file can't be written; what was there is left as it was.
+        FileExistsError: there is something other than a file: a link, a folder, a device.
+        OSError: the file can't be written; the old one stays as it was.
     """
     check_replaceable(out)
     _remove_leftovers(out.parent)
@@ -84,7 +84,7 @@ def write_file(out: Path, data: bytes) -> None:
 
 
 def check_replaceable(out: Path) -> None:
-    """Raise a FileExistsError where something else than a file would be replaced: a link, a folder, a device."""
+    """Raise a FileExistsError where something other than a file would be replaced: a link, a folder, a device."""
     try:
         mode = out.lstat().st_mode
     except FileNotFoundError:
@@ -96,9 +96,9 @@ def check_replaceable(out: Path) -> None:
 
 
 def _locked(parent: Path, *, folder: bool) -> tuple[Path, int]:
-    """A file, or a folder, with a name of its own, and its handle, which is locked for as long as it is open.
+    """Make a file, or a folder, with a fresh name; return it and its handle, which is locked while it is open.
 
-    The system lets go of the lock of a process that ends in whatever way, so that what is not locked is left over.
+    The system unlocks the files of a process that ends in whatever way, so unlocked ones are leftovers.
     """
     while True:
         path = parent / f".multimodal_pad-{secrets.token_hex(8)}.part"
@@ -109,7 +109,7 @@ def _locked(parent: Path, *, folder: bool) -> tuple[Path, int]:
             handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
         if fcntl is None:
             return path, handle
-        with suppress(OSError):  # a file system without locks; there nothing is taken for left over either
+        with suppress(OSError):  # a file system without locks, on which nothing is taken for a leftover either
             fcntl.flock(handle, fcntl.LOCK_EX)
         if _is_at(path, handle):
             return path, handle
@@ -117,7 +117,7 @@ def _locked(parent: Path, *, folder: bool) -> tuple[Path, int]:
 
 
 def _remove_leftovers(parent: Path) -> None:
-    """Remove what runs that were killed have left in a folder: what is written aside and not locked.
+    """Remove leftovers of killed runs in a folder: what is written aside and not locked.
 
     A folder is looked through once by each process.
     """
@@ -143,7 +143,7 @@ def _remove_leftover(path: Path, *, folder: bool) -> None:
 
 
 def _is_at(path: Path, handle: int) -> bool:
-    """Whether a path still leads to the file or folder that an open handle is of."""
+    """Return whether a path still leads to the file or folder of an open handle."""
     try:
         return os.path.samestat(path.lstat(), os.fstat(handle))
     except FileNotFoundError:
@@ -151,7 +151,7 @@ def _is_at(path: Path, handle: int) -> bool:
 
 
 def _sync(folder: Path) -> None:
-    """See to it that all that is in a folder is on the disk.
+    """Write all contents of a folder through to the disk.
 
     Raises:
         OSError: a file can't be written; it is named.
@@ -166,7 +166,7 @@ def _sync(folder: Path) -> None:
 
 
 def _sync_names(folder: Path) -> None:
-    """See to it that the names in a folder are on the disk, where its file system can say so."""
+    """Write the names in a folder through to the disk, where its file system can do so."""
     with suppress(OSError):
         _sync_one(folder)
 

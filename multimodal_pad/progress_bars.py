@@ -15,13 +15,13 @@ _WIDEST = 40
 def progress_bars(
     *counts: type[ProgressColumn], console: Console | None = None, bar: bool = True, **options: Any
 ) -> Progress:
-    """Bars, each after its description, which is text and no markup, and before ``counts``.
+    """Make bars, each after its description, which is text and no markup, and before ``counts``.
 
     Where all of it does not fit, the description goes on in a second line.
 
     Args:
         counts: kinds of columns, such as ``TimeElapsedColumn``.
-        console: by default the one of rich.
+        console: by default rich's own.
         bar: whether there is a bar at all.
         options: of ``rich.progress.Progress``.
 

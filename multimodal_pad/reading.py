@@ -1,4 +1,4 @@
-"""Files are read whole and within bounds, or are an error that names them; NumPy's ``.npy`` and ``.npz``."""
+"""Reading files whole and within bounds, with errors that name them; NumPy's ``.npy`` and ``.npz``."""
 
 from __future__ import annotations
 
@@ -15,11 +15,14 @@ import numpy as np
 
 from multimodal_pad.errors import PaddingError, SourceError
 
-_ROOM, _RATIO = 2**24, 100
-"""What a file may become when it is unpacked: this many bytes, and so many times its own size."""
+_ROOM = 2**24
+"""Bytes to which any file may unpack."""
+
+_RATIO = 100
+"""Times its size to which a larger file may unpack, beside these bytes."""
 
 _DAMAGE = (None, errno.EINVAL, errno.EFBIG, errno.EOVERFLOW, errno.ESPIPE)
-"""Numbers of an OSError that speak of places which a file does not have, and not of the system."""
+"""Numbers of OSErrors that are about places which a file does not have, and not about the system."""
 
 _KINDS = {
     stat.S_IFDIR: "a folder; name the file in it",
@@ -30,12 +33,12 @@ _KINDS = {
 }
 
 Unpickle = Callable[[bytes, str], Any]
-"""What makes data of a pickle; told what the pickle is called."""
+"""A function that makes data of a pickle; it gets the bytes, and the pickle's name for errors."""
 
 
 @contextmanager
 def reading(where: object, advice: str = "copy it again") -> Iterator[None]:
-    """Whatever a damaged file raises while it is read becomes a SourceError that names it.
+    """Turn all errors of reading a damaged file into a SourceError that names it.
 
     An OSError of the system (no such file, no permission) stays one, and so does every PaddingError.
 
@@ -59,13 +62,13 @@ def reading(where: object, advice: str = "copy it again") -> Iterator[None]:
 
 
 def reason(error: BaseException) -> str:
-    """What an exception says, short."""
+    """Return an exception's message, shortened."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__
 
 
 def file_size(path: Path) -> int:
-    """The bytes of a regular file.
+    """Return the number of bytes of a regular file.
 
     Raises:
         SourceError: it is something else, such as a folder, or a pipe, from which reading might never end.
@@ -78,7 +81,7 @@ def file_size(path: Path) -> int:
 
 
 def check_unpacked(unpacked: int, size: int, where: object) -> None:
-    """Raise a SourceError where data would take much more memory than the file that they come from could mean.
+    """Raise a SourceError where data would take much more memory than the size of their file explains.
 
     Args:
         unpacked: bytes of the data.
@@ -93,11 +96,11 @@ def check_unpacked(unpacked: int, size: int, where: object) -> None:
 
 
 def read_npy(path: str | Path, *, unpickle: Unpickle | None = None) -> np.ndarray:
-    """The array of a ``.npy`` file, as a read-only view of the file, which the system reads as it is looked at.
+    """Read the array of a ``.npy`` file, as a read-only view of the file, which the system reads on access.
 
     Args:
         path: the file.
-        unpickle: what makes data of arrays of Python objects, which are pickles; without it they are refused.
+        unpickle: makes data of arrays of Python objects, which are pickles; without it they are refused.
 
     Raises:
         SourceError: the file is no such file, is damaged or cut short, or holds Python objects.
@@ -125,7 +128,7 @@ def read_npy(path: str | Path, *, unpickle: Unpickle | None = None) -> np.ndarra
 def read_npz(
     path: str | Path, names: Sequence[str] | None = None, *, unpickle: Unpickle | None = None
 ) -> dict[str, np.ndarray]:
-    """The arrays of a ``.npz`` file, in memory.
+    """Read the arrays of a ``.npz`` file into memory.
 
     Args:
         path: the file.
@@ -156,7 +159,7 @@ def read_npz(
 
 
 def some(names: Sequence[Any] | Any, most: int = 20) -> str:
-    """A list of names for an error, of which there may be any number.
+    """List names for an error, of which there may be any number.
 
     >>> some("abc"), some(range(5), most=2)
     ("['a', 'b', 'c']", '[0, 1, ... 5 in all]')
@@ -170,7 +173,7 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, unpickle: Unpickle 
     with reading(where, "write it again with np.savez"), archive.open(info) as file:
         shape, order, dtype = read_npy_header(file)
         start = file.tell()
-        data = file.read()  # no more than the archive says, which is bounded
+        data = file.read()  # at most the archive's own size for it, which is bounded
         if len(data) != info.file_size - start:
             raise EOFError(f"{info.file_size - start:,} bytes are announced and {len(data):,} are there")
         if dtype.hasobject:
@@ -180,13 +183,13 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, unpickle: Unpickle 
 
 
 def read_npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], Literal["C", "F"], np.dtype]:
-    """Shape, order and dtype of an array in NumPy's format."""
+    """Return shape, order and dtype of an array in NumPy's format."""
     version = np.lib.format.read_magic(file)
     if version not in ((1, 0), (2, 0), (3, 0)):
         raise ValueError(f"version {version} of the format")
     if version == (1, 0):
         shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
-    else:  # the third differs in how names of fields are encoded
+    else:  # version 3 differs in the encoding of fields' names
         shape, fortran, dtype = np.lib.format.read_array_header_2_0(file)
     return shape, "F" if fortran else "C", dtype
 

@@ -1,7 +1,7 @@
-"""Signals that end a command: what it has begun is cleaned up, and its status says which signal it was.
+"""Signals that end a command: its work is cleaned up, and its status shows which signal it was.
 
-Imported before anything else, so that a command that is stopped while it still starts ends in a line, and not in the
-traceback of whichever import that was.
+Imported before anything else, so that a command that is stopped during its start ends in a line, and not in the
+traceback of some import.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP")
 
 
 class Ended(KeyboardInterrupt):
-    """A signal ends the command.
+    """The end of a command by a signal.
 
     Args:
-        signal_number: which.
+        signal_number: which signal.
     """
 
     def __init__(self, signal_number: int) -> None:
@@ -33,12 +33,12 @@ class Ended(KeyboardInterrupt):
 
 
 def raise_ended(signal_number: int, _: FrameType | None) -> NoReturn:
-    """Raise :class:`Ended`: a handler of signals."""
+    """Raise :class:`Ended`; a handler of signals."""
     raise Ended(signal_number)
 
 
 def status_of(stop: KeyboardInterrupt) -> int:
-    """The exit status that says by which signal: 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP.
+    """Return the exit status of a signal: 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP.
 
     >>> status_of(Ended(signal.SIGTERM)), status_of(KeyboardInterrupt())
     (143, 130)
@@ -48,10 +48,10 @@ def status_of(stop: KeyboardInterrupt) -> int:
 
 @contextmanager
 def signals_raised() -> Iterator[None]:
-    """While the block runs, each signal that would end the process raises KeyboardInterrupt, so that it cleans up.
+    """Raise a KeyboardInterrupt for each signal that would end the process, while the block runs, for cleaning up.
 
-    What is ignored stays so, as under ``nohup``, and so does a handler of the caller's. Signals are handled in the main
-    thread only: elsewhere this does nothing.
+    Ignored signals stay ignored, as under ``nohup``, and a handler of the caller's stays. Signals are handled in the
+    main thread only: elsewhere this does nothing.
     """
     before = {}
     if threading.current_thread() is threading.main_thread():
@@ -74,7 +74,7 @@ def _leave(signal_number: int, _: FrameType | None) -> NoReturn:
 
 
 def _is_command(words: list[str]) -> bool:
-    """Whether a process is the console command, by the words that it was started with.
+    """Return whether a process is the console command, by the words that it was started with.
 
     >>> _is_command(["/usr/bin/python", "/usr/bin/multimodal-pad", "plan"])
     True

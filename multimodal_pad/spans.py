@@ -1,4 +1,4 @@
-"""Names for what the host does, in a profile. Without a profiler to give them to they are nothing."""
+"""Names for the host's work in a profile. Without a profiler they do next to nothing."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ _recorded: Callable[[], bool] = bool
 
 
 def name_spans_by(make: Make, recorded: Callable[[], bool]) -> None:
-    """From now on :func:`span` is what ``make`` gives, such as ``jax.profiler.TraceAnnotation``, while one records."""
+    """Make :func:`span` return what ``make`` does, such as ``jax.profiler.TraceAnnotation``, while one records."""
     global _make, _recorded
     _make, _recorded = make, recorded
 
 
 def span(name: str, make: Make | None = None, **more: object) -> AbstractContextManager[object]:
-    """A block of work that has a name in the profile.
+    """Return a context whose block has a name in the profile.
 
     Args:
         name: of the work.
-        make: in place of what :func:`name_spans_by` was given.
-        more: what else is recorded of it.
+        make: in place of the one given to :func:`name_spans_by`.
+        more: further values to record.
 
     >>> with span(READ):
     ...     pass
     """
-    if not _recorded():  # by far the most of the time, and a tenth of what it takes to make one
+    if not _recorded():  # the usual case, at a tenth of the time of making one
         return _NOTHING
     make = make or _make
     return _NOTHING if make is None else make(name, **more)

@@ -1,4 +1,4 @@
-"""Text for a terminal: the one place where output and errors are printed, with names that can't command it."""
+"""Text for a terminal: all output and errors are printed here, with names that can't act as control codes."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from rich.segment import Segment
 
 from multimodal_pad.text_table import terminal_width
 
-# Control characters, marks that turn the order of what is written, and bytes of names that are no UTF-8.
+# Control characters, marks that turn the writing direction, and bytes of names that are no UTF-8.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def plain(text: str) -> str:
-    r"""Text whose control characters are written out; lines and tabs stay.
+    r"""Return text with control characters written out; lines and tabs stay.
 
     >>> print(plain("a\x1b[31mb\udcffc"))
     a\x1b[31mb\udcffc
@@ -28,7 +28,7 @@ def plain(text: str) -> str:
 
 
 def in_a_line(text: str) -> str:
-    r"""As :func:`plain`, and on one line.
+    r"""Write out control characters as :func:`plain`, and line ends, too.
 
     >>> print(in_a_line("a\nb"))
     a\nb
@@ -50,14 +50,14 @@ class _Console(Console):
 
 
 def output_console() -> Console:
-    """For what a command answers: as wide as the terminal, or 160 columns in a file or a pipe without COLUMNS."""
+    """Make the console for a command's answer: as wide as the terminal, or 160 columns in a file or a pipe."""
     file = _able(sys.stdout)
     width = None if file is not None and file.isatty() else terminal_width() or 160
     return _Console(file=file, width=width, quiet=not file)
 
 
 def progress_console() -> Console:
-    """For bars and errors, beside the answer."""
+    """Make the console for bars and errors, on standard error."""
     file = _able(sys.stderr)
     return _Console(file=file, stderr=file is None, quiet=not file)
 
@@ -68,18 +68,18 @@ def tell(console: Console, text: str) -> None:
 
 
 def tell_error(line: str) -> None:
-    """Print a line to where errors go, if that is still there."""
+    """Print a line to standard error, if that is still there."""
     with suppress(OSError):  # the terminal is closed
         print(in_a_line(line), file=_able(sys.stderr), flush=True)
 
 
 def as_cell(text: str) -> str:
-    """A name for a cell of a table, or a bar: on one line, and nothing of it is markup."""
+    """Return a name for a cell of a table, or a bar: on one line, and without markup."""
     return escape(in_a_line(text))
 
 
 def _able(file: Any) -> IO[str] | None:
-    """The file, which writes out what its encoding lacks; None where it was closed before the command began."""
+    """Return the file, set to write out what its encoding lacks; None where it was closed before the command began."""
     if file is not None and hasattr(file, "reconfigure"):
         file.reconfigure(errors="backslashreplace")
     return file

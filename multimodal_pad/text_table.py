@@ -15,7 +15,7 @@ _NARROWEST = 20
 
 
 class Fitted(NamedTuple):
-    """How the columns of a table stand within a width.
+    """The places of a table's columns within a width.
 
     Attributes:
         widths: of each column; cells that are longer go on in a second line.
@@ -34,16 +34,16 @@ def text_table(
     keys: int | None = None,
     width: int | None = None,
 ) -> list[str]:
-    """The lines of a table, none of them longer than ``width``.
+    """Return the lines of a table, none of them longer than ``width``.
 
     Where the columns don't fit beside one another, they stand in blocks below one another, each of which begins with
-    the columns that say what a row is of; where there are none, rows are numbered.
+    the columns that name a row; where there are none, rows are numbered.
 
     Args:
         heading: a name for each column.
         body: the rows.
         left: how many of the first columns are aligned on the left.
-        keys: how many of the first columns say what a row is of; by default those aligned on the left.
+        keys: how many of the first columns name a row; by default those aligned on the left.
         width: by default :func:`terminal_width`.
 
     >>> text_table(["name", "bytes"], [["a", "7"], ["long", "123456"]], left=1)
@@ -72,7 +72,7 @@ def text_table(
 
 
 def fit_columns(widths: Sequence[int], keys: int, width: int | None, gap: int) -> Fitted:
-    """Which columns stand beside one another within a width, the first ``keys`` of them in every block.
+    """Choose the columns that stand beside one another within a width, the first ``keys`` of them in every block.
 
     >>> fit_columns([4, 9, 7], 1, 20, 2), fit_columns([4, 9, 7], 1, 24, 2)
     (Fitted(widths=[4, 9, 7], blocks=[[0, 1], [0, 2]]), Fitted(widths=[4, 9, 7], blocks=[[0, 1, 2]]))
@@ -82,7 +82,7 @@ def fit_columns(widths: Sequence[int], keys: int, width: int | None, gap: int) -
         return Fitted(list(widths), [places])
     width = max(width, _NARROWEST)
     named, others = list(widths[:keys]), list(widths[keys:])
-    # A long name goes on in a second line rather than to leave no room for the rest.
+    # A long name goes on in a second line, to leave room for the rest.
     beside_all, beside_one = (
         width - total for total in (sum(others) + gap * len(others), max(others, default=0) + gap)
     )
@@ -92,7 +92,7 @@ def fit_columns(widths: Sequence[int], keys: int, width: int | None, gap: int) -
     room = width - sum(named) - gap * (keys - 1)
     others = [min(other, room - gap) for other in others]
     least = len(_blocks(others, room, gap))
-    # Of the ways with as few blocks, the one whose widest block is narrowest: 5 and 4 columns rather than 8 and 1.
+    # Of the ways with as few blocks, take the one whose widest block is narrowest: 5 and 4 columns, not 8 and 1.
     tried = range(max(others, default=0) + gap, room)
     narrow = next((n for n in tried if len(_blocks(others, n, gap)) == least), room)
     blocks = [[*places[:keys], *(keys + place for place in block)] for block in _blocks(others, narrow, gap)]
@@ -100,7 +100,7 @@ def fit_columns(widths: Sequence[int], keys: int, width: int | None, gap: int) -
 
 
 def wrapped(lines: Sequence[str], width: int | None = None) -> list[str]:
-    """Lines of prose, broken between words where they are longer than ``width``, by default :func:`terminal_width`.
+    """Break lines of prose between words where they are longer than ``width``, by default :func:`terminal_width`.
 
     >>> wrapped(["it fits", "this line is too long for it"], width=20)
     ['it fits', 'this line is too', '  long for it']
@@ -115,7 +115,7 @@ def wrapped(lines: Sequence[str], width: int | None = None) -> list[str]:
 
 
 def terminal_width() -> int | None:
-    """The columns of what is printed on: COLUMNS, or those of the terminal; None in a file or a pipe."""
+    """Return the columns of the output: COLUMNS, or those of the terminal; None in a file or a pipe."""
     columns = os.environ.get("COLUMNS", "")
     if columns.isdecimal() and int(columns) > 0:
         return int(columns)
@@ -129,7 +129,7 @@ def _widths(rows: Sequence[Sequence[str]]) -> list[int]:
 
 
 def _blocks(widths: Sequence[int], room: int, gap: int) -> list[list[int]]:
-    """Places of columns in their order, as many in each block as there is room for, with a gap before each."""
+    """Return places of columns in their order, as many in each block as there is room for, with a gap before each."""
     blocks: list[list[int]] = [[]]
     left = room
     for place, width in enumerate(widths):
@@ -142,7 +142,7 @@ def _blocks(widths: Sequence[int], room: int, gap: int) -> list[list[int]]:
 
 
 def _row_lines(cells: Sequence[tuple[str, int, bool]]) -> list[str]:
-    """The lines of a row of cells, each given with its width and whether it is aligned on the left."""
+    """Return the lines of a row of cells, each given with its width and whether it is aligned on the left."""
     if all(len(cell) <= width for cell, width, _ in cells):
         folded = [[cell] for cell, _, _ in cells]
     else:
@@ -163,7 +163,7 @@ def _broken(text: str, width: int, indent: str = "") -> list[str]:
 
 
 def html_table(caption: str, heading: Sequence[str], body: Sequence[Sequence[str]], below: Sequence[str] = ()) -> str:
-    """A table for a notebook, with a caption and lines below it; all text is escaped.
+    """Return a table for a notebook, with a caption and lines below it; all text is escaped.
 
     >>> html_table("2 < 3", ["n"], [["7"]])
     '<table><caption>2 &lt; 3</caption><thead><tr><th>n</th></tr></thead><tbody><tr><td>7</td></tr></tbody></table>'

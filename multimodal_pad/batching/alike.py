@@ -19,7 +19,7 @@ _TARGETS = repr(TARGETS)
 
 
 class AlikeSamples:
-    """Holds each sample against the first one that has what it has.
+    """A check of each sample against the first one that has the same parts.
 
     A modality that is missing has neither feature shape nor dtype, whatever its array of length 0 says, nor have the
     targets of its positions.
@@ -53,17 +53,17 @@ class AlikeSamples:
             )
 
     def kind(self, name: str) -> PositionKind | None:
-        """What the positions of a modality are; None before the first sample that has one."""
+        """Return the kind of a modality's positions; None before the first sample that has one."""
         found = self._first.get(name)
         return None if found is None else PositionKind(*found[1])
 
     def check_targets(self, number: int, sample: Sample) -> None:
-        """Hold targets, and those of positions, against the first sample's.
+        """Check targets, and those of positions, against the first sample's.
 
         Raises:
             SampleError: they have another shape or dtype, or one has some where the other has none.
         """
-        if self._targets is not None and POSITION_TARGETS not in sample:  # the usual: one array, or none at all
+        if self._targets is not None and POSITION_TARGETS not in sample:  # the usual case: one array, or none at all
             targets, kinds = sample.get(TARGETS), self._targets[1]
             if not kinds and targets is None:
                 return
@@ -90,10 +90,10 @@ class AlikeSamples:
     def arrays(
         self, samples: list[Sample], modalities: Sequence[str], numbers: Sequence[int]
     ) -> dict[str, list[np.ndarray]]:
-        """The arrays of each modality of a batch's samples, alike among themselves and with those before.
+        """Return the arrays of each modality of a batch's samples, alike among themselves and with those before.
 
-        A modality that none of them has is of the kind that other samples have, and so are the targets of its
-        positions, with which a sample takes the place of the one that has others in ``samples``.
+        A modality that all of them lack takes its kind from other samples, and so do the targets of its positions: a
+        sample that has others is replaced in ``samples``.
 
         Raises:
             SampleError: a sample is not like the others.
@@ -117,11 +117,11 @@ class AlikeSamples:
         return found
 
     def _assume(self, name: str, kind: PositionKind) -> None:
-        """Batches were made of this kind: from now on it is that of all samples."""
+        """Take the kind that batches were made of as that of all later samples."""
         self._first.setdefault(name, (None, (kind.shape, kind.dtype)))
 
     def _no_positions(self, tree: Tree, where: str) -> Tree:
-        """Targets of no positions, each of the kind that other samples have."""
+        """Return targets of no positions, each of the kind that other samples have."""
         if isinstance(tree, Mapping):
             return {key: self._no_positions(branch, f"{where}[{key!r}]") for key, branch in tree.items()}
         self._assume(where, PositionKind.of(tree))

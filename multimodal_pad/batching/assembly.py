@@ -1,4 +1,4 @@
-"""The samples of one batch: read, held against the length table and against each other, and padded."""
+"""The samples of one batch: read, checked against the length table and against each other, and laid out."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from multimodal_pad.spans import LAY_OUT, READ, span
 
 
 class Assembly:
-    """Makes batches of a source's samples; serves any number of threads.
+    """A maker of batches from a source's samples, for any number of threads.
 
     Args:
         source: of the samples.
@@ -41,18 +41,18 @@ class Assembly:
         self._source, self._measured = source, lengths.measured
         self._limits = lengths.table if lengths.truncated else None
         self._options = {"pad_value": pad_value, "check_finite": check_finite, "with_ids": with_ids}
-        pad_values(pad_value, self._measured.modalities)  # raises now, and not with the first batch
+        pad_values(pad_value, self._measured.modalities)  # an error here comes before the first batch
         self._alike, self._copies, self._learnt = AlikeSamples(), False, set[int]()
 
     def make(
         self, ids: list[int], shape: BatchShape, *, empty: bool = False, share_sizes: Sequence[int] | None = None
     ) -> BatchOfLayout:
-        """The batch of these samples.
+        """Make the batch of these samples.
 
         Args:
             ids: sample numbers, at least one.
             shape: of the batch, which empty samples fill up.
-            empty: whether all of them are; the sample only says what arrays there are.
+            empty: whether all rows are empty; the samples then only show what arrays there are.
             share_sizes: how many of them each share of the batch has; None where it is not shared out.
 
         Raises:
@@ -81,13 +81,13 @@ class Assembly:
         return batch
 
     def _read(self, ids: list[int]) -> list[Sample]:
-        """The samples, as they are when each is read.
+        """Read the samples, each as it is at that moment.
 
-        Arrays are taken as they are until two samples are found to share memory, as those of a source that reads all
-        into one buffer do; then these are read again, and all from then on are copied as they are read.
+        Arrays are taken as they are until two samples are found to share memory, as with a source that reads all into
+        one buffer; these samples are then read again, and from then on all are copied as they are read.
         """
         with span(READ):
-            if type(self._source) in (list, tuple):  # which hands out what it holds, and writes over nothing
+            if type(self._source) in (list, tuple):  # which never write over what they have given
                 plain = [read_sample(self._source, index) for index in ids]
                 if not any(POSITION_TARGETS in sample for sample in plain):
                     return plain
@@ -106,7 +106,7 @@ class Assembly:
         if column in self._learnt:
             return
         if self._alike.kind(name) is None:
-            index = int(np.argmax(self._measured.values[:, column] > 0))  # the first of all, where none has it
+            index = int(np.argmax(self._measured.values[:, column] > 0))  # sample 0, where none has it
             self._alike.arrays([self._read_one(index)], [name], [index])
         self._learnt.add(column)
 

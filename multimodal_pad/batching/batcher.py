@@ -1,4 +1,4 @@
-"""Schedule + source -> a stream of padded batches."""
+"""Schedule and source to a stream of batches of few shapes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from multimodal_pad.scheduling.steps import Steps
 
 
 class Position(NamedTuple):
-    """Where a run stands: the epoch, and the step of it that comes next."""
+    """A place in a run: the epoch, and the step of it that comes next."""
 
     epoch: int
     step: int
@@ -46,7 +46,7 @@ class BucketBatcher(ScheduledEpochs):
             "targets": ...}``; a list of dicts is enough. Read in a background thread.
         policy: rounds lengths up to buckets; its modalities are the ones that are padded. Or a
             :class:`~multimodal_pad.ShapePlan` or :class:`~multimodal_pad.PackingPlan`, or the path of a plan's file.
-        batch_size: samples of every batch, where the policy doesn't say (a plan does). A short last batch is
+        batch_size: samples of every batch, where the policy leaves it open (a plan does not). A short last batch is
             filled up with empty ones.
         lengths: the length table of the source, or its columns, ``{"text": [3, 5, ...]}``; by default the source's own
             ``lengths``, or else every sample is read once to be measured.
@@ -55,7 +55,7 @@ class BucketBatcher(ScheduledEpochs):
             was made for, or ``"length"``.
         window: batches per shuffle window of ``"length"``, see :data:`~multimodal_pad.scheduling.schedule.WINDOW`.
         seed: of the order.
-        long_samples: what becomes of samples that no bucket holds: ``"error"``, ``"truncate"``
+        long_samples: what to do with samples that no bucket holds: ``"error"``, ``"truncate"``
             (keep the front) or ``"drop"``; both are counted in :attr:`stats`.
         pad_value: what stands in the padding, for all modalities or per modality.
         check_finite: look for NaN and inf in float features.
@@ -137,12 +137,12 @@ class BucketBatcher(ScheduledEpochs):
         self._stats = self._new_stats()
 
     def shard(self, index: int, count: int, *, devices: int = 1) -> BucketBatcher:
-        """The same run for one of ``count`` hosts: its share of the rows of every batch.
+        """Return the same run for one of ``count`` hosts: its share of the rows of every batch.
 
         All shards have the same shapes in the same order and as many steps, and shard ``index`` has run number
         ``index`` of as many equal runs of a batch's rows. So the rows of all shards together, in order, are the batch
-        that one host would have, whatever the count. :meth:`schedule`, :meth:`forecast` and :meth:`batch_shapes` go on
-        to speak of whole batches. With several ``devices`` of the host, an equal run of all arrays is what each takes.
+        that one host would have, whatever the count. :meth:`schedule`, :meth:`forecast` and :meth:`batch_shapes` are
+        still those of whole batches. With several ``devices`` of the host, each takes an equal run of all arrays.
 
         Raises:
             PaddingError: an index that is not below the count, a number of devices that does not divide every batch,
@@ -177,7 +177,7 @@ class BucketBatcher(ScheduledEpochs):
         return self._position
 
     def state(self) -> dict[str, Any]:
-        """Where the run stands and what it is a run of, as a small JSON value for :meth:`restore`.
+        """Return the position of the run, and what it is a run of, as a small JSON value for :meth:`restore`.
 
         The batch that was consumed last counts as done. Shards and prefetch are no part of it.
 
@@ -216,7 +216,7 @@ class BucketBatcher(ScheduledEpochs):
         return self._position
 
     def position_of(self, state: Mapping[str, Any]) -> Position:
-        """The position that a state was taken at; raises as :meth:`restore`."""
+        """Return the position that a state was taken at; raises as :meth:`restore`."""
         epoch, step = check_state(state, self.state())
         steps = len(self.schedule(epoch))
         if step > steps:
@@ -228,7 +228,7 @@ class BucketBatcher(ScheduledEpochs):
     @property
     def stats(self) -> PaddingStats:
         """The ledger of the batches consumed so far."""
-        # Counted when it is looked at: step by step it would take a tenth of the time of a small batch.
+        # Counted on access: step by step it would take a tenth of the time of a small batch.
         if self._counted < self._position.step:
             for part in self.schedule(self._position.epoch).parts(self._counted, self._position.step):
                 self._stats.record(part.shard(self.shard_index, self.shard_count), self.lengths)
@@ -236,22 +236,22 @@ class BucketBatcher(ScheduledEpochs):
         return self._stats
 
     def _begin(self, position: Position) -> None:
-        """Stand somewhere else, with what was consumed before counted."""
+        """Move to another position, once what was consumed before is counted."""
         self._stats = self.stats
         self._position, self._counted, self.resumes = position, position.step, False
 
     def spec(self, epochs: int = 1) -> BatchSpec:
-        """What a step is to be compiled for: :meth:`batch_shapes` and :meth:`example`.
+        """Return the spec that a step is compiled for: :meth:`batch_shapes` and :meth:`example`.
 
         Raises:
             PaddingError: every sample was dropped.
         """
-        self.schedule(0)  # says whether there is anything to batch
+        self.schedule(0)  # raises where every sample was dropped
         fingerprint = self.policy.fingerprint if self.policy.compile_all else None
         return BatchSpec(self.batch_shapes(epochs), self.example(), fingerprint)
 
     def example(self) -> BatchOfLayout:
-        """A batch of one sample: what a step is warmed up with, for its feature widths, dtypes and targets.
+        """Return a batch of one sample: what a step is warmed up with, for its feature widths, dtypes and targets.
 
         Of a shard it is one of all shards, for all devices, as the shapes are.
 
@@ -259,7 +259,7 @@ class BucketBatcher(ScheduledEpochs):
             PaddingError: every sample was dropped.
         """
         if not self._covered.keep.any():
-            self.schedule(0)  # says so
+            self.schedule(0)  # raises as documented
         index = int(np.argmax(self._covered.keep))
         count, shape = self.shard_count * self.devices, self._shape(1, np.maximum(self.lengths.values[index], 1))
         sizes = [1] + [0] * (count - 1) if count > 1 else None
@@ -267,7 +267,7 @@ class BucketBatcher(ScheduledEpochs):
         return self._assembly.make([index], one.layout.joined(one, count), share_sizes=sizes)
 
     def epoch(self, epoch: int) -> Iterator[BatchOfLayout]:
-        """The batches of an epoch, in the order of its schedule; after :meth:`restore`, those that are left of it.
+        """Return the batches of an epoch, in the order of its schedule; after :meth:`restore`, those that are left.
 
         Leaving the loop early stops the background thread; an exception that the source raises
         reaches the consumer at the batch that it spoilt, with a note that names the sample.
@@ -279,11 +279,11 @@ class BucketBatcher(ScheduledEpochs):
         return self._batches(self._running)
 
     def __iter__(self) -> Iterator[BatchOfLayout]:
-        """The batches of the next epoch; after :meth:`restore`, those that are left."""
+        """Return the batches of the next epoch; after :meth:`restore`, those that are left."""
         return self.epoch(self._next().epoch)
 
     def __len__(self) -> int:
-        """How many batches the loop that runs gives in all, or else the one that comes next."""
+        """Return how many batches the loop that runs gives in all, or else the one that comes next."""
         epoch, start = self._running or self._next()
         return len(self.schedule(epoch)) - start
 
@@ -291,14 +291,14 @@ class BucketBatcher(ScheduledEpochs):
         return True  # and no schedule is made to find out
 
     def _next(self) -> Position:
-        """Where the next loop begins."""
+        """Return where the next loop begins."""
         epoch, step = self._position
         if self.resumes and step < len(self.schedule(epoch)):
             return Position(epoch, step)
         return Position(epoch + 1 if self._begun or self.resumes else 0, 0)
 
     def batch(self, epoch: int, step: int) -> BatchOfLayout:
-        """One batch by itself, from any thread; neither :attr:`position` nor :attr:`stats` take notice.
+        """Make one batch by itself, from any thread; :attr:`position` and :attr:`stats` stay as they are.
 
         Raises:
             IndexError: the epoch has no such step.
@@ -323,7 +323,7 @@ class BucketBatcher(ScheduledEpochs):
                 self._running = None
 
     def _make(self, step: Steps) -> BatchOfLayout:
-        """This shard's rows of one step."""
+        """Make this shard's rows of one step."""
         rows = step.shard(self.shard_index, self.shard_count).ids
         real = rows[rows != EMPTY].tolist()
         shape, sizes = self._shape(len(step.ids), step.lengths[0]), None

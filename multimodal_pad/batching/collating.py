@@ -16,7 +16,7 @@ from multimodal_pad.planning.plan_policy import PolicyLike, as_policy
 
 
 class Collator:
-    """Lays the samples that a loader has drawn out in the cheapest batch shape of a plan that holds them.
+    """A collate function: lays samples that a loader has drawn out in a plan's cheapest batch shape that holds them.
 
     As a ``collate_fn`` of ``torch.utils.data.DataLoader`` it is pickled for worker processes, and a last batch that is
     short is filled up, so that no more shapes come than the plan has. Where JAX runs, start the workers with
@@ -64,7 +64,7 @@ class Collator:
         self.pad_value, self.check_finite = pad_value, check_finite
 
     def __call__(self, samples: Sequence[Sample]) -> BatchOfLayout:
-        """The batch of some samples."""
+        """Lay some samples out as a batch."""
         options: dict[str, Any] = {"pad_value": self.pad_value, "check_finite": self.check_finite}
         return fit_samples(samples, self.policy, batch_size=self.batch_size, **options)
 

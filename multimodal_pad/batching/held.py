@@ -1,4 +1,4 @@
-"""Samples held as they are read: what a source does afterwards with its dicts, lists and arrays changes nothing."""
+"""Samples held as they are read: nothing that a source does afterwards with its dicts, lists and arrays counts."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from multimodal_pad.lengths.trees import Tree, leaves_of
 def held_sample(
     sample: Sample, modalities: Sequence[str], number: int, *, targets: bool = True, copy: bool = False
 ) -> dict[str, Any]:
-    """The modalities of a sample as arrays, and its targets, in dicts of its own.
+    """Return the modalities of a sample as arrays, and its targets, in new dicts.
 
     Args:
         sample: as it was read.
         modalities: which ones are kept.
         number: of the sample, for errors.
         targets: keep targets, too.
-        copy: copy arrays, too, whose memory may still be written to. Without it they are those of the sample.
+        copy: copy arrays, too, whose memory may still be written to. Without it the sample's own arrays are returned.
 
     Raises:
         SampleError: a modality is missing or no array, or targets are none, or not one for each position.
@@ -46,7 +46,7 @@ def held_sample(
 
 
 def _held(tree: Tree, where: str, number: int) -> Tree:
-    """Targets whose leaves are arrays, or can't be written to."""
+    """Return targets whose leaves are arrays, or can't be written to."""
     if type(tree) is np.ndarray or isinstance(tree, SCALARS):
         return tree
     if isinstance(tree, Mapping):
@@ -56,14 +56,14 @@ def _held(tree: Tree, where: str, number: int) -> Tree:
 
 
 def _copied(tree: Tree) -> Tree:
-    """Copies of the arrays whose memory may still be written to."""
+    """Return copies of the arrays whose memory may still be written to."""
     if isinstance(tree, Mapping):
         return {key: _copied(branch) for key, branch in tree.items()}
     return tree.copy() if isinstance(tree, np.ndarray) and _writeable(tree) else tree
 
 
 def share_memory(samples: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether arrays of some samples lie in memory that they share, so that one may have been written over another.
+    """Return whether samples have arrays in shared memory, so that one may have been written over another.
 
     Memory that nothing can write to doesn't count. Arrays of one sample that share memory count too, which does no
     harm where they are copied for it.
@@ -84,7 +84,7 @@ def share_memory(samples: Sequence[Mapping[str, Any]]) -> bool:
         base = array.base
         if base is not None:
             views.setdefault(id(base), []).append(array)
-    # An owner is NumPy's array whose memory it is, or else all memory of other objects, of which two may stand for one.
+    # Memory is NumPy's own array, or another object's: of those two may stand for one, so they all count as one.
     together: dict[int, list[np.ndarray]] = {}
     for group in views.values():
         owner = _owner(group[0])
@@ -100,26 +100,26 @@ def share_memory(samples: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def _owner(array: np.ndarray) -> np.ndarray:
-    """The array whose memory it is: that of NumPy, or else the first one on memory of something else."""
+    """Return the array that owns the memory: NumPy's, or else the first view of memory of another object."""
     while isinstance(array.base, np.ndarray):
         array = array.base
     return array
 
 
 def _writeable(array: np.ndarray) -> bool:
-    """Whether the memory of an array may be written to, through whatever array."""
+    """Return whether the memory of an array may be written to, through whatever array."""
     return _owner(array).flags.writeable
 
 
 def _overlap(arrays: list[np.ndarray]) -> bool:
-    """Whether two of the arrays have bytes in common, or may have."""
+    """Return whether two of the arrays have bytes in common, or may have."""
     bounds = np.array([_bounds(array) for array in arrays if array.size]).reshape(-1, 2)
     bounds = bounds[np.argsort(bounds[:, 0])]
     return bool((bounds[1:, 0] < bounds[:-1, 1]).any())
 
 
 def _bounds(array: np.ndarray) -> tuple[int, int]:
-    """The addresses of its first byte and behind its last."""
+    """Return the addresses of an array's first byte and of the byte after its last."""
     if not array.flags.c_contiguous:
         return np.lib.array_utils.byte_bounds(array)
     start = array.__array_interface__["data"][0]

@@ -17,7 +17,7 @@ from multimodal_pad.scheduling.steps import Steps
 
 @dataclass
 class PaddingStats:
-    """What a run of steps padded, and what of it was real.
+    """Positions and cost of a run of steps, padded and real.
 
     Attributes:
         modalities: names of the M columns.

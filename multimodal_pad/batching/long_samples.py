@@ -1,4 +1,4 @@
-"""What becomes of samples that are longer than every bucket: an error, cut, or left out."""
+"""Samples that are longer than every bucket: an error, cut, or left out."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class CoveredLengths:
 
 
 def cover(measured: LengthTable, policy: Policy, long_samples: LongSamples) -> CoveredLengths:
-    """Settle what becomes of long samples.
+    """Raise for long samples, cut them, or leave them out.
 
     Raises:
         PaddingError: ``long_samples`` is none of the three.

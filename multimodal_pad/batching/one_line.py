@@ -42,7 +42,7 @@ def batches(
         modalities: which ones, in which order; by default all keys of the first sample but ``"targets"``.
         lengths: the length table of the samples, or its columns.
         alignment: padded lengths or capacities are multiples of it; by default 1 padded, 8 packed.
-        cost: per sample, what padding is counted in.
+        cost: cost per sample, of which the plan pads the least.
         options: of the :class:`~multimodal_pad.BucketBatcher`, such as ``seed``, ``grouping`` and ``with_ids``.
 
     Raises:

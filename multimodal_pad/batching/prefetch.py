@@ -15,7 +15,7 @@ from multimodal_pad.spans import WAIT, span
 T = TypeVar("T")
 
 CLOSE_SECONDS = 10.0
-"""How long :meth:`Prefetch.close` waits for an item that is being made."""
+"""Seconds for which :meth:`Prefetch.close` waits for an item that is being made."""
 
 _POLL_SECONDS = 0.1  # between two calls of ``watch``
 
@@ -33,7 +33,7 @@ class Prefetch(Iterator[T], Generic[T]):
         items: what to iterate over.
         depth: finished items that may wait for the consumer.
         watch: called over and over while the consumer waits for an item. What it raises ends the
-            wait, and the thread is then left to itself: told to stop, and not waited for.
+            wait; the thread is then asked to stop, and not waited for.
         close_seconds: how long :meth:`close` waits for the thread.
 
     Raises:
@@ -78,7 +78,7 @@ class Prefetch(Iterator[T], Generic[T]):
         raise StopIteration
 
     def close(self) -> None:
-        """Stop the thread, wait for the item in its hands, and drop what is not consumed.
+        """Stop the thread, wait for the item that it is making, and drop what is not consumed.
 
         Warns:
             ResourceWarning: the item is not finished after ``close_seconds``; the thread ends when it is.
@@ -90,7 +90,7 @@ class Prefetch(Iterator[T], Generic[T]):
         if self._thread.is_alive():
             self._left = True
             warnings.warn(
-                f"the source still blocks {self._close_seconds:g} s after it was told to stop; its thread is left "
+                f"the source still blocks {self._close_seconds:g} s after it was to stop; its thread is left "
                 "behind and ends when the source returns",
                 ResourceWarning,
                 stacklevel=2,
@@ -132,7 +132,7 @@ def _work(items: Iterable[T], ready: queue.SimpleQueue, room: threading.Semaphor
             except StopIteration:
                 break
             ready.put((item, None))
-    except BaseException as error:  # noqa: BLE001  the consumer decides what to do with it
+    except BaseException as error:  # noqa: BLE001  raised again in the consumer
         ready.put((_END, error))
     else:
         ready.put((_END, None))

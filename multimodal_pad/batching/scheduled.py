@@ -18,13 +18,13 @@ from multimodal_pad.scheduling.schedule import Schedule, Schedules
 
 
 class ScheduledEpochs:
-    """What lengths and options say of epochs; :class:`~multimodal_pad.BucketBatcher` reads the samples.
+    """The epochs that follow from lengths and options; :class:`~multimodal_pad.BucketBatcher` reads the samples.
 
     Args:
         covered: lengths, cut or left out where they are too long.
         policy: rounds them up to buckets.
-        batch_size: samples of every batch, where the policy doesn't say.
-        grouping: who is in which batch.
+        batch_size: samples of every batch, where the policy leaves it open.
+        grouping: which samples share a batch.
         window: batches per shuffle window.
         seed: of the order.
         cost: per sample.
@@ -48,7 +48,7 @@ class ScheduledEpochs:
         self._making = threading.Lock()
 
     def schedule(self, epoch: int) -> Schedule:
-        """The steps of an epoch, of all shards together: padded lengths and sample numbers. Reads no sample.
+        """Return the steps of an epoch, of all shards together: padded lengths and sample numbers. Reads no sample.
 
         The last two schedules asked for are kept.
 
@@ -85,24 +85,24 @@ class ScheduledEpochs:
         return sorted({shape.batch_size for shape in self._known_shapes()})
 
     def _known_shapes(self) -> list[BatchShape]:
-        """A batch shape of each batch size, at least."""
+        """Return a batch shape of each batch size, at least."""
         if self.batch_size is not None:
             ones = np.ones((1, len(self.policy.modalities)), np.int64)
             return batch_shapes(np.array([self.batch_size]), ones, self.policy.modalities, self.policy.layout)
         return policy_shapes(self.policy, None) if self.policy.finite else self._used_shapes(1)
 
     def forecast(self, epoch: int = 0) -> PaddingStats:
-        """The ledger that the epoch will leave, from the lengths alone."""
+        """Return the ledger of an epoch ahead of it, from the lengths alone."""
         stats = self._new_stats()
         for part in self.schedule(epoch).parts():
             stats.record(part, self.lengths)
         return stats
 
     def batch_shapes(self, epochs: int) -> list[BatchShape]:
-        """The batch shapes of the epochs 0 to ``epochs - 1``: what a step is to be compiled for.
+        """Return the batch shapes of the epochs 0 to ``epochs - 1``: what a step is to be compiled for.
 
-        Of a plan or of fixed padding, every shape, whichever epochs use it; of a ladder, whose shapes are a large
-        product, and of exact padding, those that the schedules of these epochs use, each of which is made for it.
+        A plan and fixed padding give every shape, whichever epochs use it. A ladder, whose shapes are a large product,
+        and exact padding give those that the schedules of these epochs use, each of which is made for that.
 
         >>> from multimodal_pad import BucketBatcher, Ladder
         >>> samples = [{"text": np.arange(n)} for n in (3, 5, 12)]
@@ -114,7 +114,7 @@ class ScheduledEpochs:
         return policy_shapes(self.policy, self.batch_size) if self.policy.compile_all else self._used_shapes(epochs)
 
     def _used_shapes(self, epochs: int) -> list[BatchShape]:
-        """The batch shapes that the schedules of so many epochs use."""
+        """Return the batch shapes that the schedules of so many epochs use."""
         used = [self.schedule(epoch).used for epoch in range(epochs)]
         sizes, lengths = (np.concatenate(arrays) for arrays in zip(*used, strict=True))
         return sorted_shapes(self.policy, sizes, lengths)
@@ -124,7 +124,7 @@ class ScheduledEpochs:
         return PaddingStats(self.policy.modalities, self.cost, self.policy.layout, **lost)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the schedules, which a worker process makes for itself rather than receive."""
+        """Leave out the schedules, which a worker process makes for itself."""
         return {**self.__dict__, "_schedules": None, "_made": {}, "_making": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -1,1 +1,1 @@
-"""The commands of ``multimodal-pad``, one a module: ``add_parser`` says what it takes, and what runs it."""
+"""The commands of ``multimodal-pad``, one a module: ``add_parser`` adds its options and the function that runs it."""

@@ -14,7 +14,7 @@ from multimodal_pad.terminal import in_a_line, progress_console
 
 @contextmanager
 def telling() -> Iterator[Tell]:
-    """A bar for each thing that is done, on a terminal."""
+    """Yield a progress callback with a bar for each description, on a terminal."""
     console = progress_console()
     columns = TaskProgressColumn, TimeRemainingColumn
     with progress_bars(*columns, console=console, disable=not console.is_terminal) as bars:

@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 from multimodal_pad.commands.bars import telling
 from multimodal_pad.commands.convert_files import add_files_options, open_files
+from multimodal_pad.commands.help_text import HelpFormatter
 from multimodal_pad.commands.label_options import add_label_options, check_unlabeled, label_column
 from multimodal_pad.commands.pairs import once, pair
 from multimodal_pad.errors import PaddingError
@@ -23,20 +24,28 @@ from multimodal_pad.sources.tfds_source import TfdsCorpus
 from multimodal_pad.terminal import output_console, tell
 
 HELP = """Write a corpus as a flat cache: per split and modality one memory-mapped .npy with the frames of all samples,
-true lengths, targets, ids, and a manifest.json that says where it comes from and what was chosen.
+true lengths, targets, ids, and a manifest.json with the input files and the options.
 
 It is written to a temporary folder beside OUT, which is renamed when it is whole: an interrupted run leaves nothing.
 Pickles are read as data alone: nothing in them is run."""
 
 EXAMPLES = """examples:
   multimodal-pad convert mult mosi_data_noalign.pkl mosi
-  multimodal-pad convert mmsa unaligned_50.pkl mosei --nonfinite zero --standardize audio visual
-  multimodal-pad convert csd FOLDER mosi --labels CMU_MOSI_Opinion_Labels.csd --folds folds.json \\
-      --sequence text=CMU_MOSI_TimestampedWordVectors.csd --sequence audio=CMU_MOSI_COVAREP.csd --nonfinite zero
-  multimodal-pad convert meld MELD meld --features audio=WAV2VEC --features visual=FACES
-  multimodal-pad convert files mer2023-dataset-process mer --table label-6way.npz --targets emo \\
-      --features audio=features/chinese-hubert-large-FRA --features visual=features/manet_FRA
-  multimodal-pad convert tfds unaligned_emotion/mosi mosi --targets targets --ids id
+  multimodal-pad convert mmsa unaligned_50.pkl mosei \\
+      --nonfinite zero --standardize audio visual
+  multimodal-pad convert csd FOLDER mosi \\
+      --labels CMU_MOSI_Opinion_Labels.csd \\
+      --folds folds.json --nonfinite zero \\
+      --sequence text=CMU_MOSI_TimestampedWordVectors.csd \\
+      --sequence audio=CMU_MOSI_COVAREP.csd
+  multimodal-pad convert meld MELD meld \\
+      --features audio=WAV2VEC --features visual=FACES
+  multimodal-pad convert files mer2023-dataset-process mer \\
+      --table label-6way.npz --targets emo \\
+      --features audio=features/chinese-hubert-large-FRA \\
+      --features visual=features/manet_FRA
+  multimodal-pad convert tfds unaligned_emotion/mosi mosi \\
+      --targets targets --ids id
 
 in Python:
   source = NumpyDir("mosi", "train")"""
@@ -51,7 +60,7 @@ def add_parser(commands: Any) -> None:
         help="write a corpus as a flat cache",
         description=HELP,
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.set_defaults(run=_run)
     sources = parser.add_subparsers(required=True, metavar="SOURCE", dest="source")
@@ -66,14 +75,14 @@ def add_parser(commands: Any) -> None:
         "--lengths",
         choices=get_args(Lengths),
         default="declared",
-        help="of audio and visual: what the file says (default), or up to the last row that is not zero",
+        help="lengths of audio and visual: those of the file (default), or up to the last row that is not zero",
     )
     mmsa.add_argument(
         "--labels",
         nargs="+",
         default=["regression_labels"],
         metavar="KEY",
-        help="of the targets (default: regression_labels); of several each is a column",
+        help="keys of the targets (default: regression_labels); several become columns",
     )
     add_label_options(mmsa)
 
@@ -104,7 +113,7 @@ def add_parser(commands: Any) -> None:
         action="append",
         type=pair,
         metavar="NAME=N",
-        help="of each modality in X_train.h5, in order; may be repeated (default: text=300 audio=5 visual=20)",
+        help="width of each modality in X_train.h5, in order; may be repeated (default: text=300 audio=5 visual=20)",
     )
     add_label_options(mfn)
 
@@ -137,28 +146,28 @@ def add_parser(commands: Any) -> None:
         "--targets", nargs="+", metavar="KEY", help="the feature of the targets, or several numbers (default: none)"
     )
     named.add_argument("--ids", metavar="KEY", help="the feature of the ids (default: numbers)")
-    named.add_argument("--data-dir", type=Path, metavar="FOLDER", help="of TFDS")
+    named.add_argument("--data-dir", type=Path, metavar="FOLDER", help="folder of TFDS")
 
 
 def _source(sources: Any, name: str, what: str, description: str, open_splits: Callable[..., Any]) -> Any:
-    """A parser for one kind of source, with what all of them take."""
+    """Add a parser for one kind of source, with the common arguments and options."""
     parser = sources.add_parser(
         name,
-        usage=f"multimodal-pad convert {name} {what} OUT [options]",  # these first, since some options take many
+        usage=f"multimodal-pad convert {name} {what} OUT [options]",  # some options take many values
         help=description,
         description=f"Convert {description}.",
     )
-    parser.add_argument("input", metavar=what, help="what to convert" if what != "NAME" else "of the dataset")
+    parser.add_argument("input", metavar=what, help="what to convert" if what != "NAME" else "name of the dataset")
     parser.add_argument("out", type=Path, metavar="OUT", help="the folder to make")
     parser.set_defaults(open_splits=open_splits)
     parser.add_argument(
         "--nonfinite",
         choices=get_args(NonFinite),
         default="error",
-        help="what becomes of NaN and inf (default: error); zeros are counted in the manifest",
+        help="what to do with NaN and inf (default: error); zeros are counted in the manifest",
     )
     parser.add_argument(
-        "--dtype", choices=get_args(Dtype), default="float32", help="of the features (default: float32)"
+        "--dtype", choices=get_args(Dtype), default="float32", help="dtype of the features (default: float32)"
     )
     parser.add_argument(
         "--standardize",
@@ -171,7 +180,9 @@ def _source(sources: Any, name: str, what: str, description: str, open_splits: C
 
 
 def _modalities(parser: Any) -> None:
-    parser.add_argument("--modalities", nargs="+", metavar="NAME", help="which (default: text audio visual)")
+    parser.add_argument(
+        "--modalities", nargs="+", metavar="NAME", help="modalities to convert (default: text audio visual)"
+    )
 
 
 def _min_count(parser: Any) -> None:
@@ -289,6 +300,6 @@ def _open_tfds(options: argparse.Namespace, tell: Tell) -> dict[str, Source]:
 
 
 def _common(options: argparse.Namespace, tell: Tell) -> dict[str, Any]:
-    """What all corpora of modalities with fixed names take."""
+    """Return the common options of all corpora with fixed modalities."""
     chosen = {} if options.modalities is None else {"modalities": options.modalities}
     return {**chosen, "nonfinite": options.nonfinite, "progress": tell}

@@ -1,4 +1,4 @@
-"""``multimodal-pad convert files``: where a corpus of feature files has its features, ids, targets and splits."""
+"""``multimodal-pad convert files``: the features, ids, targets and splits of a corpus of feature files."""
 
 from __future__ import annotations
 
@@ -38,25 +38,27 @@ def add_files_options(parser: Any) -> None:
         help="a modality whose files a field of the table names; may be repeated",
     )
     parser.add_argument(
-        "--ids", metavar="FIELD", help="of the ids, or a form such as dia{Dialogue_ID} (default: id or name)"
+        "--ids", metavar="FIELD", help="field of the ids, or a form such as dia{Dialogue_ID} (default: id or name)"
     )
-    parser.add_argument("--targets", nargs="+", metavar="FIELD", help="of the targets (default: none)")
+    parser.add_argument("--targets", nargs="+", metavar="FIELD", help="fields of the targets (default: none)")
     parser.add_argument(
         "--classes",
         nargs="+",
         metavar="CLASS",
         help="targets that are classes, in order (default: that of the alphabet)",
     )
-    parser.add_argument("--split-field", metavar="FIELD", help="of the split (default: split, where there is one)")
+    parser.add_argument(
+        "--split-field", metavar="FIELD", help="field of the split (default: split, where there is one)"
+    )
     parser.add_argument(
         "--folds", type=Path, metavar="JSON", help='in its place, ids by split: {"train": ["Ses01*", ...], ...}'
     )
-    parser.add_argument("--splits", nargs="+", metavar="SPLIT", help="which to convert (default: all)")
+    parser.add_argument("--splits", nargs="+", metavar="SPLIT", help="splits to convert (default: all)")
     parser.add_argument(
         "--absent",
         choices=get_args(Absent),
         default="error",
-        help="what becomes of a sample without a file (default: error); missing: it lacks the modality",
+        help="what to do with a sample without a file (default: error); missing: it lacks the modality",
     )
     parser.add_argument(
         "--vectors",
@@ -66,7 +68,7 @@ def add_files_options(parser: Any) -> None:
 
 
 def open_files(options: argparse.Namespace, tell: Progress) -> dict[str, Source]:
-    """Every split of the corpus."""
+    """Open every split of the corpus."""
     table = {name: getattr(options, name) for name in ("table", "ids", "split_field", "folds")}
     targets = options.targets[0] if options.targets and len(options.targets) == 1 else options.targets
     return {

@@ -1,4 +1,4 @@
-"""``multimodal-pad inspect``: what is in a flat cache or a file of lengths, and what padding it costs."""
+"""``multimodal-pad inspect``: the contents of a flat cache or a file of lengths, and the padding efficiency on it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from multimodal_pad.commands.bars import telling
+from multimodal_pad.commands.help_text import HelpFormatter
 from multimodal_pad.commands.lengths_given import STANDARD_INPUT, path_or_input, read_given
 from multimodal_pad.commands.pairs import add_field_option, chosen_fields
 from multimodal_pad.commands.shares import share_headings, shown_shares
@@ -21,9 +22,10 @@ from multimodal_pad.sources.manifest import QUANTILES, summarize
 from multimodal_pad.sources.verification import verify_cache
 from multimodal_pad.terminal import as_cell, output_console, tell
 
-HELP = """Print what is in a flat cache: samples, lengths and missing modalities of each split, and how much of the
-training split's padding is real under fixed, exact and planned padding. Of a file of lengths, or of a CSV from standard
-input (-), as multimodal-pad plan takes them, print the lengths, and the same of padding."""
+HELP = """Print the contents of a flat cache: samples, lengths and missing modalities of each split, and the padding
+efficiency of fixed, exact and planned padding on the training split. For a file of lengths, or a CSV from standard
+input (-), as multimodal-pad plan takes them, print the lengths, and the same of padding. Cost is the FLOPs of this
+package's transformer."""
 
 LENGTH_COLUMNS = ("modality", "mean", *(f"p{level}" for level in QUANTILES), "max", "missing")
 
@@ -32,9 +34,10 @@ def add_parser(commands: Any) -> None:
     """Add the command to the subparsers of ``multimodal-pad``."""
     parser = commands.add_parser(
         "inspect",
-        help="print what is in a flat cache or a file of lengths, and what padding it costs",
+        usage="multimodal-pad inspect CACHE [options]",
+        help="print a flat cache or a file of lengths, and the padding efficiency on it",
         description=HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.set_defaults(run=_run)
     parser.add_argument(
@@ -50,7 +53,7 @@ def add_parser(commands: Any) -> None:
         "--verify", action="store_true", help="read all of it, and compare the SHA-256 of every file with the manifest"
     )
     parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="rows of a batch (default: 32)")
-    parser.add_argument("--max-shapes", type=int, default=8, metavar="N", help="of the plan (default: 8)")
+    parser.add_argument("--max-shapes", type=int, default=8, metavar="N", help="shapes of the plan (default: 8)")
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -123,7 +126,7 @@ def _length_cells(name: str, lengths: Mapping[str, float], missing: int, samples
 
 
 def _short(value: float) -> str:
-    """At most three digits after the point, and none where they are 0."""
+    """Format with at most three digits after the point, and none where they are 0."""
     return f"{value:,.3f}".rstrip("0").rstrip(".")
 
 
@@ -135,5 +138,5 @@ def _print_padding(
         [name, f"{row.shapes:,}", *shown_shares(row.cost, row.positions), f"{row.padded_cost / least:.2f} x"]
         for name, row in policies.items()
     ]
-    title = f"{as_cell(what)}, batches of {batch_size}: real share of what is padded"
+    title = f"{as_cell(what)}, batches of {batch_size}: padding efficiency"
     print_table(console, title, ["padding", "shapes", "cost", *share_headings(names), "padded cost"], rows)

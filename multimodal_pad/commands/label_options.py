@@ -1,4 +1,4 @@
-"""Options that say which columns of labels are targets, and which splits have none."""
+"""Options for columns of labels as targets, and for splits without labels."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def add_label_options(parser: Any, default: str = ":") -> None:
 
 
 def label_column(options: argparse.Namespace, split: str) -> LabelColumns:
-    """The columns of the labels of a split; None where it has none."""
+    """Return the columns of the labels of a split; None where it has none."""
     return None if split in options.unlabeled else parse_label_columns(options.label_column)
 
 
 def check_unlabeled(options: argparse.Namespace, splits: Sequence[str]) -> Sequence[str]:
-    """The splits of a corpus; raises a PaddingError where one that is said to have no labels is not among them."""
+    """Return the splits of a corpus; raises a PaddingError where one without labels is not among them."""
     unknown = [name for name in options.unlabeled if name not in splits]
     if unknown:
         raise PaddingError(f"got --unlabeled {' '.join(unknown)}; the splits are {list(splits)}")

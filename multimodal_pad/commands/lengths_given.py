@@ -1,4 +1,4 @@
-"""Lengths that a command is given: a file, or ``-`` for a CSV from standard input."""
+"""Lengths for a command: from a file, or with ``-`` from a CSV on standard input."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ STANDARD_INPUT = "standard input"
 
 _MOST = 1 << 30  # bytes of standard input, which is held in memory and may have no end
 _BINARY = (b"\x93NUMPY", b"PK", b"\x1f\x8b")
-"""How files of NumPy and gzip begin."""
+"""First bytes of NumPy's files and of gzip's."""
 
 
 def path_or_input(text: str) -> Path | Literal["-"]:
-    """An argument of the command line; a file of that name is ``./-``.
+    """Return an argument of the command line; a file of that name is ``./-``.
 
     >>> path_or_input("-"), path_or_input("lengths.csv").name
     ('-', 'lengths.csv')
@@ -30,10 +30,10 @@ def path_or_input(text: str) -> Path | Literal["-"]:
 def read_given(
     given: Path | Literal["-"], modalities: Sequence[str] | None, fields: Mapping[str, str] | None
 ) -> LengthTable:
-    """The lengths of a file, as :func:`~multimodal_pad.lengths.files.read_lengths`, or from standard input.
+    """Read the lengths of a file, as :func:`~multimodal_pad.lengths.files.read_lengths`, or from standard input.
 
     Raises:
-        SourceError: as there, or nothing is piped in, or something else than text.
+        SourceError: as there; or standard input has no text, or is a terminal.
     """
     if given == "-":
         return read_lengths(STANDARD_INPUT, modalities, fields=fields, content=_read_input())

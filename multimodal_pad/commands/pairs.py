@@ -9,7 +9,7 @@ from multimodal_pad.errors import PaddingError
 
 
 def pair(text: str) -> tuple[str, str]:
-    """``"audio=features/hubert"`` as name and value, for argparse.
+    """Split ``"audio=features/hubert"`` into name and value, for argparse.
 
     >>> pair("audio=features/hubert")
     ('audio', 'features/hubert')
@@ -21,7 +21,7 @@ def pair(text: str) -> tuple[str, str]:
 
 
 def once(pairs: list[tuple[str, str]], option: str) -> dict[str, str]:
-    """The values by name; raises a PaddingError where a name comes twice."""
+    """Return the values by name; raises a PaddingError where a name comes twice."""
     names = [name for name, _ in pairs]
     if len(set(names)) < len(names):
         raise PaddingError(f"got {option} for {names}; name each modality once")
@@ -40,5 +40,5 @@ def add_field_option(parser: Any) -> None:
 
 
 def chosen_fields(options: argparse.Namespace) -> dict[str, str] | None:
-    """What was given with ``--field``; None where nothing was."""
+    """Return the fields given with ``--field``; None where there are none."""
     return once(options.field, "--field") if options.field else None

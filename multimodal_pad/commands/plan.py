@@ -13,6 +13,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import TaskProgressColumn, TimeRemainingColumn
 
+from multimodal_pad.commands.help_text import HelpFormatter
 from multimodal_pad.commands.lengths_given import path_or_input, read_given
 from multimodal_pad.commands.pairs import add_field_option, chosen_fields
 from multimodal_pad.commands.shares import share_headings, shown_shares
@@ -40,37 +41,51 @@ HELP = """Choose the batch shapes for a table of lengths: jointly over all modal
 LENGTHS has a row per sample and a column per modality, in positions (tokens, frames), 0 where the modality is
 missing: a .csv whose first line names the columns, a .npz with an array per modality, a .npy (name its columns with
 --modalities), or a flat cache of multimodal-pad convert (its split train). Manifests of JSON lines, such as those of
-NeMo and Lhotse, and other tables do too: --field says how long each modality is. With - a .csv is read from standard
-input. Prints the plan, and how fixed padding, powers of two and quantiles do with as many shapes. With --packed,
-samples lie end to end instead, and the plan is one capacity for each modality; it is printed beside the others with
-8 shapes."""
+NeMo and Lhotse, and other tables are read by --field, which gives the length of each modality. With - a .csv is read
+from standard input.
+
+Prints the plan, and the padding efficiency of fixed padding, powers of two and quantiles with as many shapes. With
+--packed, samples lie end to end instead, and the plan is one capacity for each modality; it is printed beside the
+others with 8 shapes."""
 
 EXAMPLES = """examples:
   multimodal-pad plan lengths.csv --max-shapes 8
-  multimodal-pad plan lengths.csv --max-shapes 16 --align 8 --align audio=16 --out plan.json --plot plan.png
-  multimodal-pad plan lengths.npy --modalities text audio --cost transformer --d-model 512 --layers 6
-  multimodal-pad plan lengths.csv --max-shapes auto --epochs 10 --compile-seconds 9 --seconds-per-cost 2e-6
-  multimodal-pad plan cuts.jsonl.gz --field audio=duration@50 --field text=supervisions.text:words
-  multimodal-pad plan lengths.csv --packed --batch-size 32 --out packing.json --plot packing.png
-  multimodal-pad plan lengths.csv --packed --batch-positions 20000
-  sqlite3 -csv -header corpus.db 'select text, audio from lengths' | multimodal-pad plan -
+  multimodal-pad plan lengths.csv --max-shapes 16 \\
+      --align 8 --align audio=16 \\
+      --out plan.json --plot plan.png
+  multimodal-pad plan lengths.npy --modalities text audio \\
+      --cost transformer --d-model 512 --layers 6
+  multimodal-pad plan lengths.csv --max-shapes auto \\
+      --epochs 10 --compile-seconds 9 \\
+      --seconds-per-cost 2e-6
+  multimodal-pad plan cuts.jsonl.gz \\
+      --field audio=duration@50 \\
+      --field text=supervisions.text:words
+  multimodal-pad plan lengths.csv --packed --batch-size 32 \\
+      --out packing.json --plot packing.png
+  multimodal-pad plan lengths.csv --packed \\
+      --batch-positions 20000
+  sqlite3 -csv -header corpus.db \\
+      'select text, audio from lengths' |
+      multimodal-pad plan -
 
 in Python:
   policy = Planned(ShapePlan.load("plan.json"))
   policy = Packed(PackingPlan.load("packing.json"))"""
 
 
-PADDED_SHAPES = 8  # unless told otherwise; and beside a packing plan
+PADDED_SHAPES = 8  # by default, and of the plan beside a packing plan
 
 
 def add_parser(commands: Any) -> None:
     """Add the command to the subparsers of ``multimodal-pad``."""
     plan = commands.add_parser(
         "plan",
+        usage="multimodal-pad plan LENGTHS [options]",
         help="choose the batch shapes for a table of lengths",
         description=HELP,
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     plan.set_defaults(run=_plan)
     plan.add_argument(
@@ -95,8 +110,8 @@ def add_parser(commands: Any) -> None:
         metavar="[NAME=]N",
         help="padded lengths are multiples of N; may be repeated: --align 8 --align audio=16",
     )
-    plan.add_argument("--grouping", choices=["length", "random"], help="of the batches to come (default: length)")
-    plan.add_argument("--seed", type=int, default=0, metavar="N", help="of the search (default: 0)")
+    plan.add_argument("--grouping", choices=["length", "random"], help="how the batches will be made (default: length)")
+    plan.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the search (default: 0)")
     plan.add_argument("--effort", type=float, metavar="X", help="search for longer: X times as many moves (default: 1)")
     packed = plan.add_argument_group("packed batches")
     packed.add_argument("--packed", action="store_true", help="lay samples end to end, in one shape or two")
@@ -107,20 +122,22 @@ def add_parser(commands: Any) -> None:
         "--cost",
         choices=["positions", "attention", "transformer"],
         default="positions",
-        help="of a row: its positions (default), query-key pairs, or FLOPs of this package's transformer",
+        help="cost of a row: its positions (default), query-key pairs, or FLOPs of this package's transformer",
     )
-    cost.add_argument("--d-model", type=int, metavar="N", help="of the transformer (default: 40)")
-    cost.add_argument("--layers", type=int, metavar="N", help="of each of its encoders (default: 4)")
+    cost.add_argument("--d-model", type=int, metavar="N", help="width of the transformer (default: 40)")
+    cost.add_argument("--layers", type=int, metavar="N", help="layers of each of its encoders (default: 4)")
     cost.add_argument("--batch-overhead", type=float, metavar="X", help="cost of a batch beside its rows")
     rows = plan.add_argument_group("samples per batch")
-    rows.add_argument("--batch-size", type=int, metavar="N", help="of every shape (default: 32)")
-    rows.add_argument("--batch-positions", type=float, metavar="N", help="instead: as many as N positions hold,")
+    rows.add_argument("--batch-size", type=int, metavar="N", help="samples of a batch, at every shape (default: 32)")
+    rows.add_argument(
+        "--batch-positions", type=float, metavar="N", help="instead: as many samples as N positions hold,"
+    )
     rows.add_argument("--batch-multiple", type=int, metavar="N", help="in multiples of N (default: 8),")
     rows.add_argument("--batch-largest", type=int, metavar="N", help="and at most N")
     auto = plan.add_argument_group("for --max-shapes auto")
-    auto.add_argument("--epochs", type=float, metavar="N", help="of the run")
-    auto.add_argument("--compile-seconds", type=float, metavar="S", help="to compile one batch shape")
-    auto.add_argument("--seconds-per-cost", type=float, metavar="S", help="of a step, per unit of its cost")
+    auto.add_argument("--epochs", type=float, metavar="N", help="epochs of the run")
+    auto.add_argument("--compile-seconds", type=float, metavar="S", help="seconds to compile one batch shape")
+    auto.add_argument("--seconds-per-cost", type=float, metavar="S", help="seconds of a step, per unit of its cost")
     output = plan.add_argument_group("output")
     output.add_argument("--out", type=Path, metavar="FILE", help="write the plan as JSON")
     output.add_argument("--plot", type=Path, metavar="FILE", help="draw the plan (.png, .svg or .pdf)")
@@ -137,7 +154,7 @@ def _shape_count(text: str) -> int | Literal["auto"]:
 
 
 def _alignment(text: str) -> tuple[str, int]:
-    """``8`` to ``("", 8)``, for all modalities, and ``audio=16`` to ``("audio", 16)``."""
+    """Parse ``8`` to ``("", 8)``, for all modalities, and ``audio=16`` to ``("audio", 16)``."""
     name, _, step = text.rpartition("=")
     try:
         return name, int(step)
@@ -181,7 +198,7 @@ def _plan(options: argparse.Namespace) -> None:
     if options.out is not None:
         plan.save(options.out, overwrite=options.overwrite)
     tell(console, str(plan))
-    _compare(console, lengths.modalities, rows, "Real share of what is padded, every batch full")
+    _compare(console, lengths.modalities, rows, "Padding efficiency, every batch full")
     _tell_written(options, console)
 
 
@@ -209,14 +226,14 @@ def _plan_packed(
     policies = {"planned": Planned(planned), **ladders_within(lengths, PADDED_SHAPES, alignment=planned.alignment)}
     padded = {name: policy_efficiency(policy, lengths, cost) for name, policy in policies.items()}
     tell(console, str(plan))
-    title = f"Real share of what is packed, or padded in up to {PADDED_SHAPES} shapes"
+    title = f"Padding efficiency, packed and in up to {PADDED_SHAPES} padded shapes"
     _compare(console, lengths.modalities, {"packed": packing_efficiency(plan, lengths, cost), **padded}, title)
     _tell_written(options, console)
 
 
 @contextmanager
 def _bar(total: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar on a terminal; what is given is called with how much is done."""
+    """Yield a function that sets how much is done, with a progress bar on a terminal."""
     console = progress_console()
     columns = TaskProgressColumn, TimeRemainingColumn
     with progress_bars(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
@@ -231,7 +248,7 @@ def _tell_written(options: argparse.Namespace, console: Console) -> None:
 
 
 def _read(path: Path | Literal["-"], modalities: list[str] | None, fields: dict[str, str] | None) -> LengthTable:
-    """The lengths of a file, or of a flat cache's training split, or of one split's folder."""
+    """Read the lengths of a file, of a flat cache's training split, or of one split's folder."""
     if path == "-" or not path.is_dir():
         return read_given(path, modalities, fields)
     if fields is not None:
@@ -298,7 +315,7 @@ def _run_time(options: argparse.Namespace) -> RunTime | None:
 
 
 def _price(cost: Cost, batch_size: int | BatchBudget, overhead: float) -> Cost:
-    """The cost of a padded row with its share of what a batch costs beside its rows."""
+    """Return the cost of a padded row with its share of a batch's overhead."""
 
     def price(shapes: np.ndarray) -> np.ndarray:
         sizes = batch_size.batch_sizes(shapes) if isinstance(batch_size, BatchBudget) else batch_size
@@ -308,7 +325,7 @@ def _price(cost: Cost, batch_size: int | BatchBudget, overhead: float) -> Cost:
 
 
 def _compare(console: Console, modalities: tuple[str, ...], rows: dict[str, PolicyEfficiency], title: str) -> None:
-    """Print the plan, which is the first row, beside the policies that people use otherwise."""
+    """Print the plan, which is the first row, beside the usual policies."""
     first = next(iter(rows.values()))
     cells = [
         [

@@ -1,4 +1,4 @@
-"""The columns of a table that compares policies: what is real of each modality, or of the extremes of many."""
+"""The columns of a table that compares policies: the real share of each modality, or the extremes of many."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from multimodal_pad.terminal import as_cell
 
 SHOWN = 10
-"""Of more modalities, a table shows the least and the largest share alone: no terminal is as wide as all of them."""
+"""Most modalities with a column each; of more, only the least and the largest share are shown."""
 
 
 def share_headings(modalities: Sequence[str]) -> list[str]:
-    """Of the columns.
+    """Return the headings of the columns.
 
     >>> share_headings(("text", "audio")), share_headings([str(n) for n in range(40)])
     (['text', 'audio'], ['least of 40', 'most of 40'])
@@ -22,7 +22,7 @@ def share_headings(modalities: Sequence[str]) -> list[str]:
 
 
 def shown_shares(cost: float, positions: Sequence[float]) -> list[str]:
-    """The cells: of the cost, and of the columns of :func:`share_headings`.
+    """Return the cells: of the cost, and of the columns of :func:`share_headings`.
 
     >>> shown_shares(0.5, [0.25, 1.0]), shown_shares(0.5, [0.25, 0.5] * 20)
     (['0.500', '0.250', '1.000'], ['0.500', '0.250', '0.500'])

@@ -10,12 +10,15 @@ from rich.text import Text
 
 from multimodal_pad.text_table import fit_columns
 
-_BETWEEN, _AROUND = 3, 4
-"""What rich draws between two columns, and left and right of the table."""
+_BETWEEN = 3
+"""Width of rich's line and spaces between two columns."""
+
+_AROUND = 4
+"""Width of rich's lines and spaces left and right of the table."""
 
 
 def print_table(console: Console, title: str, heading: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table, whose first column says what a row is of; all text may have rich's markup.
+    """Print a table, whose first column names each row; all text may have rich's markup.
 
     Columns that have no room beside the others stand in another table below, with the first one repeated.
 

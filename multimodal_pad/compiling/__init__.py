@@ -1,4 +1,4 @@
-"""What XLA compiles: counted, done before the first step, and forbidden after it (JAX)."""
+"""XLA's compilations: counted, done before the first step, and forbidden after it (JAX)."""
 
 from jax.profiler import TraceAnnotation
 
@@ -14,7 +14,7 @@ from multimodal_pad.compiling.table import CompiledStep, StepTable, batch_struct
 from multimodal_pad.compiling.warming import warm_up, warm_up_all
 from multimodal_pad.spans import name_spans_by
 
-# So that a profile names what the data side does, which knows nothing of JAX.
+# So that a profile names the data side's work, which imports no JAX.
 name_spans_by(TraceAnnotation, TraceAnnotation.is_enabled)
 
 __all__ = [

@@ -44,11 +44,11 @@ def fit_batch_sizes(
     compiler_options: CompilerOptions | None = None,
     progress: bool = True,
 ) -> P:
-    """Give each planned shape the most rows, or packed batches the most samples, whose step fits the device's memory.
+    """Choose the most rows for each planned shape, or samples of packed batches, whose step fits the device's memory.
 
-    Nothing is run and nothing is allocated: the bytes of a step are what XLA's analysis of the compiled
-    program says. Each shape is compiled with few rows, and with as many as should then fit if bytes grew in
-    proportion. They grow nearly so: a line through the two says how many rows fit, and that program is compiled
+    Nothing is run and nothing is allocated: the bytes of a step come from XLA's analysis of the compiled
+    program. Each shape is compiled with few rows, and with as many as should then fit if bytes grew in
+    proportion. They grow nearly so: a line through the two predicts how many rows fit, and that program is compiled
     to confirm it (and again with fewer rows, should it not fit). The confirmed one stays in the table, where
     :func:`warm_up` finds it.
 
@@ -60,15 +60,15 @@ def fit_batch_sizes(
         state: arrays, or anything with their shapes and dtypes.
         example: any batch: its feature shapes, dtypes and targets serve; its lengths and size don't matter.
         lengths: the length table of a packing plan.
-        bytes_limit: of a device, or ``"device"``: what it reports as its limit, less what is in use there
+        bytes_limit: of a device, or ``"device"``: the limit that it reports, less what is in use there
             beside the state; of the devices that hold the state the one with least. Several hosts must share one
             plan: fit it on one and save it for the others.
-        headroom: the share of the limit that is left alone: for the batches on their way, copies of
-            the state, and what an allocator loses.
+        headroom: the share of the limit that is left free: for the batches on their way, copies of
+            the state, and an allocator's losses.
         multiple: rows are a multiple of it: 8 for tensor cores, or the number of devices. Samples of a packed batch
             are one of the plan's shares, too.
         largest: the most rows of a batch. No shape gets more than its samples fill in any case.
-        threads: that compile side by side, as for :func:`warm_up`.
+        threads: how many compile side by side, as for :func:`warm_up`.
         cache_dir: folder of the persistent compilation cache, as for :func:`warm_up`.
         compiler_options: of a function, as in :class:`StepTable`; a table has its own.
         progress: show a bar.
@@ -121,7 +121,7 @@ def fit_batch_sizes(
 
 
 class BatchSizeFit:
-    """The rows of each shape.
+    """The search for the rows of each shape.
 
     Attributes:
         searches: one per shape.
@@ -149,7 +149,7 @@ class BatchSizeFit:
         self.searches = [MemorySearch(limit, multiple, int(rows), nbytes(state)) for rows in most]
 
     def run(self) -> np.ndarray:
-        """Rows of each shape, ``(k,)``, all confirmed."""
+        """Return the rows of each shape, ``(k,)``, all confirmed."""
         there, kept = set(self.table.steps), set()
         try:
             if not self._search():
@@ -162,16 +162,16 @@ class BatchSizeFit:
                 del self.table.steps[shape]
 
     def _search(self) -> bool:
-        """Compile until the rows that fit best are known for each shape; False where XLA tells no bytes."""
+        """Compile until the rows that fit best are known for each shape; False where XLA gives no bytes."""
         while wanted := self._wanted():
             if not self._measure(wanted):
                 return False
         return True
 
     def _wanted(self) -> list[tuple[int, int]]:
-        """Shapes (by number) to compile next, and with how many rows."""
+        """Return the shapes (by number) to compile next, and with how many rows."""
         wanted = []
-        for number in reversed(range(len(self.shapes))):  # the dearest first: that one is named, where it is refused
+        for number in reversed(range(len(self.shapes))):  # the dearest first: an error names that one
             rows, refused = self.searches[number].next_rows(), self.searches[number].refused
             if refused is not None:
                 self._refuse(number, refused)
@@ -180,7 +180,7 @@ class BatchSizeFit:
         return wanted
 
     def _measure(self, wanted: Sequence[tuple[int, int]]) -> bool:
-        """Compile shapes (by number) with so many rows, and note their bytes; False where XLA tells none."""
+        """Compile shapes (by number) with so many rows, and note their bytes; False where XLA gives none."""
         shapes = [self.shapes[number]._replace(batch_size=rows) for number, rows in wanted]
         jobs = [(self.table, batch_struct(self.example, shape)) for shape in shapes]
         steps = compile_all(jobs, self.state, **self.options)
@@ -191,12 +191,12 @@ class BatchSizeFit:
         return True
 
     def _by_cost_model(self) -> np.ndarray:
-        """Rows by the bytes of the plan's cost model, where XLA tells nothing."""
+        """Return rows by the bytes of the plan's cost model, where XLA gives none."""
         cost = self.plan.cost
         device = jax.devices()[0].device_kind
         if not isinstance(cost, TransformerCost):
             raise PaddingError(
-                f"XLA gives no memory analysis on {device}, and the plan's cost ({self.plan.cost_name}) tells no "
+                f"XLA gives no memory analysis on {device}, and the plan's cost ({self.plan.cost_name}) gives no "
                 "bytes; plan with a TransformerCost, or with batch_size=BatchBudget(...)"
             )
         warnings.warn(
@@ -220,7 +220,7 @@ class BatchSizeFit:
 
 
 def usable_bytes(bytes_limit: float | Literal["device"], state: Any, headroom: float) -> float:
-    """What a step may take of the limit; see :func:`fit_batch_sizes`."""
+    """Return the bytes of the limit that a step may take; see :func:`fit_batch_sizes`."""
     if not 0 <= headroom < 1:
         raise PaddingError(f"got headroom={headroom!r}; it must be a share of the limit, at least 0 and below 1")
     if bytes_limit != "device":

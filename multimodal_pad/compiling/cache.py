@@ -1,4 +1,4 @@
-"""JAX's persistent compilation cache in a folder that nobody else can write to."""
+"""JAX's persistent compilation cache in a folder that only its user can write to."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from multimodal_pad.errors import PaddingError
 
 
 def use_compilation_cache(cache_dir: str | Path) -> Path:
-    """Keep what is compiled from here on in a folder, and read it from there at the next start.
+    """Keep all programs compiled from here on in a folder, and read them from there at the next start.
 
     Call it first of all, or let :func:`~multimodal_pad.compiling.warm_up` do so. Every program is kept, small
     ones too, where JAX by itself leaves out what compiled in under a second; left out are programs that call back
-    into Python, and of several processes the first one alone writes. The folder grows without end, so
+    into Python. Of several processes only the first one writes. The folder grows without end, so
     delete it now and then: programs of other versions of JAX, other models and other shapes stay in it. It may
     be moved, and copied to machines of the same kind.
 
-    It holds for the whole process. :class:`~multimodal_pad.compiling.CompileLog` tells what it saved.
+    It holds for the whole process. :class:`~multimodal_pad.compiling.CompileLog` reports what it saved.
 
-    **What lies in the folder is run as code**, as it is. So it is made for its user alone, and one that others can
-    write to is refused, here or anywhere above it, and so is one with an entry that others can write to, own or may
-    have put there before the folder was closed to them.
+    **What lies in the folder is run as code**, as it is. So the folder is made for its user alone, and refused where
+    others can write to it or to a folder above it, or where one of its entries can be written by others, is theirs, or
+    may have come from them before the folder was closed to them.
 
-    Threads and processes may share the folder: an entry is written aside and renamed, so that no reader sees half of
-    it, and one that is damaged is compiled again and replaced. Two processes that start at the same time compile what
-    neither finds there; each program is kept once.
+    Threads and processes may share the folder: an entry is written aside and renamed, so that readers never see half of
+    it, and a damaged one is compiled again and replaced. Two processes that start at the same time both compile what
+    is not there yet; each program is kept once.
 
     Args:
         cache_dir: a local folder; made where it is absent, with the folders above it.
@@ -63,26 +63,26 @@ def use_compilation_cache(cache_dir: str | Path) -> Path:
     check_private(folder)
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_enable_compilation_cache", True)
-    # XLA's own caches would have the path of the folder in every key: a folder that is moved would be of no use.
+    # XLA's own caches would have the path of the folder in every key, so that they could not be moved.
     jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     write_whole_entries()
-    compilation_cache.reset_cache()  # JAX looks at the options once, at the first compilation
+    compilation_cache.reset_cache()  # JAX reads the options once, at the first compilation
     return folder
 
 
 def write_whole_entries() -> bool:
-    """Have JAX write the entries of its persistent compilation cache aside and rename them, and replace damaged ones.
+    """Make JAX write entries of its persistent compilation cache aside and rename them, and replace damaged ones.
 
     :func:`use_compilation_cache` and :func:`~multimodal_pad.compiling.warming.compile_all` call it, the latter for
     folders that JAX's own options name. It holds for the whole process, for any folder and all options of JAX's cache.
 
     Returns:
-        Whether it holds; False with a version of JAX whose cache is built in another way, and is left as it is.
+        Whether it holds; False with a version of JAX whose cache is built in another way and stays as it is.
     """
     try:
-        # JAX's cache has no public hook. It makes its cache from this name, now and after each reset_cache().
+        # JAX's cache has no public hook. It takes its class from this name, now and after each reset_cache().
         from jax._src import compilation_cache as jax_cache
 
         from multimodal_pad.compiling.cache_entries import WholeEntries
@@ -90,23 +90,23 @@ def write_whole_entries() -> bool:
         return False
     if jax_cache.LRUCache is not WholeEntries:  # type: ignore[reportPrivateImportUsage]
         jax_cache.LRUCache = WholeEntries  # type: ignore[reportPrivateImportUsage]
-        compilation_cache.reset_cache()  # one may have been made
+        compilation_cache.reset_cache()  # a cache of the old class may exist
     return True
 
 
 def cache_in_use() -> bool:
-    """Whether JAX's options name a folder for the persistent compilation cache, and have it on."""
+    """Return whether JAX's options name a folder for the persistent compilation cache, and have it on."""
     options = jax.config
     return bool(options.jax_compilation_cache_dir and options.jax_enable_compilation_cache)  # type: ignore[attr-defined]
 
 
 def check_private(folder: Path) -> None:
-    """Raise a PaddingError where somebody else can change what is in a folder, or may have. Only on POSIX systems.
+    """Raise a PaddingError where others can change what is in a folder, or may have. Only on POSIX systems.
 
-    That is so where others can write to it, to one of its entries, or to a folder above it (and could put another in
-    its place, but for the sticky bit), or own one of them, root excepted. Entries are looked at whoever can reach them
-    now: what was left there while others could write is there still. Of a link, what it leads to is looked at; a file
-    with another name elsewhere, a hard link, is refused, since its content may be of somebody else's choice.
+    That is so where others can write to it, to one of its entries, or to a folder above it (and could replace it,
+    but for the sticky bit), or own one of them, root excepted. Entries are checked even where the folder is closed
+    now, since one that was left there earlier is there still. Of a link, the target is checked; a file
+    with another name elsewhere, a hard link, is refused, since others may have chosen its content.
     """
     if os.name != "posix":
         return
@@ -118,7 +118,7 @@ def check_private(folder: Path) -> None:
         try:
             status = path.lstat()
         except FileNotFoundError:
-            continue  # somebody has cleaned up
+            continue  # it has been removed meanwhile
         why = _not_private(status, is_above=path in above)
         if why:
             close = f", or close it: chmod go-w {path}" if path in above and "written" in why else ""
@@ -129,7 +129,7 @@ def check_private(folder: Path) -> None:
 
 
 def _not_private(status: os.stat_result, *, is_above: bool) -> str | None:
-    """Why what lies at a path may be of somebody else; None where it is not."""
+    """Return why what lies at a path may come from others; None where it may not."""
     if status.st_uid not in (0, os.getuid()):
         return f"belongs to user {status.st_uid}, who can change it"
     if stat.S_ISREG(status.st_mode) and status.st_nlink > 1 and not is_above:

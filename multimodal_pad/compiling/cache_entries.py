@@ -18,20 +18,20 @@ from multimodal_pad.output import write_file
 
 
 class WholeEntries(LRUCache):
-    """JAX's cache folder, safe for several threads and processes, and for entries that are damaged.
+    """JAX's cache folder, made safe for several threads and processes, and for damaged entries.
 
     JAX writes an entry in place, so that others may read half of it, and keeps what is there already, damaged or
-    not. Here an entry is written aside and renamed, and takes the place of an older one: JAX writes only what it has
+    not. Here an entry is written aside and renamed, and replaces an older one: JAX writes only what it has
     compiled, so the older one could not be read, or is the same program, compiled at the same time. A checksum of the
-    entry and its key lies behind it, where JAX overlooks it: what is damaged, or was copied to another key, is compiled
+    entry and its key follows it, where JAX does not look: a damaged entry, or one copied to another key, is compiled
     again, without a warning. Remote folders (``gs://...``) can't rename a file in one step and are left to JAX.
     """
 
     def get(self, key: str) -> bytes | None:
-        """The compressed entry, or None where there is none or it is damaged: it is compiled again."""
+        """Return the compressed entry, or None where there is none or it is damaged: it is compiled again."""
         if self._remote:
             return super().get(key)
-        # Whatever is wrong with it: JAX would warn at every start, and under `python -W error` never replace it.
+        # Any error counts as damage: JAX would warn at every start, and under `python -W error` never replace it.
         try:
             value = super().get(key) if self._is_file(key) else None
         except OSError:
@@ -39,7 +39,7 @@ class WholeEntries(LRUCache):
         return None if value is None else _checked(key, value)
 
     def put(self, key: str, value: bytes) -> None:
-        """Keep a compressed entry, in place of what is there under its key."""
+        """Keep a compressed entry, in place of another one under its key."""
         if self._remote:
             super().put(key, value)
             return
@@ -50,7 +50,7 @@ class WholeEntries(LRUCache):
             if entry.is_symlink() or not entry.is_file():  # which write_file doesn't replace, and JAX can't read
                 entry.unlink(missing_ok=True)
             write_file(entry, value)
-        else:  # all readers and writers hold a file lock
+        else:  # all readers and writers take a file lock
             self.lock.acquire(timeout=self.lock_timeout_secs)
             try:
                 for suffix in (_CACHE_SUFFIX, _ATIME_SUFFIX):
@@ -65,7 +65,7 @@ class WholeEntries(LRUCache):
         return "://" in str(self.path)
 
     def _is_file(self, key: str) -> bool:
-        """Whether there is a file, and no folder, or a pipe, which would be waited for."""
+        """Return whether there is a file: no folder, and no pipe, which would be waited for."""
         try:
             return stat.S_ISREG(self._file(key, _CACHE_SUFFIX).stat().st_mode)
         except OSError:
@@ -79,7 +79,7 @@ class WholeEntries(LRUCache):
             path.rename(next(name for name in names if not name.exists()))
 
     def _close_to_others(self, key: str) -> None:
-        """Take from others what a generous umask has given them: a cache is refused that they can write to."""
+        """Take away the rights that a generous umask gives to others: a cache that they can write to is refused."""
         for suffix in (_CACHE_SUFFIX, _ATIME_SUFFIX):
             path = self._file(key, suffix)
             try:
@@ -92,16 +92,16 @@ class WholeEntries(LRUCache):
 
 
 _MARK = (0x184D2A50).to_bytes(4, "little") + (32).to_bytes(4, "little")
-"""What a skippable frame of Zstandard with 32 bytes begins with; zlib overlooks whatever lies behind its data."""
+"""The header of a skippable frame of Zstandard with 32 bytes; zlib overlooks whatever lies behind its data."""
 
 
 def _trailer(key: str, value: bytes) -> bytes:
-    """What lies behind an entry: a frame that holds its checksum."""
+    """Return the frame behind an entry, which holds its checksum."""
     return _MARK + hashlib.sha256(key.encode() + value).digest()
 
 
 def _checked(key: str, value: bytes) -> bytes | None:
-    """An entry without its checksum; None where that is not its own, or it has none and does not decompress."""
+    """Return an entry without its checksum; None where that is wrong, or absent from data that don't decompress."""
     entry, trailer = value[: -len(_MARK) - 32], value[-len(_MARK) - 32 :]
     if trailer.startswith(_MARK):
         return entry if trailer == _trailer(key, entry) else None

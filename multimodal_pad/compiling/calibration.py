@@ -1,4 +1,4 @@
-"""How long this device takes to compile a step and to run it: plans in seconds, and not in FLOPs."""
+"""Times of compiling and running a step on this device, for plans in seconds instead of FLOPs."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from multimodal_pad.lengths.table import LengthTable
 from multimodal_pad.planning.run_time import RunTime
 
 MOST_FOR_ONE_RATE = 2
-"""Up to so many shapes the fit has one rate for all FLOPs of a :class:`~multimodal_pad.TransformerCost`."""
+"""Up to so many shapes, the fit has one rate for all FLOPs of a :class:`~multimodal_pad.TransformerCost`."""
 
 LEAST_PRICE = 1e-6
-"""Where steps of all shapes take as long: what the largest costs, as a share of that."""
+"""The share of the time that the largest shape's cost gets, where steps of all shapes take as long."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What :func:`calibrate` measured, as the planner takes it.
+    """The result of :func:`calibrate`, as the planner takes it.
 
     A step of ``rows`` at padded lengths L takes ``seconds_per_cost * (batch_overhead + rows * cost(L))``. To plan
     with it: ``plan_shapes(lengths, max_shapes="auto", cost=c.cost, batch_overhead=c.batch_overhead,
@@ -41,14 +41,14 @@ class Calibration:
         cost: per row. A :class:`~multimodal_pad.TransformerCost` has its linear and quadratic FLOPs weighted so
             that it is in seconds; any other cost is as it was.
         seconds_per_cost: of a step, for each unit of ``cost``; 1 where that is in seconds.
-        batch_overhead: what a step takes beside its rows, in the unit of ``cost``.
-        compile_seconds: mean of a shape, on the clock: less than each took where threads compiled side by side. A
-            program that was read from the persistent cache counts about as long as it took to compile once; of a
-            table that had all shapes before, what it noted then.
+        batch_overhead: time of a step beside its rows, in the unit of ``cost``.
+        compile_seconds: mean per shape, on the clock: less than each took where threads compiled side by side. A
+            program that was read from the persistent cache counts about as long as it took to compile once; a
+            table that had all shapes before has noted their times.
         error: root mean square of the relative errors with which the fit to the other shapes predicts each
             shape's step; NaN where there is one shape alone.
-        shapes: that were measured.
-        step_seconds: of each, the median.
+        shapes: the shapes measured.
+        step_seconds: median of a step at each of them.
 
     >>> shape = BatchShape.of(32, {"text": 50})
     >>> calibration = Calibration(position_count, 1e-6, 2000.0, 3.0, 0.05, (shape,), (0.0036,))
@@ -65,7 +65,7 @@ class Calibration:
     step_seconds: tuple[float, ...]
 
     def run_time(self, epochs: float, compiled: Sequence[BatchShape] = ()) -> RunTime:
-        """What ``plan_shapes(max_shapes="auto")`` weighs for a run of so many epochs.
+        """Return the times of a run of so many epochs, for ``plan_shapes(max_shapes="auto")``.
 
         ``compiled`` are batch shapes that the plan is to have because their programs exist.
         """
@@ -97,12 +97,12 @@ def calibrate(
         step: a table or function ``(state, batch)`` that gives the next state, or a tuple that begins with it; a
             table keeps what is compiled.
         batches: a :class:`~multimodal_pad.BatchSpec` of the batch shapes to measure, such as :func:`typical_shapes` of
-            the lengths, and an example batch; or a batcher. Shapes of several sizes and forms tell more.
+            the lengths, and an example batch; or a batcher. Shapes of several sizes and forms make the fit better.
         state: its first argument; the steps run on a copy.
         cost: per row, of lengths ``(n, M)``. Its columns are ``cost.modalities``, or else the modalities in the order
             that the batches have them in.
         repeats: runs at each shape after a first one, in random order; their median counts.
-        threads: that compile side by side, as for :func:`warm_up`.
+        threads: how many compile side by side, as for :func:`warm_up`.
         compiler_options: of a function, as in :class:`StepTable`; a table has its own.
         progress: show a bar.
 
@@ -125,20 +125,20 @@ def calibrate(
     if not listed:
         raise PaddingError("got no shapes to calibrate at; give at least one, or three for a fit")
     names = priced_modalities(cost) or tuple(example.features)
-    fit_terms(cost, listed, names)  # what is wrong with them is said before anything is compiled
+    fit_terms(cost, listed, names)  # raises for bad shapes before anything is compiled
     each = compile_shapes(table, BatchSpec(listed, example), state, threads=threads, progress=progress)
     measured = time_steps(table, listed, state, example, repeats).tolist()
     return fit_steps([StepTime(*shape, each) for shape in zip(listed, measured, strict=True)], cost, names)
 
 
 def typical_shapes(lengths: LengthTable, batch_size: int, shares: Sequence[float] = (0.5, 1.0)) -> list[BatchShape]:
-    """Batch shapes to calibrate at: quantiles of every modality together; by default of medium and longest lengths.
+    """Return batch shapes to calibrate at: quantiles of all modalities together, by default the median and the longest.
 
     Args:
         lengths: the length table ``(N, M)``.
         batch_size: rows of each.
-        shares: of the samples: a shape has the lengths that so many of them don't exceed, in each modality. For a fit
-            of several rates give five, such as ``(0.25, 0.5, 0.9, 0.99, 1)``.
+        shares: quantile levels: a shape has the lengths that this share of the samples doesn't exceed, per modality.
+            For a fit of several rates give five, such as ``(0.25, 0.5, 0.9, 0.99, 1)``.
 
     >>> [str(shape) for shape in typical_shapes(LengthTable(("text",), np.arange(1, 101)[:, None]), 32)]
     ['32 x (text 50)', '32 x (text 100)']
@@ -152,7 +152,7 @@ def typical_shapes(lengths: LengthTable, batch_size: int, shares: Sequence[float
 
 
 def compile_shapes(table: StepTable, spec: BatchSpec, state: Any, *, threads: int | None, progress: bool) -> float:
-    """Compile for distinct shapes; seconds of each on the clock, as :class:`Calibration` counts them."""
+    """Compile for distinct shapes; return the seconds per shape on the clock, as :class:`Calibration` counts them."""
     threads = default_threads() if threads is None else threads
     fresh = sum(shape not in table.steps for shape in spec.shapes)
     started = time.perf_counter()
@@ -165,7 +165,7 @@ def compile_shapes(table: StepTable, spec: BatchSpec, state: Any, *, threads: in
 
 
 def fit_steps(times: Sequence[StepTime], cost: Cost, names: tuple[str, ...]) -> Calibration:
-    """Fit the cost, whose columns are the modalities ``names``, to the steps measured, as :func:`calibrate` says."""
+    """Fit the cost, whose columns are the modalities ``names``, to the steps measured, as in :func:`calibrate`."""
     shapes, seconds = [time.shape for time in times], np.array([time.step_seconds for time in times])
     terms = fit_terms(cost, shapes, names)
     weights = _fit(terms, seconds)
@@ -188,7 +188,7 @@ def fit_steps(times: Sequence[StepTime], cost: Cost, names: tuple[str, ...]) -> 
 
 
 def fit_terms(cost: Cost, shapes: Sequence[BatchShape], names: tuple[str, ...]) -> np.ndarray:
-    """What a step's seconds are a sum of, ``(n, w)``: 1 for every step, then rows times each part of the cost.
+    """Return the terms of a step's seconds, ``(n, w)``: 1 for every step, then rows times each part of the cost.
 
     Raises:
         PaddingError: a shape of other modalities than ``names``, or shapes that all cost nothing.
@@ -208,7 +208,7 @@ def fit_terms(cost: Cost, shapes: Sequence[BatchShape], names: tuple[str, ...]) 
 
 
 def _fit(terms: np.ndarray, seconds: np.ndarray) -> np.ndarray:
-    """Factors of the terms, none below 0, by least squares of relative errors; not the constant alone."""
+    """Return factors of the terms, none below 0, by least squares of relative errors; not the constant alone."""
     from scipy.optimize import nnls  # JAX needs SciPy too, but nothing else here does
 
     scale = np.maximum(terms.max(axis=0), np.finfo(float).tiny)
@@ -216,7 +216,7 @@ def _fit(terms: np.ndarray, seconds: np.ndarray) -> np.ndarray:
     if len(seconds) == 1:
         return np.append(0.0, nnls(relative[:, 1:], np.ones(1))[0]) / scale
     factors, _ = nnls(relative, np.ones(len(seconds)))
-    if not factors[1:].any():  # all steps take as long; a cost without a price is no unit for the constant
+    if not factors[1:].any():  # all steps take as long, so the cost needs a price to be a unit for the constant
         factors[1:] = LEAST_PRICE * factors[0]
     return factors / scale
 

@@ -1,4 +1,4 @@
-"""What was measured of a step on a device, kept in a file for the next run."""
+"""Measurements of a step on a device, kept in a file for the next run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FORMAT, VERSION = "multimodal_pad calibration", 1
 
 
 def identity(table: StepTable, lowered: Any) -> dict[str, Any]:
-    """What the seconds of a step depend on: the device, how programs are compiled, and the program, as JSON values.
+    """Describe what the seconds of a step depend on: device, compilation and program, as JSON values.
 
     ``lowered`` is the step at the largest batch shape. Its text holds the model, the optimizer, the shapes and dtypes
     of state and batch, and how they are spread over devices. It has no addresses, unless the step calls back into
@@ -51,7 +51,7 @@ class CalibrationFile:
     """The file of one identity in a folder: another device, model or version of JAX has another file.
 
     Args:
-        folder: where it lies; None keeps nothing.
+        folder: of the file; None keeps nothing.
         identity: of what is measured, see :func:`identity`.
     """
 
@@ -61,10 +61,10 @@ class CalibrationFile:
         self.path = None if folder is None else folder / f"calibration-{digest[:32]}.json"
 
     def read(self) -> list[StepTime]:
-        """What was measured; nothing where there is no file.
+        """Read the measurements; none where there is no file.
 
         Warns:
-            CalibrationWarning: the file is damaged, or of another device or model; then nothing is returned, too.
+            CalibrationWarning: the file is damaged, or of another device or model; then there are none, too.
         """
         if self.path is None:
             return []
@@ -80,7 +80,7 @@ class CalibrationFile:
             return []
 
     def write(self, times: list[StepTime]) -> None:
-        """Keep what was measured, in place of what is there.
+        """Keep measurements, in place of older ones.
 
         Warns:
             CalibrationWarning: the file can't be written.
@@ -96,7 +96,7 @@ class CalibrationFile:
                 "compile_seconds": time.compile_seconds,
             }
             for time in times
-            if time.shape.layout == layout_named(time.shape.layout.name)  # the file knows it by its name alone
+            if time.shape.layout == layout_named(time.shape.layout.name)  # the file holds only its name
         ]
         try:
             write_file(self.path, json.dumps({"identity": self._identity, "times": listed}, indent=1).encode())

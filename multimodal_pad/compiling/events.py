@@ -1,4 +1,4 @@
-"""What JAX reports about compiling, taken apart once and handed to whoever observes it."""
+"""JAX's reports about compiling, taken apart once and handed to all observers."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _CACHE = "/jax/compilation_cache/"
 
 
 class CacheUse(NamedTuple):
-    """What the persistent compilation cache gave.
+    """Figures of the persistent compilation cache.
 
     Attributes:
-        asked: programs that were looked for.
-        hits: how many of them were there.
-        seconds: that reading them took.
-        saved_seconds: that compiling them took when they were stored, each rounded down to whole seconds, less
+        asked: programs that were looked up.
+        hits: how many of them were found.
+        seconds: time spent reading them.
+        saved_seconds: time that compiling them took when they were stored, each rounded down to whole seconds, less
             reading.
     """
 
@@ -48,7 +48,7 @@ class CompileEvent:
     Attributes:
         kind: which of the four.
         function: name of the function.
-        seconds: that it took.
+        seconds: its duration.
         cache: of a backend compile.
     """
 
@@ -59,18 +59,18 @@ class CompileEvent:
 
 
 class Observer(Protocol):
-    """What :func:`observe` calls, in the thread that compiles."""
+    """The calls of :func:`observe`, in the thread that compiles."""
 
     def starting(self, function: str) -> None:
-        """The backend is about to compile ``function``; an exception stops it."""
+        """Handle the start of a backend compile of ``function``; an exception stops it."""
 
     def ended(self, event: CompileEvent) -> None:
-        """Something has been traced, lowered or compiled."""
+        """Handle the end of a trace, a lowering or a compile."""
 
 
 @contextmanager
 def observe(observer: Observer) -> Iterator[None]:
-    """Let an observer see the compile events of all threads while the block runs."""
+    """Pass the compile events of all threads to an observer while the block runs."""
     _listeners.register()
     place = _listeners.add(observer)
     try:
@@ -80,15 +80,15 @@ def observe(observer: Observer) -> Iterator[None]:
 
 
 def report_shape(function: str) -> None:
-    """Tell the observers that a function is compiled for one more batch shape, which JAX knows nothing of."""
+    """Report to the observers that a function is compiled for one more batch shape, for which JAX has no event."""
     _listeners.emit(CompileEvent("shape", function, 0.0))
 
 
 class _Listeners:
     """The listeners that JAX calls: registered once and kept.
 
-    Taking a listener back while another thread compiles would make JAX skip one in its list. The
-    observers are a dictionary that is replaced, never changed, so that events need no lock; its keys tell
+    Removing a listener while another thread compiles would make JAX skip one in its list. The
+    observers are a dictionary that is replaced, never changed, so that events need no lock; its keys keep
     two registrations of one observer apart.
     """
 
@@ -119,7 +119,7 @@ class _Listeners:
 
     def _on_event(self, event: str, **_: Any) -> None:
         if event == _CACHE + "compile_requests_use_cache":
-            if jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]  JAX asks without a folder, too
+            if jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]  JAX sends this without a folder, too
                 self._cache.add(asked=1)
         elif event == _CACHE + "cache_hits":
             self._cache.add(hits=1)
@@ -145,7 +145,7 @@ class _Listeners:
 
 
 class _ThreadCache(threading.local):
-    """What the cache gave to a thread since its last backend event.
+    """The cache's figures in a thread since its last backend event.
 
     JAX's events of the cache carry no function; the backend event that ends next in their thread does.
     """
@@ -161,7 +161,7 @@ class _ThreadCache(threading.local):
 
 
 def _function(metadata: dict[str, Any]) -> str:
-    """``step`` from ``step`` and from ``jit(step)``."""
+    """Return ``step`` from ``step`` and from ``jit(step)``."""
     return str(metadata.get("fun_name", "")).removeprefix("jit(").removesuffix(")")
 
 

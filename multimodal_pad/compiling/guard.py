@@ -1,4 +1,4 @@
-"""The guard: nothing compiles while it is on, and what tries to is explained."""
+"""The guard: nothing compiles while it is on, and a refused compilation is explained."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from multimodal_pad.errors import CompileError
 _OPTION = "jax_explain_cache_misses"
 _WEAK_TYPES = "https://docs.jax.dev/en/latest/type_promotion.html#weak-types"
 _EXPLAINERS = tuple(f"jax._src.{name}" for name in ("interpreters.partial_eval", "compiler", "compilation_cache"))
-"""The loggers that it makes talk, and how what they say then begins."""
+"""JAX's loggers that explain cache misses, and how their messages begin."""
 _EXPLAINED = (
     "TRACING CACHE MISS",
     "PERSISTENT COMPILATION CACHE MISS",
@@ -41,7 +41,7 @@ _ADVICE = {
 
 
 class CompileGuard:
-    """What :func:`forbid_compiles` gives; it knows of every compilation that came through all the same.
+    """The guard that :func:`forbid_compiles` yields; it keeps a list of compilations that it could not stop.
 
     Args:
         functions: names of the functions to watch; none for all.
@@ -64,7 +64,7 @@ class CompileGuard:
         """Raise a CompileError if something has compiled since the guard was set up, or since the last check.
 
         The guard stops a compilation before it begins, by an exception from JAX's own event. Should a version
-        of JAX let the compilation go on all the same, this is where it comes to light.
+        of JAX let the compilation go on all the same, the error comes from here.
         """
         slipped, self._slipped = self._slipped, []
         if slipped:
@@ -73,14 +73,14 @@ class CompileGuard:
             )
 
     def starting(self, function: str) -> None:
-        """Refuse it."""
+        """Refuse a compilation."""
         if not self._forbids(function):
             return
         traced, cause = _explanations.take(function)
         if not traced and function in self._refused:
             cause = f"as when it was refused before, or else its arguments {_ELSEWHERE}:\n  {self._refused[function]}"
         elif traced:
-            cause = self._refused[function] = cause or "it was traced, and JAX does not tell why"
+            cause = self._refused[function] = cause or "it was traced, and JAX gives no reason"
         else:
             cause = (
                 f"it was traced for these types before, so its arguments {_ELSEWHERE} (committed to a device or "
@@ -90,7 +90,7 @@ class CompileGuard:
         raise CompileError(f"{function!r} would be compiled at {_caller()}, where nothing may:\n  {cause}\n{advice}")
 
     def ended(self, event: CompileEvent) -> None:
-        """Remember what compiled all the same."""
+        """Note a compilation that was not stopped."""
         if event.kind == "backend" and self._forbids(event.function):
             self._slipped.append(event.function)
 
@@ -99,7 +99,7 @@ class CompileGuard:
 
 
 class _Explanations:
-    """What JAX tells of traces while at least one guard is up, kept for the backend compile that follows.
+    """JAX's explanations of traces while at least one guard is up, kept for the backend compile that follows.
 
     JAX logs why it traces anew when ``jax_explain_cache_misses`` is set. That is set for the process, as
     the guard holds for the process (its context manager would hold for one thread), and what is logged
@@ -141,16 +141,16 @@ class _Explanations:
         named = re.match(r"(?:for|never seen function:)\s+(\S+) (?:defined at|id=)", cause)
         if named:
             self._causes[named[1]] = _in_short(cause)
-        return self._before  # whoever asked JAX to explain still reads it
+        return self._before  # still logged where the user asked JAX for explanations
 
     def take(self, function: str) -> tuple[bool, str | None]:
-        """Whether the function was traced since it was last compiled or refused, and why, where JAX told it."""
+        """Return whether the function was traced since it was last compiled or refused, and JAX's reason, if any."""
         traced, cause = function in self._traced, self._causes.get(function)
         self._forget(function)
         return traced, cause
 
     def starting(self, function: str) -> None:
-        """The guards decide."""
+        """Pass a start on to the guards, which may refuse it."""
 
     def ended(self, event: CompileEvent) -> None:
         """Note a trace, and forget it when it has been compiled."""
@@ -180,11 +180,11 @@ def forbid_compiles(*functions: str) -> Iterator[CompileGuard]:
         functions: names of the functions to watch; by default all, small eager operations included.
 
     Yields:
-        The guard, whose ``check()`` tells whether a compilation came through all the same; the end of the
+        The guard, whose ``check()`` raises where a compilation was not stopped; the end of the
         block checks too.
 
     Raises:
-        CompileError: names the function, where it was called, and the cause as far as JAX tells it.
+        CompileError: names the function, the calling line, and the cause as far as JAX gives it.
 
     >>> import jax, numpy as np
     >>> double = jax.jit(lambda x: 2 * x)
@@ -199,7 +199,7 @@ def forbid_compiles(*functions: str) -> Iterator[CompileGuard]:
 
 
 def _in_short(cause: str) -> str:
-    """JAX's explanation without what says nothing, and two long descriptions cut to where they differ."""
+    """Shorten JAX's explanation: drop empty phrases, and cut two long descriptions to where they differ."""
     lines = cause.replace(_WEAK_TYPES, "").splitlines()
     cause = "\n".join(line for line in lines if not line.strip().startswith("all previously seen"))
     long = re.fullmatch(r"(.*?now )(.{300,}) and before (.{300,}?)((?:, so .*)?)", cause, re.DOTALL)
@@ -214,13 +214,13 @@ def _in_short(cause: str) -> str:
 
 
 def _common(one: str, other: str) -> int:
-    """How many characters two texts begin with in common."""
+    """Return how many characters two texts have in common at their start."""
     differing = (place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
     return next(differing, min(len(one), len(other)))
 
 
 def _caller() -> str:
-    """File and line outside of JAX, Flax and this package that the compilation comes from."""
+    """Return the file and line outside of JAX, Flax and this package that the compilation comes from."""
     loaded = [sys.modules[name].__file__ or "" for name in _INNER if name in sys.modules]
     inner = tuple(f"{Path(file).parent}{os.sep}" for file in loaded)
     frame = sys._getframe()

@@ -10,15 +10,15 @@ from collections.abc import Callable
 from typing import Any
 
 Check = Callable[[], None]
-"""Raises a KeyboardInterrupt if a signal has come that is to end what is under way."""
+"""Raises a KeyboardInterrupt if a signal has come that ends the work under way."""
 
 
 class NotedInterrupt:
-    """While the block runs, Ctrl-C is noted, and raised where the block looks; a second one ends the process.
+    """A block in which Ctrl-C is noted, and raised where the block checks; a second one ends the process.
 
-    JAX calls Python back from C++, out of which no exception finds its way at some places: raised there by a signal,
+    JAX calls Python back from C++, and at some places no exception can pass through that: raised there by a signal,
     it aborts the process. So does the end of the interpreter while XLA compiles in another thread. A second Ctrl-C
-    therefore leaves without that end, but in an interactive session, which it would take along, changes nothing.
+    therefore ends the process without that; in an interactive session, which would end too, it changes nothing.
 
     Where Ctrl-C is handled already, or in another thread than the main one, this does nothing.
 
@@ -53,14 +53,14 @@ class NotedInterrupt:
 
 
 def end_at_once(signal_number: int) -> None:
-    """End the process with a line that says why, and its threads with it; not where a person goes on after Ctrl-C."""
+    """End the process and its threads with a line that says why; do nothing in a session that goes on after Ctrl-C."""
     if is_interactive() and signal_number == signal.SIGINT:
         return
     line = "\nended at once, while XLA was compiling, which can't be stopped; nothing was being saved\n"
-    os.write(2, line.encode())  # a file object may be in use by what was interrupted
+    os.write(2, line.encode())  # the interrupted code may be using a file object
     os._exit(128 + signal_number)
 
 
 def is_interactive() -> bool:
-    """Whether it is a session that goes on after Ctrl-C, such as a notebook."""
+    """Return whether this is a session that goes on after Ctrl-C, such as a notebook."""
     return hasattr(sys, "ps1") or bool(sys.flags.interactive)

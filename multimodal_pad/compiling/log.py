@@ -1,4 +1,4 @@
-"""What XLA compiles, counted per function where JAX reports it."""
+"""XLA's compilations, counted per function where JAX reports them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from multimodal_pad.text_table import text_table, wrapped
 
 @dataclass
 class CompileCounts:
-    """What was compiled for one function.
+    """The compilations of one function.
 
     Attributes:
         shapes: batch shapes that a :class:`~multimodal_pad.compiling.StepTable` compiled it for.
@@ -22,12 +22,12 @@ class CompileCounts:
         backend_compiles: modules handed to XLA's backend. JAX reports a hit in the persistent
             compilation cache as one of these too.
         cache_hits: how many of the backend compiles were read from the persistent cache.
-        cache_misses: how many were looked for there and compiled.
+        cache_misses: how many were looked up there and compiled.
         trace_seconds: seconds spent tracing; those of inner functions are part of it.
         lowering_seconds: seconds spent lowering.
         backend_seconds: seconds in the backend, reading from the cache included.
         cache_seconds: how many of those went into reading from the persistent cache.
-        saved_seconds: what compiling took when the programs read from the cache were stored, each rounded down to
+        saved_seconds: time that compiling took when the programs read from the cache were stored, each rounded down to
             whole seconds, less reading. Like all seconds here it is summed over threads, so it may be more than the
             clock would have shown.
 
@@ -60,12 +60,12 @@ class CompileCounts:
 
 
 class CompileLog:
-    """Counts compilations per function while its ``with`` block is open, as JAX itself reports them.
+    """A counter of compilations per function while its ``with`` block is open, as JAX itself reports them.
 
-    The counts come from :mod:`jax.monitoring`, not from the shapes that a program thinks it asked
-    for: a batch that is committed to a device and a state that is not make two backend compiles of
-    one shape with one trace, and only the backend's event shows it. Give the function to be counted a
-    name of its own; small eager operations compile too, under theirs.
+    The counts come from :mod:`jax.monitoring`, not from the shapes that a program asks for: a batch that is
+    committed to a device and a state that is not make two backend compiles of one shape with one trace, and only
+    the backend's event shows it. Give the function to be counted a name that no other has; small eager operations
+    compile too, under theirs.
 
     Logs may be nested and are fed from all threads.
 
@@ -97,7 +97,7 @@ class CompileLog:
             self._observing.__exit__(None, None, None)
 
     def __getitem__(self, function: str) -> CompileCounts:
-        """The counts of a function by its ``__name__``; zeros where nothing was compiled."""
+        """Return the counts of a function by its ``__name__``; zeros where nothing was compiled."""
         return self._counts.get(function, CompileCounts())
 
     def __iter__(self) -> Iterator[str]:
@@ -109,7 +109,7 @@ class CompileLog:
         return _sum(list(self._counts.values()))
 
     def report(self, *functions: str) -> str:
-        """A table of what was compiled: a line per function, and one for all others together.
+        """Return a table of what was compiled: a line per function, and one for all others together.
 
         Args:
             functions: the ones to name; by default those that took at least a twentieth of the seconds.
@@ -129,7 +129,7 @@ class CompileLog:
         return "\n".join([*lines, *wrapped(self.cache_report())])
 
     def cache_report(self) -> list[str]:
-        """A line on what the persistent compilation cache gave; none where it is not in use."""
+        """Return a line on the use of the persistent compilation cache; none where it is off."""
         total = self.total
         if not (total.cache_hits or total.cache_misses):
             return []
@@ -140,7 +140,7 @@ class CompileLog:
         return [line]
 
     def starting(self, function: str) -> None:
-        """The log counts what has ended."""
+        """Do nothing: the log counts what has ended."""
 
     def ended(self, event: CompileEvent) -> None:
         """Count an event."""

@@ -11,13 +11,13 @@ from multimodal_pad.layouts.layout import BatchShape
 from multimodal_pad.lengths.table import LONGEST
 
 FIRST_ROWS = 4
-"""Times ``multiple``: the rows of a shape's first compilation. Not one, where XLA drops an axis."""
+"""Rows of a shape's first compilation, in multiples. Not one row, for which XLA drops an axis."""
 
 NEAR = 0.02
 """Stop when the predicted gain is at most this share of the rows that fit."""
 
 BENT = 4
-"""From so many programs on, bytes do not follow a line, and every other time the middle is tried instead."""
+"""Programs after which bytes evidently don't follow a line, and every other time the middle is tried instead."""
 
 
 class Line(NamedTuple):
@@ -31,27 +31,27 @@ class Line(NamedTuple):
     per_row: float
 
     def bytes(self, rows: int) -> float:
-        """Of so many rows."""
+        """Return the bytes of so many rows."""
         return self.constant + self.per_row * rows
 
     def rows(self, limit: float) -> float:
-        """As many as the limit allows; no end of them where rows hold nothing."""
+        """Return as many rows as the limit allows; inf where rows take no bytes."""
         return (limit - self.constant) / self.per_row if self.per_row > 0 else float(LONGEST)
 
 
 class MemorySearch:
-    """What is known of one program by its number of rows, and which number to compile next.
+    """The search for one program's most rows: the bytes known so far, and which number of rows to compile next.
 
     Args:
         limit: bytes that a step may hold.
         multiple: the rows are a multiple of it.
         most: the most rows, such a multiple.
-        state_bytes: what a step without rows holds, as far as one program tells.
+        state_bytes: bytes of a step without rows, as far as one program shows.
         first: the rows to begin with; by default a few.
 
     Attributes:
-        known: device bytes by rows, as XLA tells them.
-        predicted: what a line said of the rows that were then compiled.
+        known: device bytes by rows, from XLA.
+        predicted: bytes that a line predicted for rows that were then compiled.
 
     >>> search = MemorySearch(limit=1000, multiple=2, most=500, state_bytes=100)
     >>> while (rows := search.next_rows()) is not None:
@@ -78,7 +78,7 @@ class MemorySearch:
         return min(self.known.values()) if self.known and self._ceiling() < self.multiple else None
 
     def next_rows(self) -> int | None:
-        """The rows to compile next, or None where those that fit best are known, or none fit."""
+        """Return the rows to compile next, or None where those that fit best are known, or none fit."""
         if not self.known:
             return self.first
         ceiling, fits = self._ceiling(), self._fitting()
@@ -86,7 +86,7 @@ class MemorySearch:
             return None
         line = self._line()
         rows = min(self.rounded(line.rows(self.limit)), ceiling)
-        if len(self.known) == 1 and fits:  # nothing proves a line through the state alone to be so steep
+        if len(self.known) == 1 and fits:  # a line through the state alone may be too steep
             rows = max(rows, min(2 * self.first, ceiling))
         if fits and (rows <= max(fits) * (1 + NEAR) or max(fits) == ceiling):
             return None
@@ -98,7 +98,7 @@ class MemorySearch:
         return rows
 
     def rounded(self, rows: float) -> int:
-        """A multiple that is at most so much, and not more than the most."""
+        """Round down to a multiple, at most the most."""
         whole = int(min(max(rows, 0.0), float(self.most)))
         return max(self.multiple, whole // self.multiple * self.multiple)
 
@@ -112,7 +112,7 @@ class MemorySearch:
         return min([self.most, *(rows - self.multiple for rows in self._over())])
 
     def _line(self) -> Line:
-        """Through the known points on both sides of the limit, or the two nearest on one; through the state if one."""
+        """Fit a line to the known points around the limit, or the nearest two; with one point, to it and the state."""
         known, fits, over = self.known, self._fitting(), self._over()
         if len(known) == 1:
             ((rows, held),) = known.items()
@@ -125,7 +125,7 @@ class MemorySearch:
 
 
 def refusal(shape: BatchShape, needed: float, limit: float) -> str:
-    """That a shape does not fit, and what to do."""
+    """Say that a shape does not fit, and what to do."""
     return (
         f"{shape} needs {needed:,.0f} bytes and {limit:,.0f} are left for it; cut or drop the longest samples, lower "
         "the headroom, or use a smaller model"
@@ -133,5 +133,5 @@ def refusal(shape: BatchShape, needed: float, limit: float) -> str:
 
 
 def nbytes(tree: Any) -> int:
-    """Bytes of all arrays, or of what has their shapes and dtypes."""
+    """Return the bytes of all arrays, or of structures with their shapes and dtypes."""
     return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(tree))

@@ -10,7 +10,7 @@ import numpy as np
 from jax.tree_util import keystr, tree_flatten_with_path
 
 SHOWN_LEAVES = 5
-"""More leaves that differ are counted."""
+"""Leaves to list; more that differ are only counted."""
 
 
 class _Leaf(NamedTuple):
@@ -24,12 +24,12 @@ class _Leaf(NamedTuple):
 
 
 def explain_mismatch(compiled: Any, state: Any, batch: Any) -> str | None:
-    """What of a state and a batch is not as a step was compiled for.
+    """Return how a state and a batch differ from those that a step was compiled for.
 
     Args:
-        compiled: what ``jax.jit(...).lower(...).compile()`` gave for ``(state, batch)``.
-        state: that it is called with.
-        batch: that it is called with.
+        compiled: the result of ``jax.jit(...).lower(...).compile()`` for ``(state, batch)``.
+        state: the state of the call.
+        batch: the batch of the call.
 
     Returns:
         The leaves that differ, with their paths; None where no shape, dtype and structure does.
@@ -70,14 +70,14 @@ def _differences(root: str, wanted: Any, given: Any, returned: dict[str, _Leaf])
 
 
 def _returned_state(out: Any, state: Any) -> dict[str, _Leaf]:
-    """The leaves of what looks like the next state: the result, or the first part of it, whichever has more of them."""
+    """Return the leaves of the likely next state: the result or its first part, whichever has more of the state's."""
     parts = [out, *(out[:1] if isinstance(out, tuple | list) else ())]
     paths = _leaves("state", state).keys()
     return max((_leaves("state", part) for part in parts), key=lambda leaves: len(paths & leaves.keys()))
 
 
 def _leaves(root: str, tree: Any) -> dict[str, _Leaf]:
-    """The leaves of a tree by their paths, such as ``batch.features['text']``."""
+    """Return the leaves of a tree by their paths, such as ``batch.features['text']``."""
     return {root + keystr(path): _leaf(x) for path, x in tree_flatten_with_path(tree)[0]}
 
 

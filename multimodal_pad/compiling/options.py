@@ -1,4 +1,4 @@
-"""How XLA compiles: options per program, with defaults per platform; and on how many threads."""
+"""XLA's compiler options per program, with defaults per platform, and the number of compiling threads."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Compiled = TypeVar("Compiled")
 
 
 def default_options(platform: str | None = None) -> dict[str, Any]:
-    """Give the compiler options that every :class:`~multimodal_pad.compiling.StepTable` begins with.
+    """Return the compiler options that every :class:`~multimodal_pad.compiling.StepTable` begins with.
 
     Args:
         platform: ``"cpu"``, ``"gpu"`` or ``"tpu"``; by default that of JAX's default device.
@@ -66,11 +66,11 @@ class OptionSet:
     """The compiler options of one function's programs.
 
     Args:
-        given: options of the user's; they come on top of the defaults of the platform.
+        given: the user's options, which come on top of the platform's defaults.
 
-    What ``XLA_FLAGS`` sets is left to it. An option that this version of XLA does not know is left out when the first
-    program is compiled. Either is told by a :class:`~multimodal_pad.errors.CompilerOptionWarning` where the option was
-    given, and not where it is a default.
+    Flags in ``XLA_FLAGS`` take precedence. An option that this version of XLA lacks is left out when the first
+    program is compiled. Either gives a :class:`~multimodal_pad.errors.CompilerOptionWarning` where the user gave the
+    option, and none where it is a default.
     """
 
     def __init__(self, given: CompilerOptions | None = None) -> None:
@@ -84,12 +84,12 @@ class OptionSet:
 
     @property
     def options(self) -> dict[str, Any]:
-        """What is passed to XLA, as far as is known."""
+        """The options that are passed to XLA, as far as they are known."""
         left_out = self._flagged | self._unknown
         return {name: value for name, value in {**default_options(), **self._given}.items() if name not in left_out}
 
     def compile(self, compile_with: Callable[[dict[str, Any]], Compiled]) -> Compiled:
-        """``compile_with(options)``, and again without an option that XLA says it does not know. In any thread."""
+        """Return ``compile_with(options)``, called again without an option that XLA rejects as unknown."""
         while True:
             options = self.options
             try:
@@ -107,7 +107,7 @@ class OptionSet:
                 return
             self._unknown.add(name)
         if name in self._given:
-            self._warn(f"got the compiler option {name!r}, which this version of XLA does not know; it is left out")
+            self._warn(f"got the compiler option {name!r}, which this version of XLA does not have; it is left out")
 
     @staticmethod
     def _warn(message: str) -> None:
@@ -115,7 +115,7 @@ class OptionSet:
 
 
 def flags_set(xla_flags: str) -> set[str]:
-    """Names of the options in a value of ``XLA_FLAGS``.
+    """Return the names of the options in a value of ``XLA_FLAGS``.
 
     >>> sorted(flags_set("--xla_a=1 --xla_b --noxla_c"))
     ['xla_a', 'xla_b', 'xla_c']

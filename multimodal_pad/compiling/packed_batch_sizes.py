@@ -18,7 +18,7 @@ from multimodal_pad.planning.packing_plan import PackingPlan
 
 
 class PackedBatchSizeFit:
-    """Plans capacities for one batch size after the other, and compiles the step for them.
+    """The search for the largest packed batches: plans capacities for one batch size after the other, and compiles.
 
     Attributes:
         search: over batch sizes; the bytes of one are those of its largest program.
@@ -51,13 +51,13 @@ class PackedBatchSizeFit:
                 f"got largest={largest} for batches of a multiple of {step} (of {multiple}, and of {plan.shares} "
                 f"shares); give at least {step}"
             )
-        # The capacity of a few samples is that of the longest one, so that no line follows from them.
+        # The capacity for a few samples is that of the longest one, so no line follows from them.
         first = min(most, -(-plan.batch_size // step) * step)
         self.search = MemorySearch(limit, step, most, nbytes(state), first)
         self.plans: dict[int, PackingPlan] = {}
 
     def run(self) -> PackingPlan:
-        """The plan of the largest batch size, confirmed."""
+        """Return the plan of the largest batch size, confirmed."""
         there, kept = set(self.table.steps), set()
         try:
             while (size := self.search.next_rows()) is not None:
@@ -74,7 +74,7 @@ class PackedBatchSizeFit:
                 del self.table.steps[shape]
 
     def _measure(self, size: int) -> int:
-        """Device bytes of the largest program of a plan for batches of this size."""
+        """Return the device bytes of the largest program of a plan for batches of this size."""
         plan = self.plan
         if size != plan.batch_size:
             plan = plan_packing(

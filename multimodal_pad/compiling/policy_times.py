@@ -24,13 +24,13 @@ from multimodal_pad.text_table import text_table, wrapped
 
 @dataclass(frozen=True)
 class PolicyTime:
-    """What a run takes under one policy.
+    """The times of a run under one policy.
 
     Attributes:
-        samples: of an epoch.
+        samples: in an epoch.
         shapes: batch shapes that the run compiles.
-        compile_seconds: of one of them, on the clock.
-        epoch_seconds: of the steps of an epoch, the batches ready on the host.
+        compile_seconds: for one of them, on the clock.
+        epoch_seconds: for the steps of an epoch, the batches ready on the host.
         measured: the shapes that were compiled and timed; the steps of others are predicted from these.
 
     >>> time = PolicyTime(samples=100, shapes=2, compile_seconds=3.0, epoch_seconds=0.5)
@@ -46,17 +46,17 @@ class PolicyTime:
 
     @property
     def seconds_per_sample(self) -> float:
-        """Of stepping alone."""
+        """Seconds of stepping per sample."""
         return self.epoch_seconds / self.samples
 
     def seconds(self, epochs: float) -> float:
-        """Of a run of so many epochs: compiling and stepping."""
+        """Return the seconds of a run of so many epochs: compiling and stepping."""
         return self.shapes * self.compile_seconds + epochs * self.epoch_seconds
 
 
 @dataclass(frozen=True)
 class PolicyTimes:
-    """What :func:`time_policies` found; ``print`` it for a table.
+    """The result of :func:`time_policies`; ``print`` it for a table.
 
     Attributes:
         epochs: of the run.
@@ -82,17 +82,17 @@ class PolicyTimes:
 
     @property
     def reason(self) -> str:
-        """A line on what the run takes under the best policy, and under the others, from the fastest."""
+        """A line on the run's time under the best policy, and under the others, from the fastest."""
         best = self.times[self.best]
-        told = [f"{self.best}: {tell_seconds(best.seconds(self.epochs))} s for {self.epochs:g} epochs"]
+        parts = [f"{self.best}: {tell_seconds(best.seconds(self.epochs))} s for {self.epochs:g} epochs"]
         for name, time in sorted(self.times.items(), key=lambda item: item[1].seconds(self.epochs)):
             if name != self.best:
                 ratio = time.seconds_per_sample / best.seconds_per_sample
                 ahead = f", ahead from {_epochs_until(time, best):,} epochs on" if ratio < 1 else ""
-                told.append(
+                parts.append(
                     f"{name} {tell_seconds(time.seconds(self.epochs))} s ({ratio:.2f} times as long per sample{ahead})"
                 )
-        return "; ".join(told)
+        return "; ".join(parts)
 
     def __str__(self) -> str:
         heading = ["", "shapes", "compiling, s", "ms per sample", f"{self.epochs:g} epochs, s"]
@@ -121,12 +121,12 @@ def time_policies(
     compiler_options: CompilerOptions | None = None,
     progress: bool = False,
 ) -> PolicyTimes:
-    """Compile and time a few steps under each of several policies: which of them a run here is fastest with.
+    """Compile and time a few steps under each of several policies, to find the fastest for a run here.
 
-    Fixed padding pays for positions that hold nothing, a plan of several shapes for compiling them, and packing for
-    keeping the samples of an axis apart, so that it is the slowest where all lengths are about equal. Which of these
-    weighs most depends on the lengths, the model and the device. Of each policy the largest batch shape and those of
-    most steps are compiled, and timed on batches of its first epoch, all policies in turn. Other shapes are taken to
+    Fixed padding pays for unused positions, a plan of several shapes for compiling them, and packing for
+    keeping the samples of an axis apart, which makes it the slowest where all lengths are about equal. Which of these
+    weighs most depends on the lengths, the model and the device. The largest batch shape of each policy and those of
+    most steps are compiled, and timed on batches of its first epoch, all policies in turn. Other shapes are assumed to
     compile as long as these, and their steps are predicted from these by the batcher's cost, as :func:`calibrate` does.
 
     Args:
@@ -137,7 +137,7 @@ def time_policies(
         epochs: of the run to judge; count those of all runs that will read the same programs from the cache.
         most_shapes: batch shapes of a policy that are compiled, at most.
         repeats: runs at each shape after a first one; their median counts.
-        threads: that compile side by side, as for :func:`warm_up`.
+        threads: how many compile side by side, as for :func:`warm_up`.
         compiler_options: of a function, as in :class:`StepTable`; a table has its own.
         progress: show a bar.
 
@@ -157,7 +157,7 @@ def time_policies(
     """
     for name, value in (("most_shapes", most_shapes), ("repeats", repeats)):
         check_whole(name, value, 1)
-    RunTime(epochs, 0, 0)  # refuses what is no number of epochs
+    RunTime(epochs, 0, 0)  # raises for what is no number of epochs
     _check_batchers(batchers)
     table = as_table(step, compiler_options)
     used = {name: _places_of_shapes(batcher) for name, batcher in batchers.items()}
@@ -202,12 +202,12 @@ def _check_batchers(batchers: Mapping[str, BucketBatcher]) -> None:
 
 
 def _count(batcher: BucketBatcher) -> int:
-    """Samples of an epoch."""
+    """Return the samples of an epoch."""
     return int((batcher.schedule(0).ids != EMPTY).sum())
 
 
 def _places_of_shapes(batcher: BucketBatcher) -> dict[BatchShape, np.ndarray]:
-    """The steps of the first epoch at each batch shape that it has."""
+    """Return the steps of the first epoch at each batch shape that it has."""
     schedule, policy = batcher.schedule(0), batcher.policy
     rows = np.column_stack([schedule.batch_sizes, schedule.lengths])
     distinct, kinds, counts = np.unique(rows, axis=0, return_inverse=True, return_counts=True)
@@ -217,7 +217,7 @@ def _places_of_shapes(batcher: BucketBatcher) -> dict[BatchShape, np.ndarray]:
 
 
 def _chosen_shapes(batcher: BucketBatcher, used: Mapping[BatchShape, np.ndarray], most: int) -> list[BatchShape]:
-    """The largest shape, since the fit is to reach that far, and those of most steps."""
+    """Return the largest shape, so that the fit reaches that far, and those of most steps."""
     names = batcher.policy.modalities
     largest = max(used, key=lambda shape: shape.price(batcher.cost, names))
     others = sorted((shape for shape in used if shape != largest), key=lambda shape: -len(used[shape]))
@@ -227,7 +227,7 @@ def _chosen_shapes(batcher: BucketBatcher, used: Mapping[BatchShape, np.ndarray]
 def _epoch_seconds(
     batcher: BucketBatcher, used: Mapping[BatchShape, np.ndarray], measured: tuple[StepTime, ...]
 ) -> float:
-    """Seconds of the steps of the first epoch, as measured at their shapes, or predicted."""
+    """Return the seconds of the first epoch's steps, as measured at their shapes, or predicted."""
     known = {time.shape: time.step_seconds for time in measured}
     names = batcher.policy.modalities
     fitted = fit_steps(measured, batcher.cost, names) if len(known) < len(used) else None
@@ -241,6 +241,6 @@ def _epoch_seconds(
 
 
 def _epochs_until(faster: PolicyTime, slower: PolicyTime) -> int:
-    """The number of epochs from which the one with the faster steps is ahead."""
+    """Return the number of epochs from which the policy with the faster steps is ahead."""
     behind = faster.seconds(0) - slower.seconds(0)
     return math.ceil(behind / (slower.epoch_seconds - faster.epoch_seconds))

@@ -48,10 +48,10 @@ def plan_run(
 ) -> ShapePlan:
     """Plan as many batch shapes as pay for a run on this device: seconds to compile against seconds to step.
 
-    The largest shape is compiled and timed first. If a step of smaller shapes took time in proportion to its cost, and
-    no number of them could save what it takes to compile them, the plan has that shape alone. Otherwise the shape that
-    would take most samples is compiled and timed, too, which tells what a step takes beside its cost, and the shapes
-    are planned with both. Every shape is taken to compile as long as these.
+    The largest shape is compiled and timed first. If no number of smaller shapes could save the time to compile them,
+    even with steps that take time in proportion to their cost, the plan has that shape alone. Otherwise the shape that
+    would take most samples is compiled and timed, too, which shows a step's time beside its cost, and the shapes
+    are planned with both. Every shape is assumed to compile as long as these.
 
     Both programs stay in the table, and their shapes are in the plan, so :func:`warm_up` compiles only the others:
 
@@ -74,7 +74,7 @@ def plan_run(
         seed: of the search.
         effort: of the search.
         repeats: runs of each of the two programs after a first one; their median counts.
-        cache_dir: folder of the persistent compilation cache, see :func:`use_compilation_cache`. What was measured is
+        cache_dir: folder of the persistent compilation cache, see :func:`use_compilation_cache`. Measurements are
             kept there, too, in a file per device and program, so that the next run doesn't measure.
         progress: show what is being compiled.
 
@@ -137,7 +137,7 @@ def plan_run(
         else:
             times = [measured(largest, lowered)]
             file.write(times)
-        # A rough plan shows whether more than one shape pays, and which of them most samples would take.
+        # A rough plan shows whether more than one shape pays off, and which of them would take most samples.
         rough = planned(times, 0.0) if len(times) == 1 else None
         if rough and len(rough) == 1:
             return rough
@@ -179,7 +179,7 @@ def _measure(
 
 
 def _largest_shape(task: PlanningTask) -> BatchShape:
-    """The longest lengths of all modalities together, or the costliest sample's where a batch budget is below that."""
+    """Return the longest lengths together, or the costliest sample's where a batch budget is below those."""
     row = task.rows.max(axis=0)
     if task.batch_sizes(row[None])[0] < 1:
         row = task.rows[np.argmax(task.costs(task.rows))]
@@ -187,7 +187,7 @@ def _largest_shape(task: PlanningTask) -> BatchShape:
 
 
 def _most_used(task: PlanningTask, plan: ShapePlan, measured: BatchShape) -> BatchShape:
-    """The shape of a plan that takes most samples, but for the one measured."""
+    """Return the shape of a plan that takes most samples, other than the one measured."""
     columns = [plan.modalities.index(name) for name in task.names]
     shapes = [_batch_shape(task, row[columns]) for row in plan.lengths]
     return next(shapes[place] for place in np.argsort(-plan.samples, kind="stable") if shapes[place] != measured)
@@ -200,7 +200,7 @@ def _batch_shape(task: PlanningTask, row: np.ndarray) -> BatchShape:
 
 
 def _may_keep(task: PlanningTask, shape: BatchShape) -> bool:
-    """Whether a shape measured in another run is one that a plan of this run may have."""
+    """Return whether a plan of this run may have a shape that was measured in another run."""
     try:
         (row,) = task.kept_shapes([shape])
     except PaddingError:

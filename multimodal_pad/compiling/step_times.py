@@ -1,4 +1,4 @@
-"""Seconds that a step takes at a batch shape, and those that its program took to compile."""
+"""Seconds of a step at a batch shape, and of compiling its program."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from multimodal_pad.layouts.layout import Batch, BatchShape
 
 @dataclass(frozen=True)
 class StepTime:
-    """What was measured at one batch shape.
+    """The measurements at one batch shape.
 
     Attributes:
         shape: of the batch.
@@ -33,7 +33,7 @@ class StepTime:
 
 
 def time_steps(table: StepTable, shapes: Sequence[BatchShape], state: Any, example: Batch, repeats: int) -> np.ndarray:
-    """Median seconds of a step at each shape, float64 ``(n,)``: :func:`time_batches` with every position real.
+    """Time a step at each shape: median seconds, float64 ``(n,)``, by :func:`time_batches` with every position real.
 
     Raises:
         PaddingError: the step gives no next state.
@@ -43,7 +43,7 @@ def time_steps(table: StepTable, shapes: Sequence[BatchShape], state: Any, examp
 
 
 def time_batches(table: StepTable, batches: Sequence[Sequence[Batch]], state: Any) -> np.ndarray:
-    """Median seconds of a step, float64 ``(n,)``, each on equally many batches one after the other, in turn.
+    """Time a step on batches: median seconds, float64 ``(n,)``, each on equally many batches, in turn.
 
     A first step is left out. The steps run on a copy of the state, so that a table which donates it leaves the
     caller's.
@@ -65,16 +65,16 @@ def time_batches(table: StepTable, batches: Sequence[Sequence[Batch]], state: An
 
 
 def seconds_from_cache(log: CompileLog) -> float:
-    """Seconds that compiling would have taken beside reading, of the programs that the persistent cache gave.
+    """Return the seconds that the programs from the persistent cache would have taken to compile beside reading.
 
     They count as compiled, since the programs of other shapes will not be there. The cache stores whole seconds,
-    rounded down: half a second is what that leaves out on average.
+    rounded down, which leaves out half a second on average.
     """
     return max(0.0, log.total.saved_seconds + 0.5 * log.total.cache_hits)
 
 
 def _next_state(result: Any, state: Any) -> Any:
-    """The state that a step gave: all of its result, or the first part of it."""
+    """Return the state that a step gave: all of its result, or the first part of it."""
     wanted = jax.tree.structure(state)
     for candidate in (result, result[0] if isinstance(result, tuple) and result else None):
         if jax.tree.structure(candidate) == wanted:
@@ -86,7 +86,7 @@ def _next_state(result: Any, state: Any) -> Any:
 
 
 def _blank(struct: Batch) -> Batch:
-    """A batch of zeros with every position real."""
+    """Return a batch of zeros with every position real."""
 
     blank = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), struct)
     full = struct.layout.full_lengths(struct.shape)

@@ -1,4 +1,4 @@
-"""One executable per batch shape, and what becomes of a batch that has none."""
+"""One executable per batch shape, and an error or a warning for a batch that has none."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class CompiledStep:
 
     Attributes:
         call: ``(state, batch) -> result``.
-        seconds: tracing, lowering and compiling; where threads share the cores, each sees all of its own.
+        seconds: tracing, lowering and compiling, on the clock, also where threads share the cores.
         device_bytes: argument + output + temporary - aliased bytes of XLA's memory analysis, or
             None where the backend gives none.
 
@@ -48,8 +48,8 @@ class CompiledStep:
 class StepTable:
     """One executable per batch shape of ``function(state, batch)``.
 
-    Every step of a run goes through the table, so a program is compiled for a shape once, whatever
-    becomes of weak types, committed arrays or closures in between. :func:`warm_up` fills it before the
+    Every step of a run goes through the table, so a program is compiled for a shape once, whatever weak types,
+    committed arrays or closures come in between. :func:`warm_up` fills it before the
     first step; from then on its shapes are the planned ones. A table that was never warmed up compiles
     a shape when it first meets it.
 
@@ -57,17 +57,17 @@ class StepTable:
     a program to spread an array that lies on one device.
 
     Args:
-        function: pure; its ``__name__`` (that of the function inside a ``functools.partial``) is what
-            :class:`CompileLog` counts it by.
+        function: pure; :class:`CompileLog` counts it by its ``__name__`` (by that of the function inside a
+            ``functools.partial``).
         donate_state: let XLA reuse the buffers of ``state``, which are then gone for the caller.
-        strict: refuse a batch of an unplanned shape; otherwise it is compiled, with a warning, and stands in
+        strict: refuse a batch of an unplanned shape; otherwise it is compiled, with a warning, and listed in
             :attr:`unplanned`.
         in_shardings: of ``(state, batch)``, as in :func:`jax.jit`; by default one device.
         out_shardings: of the result, as in :func:`jax.jit`. Where the result holds the next state, give
             that the sharding of the state.
         compiler_options: of XLA, by the names of its flags, as in ``{"xla_gpu_autotune_level": 0}``; on top of
-            :func:`default_options`. What ``XLA_FLAGS`` sets holds, and an option that XLA does not know is left out;
-            either is warned of.
+            :func:`default_options`. Flags in ``XLA_FLAGS`` take precedence, and an option that XLA lacks is left out;
+            either gives a warning.
 
     Attributes:
         steps: the executables by batch shape.
@@ -107,7 +107,7 @@ class StepTable:
 
     @property
     def compiler_options(self) -> dict[str, Any]:
-        """What is passed to XLA: defaults of the platform and options given, less those that don't hold."""
+        """The options that are passed to XLA: the platform's defaults and those given, less those that don't hold."""
         return self._options.options
 
     def __call__(self, state: Any, batch: Batch) -> Any:
@@ -116,7 +116,7 @@ class StepTable:
         Raises:
             UnplannedShapeError: the table is strict and was not warmed up for that shape.
             StepMismatchError: state or batch have other dtypes, shapes or structure than those compiled for, such as a
-                state that the step itself gave back otherwise than it was given; the leaves are named by their paths.
+                state that the step itself returned changed; the leaves are named by their paths.
             ValueError: they are sharded in another way.
 
         Warns:
@@ -137,7 +137,7 @@ class StepTable:
         return self.steps.get(shape) or self.finish(shape, *self.lower(state, batch))
 
     def lower(self, state: Any, batch: Batch) -> tuple[Any, float]:
-        """Trace and lower for the shape of ``batch``: what ``.compile()`` is to be called on, and the seconds."""
+        """Trace and lower for the shape of ``batch``; return the lowered program, for ``.compile()``, and seconds."""
         started = time.perf_counter()
         try:
             lowered = self._jitted.lower(_structs("state", state), _structs("batch", batch))
@@ -147,11 +147,11 @@ class StepTable:
         return lowered, time.perf_counter() - started
 
     def result(self, state: Any, batch: Batch) -> Any:
-        """Shapes and dtypes of what the step gives for a batch; :meth:`lower` doesn't trace it again."""
+        """Return shapes and dtypes of the step's result for a batch; :meth:`lower` doesn't trace it again."""
         return self._jitted.eval_shape(_structs("state", state), _structs("batch", batch))
 
     def finish(self, shape: BatchShape, lowered: Any, lowering_seconds: float = 0.0) -> CompiledStep:
-        """Compile what :meth:`lower` gave, in any thread, and keep it."""
+        """Compile the result of :meth:`lower`, in any thread, and keep it."""
         started = time.perf_counter()
         try:
             compiled = self._options.compile(lowered.compile)
@@ -182,7 +182,7 @@ class StepTable:
         return f"{self.name!r}, compiled for {shape}: {why}; {advice}"
 
     def _nearest(self, shape: BatchShape) -> str:
-        """What the nearest planned shape is, and where it differs."""
+        """Name the nearest planned shape, and the differences from it."""
         lengths = dict(shape.lengths)
         alike = [
             other
@@ -209,7 +209,7 @@ class StepTable:
         return len(self.steps)
 
     def __str__(self) -> str:
-        """Seconds and device bytes of each executable, most bytes first."""
+        """List seconds and device bytes of each executable, most bytes first."""
         steps = sorted(self.steps.items(), key=lambda item: -(item[1].device_bytes or 0))
         body = [
             [str(shape), f"{step.seconds:.1f}", "-" if step.device_bytes is None else f"{step.device_bytes / 1e6:,.1f}"]
@@ -219,7 +219,7 @@ class StepTable:
 
 
 def as_table(step: StepTable | Callable[[Any, Any], Any], compiler_options: CompilerOptions | None = None) -> StepTable:
-    """The table itself, or one of a function, with compiler options."""
+    """Return the table itself, or one of a function, with compiler options."""
     if not isinstance(step, StepTable):
         return StepTable(step, compiler_options=compiler_options)
     if compiler_options is not None:
@@ -236,10 +236,10 @@ def device_bytes(compiled: Any) -> int | None:
     on CPU.
 
     Args:
-        compiled: what ``jax.jit(...).lower(...).compile()`` gives.
+        compiled: the result of ``jax.jit(...).lower(...).compile()``.
 
     Returns:
-        The bytes on one device, or None where XLA does not tell.
+        The bytes on one device, or None where XLA gives none.
 
     >>> device_bytes(jax.jit(lambda x: 2 * x).lower(np.ones(1000, np.float32)).compile())
     8000
@@ -256,7 +256,7 @@ def device_bytes(compiled: Any) -> int | None:
 
 
 def program_digest(lowered: Any) -> str:
-    """SHA-256 of what was lowered, in hexadecimal: equal for equal programs.
+    """Return the SHA-256 of a lowered program, in hexadecimal: equal for equal programs.
 
     JAX's cache key is made of the program, too, and of the compiler's options: programs with equal keys have equal
     digests. It takes 0.1 s for a program that takes 3 s to lower.
@@ -265,7 +265,7 @@ def program_digest(lowered: Any) -> str:
 
 
 def batch_struct(example: Batch, shape: BatchShape) -> Batch:
-    """Give the shapes and dtypes of a batch like another, at a batch shape.
+    """Return the shapes and dtypes of a batch like another, at a batch shape.
 
     Args:
         example: any batch: its feature shapes, dtypes and targets serve.
@@ -303,7 +303,7 @@ def _structs(root: str, tree: Any) -> Any:
 
 
 def _struct(x: Any, root: str, path: Any) -> jax.ShapeDtypeStruct:
-    """Shape and dtype: no weak type and no placement on one device, which would each be a program of their own."""
+    """Return shape and dtype, without weak type and placement on one device, which would each make another program."""
     if not hasattr(x, "shape"):
         raise PaddingError(
             f"got {type(x).__name__} {x!r} at {root}{jax.tree_util.keystr(path)}; give arrays, so that dtypes are "
@@ -314,9 +314,9 @@ def _struct(x: Any, root: str, path: Any) -> jax.ShapeDtypeStruct:
 
 
 def _spread(x: Any) -> Any:
-    """The sharding of an array that lies on several devices, or was put on another than the default one.
+    """Return the sharding of an array that lies on several devices, or was put on another than the default one.
 
-    That is not where the array happens to be, but what the program is.
+    What counts is not where the array happens to be, but what the program is.
     """
     sharding = getattr(x, "sharding", None)
     if sharding is None:
@@ -326,14 +326,14 @@ def _spread(x: Any) -> Any:
 
 
 def _name(function: Callable[..., Any]) -> str:
-    """What JAX calls a function."""
+    """Return JAX's name for a function."""
     while isinstance(function, partial):
         function = function.func
     return getattr(function, "__name__", "<unnamed function>")
 
 
 def _distance(one: BatchShape, other: BatchShape) -> float:
-    """How far apart two shapes are: factors between their lengths, and between their rows."""
+    """Return how far apart two shapes are: factors between their lengths, and between their rows."""
     lengths = zip(one.lengths, other.lengths, strict=True)
     apart = [abs(np.log(a / b)) for (_, a), (_, b) in lengths]
     return float(sum(apart) + abs(np.log(one.batch_size / other.batch_size)))

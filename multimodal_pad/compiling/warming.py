@@ -23,7 +23,7 @@ from multimodal_pad.text_table import wrapped
 
 
 class Batches(Protocol):
-    """What says of its batches what a step is compiled for, such as a batcher."""
+    """Anything that has the batch shapes and an example to compile a step for, such as a batcher."""
 
     def spec(self, epochs: int = 1) -> BatchSpec: ...  # noqa: D102
 
@@ -32,12 +32,12 @@ Job = tuple[StepTable, Batch]
 """A table, and the shapes and dtypes of a batch to compile its step for."""
 
 _LOOK_SECONDS = 0.1
-"""How often a wait for programs is looked up from, to see whether a signal has come."""
+"""Seconds after which a wait for programs is interrupted, to check for a signal."""
 
 _Finished = tuple[StepTable, BatchShape, CompiledStep]
 
 OnCompiled = Callable[[StepTable, BatchShape, CompiledStep], Any]
-"""Is told of an executable that is there."""
+"""A function that is called for each executable, once it is there."""
 
 
 def warm_up(
@@ -54,8 +54,8 @@ def warm_up(
     """Compile a step for every batch shape of a batcher, so that nothing compiles once training has begun.
 
     Only shapes and dtypes are read, no step is run. Tracing and lowering hold Python's lock and happen
-    one after another in the caller's thread, while ``threads`` others compile. Ctrl-C drops what has not begun
-    and waits for what has, since XLA can't be stopped; what is compiled by then stays in the table. A second one ends
+    one after another in the caller's thread, while ``threads`` others compile. Ctrl-C drops programs that have not
+    begun and waits for those that have, since XLA can't be stopped; compiled ones stay in the table. A second one ends
     the process with status 130, or in an interactive session changes nothing.
 
     Args:
@@ -63,13 +63,13 @@ def warm_up(
         batches: a batcher; or a :class:`~multimodal_pad.BatchSpec` of shapes and an example batch, where there is none
             yet.
         state: arrays, or anything with their shapes and dtypes.
-        epochs: of the run. The shapes of a plan don't depend on it; of a ladder, those are compiled that the schedules
+        epochs: of the run. The shapes of a plan don't depend on it; a ladder's are those that the schedules
             of so many epochs use.
-        threads: that compile side by side; by default :func:`~multimodal_pad.compiling.default_threads`.
+        threads: how many compile side by side; by default :func:`~multimodal_pad.compiling.default_threads`.
         cache_dir: folder of the persistent compilation cache, see :func:`use_compilation_cache`; it holds for
             the process.
         compiler_options: of a function, as in :class:`StepTable`; a table has its own.
-        progress: show a bar, and what the cache gave.
+        progress: show a bar, and the use of the cache.
 
     Returns:
         The table; from now on other shapes are unplanned. ``print(table)`` shows the seconds and device
@@ -107,17 +107,17 @@ def warm_up_all(
     on_compiled: OnCompiled | None = None,
     check: Check | None = None,
 ) -> None:
-    """:func:`warm_up` for several steps of one state together, such as training and evaluation.
+    """Do :func:`warm_up` for several steps of one state together, such as training and evaluation.
 
     Args:
         tables: each with its batcher, or a :class:`~multimodal_pad.BatchSpec`.
         state: as for :func:`warm_up`, and so are the others.
         epochs: of the run.
-        threads: that compile side by side; by default :func:`~multimodal_pad.compiling.default_threads`.
+        threads: how many compile side by side; by default :func:`~multimodal_pad.compiling.default_threads`.
         cache_dir: folder of the persistent compilation cache.
-        progress: show a bar, and what the cache gave.
-        on_compiled: is called in this thread with the table, the batch shape and the executable, as each is there.
-        check: raises a KeyboardInterrupt where a signal is to end it, as Ctrl-C does by default.
+        progress: show a bar, and the use of the cache.
+        on_compiled: is called in this thread with the table, the batch shape and the executable, once each is there.
+        check: raises a KeyboardInterrupt where a signal ends the work, as Ctrl-C does by default.
 
     >>> import numpy as np
     >>> from multimodal_pad import BatchShape, BatchSpec, pad_samples
@@ -145,14 +145,14 @@ def warm_up_all(
         compile_all(jobs, state, threads=threads, progress=progress, on_compiled=on_compiled, check=check)
     for line in wrapped(log.cache_report()) if progress else []:
         print(line)
-    # Only now: what was interrupted on the way has no planned shapes without a program.
+    # Only now: after an interrupt no shape without a program may be planned.
     for (table, _), spec in zip(tables, specs, strict=True):
         table.planned += [shape for shape in dict.fromkeys(spec.shapes) if shape not in table.planned]
         table.fingerprint = spec.fingerprint if set(table.planned) == set(spec.shapes) else None
 
 
 def as_spec(batches: Batches | BatchSpec, epochs: int = 1) -> BatchSpec:
-    """What a step is compiled for, of a batcher or as it is."""
+    """Return the spec of a batcher, or the one given."""
     return batches if isinstance(batches, BatchSpec) else batches.spec(epochs)
 
 
@@ -165,9 +165,9 @@ def compile_all(
     on_compiled: OnCompiled | None = None,
     check: Check | None = None,
 ) -> list[CompiledStep]:
-    """Compile each table's step for the shapes and dtypes of a batch; the executables in the order of the jobs.
+    """Compile each table's step for the shapes and dtypes of a batch; return the executables in the order of the jobs.
 
-    What a table has already is not compiled again. On a GPU the first program is compiled alone, since XLA measures
+    Programs that a table has are not compiled again. On a GPU the first program is compiled alone, since XLA measures
     kernels there, and programs that are compiled side by side measure the same ones again.
 
     JAX drops the arguments that a step does not use, so that shapes which differ in nothing else have one program.

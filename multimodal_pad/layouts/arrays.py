@@ -1,4 +1,4 @@
-"""The arrays of a batch's samples: held to be alike, and the buffers that they are copied into."""
+"""The arrays of a batch's samples: checks that they are alike, and the buffers that they are copied into."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ class LayingOut(TypedDict):
 
 
 def array_lengths(arrays: list[np.ndarray]) -> np.ndarray:
-    """``(N,)`` int64: how many positions each has."""
+    """Return ``(N,)`` int64: how many positions each has."""
     return np.fromiter(map(len, arrays), np.int64, len(arrays))
 
 
 def lengths_of_batch(arrays: list[np.ndarray], count: int) -> np.ndarray:
-    """int32 ``(count,)``: how many positions each has, and 0 for the empty samples behind them."""
+    """Return int32 ``(count,)``: how many positions each has, and 0 for the empty samples behind them."""
     lengths = aligned_empty((count,), np.dtype(np.int32))
     lengths[: len(arrays)] = array_lengths(arrays)
     lengths[len(arrays) :] = 0
@@ -56,7 +56,7 @@ def lengths_of_batch(arrays: list[np.ndarray], count: int) -> np.ndarray:
 
 
 def numbers_of_batch(numbers: Sequence[int], count: int, *, with_ids: bool) -> tuple[np.ndarray, np.ndarray | None]:
-    """The sample mask of a batch of ``count``, and the numbers of its samples where they are asked for."""
+    """Return the sample mask of a batch of ``count``, and the numbers of its samples where they are asked for."""
     sample_mask = aligned_empty((count,), np.dtype(bool))
     sample_mask[:] = np.arange(count) < len(numbers)
     if not with_ids:
@@ -74,7 +74,7 @@ def laid_out(
     place: Callable[[str, list[np.ndarray], np.ndarray, Any], np.ndarray],
     options: LayingOut,
 ) -> dict[str, Any]:
-    """The fields of a batch of ``count`` that all layouts have.
+    """Return the fields of a batch of ``count`` that all layouts have.
 
     Features, and targets of positions, are what ``place(name, arrays, lengths, value)`` makes of a modality's arrays,
     where ``value`` is that of the padding in their dtype.
@@ -102,7 +102,7 @@ def laid_out(
 def taken_together(
     samples: Sequence[Sample], batch_size: int | None, modalities: Sequence[str] | None, ids: Sequence[int] | None
 ) -> tuple[Sequence[Sample], dict[str, list[np.ndarray]], int, Sequence[int]]:
-    """Samples to lay out, as mappings, the arrays of each modality, the batch size, and the samples' numbers.
+    """Return samples to lay out, as mappings, the arrays of each modality, the batch size, and the samples' numbers.
 
     Raises:
         SampleError: no samples, more than the batch size, or samples that are not alike.
@@ -128,7 +128,7 @@ def taken_together(
 def alike_arrays(
     samples: Sequence[Sample], name: str, ids: Sequence[int], kind: PositionKind | None = None
 ) -> list[np.ndarray]:
-    """The arrays of one modality, checked all at once; one by one only to name the sample that is to blame.
+    """Return the arrays of one modality, checked all at once, and one by one only to name the sample at fault.
 
     Where a modality is missing, its array is like those of the samples that have it.
 
@@ -152,7 +152,7 @@ def alike_arrays(
 
 
 def _check_alike(arrays: list[np.ndarray], name: str, ids: Sequence[int]) -> None:
-    """Raise a SampleError where the samples that have a modality have it in different ways."""
+    """Raise a SampleError where the arrays of a modality differ in feature shape or dtype."""
     one = next((place for place, array in enumerate(arrays) if len(array)), 0)
     first = arrays[one]
     for array, index in zip(arrays, ids, strict=True):
@@ -183,14 +183,14 @@ def check_all_finite(arrays: list[np.ndarray], name: str, ids: Sequence[int]) ->
 
 
 def pad_values(pad_value: float | Mapping[str, float], names: Sequence[str]) -> dict[str, float]:
-    """The pad value of each modality, given for all or per modality.
+    """Return the pad value of each modality, given for all or per modality.
 
     Raises:
         SampleError: a value for an unknown modality, or one that is no real number.
     """
     if not isinstance(pad_value, Mapping):
         value = _real(pad_value, "pad_value")
-        return {name: value for name in names}  # noqa: C420  whose type a checker knows
+        return {name: value for name in names}  # noqa: C420  a type checker infers this one
     unknown = [name for name in pad_value if name not in names]
     if unknown:
         raise SampleError(f"got pad values for {unknown}; the modalities are {list(names)}")
@@ -198,7 +198,7 @@ def pad_values(pad_value: float | Mapping[str, float], names: Sequence[str]) -> 
 
 
 def _real(value: Any, what: str) -> Any:
-    """A pad value that is a number, or one that an array without axes holds."""
+    """Return a pad value that is a number, or the number that an array without axes holds."""
     if isinstance(value, float | int | np.number | np.bool_) and not isinstance(value, np.complexfloating):
         return value
     if hasattr(value, "__array__") and np.asarray(value).ndim == 0 and np.asarray(value).dtype.kind in "biuf":
@@ -207,16 +207,16 @@ def _real(value: Any, what: str) -> Any:
 
 
 def as_dtype(value: float, dtype: np.dtype, name: str) -> Any:
-    """A pad value in the dtype of a modality's arrays.
+    """Return a pad value in the dtype of a modality's arrays.
 
     Raises:
         SampleError: the dtype does not hold it.
     """
     if isinstance(value, int | float) and value == 0:
-        return value  # every dtype holds it: nothing to find out in each batch
+        return value  # every dtype holds 0, so no batch needs the check below
     with np.errstate(all="ignore"):
         cast = np.asarray(value).astype(dtype)
     fits = np.isfinite(value) and cast == value if dtype.kind in "biu" else np.isfinite(cast) == np.isfinite(value)
     if not fits:
-        raise SampleError(f"{name!r}: the pad value {value} is not a value of dtype {dtype}")
+        raise SampleError(f"{name!r}: the pad value {value} is not a value of dtype {dtype}; give one that is")
     return cast

@@ -10,7 +10,7 @@ _ALIGNMENT = 64  # bytes: what the CPU backend of JAX asks for to take a NumPy b
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """An uninitialised C-contiguous array that starts on a 64-byte boundary.
+    """Return an uninitialised C-contiguous array that starts on a 64-byte boundary.
 
     On the CPU backend ``jax.device_put`` takes such an array without a copy, whatever
     ``may_alias`` says; for that reason no buffer is ever used for a second batch.

@@ -1,4 +1,4 @@
-"""Samples that are given, into the smallest batch shape of a plan or a policy that holds them together."""
+"""Laying given samples out in the smallest batch shape of a plan or a policy that holds them together."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from multimodal_pad.lengths.samples import Sample
 
 
 class Shapes(Protocol):
-    """What has batch shapes: a plan, or a policy."""
+    """A plan or a policy: anything that has batch shapes."""
 
     @property
     def modalities(self) -> tuple[str, ...]: ...  # noqa: D102  names of the M columns
@@ -25,12 +25,12 @@ class Shapes(Protocol):
     def shape_for(
         self, lengths: np.ndarray, *, batch_size: int | None = None, numbers: Sequence[int] | None = None
     ) -> BatchShape:
-        """The cheapest batch shape that holds samples of ``lengths (n, M)`` together."""
+        """Return the cheapest batch shape that holds samples of ``lengths (n, M)`` together."""
         ...
 
 
 class Covering(Protocol):
-    """What tells which lengths it holds, and why not."""
+    """Anything that says which lengths it covers, and why it doesn't cover others."""
 
     @property
     def modalities(self) -> tuple[str, ...]: ...  # noqa: D102
@@ -98,7 +98,7 @@ def check_plan(plan: Any, layout: str, instead: str) -> None:
 
 
 def check_together(shapes: Covering, lengths: np.ndarray, numbers: Sequence[int] | None) -> np.ndarray:
-    """The least lengths ``(M,)`` of a shape that holds samples of ``lengths (n, M)`` in one batch.
+    """Return the least lengths ``(M,)`` of a shape that holds samples of ``lengths (n, M)`` in one batch.
 
     Raises:
         UncoveredLengthError: none holds one of the samples, or all of them together.
@@ -118,7 +118,7 @@ def check_together(shapes: Covering, lengths: np.ndarray, numbers: Sequence[int]
             "give fewer samples, or let BucketBatcher or StreamBatcher deal them, so that all batches are alike"
             if shapes.layout.end_to_end
             else 'plan with grouping="random", which holds any samples together, or let BucketBatcher or StreamBatcher '
-            "choose who shares a batch"
+            "choose which samples share a batch"
         )
         raise UncoveredLengthError(
             f"each of the {len(lengths)} samples ({first}) has a shape, and all together have none: "
@@ -128,7 +128,7 @@ def check_together(shapes: Covering, lengths: np.ndarray, numbers: Sequence[int]
 
 
 def check_rows(count: int, batch_size: int, given: int | None = None) -> int:
-    """The batch size that a plan says.
+    """Return the batch size of a plan.
 
     Raises:
         SampleError: there are more samples.

@@ -1,4 +1,4 @@
-"""What a layout is: how the samples of a batch lie in its arrays, and the batch shapes that it has programs for."""
+"""Layouts: how the samples of a batch lie in its arrays, and the batch shapes that XLA compiles programs for."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from multimodal_pad.lengths.trees import Tree
 
 
 class Batch(Protocol):
-    """What every batch has, whatever its layout: a NamedTuple of arrays, so that ``jax.jit`` takes it as it is.
+    """The parts of every batch, whatever its layout: a NamedTuple of arrays, so that ``jax.jit`` takes it as it is.
 
     Attributes:
         features: arrays of each modality, laid out.
@@ -63,7 +63,7 @@ BatchOfLayout = Any
 
 
 class BatchShape(NamedTuple):
-    """What XLA compiles one program for.
+    """The shape of a batch, for which XLA compiles one program.
 
     Attributes:
         batch_size: samples, empty ones included.
@@ -80,7 +80,7 @@ class BatchShape(NamedTuple):
 
     @classmethod
     def of(cls, batch_size: int, lengths: Mapping[str, int], layout: Layout | str = "padded") -> BatchShape:
-        """The shape of so many samples at these lengths; the layout may be given by its name.
+        """Return the shape of so many samples at these lengths; the layout may be given by its name.
 
         Raises:
             PaddingError: more rows, or positions of a modality, than int32 numbers.
@@ -101,7 +101,7 @@ class BatchShape(NamedTuple):
         return int(self.layout.positions(np.array([self.batch_size]), row).sum())
 
     def price(self, cost: Cost, modalities: Sequence[str]) -> float:
-        """What a batch of this shape costs, by a cost whose columns are these modalities."""
+        """Return the cost of a batch of this shape; the columns of ``cost`` are these modalities."""
         lengths = dict(self.lengths)
         row = np.array([[lengths[name] for name in modalities]])
         return float(self.layout.price(np.array([self.batch_size]), row, cost)[0])
@@ -133,16 +133,16 @@ class BatchSpec(NamedTuple):
 def batch_shapes(
     batch_sizes: np.ndarray, lengths: np.ndarray, modalities: Sequence[str], layout: Layout
 ) -> list[BatchShape]:
-    """Batch shapes from arrays: sizes ``(k,)``, and lengths ``(k, M)`` whose columns are the modalities."""
+    """Return batch shapes from arrays: sizes ``(k,)``, and lengths ``(k, M)`` whose columns are the modalities."""
     rows = zip(batch_sizes.tolist(), lengths.tolist(), strict=True)
     return [BatchShape.of(size, dict(zip(modalities, row, strict=True)), layout) for size, row in rows]
 
 
 class Layout(ABC):
-    """How the samples of a batch lie in its arrays.
+    """The way in which the samples of a batch lie in its arrays.
 
     A layout is a value: equal to others of its kind, and part of each :class:`BatchShape`. All that depends on how
-    samples lie is asked of it, so that a new layout is one file, and a line where the model tells layouts apart.
+    samples lie is a method of it, so that a new layout takes one file, and the line where the model chooses by layout.
 
     Attributes:
         name: what files and options call it.
@@ -170,7 +170,7 @@ class Layout(ABC):
         shape: BatchShape,
         **options: Unpack[LayingOut],
     ) -> Batch:
-        """The batch of some samples, in fresh, 64-byte-aligned buffers that share nothing with the samples.
+        """Lay some samples out as a batch, in fresh, 64-byte-aligned buffers that share nothing with the samples.
 
         Args:
             arrays: of each modality one per sample, alike in feature shape and dtype.
@@ -186,25 +186,25 @@ class Layout(ABC):
 
     @abstractmethod
     def take_apart(self, batch: Batch) -> list[dict[str, Any]]:
-        """The samples of a batch, without those that only fill it up: views of its arrays, and the targets."""
+        """Return the samples of a batch, without those that only fill it up: views of its arrays, and the targets."""
 
     @abstractmethod
     def struct(self, example: Batch, shape: BatchShape, like: Callable[..., Any]) -> Any:
-        """A batch at another shape, whose arrays are ``like(array, *front)``: as the array, with these first axes."""
+        """Return a batch at another shape; ``like(array, *front)`` makes each array as given, with these first axes."""
 
     def check_alone(self, batch: BatchOfLayout) -> None:
         """Raise a PaddingError where a batch is laid out for several devices, and so is no input of one model."""
-        del batch  # a run of rows is what each device takes, and one takes all of them as well
+        del batch  # rows can be run together as well as in parts
 
     def check_streamed(self) -> None:  # noqa: B027  most layouts take any samples that their shapes hold
         """Raise a PaddingError where batches of samples that were not planned for may not be laid out."""
 
     def together(self, lengths: np.ndarray) -> np.ndarray:
-        """The least lengths ``(M,)`` of a shape that holds samples of ``lengths (n, M)`` in one batch."""
+        """Return the least lengths ``(M,)`` of a shape that holds samples of ``lengths (n, M)`` in one batch."""
         return np.maximum(lengths.sum(axis=0) if self.end_to_end else lengths.max(axis=0, initial=0), 1)
 
     def holds(self, shape: BatchShape, lengths: np.ndarray) -> bool:
-        """Whether a batch of a shape holds samples of these lengths ``(n, M)``, in this order.
+        """Return whether a batch of a shape holds samples of these lengths ``(n, M)``, in this order.
 
         The columns follow the shape's lengths.
         """
@@ -214,20 +214,20 @@ class Layout(ABC):
 
     @abstractmethod
     def full_lengths(self, shape: BatchShape) -> dict[str, np.ndarray]:
-        """Lengths ``{m: (B,)}`` int32 with which every position of a batch is real."""
+        """Return lengths ``{m: (B,)}`` int32 with which every position of a batch is real."""
 
     @abstractmethod
     def positions(self, batch_sizes: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        """Positions that batches hold, ``(k, M)``, for sizes ``(k,)`` and the shapes' lengths ``(k, M)``."""
+        """Return positions that batches hold, ``(k, M)``, for sizes ``(k,)`` and the shapes' lengths ``(k, M)``."""
 
     @abstractmethod
     def price(self, batch_sizes: np.ndarray, lengths: np.ndarray, cost: Cost) -> np.ndarray:
-        """What batches cost, ``(k,)`` float64, for sizes ``(k,)`` and the shapes' lengths ``(k, M)``."""
+        """Return the costs of batches, ``(k,)`` float64, for sizes ``(k,)`` and the shapes' lengths ``(k, M)``."""
 
     def paid(
         self, batch_sizes: np.ndarray, lengths: np.ndarray, real: np.ndarray, costs: np.ndarray, cost: Cost
     ) -> np.ndarray:
-        """What batches cost that hold these samples, ``(k,)`` float64; by default their price.
+        """Return the costs of batches that hold these samples, ``(k,)`` float64; by default their price.
 
         Args:
             batch_sizes: of the shapes, ``(k,)``.
@@ -241,24 +241,24 @@ class Layout(ABC):
 
     @abstractmethod
     def share(self, shape: BatchShape, count: int) -> BatchShape:
-        """The shape of one of ``count`` equal shares of a batch.
+        """Return the shape of one of ``count`` equal shares of a batch.
 
         Raises:
             PaddingError: the batch can't be shared out so.
         """
 
     def divided(self, count: int) -> Layout:
-        """The layout of one of ``count`` equal shares."""
+        """Return the layout of one of ``count`` equal shares."""
         del count  # as a rule the same
         return self
 
     def joined(self, shape: BatchShape, count: int) -> BatchShape:
-        """The shape of a batch of which this is one of ``count`` equal shares."""
+        """Return the shape of a batch of which this is one of ``count`` equal shares."""
         return shape._replace(batch_size=count * shape.batch_size)
 
     @abstractmethod
     def describe(self, shape: BatchShape) -> str:
-        """A batch shape in words."""
+        """Describe a batch shape in words."""
 
 
 L = TypeVar("L", bound=Layout)
@@ -267,13 +267,13 @@ _LAYOUTS: dict[str, Layout] = {}
 
 
 def named_layout(layout: L) -> L:
-    """Make a layout known by its name, and give it back; each layout's file does so once."""
+    """Register a layout under its name, and return it; each layout's file does so once."""
     _LAYOUTS[layout.name] = layout
     return layout
 
 
 def layout_named(name: str) -> Layout:
-    """The layout of this name.
+    """Return the layout of this name.
 
     Raises:
         PaddingError: there is none.

@@ -88,7 +88,7 @@ class PackedBatch(NamedTuple):
 
     @property
     def layout(self) -> Layout:
-        """The packed one, with the room that it has for pairs of tiles."""
+        """The packed layout, with its room for pairs of tiles."""
         if self.tile_pairs is None:
             return PACKED
         tiles = {name: tiles_of(len(x), self.shares) for name, x in self.features.items()}
@@ -120,7 +120,7 @@ class PackedLayout(Layout):
     end_to_end: bool = True
 
     def __str__(self) -> str:
-        """The name, and the room of its lists."""
+        """Return the name, and the room of its lists."""
         listed = ", ".join(f"{target} to {source} {more:+}" for target, source, more in self.room)
         return f"{self.name} (pairs of tiles: {listed})" if listed else self.name
 
@@ -166,7 +166,7 @@ class PackedLayout(Layout):
         return samples
 
     def struct(self, example: BatchOfLayout, shape: BatchShape, like: Callable[..., Any]) -> PackedBatch:
-        """Arrays of ``(capacity, ...)`` and ``(B, ...)``; the example is packed, too, and in as many shares."""
+        """Return arrays of ``(capacity, ...)`` and ``(B, ...)``; the example is packed, too, and in as many shares."""
         count, capacities = shape.batch_size, dict(shape.lengths)
         return PackedBatch(
             {m: like(x, capacities[m]) for m, x in example.features.items()},
@@ -182,14 +182,14 @@ class PackedLayout(Layout):
     def _listed(
         self, example: BatchOfLayout, capacities: Mapping[str, int], like: Callable[..., Any]
     ) -> dict[tuple[str, str], Any]:
-        """Lists of pairs at other capacities."""
+        """Return the lists of pairs at other capacities."""
         shares, tiles = example.shares, {m: tiles_of(n, example.shares) for m, n in capacities.items()}
         return {
             (t, s): like(example.tile_pairs[t, s], shares * (tiles[t] + tiles[s]) + more) for t, s, more in self.room
         }
 
     def check_alone(self, batch: BatchOfLayout) -> None:
-        """One share is one device's."""
+        """Raise a PaddingError where a batch has several shares: one share is one device's."""
         if batch.shares > 1:
             raise PaddingError(
                 f"got a packed batch in {batch.shares} shares, one for each of as many devices; run the model under "
@@ -197,7 +197,7 @@ class PackedLayout(Layout):
             )
 
     def check_streamed(self) -> None:
-        """Lists have room for the pairs of the batches that were planned, and of no others."""
+        """Raise a PaddingError where lists of pairs have room only for the batches that were planned."""
         if self.room:
             raise PaddingError(
                 "got a packing plan with tile_pairs=True for a stream, whose batches may have more pairs than it has "
@@ -205,33 +205,33 @@ class PackedLayout(Layout):
             )
 
     def holds(self, shape: BatchShape, lengths: np.ndarray) -> bool:
-        """Within the capacities, and within the room for pairs of tiles."""
+        """Return whether samples are within the capacities, and within the room for pairs of tiles."""
         if not super().holds(shape, lengths) or not self.room:
             return super().holds(shape, lengths)
         return has_room(lengths, dict(shape.lengths), self.room)
 
     def full_lengths(self, shape: BatchShape) -> dict[str, np.ndarray]:
-        """As even as can be."""
+        """Return lengths as even as can be."""
         count = shape.batch_size
         return {m: (n // count + (np.arange(count) < n % count)).astype(np.int32) for m, n in shape.lengths}
 
     def positions(self, batch_sizes: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        """The capacities."""
+        """Return the capacities."""
         del batch_sizes
         return lengths
 
     def price(self, batch_sizes: np.ndarray, lengths: np.ndarray, cost: Cost) -> np.ndarray:
-        """What samples of equal lengths cost that fill it; where a cost grows faster than lengths, others cost more."""
+        """Return the cost of samples of equal lengths that fill it, which is the least where cost outgrows length."""
         return batch_sizes * np.asarray(cost(lengths / batch_sizes[:, None]), np.float64)
 
     def paid(
         self, batch_sizes: np.ndarray, lengths: np.ndarray, real: np.ndarray, costs: np.ndarray, cost: Cost
     ) -> np.ndarray:
-        """The samples' own costs, and what samples of equal lengths cost in the positions that hold nothing."""
+        """Return the samples' own costs, and in unused positions the cost of samples of equal lengths."""
         return costs + self.price(batch_sizes, lengths - real, cost)
 
     def share(self, shape: BatchShape, count: int) -> BatchShape:
-        """A run of the samples, and as large a part of the capacities."""
+        """Return the shape of a run of the samples, with as large a part of the capacities."""
         uneven = [f"{name!r} has {n} positions" for name, n in shape.lengths if n % count]
         if shape.batch_size % count or uneven:
             what = f"a batch of {shape.batch_size} samples" if shape.batch_size % count else uneven[0]
@@ -243,17 +243,17 @@ class PackedLayout(Layout):
         return BatchShape(shape.batch_size // count, shares, self.divided(count))
 
     def divided(self, count: int) -> PackedLayout:
-        """With as large a part of the room for pairs of tiles."""
+        """Return the layout with as large a part of the room for pairs of tiles."""
         return replace(self, room=tuple((target, source, more // count) for target, source, more in self.room))
 
     def joined(self, shape: BatchShape, count: int) -> BatchShape:
-        """Samples and capacities, so many times."""
+        """Return the shape with so many times the samples and capacities."""
         room = tuple((target, source, count * more) for target, source, more in self.room)
         lengths = tuple((name, count * n) for name, n in shape.lengths)
         return BatchShape(count * shape.batch_size, lengths, replace(self, room=room))
 
     def describe(self, shape: BatchShape) -> str:
-        """Samples in (capacities)."""
+        """Describe a shape as samples in (capacities)."""
         return f"{shape.batch_size} packed in (" + ", ".join(f"{m} {n}" for m, n in shape.lengths) + ")"
 
 
@@ -333,13 +333,13 @@ def unpack(batch: Batch) -> list[dict[str, Any]]:
 
 
 def _runs(sizes: Sequence[int]) -> list[slice]:
-    """So many samples each, one run after the other."""
+    """Return slices of so many items each, one after the other."""
     ends = np.cumsum(sizes).tolist()
     return [slice(end - size, end) for end, size in zip(ends, sizes, strict=True)]
 
 
 def _pack(shares: list[list[np.ndarray]], capacity: int, value: Any, first: np.ndarray) -> np.ndarray:
-    """One call that writes every byte once: the samples of each share, and the padding behind them."""
+    """Copy the samples of each share, and the padding behind them, in one call that writes every byte once."""
     out = aligned_empty((len(shares) * capacity, *first.shape[1:]), first.dtype)
     empty = [capacity - int(array_lengths(arrays).sum()) for arrays in shares]
     padding = np.full((max(empty), *first.shape[1:]), value, first.dtype)
@@ -349,7 +349,7 @@ def _pack(shares: list[list[np.ndarray]], capacity: int, value: Any, first: np.n
 
 
 def _shared_out(batch: PackedBatch, runs: list[slice], size: int) -> PackedBatch:
-    """The batch with ``size`` samples in each share: those of a run, and as many empty ones as it lacks."""
+    """Return the batch with ``size`` samples in each share: those of a run, and empty ones for what it lacks."""
     behind = iter(range(runs[-1].stop, len(batch.sample_mask)))  # the empty samples
     rows: list[int] = []
     for number, run in enumerate(runs, start=1):

@@ -55,7 +55,7 @@ class PaddedBatch(NamedTuple):
 
     @property
     def layout(self) -> Layout:
-        """The padded one."""
+        """The padded layout."""
         return PADDED
 
     @property
@@ -106,7 +106,7 @@ class PaddedLayout(Layout):
         return samples
 
     def struct(self, example: Batch, shape: BatchShape, like: Callable[..., Any]) -> PaddedBatch:
-        """Arrays of ``(rows, bucket length, ...)``."""
+        """Return arrays of ``(rows, bucket length, ...)``."""
         rows, lengths = shape.batch_size, dict(shape.lengths)
         return PaddedBatch(
             {m: like(x, rows, lengths[m]) for m, x in example.features.items()},
@@ -118,19 +118,19 @@ class PaddedLayout(Layout):
         )
 
     def full_lengths(self, shape: BatchShape) -> dict[str, np.ndarray]:
-        """Every row as long as the bucket length."""
+        """Return the bucket length for every row."""
         return {name: np.full(shape.batch_size, length, np.int32) for name, length in shape.lengths}
 
     def positions(self, batch_sizes: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        """Rows times bucket lengths."""
+        """Return rows times bucket lengths."""
         return batch_sizes[:, None] * lengths
 
     def price(self, batch_sizes: np.ndarray, lengths: np.ndarray, cost: Cost) -> np.ndarray:
-        """Rows times what a row costs."""
+        """Return rows times the cost of a row."""
         return batch_sizes * np.asarray(cost(lengths), np.float64)
 
     def share(self, shape: BatchShape, count: int) -> BatchShape:
-        """A run of the rows, at the same bucket lengths."""
+        """Return the shape of a run of the rows, at the same bucket lengths."""
         if shape.batch_size % count:
             raise PaddingError(
                 f"got batches of {shape.batch_size} rows for {count} shards; give a number of rows that {count} "
@@ -139,7 +139,7 @@ class PaddedLayout(Layout):
         return shape._replace(batch_size=shape.batch_size // count)
 
     def describe(self, shape: BatchShape) -> str:
-        """Rows x (bucket lengths)."""
+        """Describe a shape as rows x (bucket lengths)."""
         return f"{shape.batch_size} x (" + ", ".join(f"{m} {n}" for m, n in shape.lengths) + ")"
 
 
@@ -233,7 +233,7 @@ def unpad(batch: Batch) -> list[dict[str, Any]]:
 
 
 def _pad(arrays: list[np.ndarray], rows: int, padded: int, value: Any) -> np.ndarray:
-    """One call that writes every byte once: samples and cuts of one row of padding in turn, end to end."""
+    """Pad in one call that writes every byte once: samples, and cuts of one row of padding, in turn."""
     first = arrays[0]
     out = aligned_empty((rows, padded, *first.shape[1:]), first.dtype)
     padding = np.full(out.shape[1:], value, first.dtype)

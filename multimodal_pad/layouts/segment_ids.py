@@ -8,7 +8,7 @@ import numpy as np
 
 
 def starts_of(lengths: Any, count: int = 0, shares: int = 1) -> Any:
-    """``(B,)`` int32: the first position of each sample; like the others below, of NumPy or JAX arrays.
+    """Return ``(B,)`` int32: the first position of each sample; like the others below, of NumPy or JAX arrays.
 
     ``count`` positions lie in as many equal shares; where there is one, they make no difference.
     """
@@ -18,7 +18,7 @@ def starts_of(lengths: Any, count: int = 0, shares: int = 1) -> Any:
 
 
 def segments_of(lengths: Any, count: int, shares: int = 1) -> Any:
-    """``(N,)`` int32: the sample of each of ``count`` positions, by how many samples end before it; B at padding."""
+    """Return ``(N,)`` int32: the sample of each of ``count`` positions (how many end before it); B at padding."""
     total, own = len(lengths), len(lengths) // shares
     ends = lengths.reshape(shares, own).cumsum(axis=1, dtype=np.int32)
     places = np.arange(count // shares, dtype=np.int32)
@@ -30,7 +30,7 @@ def segments_of(lengths: Any, count: int, shares: int = 1) -> Any:
 
 
 def places_of(lengths: Any, count: int, shares: int = 1) -> Any:
-    """``(N,)`` int32: the place of each of ``count`` positions in its sample; 0 at padding."""
+    """Return ``(N,)`` int32: the place of each of ``count`` positions in its sample; 0 at padding."""
     segments = segments_of(lengths, count, shares)
     starts = starts_of(lengths, count, shares)
     places = np.arange(count, dtype=np.int32) - starts[segments.clip(0, len(lengths) - 1)]
@@ -38,6 +38,6 @@ def places_of(lengths: Any, count: int, shares: int = 1) -> Any:
 
 
 def real_of(lengths: Any, count: int, shares: int = 1) -> Any:
-    """``(N,)`` bool: which of ``count`` positions are of a sample."""
+    """Return ``(N,)`` bool: which of ``count`` positions are of a sample."""
     filled = lengths.reshape(shares, -1).sum(axis=1)
     return (np.arange(count // shares, dtype=np.int32)[None] < filled[:, None]).reshape(-1)

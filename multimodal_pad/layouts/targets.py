@@ -1,4 +1,4 @@
-"""The targets of a batch: a tree of arrays of every sample, to one tree of arrays, and back."""
+"""The targets of a batch: the samples' trees of arrays as one tree of arrays, and back."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 def stack_targets(samples: Sequence[Sample], rows: int, ids: Sequence[int]) -> Tree:
-    """Targets of all samples, each array ``(rows, ...)`` with zeros behind them, or None where there are none.
+    """Stack the targets of all samples, each array ``(rows, ...)`` with zeros behind them; None where there are none.
 
     Raises:
         SampleError: some samples have targets and others none, or with other keys, of another shape or dtype.
@@ -37,7 +37,7 @@ def lay_out_position_targets(
     ids: Sequence[int],
     place: Callable[[str, list[np.ndarray]], np.ndarray],
 ) -> dict[str, Tree] | None:
-    """Targets of positions, laid out as those are, or None where there are none.
+    """Lay out targets of positions as the positions are laid out; None where there are none.
 
     Args:
         samples: as they were given.
@@ -73,7 +73,7 @@ def give_targets_back(
         samples: those in ``rows``, of which each gets its own.
         batch: of NumPy or JAX arrays.
         rows: numbers of the samples in the batch.
-        cut: ``(modality, array, row)``: what an array of positions holds of a sample.
+        cut: ``(modality, array, row)``: a sample's part of an array of positions.
     """
     targets = map_tree(np.asarray, batch.targets)
     of_positions = map_of_modalities(lambda _, x: np.asarray(x), batch.position_targets)
@@ -85,10 +85,10 @@ def give_targets_back(
 
 
 def _all_have(samples: Sequence[Sample], key: str, ids: Sequence[int]) -> bool:
-    """Whether all samples have it, or none.
+    """Return whether all samples have the key; False where none has it.
 
     Raises:
-        SampleError: some have.
+        SampleError: some have it and others don't.
     """
     have = [sample.get(key) is not None for sample in samples]
     if all(have) or not any(have):
@@ -97,10 +97,10 @@ def _all_have(samples: Sequence[Sample], key: str, ids: Sequence[int]) -> bool:
 
 
 def _columns(trees: Sequence[Tree], where: str, ids: Sequence[int], axes: int) -> Tree:
-    """One tree of lists, an array per sample each, which are alike but for the first ``axes`` axes.
+    """Return one tree of lists, each with an array per sample, which are alike but for the first ``axes`` axes.
 
     Raises:
-        SampleError: names the sample, and where its tree is not like the first one's.
+        SampleError: a tree is not like the first one's; names the sample and the place.
     """
     first = trees[0]
     if isinstance(first, Mapping):
@@ -117,7 +117,7 @@ def _columns(trees: Sequence[Tree], where: str, ids: Sequence[int], axes: int) -
         arrays = list(map(np.asarray, trees))
         kinds = [(array.shape[axes:], array.dtype) for array in arrays]
         if kinds.count(kinds[0]) == len(kinds) and is_kept(kinds[0][1]) and not axes:
-            return arrays  # the usual
+            return arrays  # the usual case
     arrays = [target_array(tree, where, number) for tree, number in _each(trees, ids)]
     if axes and not all(map(len, arrays)):
         arrays = all_of_kind(arrays, common_kind(arrays))
@@ -133,7 +133,7 @@ def _columns(trees: Sequence[Tree], where: str, ids: Sequence[int], axes: int) -
 
 
 def _each(values: Iterable[T], ids: Sequence[int]) -> Iterable[tuple[T, int]]:
-    """What each sample has, and its number."""
+    """Return pairs of each sample's value and its number."""
     return zip(values, ids, strict=True)
 
 

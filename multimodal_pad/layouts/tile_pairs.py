@@ -19,19 +19,19 @@ TILE = 64
 NONE = -1  # the tile of keys where an entry of a list is not used
 
 Room = tuple[tuple[str, str, int], ...]
-"""Of each attention ``(target, source, room)``: how many pairs of tiles a batch may have beyond the tiles of both axes.
+"""For each attention ``(target, source, room)``: how many pairs of tiles a batch may have beyond both axes' tiles.
 
 A batch of several shares has as much for each of them.
 """
 
 
 def tiles_of(count: int, shares: int = 1) -> int:
-    """The tiles of one share of ``count`` positions."""
+    """Return the tiles of one share of ``count`` positions."""
     return -(-count // (shares * TILE))
 
 
 def tiles_met(queries: np.ndarray, keys: np.ndarray, tiles: int) -> tuple[np.ndarray, np.ndarray]:
-    """The tiles of keys that each tile of queries meets: from, and up to, int64 ``(packs, tiles)``.
+    """Return the tiles of keys that each tile of queries meets: from, and up to, int64 ``(packs, tiles)``.
 
     Args:
         queries: int ``(packs, B)``: positions of each sample on the axis of queries, one sample after the other.
@@ -45,7 +45,7 @@ def tiles_met(queries: np.ndarray, keys: np.ndarray, tiles: int) -> tuple[np.nda
     ends, key_ends = queries.cumsum(axis=1), keys.cumsum(axis=1)
     begins = np.arange(tiles) * TILE
     lasts = np.minimum(begins + TILE, ends[:, -1:]) - 1
-    # A position is of the sample that so many others end at or before.
+    # The sample of a position is the number of samples that end at or before it.
     first, last = ((ends[:, None] <= at[..., None]).sum(axis=2) for at in (begins[None], lasts))
     packs, at_most = np.arange(len(queries))[:, None], queries.shape[1] - 1
     begin = (key_ends - keys)[packs, np.minimum(first, at_most)]
@@ -55,7 +55,7 @@ def tiles_met(queries: np.ndarray, keys: np.ndarray, tiles: int) -> tuple[np.nda
 
 
 def room_needed(lengths: np.ndarray, tiles: np.ndarray) -> np.ndarray:
-    """How many pairs packs have at most beyond the tiles of both axes, int64 ``(M, M)``, by target and source.
+    """Return how many pairs packs have at most beyond the tiles of both axes, int64 ``(M, M)``, by target and source.
 
     Room for one pair is the least, so that no list is empty.
 
@@ -76,7 +76,7 @@ def room_needed(lengths: np.ndarray, tiles: np.ndarray) -> np.ndarray:
 
 
 def has_room(lengths: np.ndarray, capacities: Mapping[str, int], room: Room) -> bool:
-    """Whether lists of this room take the pairs of samples of these lengths ``(n, M)``, in the order of ``capacities``.
+    """Return whether lists of this room hold the pairs of samples ``(n, M)``, columns in the order of ``capacities``.
 
     >>> lengths = np.array([[100], [20]])
     >>> [has_room(lengths, {"text": 128}, (("text", "text", more),)) for more in (0, -1)]
@@ -90,7 +90,7 @@ def has_room(lengths: np.ndarray, capacities: Mapping[str, int], room: Room) -> 
 def listed_pairs(
     lengths: Mapping[str, np.ndarray], tiles: Mapping[str, int], room: Room, shares: int
 ) -> dict[tuple[str, str], np.ndarray]:
-    """The pairs of tiles of a batch.
+    """Return the pairs of tiles of a batch.
 
     Args:
         lengths: int ``(B,)`` of each modality.
@@ -128,5 +128,5 @@ def listed_pairs(
 
 
 def room_of(pairs: Mapping[tuple[str, str], np.ndarray], tiles: Mapping[str, int], shares: int) -> Room:
-    """The room that lists of all shares have together, from their sizes; ``tiles`` are of one share."""
+    """Return the room that lists of all shares have together, from their sizes; ``tiles`` are of one share."""
     return tuple((t, s, len(x) - shares * (tiles[t] + tiles[s])) for (t, s), x in sorted(pairs.items()))

@@ -11,22 +11,22 @@ from multimodal_pad.errors import SampleError
 from multimodal_pad.lengths.dtypes import KEPT, as_native, is_kept
 
 _EXACT = 2.0**53
-"""From here on float64 does not tell all whole numbers apart."""
+"""Float64 does not hold every whole number from here on."""
 
 SCALARS = (np.generic, int, float)
-"""Single numbers, which can't be written to and need no conversion."""
+"""Types of single numbers, which can't be written to and need no conversion."""
 
 _TENSORS = ("torch", "jax", "jaxlib", "tensorflow", "cupy", "mlx")
 """Libraries whose arrays may lie where NumPy can't read them."""
 
 
 MISSING = np.zeros((0,), np.float32)
-"""What has no positions, where the feature shape and dtype that it would have are not known."""
+"""An array without positions, for where its feature shape and dtype are not known."""
 MISSING.flags.writeable = False
 
 
 def array_of_positions(value: Any, sample: int, where: str) -> np.ndarray:
-    """As :func:`as_array`, of ``(length, ...)``. None, and whatever has no positions, is an array of length 0.
+    """Convert as :func:`as_array`, to ``(length, ...)``. None, and what has no positions, is an array of length 0.
 
     Raises:
         SampleError: as :func:`as_array`, or positions without a number.
@@ -50,17 +50,17 @@ def array_of_positions(value: Any, sample: int, where: str) -> np.ndarray:
 
 
 def as_array(value: Any, sample: int, where: str) -> np.ndarray:
-    """What is handed in as an array of a dtype that batches hold; not one value changes.
+    """Convert to an array of a dtype that batches hold; no value changes.
 
-    An array in the byte order of this machine is taken as it is, so that it shares memory with what was given.
+    An array in the byte order of this machine is not copied: the result shares its memory.
 
     Args:
         value: an array, of JAX or PyTorch too, or nested lists of numbers.
         sample: its number, for errors.
-        where: what it is of the sample, for errors.
+        where: the part of the sample, for errors.
 
     Raises:
-        SampleError: it is no array of one shape, holds something else than numbers, or values that are masked.
+        SampleError: it is no array of one shape, holds something other than numbers, or has masked values.
 
     >>> as_array([[1, 2], [3, 4]], 0, "'text'").shape
     (2, 2)
@@ -83,7 +83,7 @@ behind a sample; put a value there (x.filled(0)), or leave the positions out
 
 
 def _check_exact(value: Any, array: np.ndarray, what: str) -> None:
-    """Raise a SampleError where NumPy has rounded whole numbers, since there are floats among them."""
+    """Raise a SampleError where NumPy has rounded whole numbers because floats stand among them."""
     for one, kept in zip(np.asarray(value, object).flat, array.flat, strict=True):
         if isinstance(one, int | np.integer) and int(one) != int(kept):
             raise SampleError(
@@ -93,14 +93,14 @@ def _check_exact(value: Any, array: np.ndarray, what: str) -> None:
 
 
 def _converted(value: Any, sample: int, where: str) -> np.ndarray:
-    """What NumPy makes of it, or an error that names it."""
+    """Convert a value with NumPy, or raise an error that names it."""
     what = f"sample {sample}, {where}"
     if any(issubclass(kind, np.ma.MaskedArray) for kind in _types(value)):
         value = _unmasked(value, what)
     try:
         return np.asarray(value)
     except ValueError as error:
-        raise SampleError(f"{what}: not an array of one shape ({error})") from None
+        raise SampleError(f"{what}: not an array of one shape ({error}); give each row as many numbers") from None
     except Exception as error:
         if isinstance(error, TypeError | RuntimeError) and not _libraries(value).isdisjoint(_TENSORS):
             raise SampleError(
@@ -112,7 +112,7 @@ def _converted(value: Any, sample: int, where: str) -> np.ndarray:
 
 
 def _types(value: Any) -> set[type]:
-    """The types of a value and, where it is lists, of what they hold."""
+    """Return the types of a value and, where it is lists, of their items."""
     found, level = {type(value)}, [value]
     while level := [one for one in level if type(one) in (list, tuple)]:
         level = list(chain.from_iterable(level))
@@ -124,12 +124,12 @@ def _types(value: Any) -> set[type]:
 
 
 def _libraries(value: Any) -> set[str]:
-    """The names of the packages that the types of a value are of."""
+    """Return the names of the packages that the types of a value come from."""
     return {kind.__module__.partition(".")[0] for kind in _types(value)}
 
 
 def _unmasked(value: Any, what: str) -> Any:
-    """A masked array, or lists that hold some, without masks that hide nothing.
+    """Take away masks that hide nothing, from a masked array or from lists that hold some.
 
     Raises:
         SampleError: a value is masked.
@@ -148,7 +148,7 @@ def _unmasked(value: Any, what: str) -> Any:
 
 
 def _odd_one(array: np.ndarray, value: Any) -> str:
-    """What makes an array one of objects."""
+    """Describe what makes an array one of objects."""
     if not array.ndim:
         found = array.item()
         whole = isinstance(found, int) and not isinstance(found, bool)

@@ -1,4 +1,4 @@
-"""What a batch shape costs: FLOPs and bytes of a training step of the multimodal transformer.
+"""The cost of a batch shape: FLOPs and bytes of a training step of the multimodal transformer.
 
 A cost is a function of padded lengths: ``cost(lengths (n, M)) -> (n,)``, per sample. That is all
 that the schedule and the statistics ask for, so any function of that form serves.
@@ -18,7 +18,7 @@ from multimodal_pad.lengths.samples import LARGEST, check_whole, shown
 Cost = Callable[[np.ndarray], np.ndarray]
 """``(n, M)`` lengths to ``(n,)`` costs per sample, in any unit, not below 0."""
 
-_SAMPLED = 32  # rows of lengths that tell one cost function from another
+_SAMPLED = 32  # rows of lengths at which cost functions are compared
 
 
 def position_count(lengths: np.ndarray) -> np.ndarray:
@@ -52,7 +52,7 @@ def attention_area(lengths: np.ndarray) -> np.ndarray:
 
 
 def priced_modalities(cost: Cost) -> tuple[str, ...] | None:
-    """The modalities that a cost (or the object whose method it is) names for its columns, or None."""
+    """Return the modalities that a cost (or the object whose method it is) names for its columns, or None."""
     names = getattr(getattr(cost, "__self__", cost), "modalities", None)
     return None if names is None else tuple(names)
 
@@ -68,7 +68,7 @@ def check_priced(cost: Cost, modalities: Sequence[str]) -> None:
 
 
 def costs_of(cost: Cost, lengths: np.ndarray, modalities: Sequence[str]) -> np.ndarray:
-    """What a cost gives for lengths ``(n, M)``: float64 ``(n,)``, checked.
+    """Return the costs of lengths ``(n, M)``: float64 ``(n,)``, checked.
 
     Raises:
         PaddingError: another shape, or a number that is not finite or below 0; the first such row is named.
@@ -88,11 +88,11 @@ def costs_of(cost: Cost, lengths: np.ndarray, modalities: Sequence[str]) -> np.n
 
 
 PLAIN_COSTS: dict[str, Cost] = {"position_count": position_count, "attention_area": attention_area}
-"""The costs of this package that are functions, by what files call them."""
+"""This package's cost functions, by their names in files."""
 
 
 def cost_name(cost: Cost) -> str:
-    """What files and errors call a cost: the plain name of one of this package, else with its module."""
+    """Return the name of a cost in files and errors: plain for this package's own, else with its module."""
     for name, known in PLAIN_COSTS.items():
         if cost is known:
             return name
@@ -103,7 +103,7 @@ def cost_name(cost: Cost) -> str:
 
 
 def sampled_prices(cost: Cost, count: int) -> str:
-    """What a cost says of some lengths of ``count`` modalities: it tells one from another, which can't be compared.
+    """Return a cost's values at some lengths of ``count`` modalities, by which functions can be compared.
 
     >>> sampled_prices(position_count, 2)[:12]
     '39 187 335 4'
@@ -113,14 +113,14 @@ def sampled_prices(cost: Cost, count: int) -> str:
 
 
 def same_cost(one: Cost, other: Cost, count: int) -> bool:
-    """Whether two costs of ``count`` modalities say the same of some lengths."""
+    """Return whether two costs of ``count`` modalities agree at some lengths."""
     return one is other or sampled_prices(one, count) == sampled_prices(other, count)
 
 
-def _check_number(name: str, value: float, told: str) -> None:
+def _check_number(name: str, value: float, rule: str) -> None:
     """Raise a PaddingError unless it is a finite number, 0 or more."""
     if not isinstance(value, Real) or not 0 <= value <= np.finfo(np.float64).max:
-        raise PaddingError(f"got {name}={shown(value)}; {told}")
+        raise PaddingError(f"got {name}={shown(value)}; {rule}")
 
 
 @dataclass(frozen=True)
@@ -158,10 +158,10 @@ class BatchBudget:
             check_whole("largest", self.largest, self.multiple)
 
     def measured(self, lengths: np.ndarray) -> np.ndarray:
-        """What a sample at each of the lengths takes of the limit, ``(k, M) -> (k,)`` float64.
+        """Return how much of the limit a sample takes at each of the lengths, ``(k, M) -> (k,)`` float64.
 
         Raises:
-            PaddingError: the measure gives something else than a finite number, 0 or more, per row.
+            PaddingError: the measure gives anything but a finite number, 0 or more, per row.
         """
         measured = np.asarray(self.measure(lengths), np.float64)
         if measured.shape != (len(lengths),) or not (measured.min(initial=0) >= 0 and measured.max(initial=0) < np.inf):
@@ -172,7 +172,7 @@ class BatchBudget:
         return measured
 
     def batch_sizes(self, lengths: np.ndarray) -> np.ndarray:
-        """Samples per batch at each of the lengths, ``(k, M) -> (k,)`` int64; 0 where not even ``multiple`` fit.
+        """Return samples per batch at each of the lengths, ``(k, M) -> (k,)`` int64; 0 where not even ``multiple`` fit.
 
         Never more than 2,147,483,647.
         """
@@ -217,9 +217,9 @@ class TransformerCost:
         keeps_scores: whether attention keeps its score matrices for the backward pass, as the
             ``xla`` implementation does and ``tiled`` and ``cudnn`` don't.
         itemsize: bytes of one activation (4 for float32, 2 for bfloat16).
-        linear_weight: what a FLOP counts for that grows with the length.
-        quadratic_weight: what a FLOP counts for that grows with a product of lengths.
-        memory_weight: what a byte of :meth:`activation_bytes` counts for, so that a step that is bound by
+        linear_weight: weight of a FLOP that grows with the length.
+        quadratic_weight: weight of a FLOP that grows with a product of lengths.
+        memory_weight: weight of a byte of :meth:`activation_bytes`, so that a step that is bound by
             memory can be priced as such; 0 counts FLOPs alone.
 
     >>> cost = TransformerCost(("text", "audio"), d_model=8, crossmodal_layers=1, memory_layers=1)
@@ -275,18 +275,18 @@ class TransformerCost:
         return np.full((count, count), crossmodal) + np.eye(count) * (memory - crossmodal)
 
     def __call__(self, lengths: np.ndarray) -> np.ndarray:
-        """FLOPs per sample of a training step, weighted, and its weighted bytes, ``(n, M) -> (n,)`` float64."""
+        """Return the weighted FLOPs and bytes of a training step per sample, ``(n, M) -> (n,)`` float64."""
         cost = self.step_flops(lengths) @ (self.linear_weight, self.quadratic_weight)
         return cost + self.memory_weight * self.activation_bytes(lengths) if self.memory_weight else cost
 
     def step_flops(self, lengths: np.ndarray) -> np.ndarray:
-        """FLOPs per sample of a training step, ``(n, M) -> (n, 2)`` float64: linear and quadratic ones."""
+        """Return FLOPs per sample of a training step, ``(n, M) -> (n, 2)`` float64: linear and quadratic ones."""
         lengths = np.asarray(lengths, np.float64)
         pairs = np.einsum("nt,nt->n", lengths @ self.quadratic, lengths)
         return 3.0 * np.stack([lengths @ self.linear, pairs], axis=1)
 
     def activation_bytes(self, lengths: np.ndarray) -> np.ndarray:
-        """Bytes per sample that a training step holds beside state and batch, ``(n, M) -> (n,)``."""
+        """Return bytes per sample that a training step holds beside state and batch, ``(n, M) -> (n,)``."""
         lengths = np.asarray(lengths, np.float64)
         d, wide, others = self.d_model, self._memory_width, len(self.modalities) - 1
         kept = 17.5 * (d * others * self.crossmodal_layers + wide * self.memory_layers + wide)

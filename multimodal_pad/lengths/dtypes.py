@@ -14,7 +14,7 @@ _BFLOAT16 = "bfloat16"  # of ml_dtypes, which is not imported for its name
 
 
 def is_kept(dtype: np.dtype) -> bool:
-    """Whether a batch holds values of this dtype as they are.
+    """Return whether a batch holds values of this dtype as they are.
 
     >>> is_kept(np.dtype(np.float16)), is_kept(np.dtype(">f4")), is_kept(np.dtype(complex))
     (True, False, False)
@@ -23,13 +23,13 @@ def is_kept(dtype: np.dtype) -> bool:
 
 
 def batch_dtype(dtype: np.dtype, what: str) -> np.dtype:
-    """The dtype that a batch holds values of ``dtype`` in: the same, in the byte order of this machine.
+    """Return the dtype that a batch holds values of ``dtype`` in: the same, in the byte order of this machine.
 
     No value changes: what would have to change is refused.
 
     Args:
         dtype: of an array that is handed in.
-        what: whose it is, for the error: ``"sample 3, 'audio'"``.
+        what: the array's name, for the error: ``"sample 3, 'audio'"``.
 
     Raises:
         SampleError: JAX has no such dtype; says what to give instead.
@@ -52,7 +52,7 @@ np.stack([x.real, x.imag], axis=-1)
 
 
 def as_native(array: np.ndarray, what: str) -> np.ndarray:
-    """The array itself, or with the same values in the byte order of this machine; see :func:`batch_dtype`.
+    """Return the array itself, or with the same values in the byte order of this machine; see :func:`batch_dtype`.
 
     >>> as_native(np.array([1, 2], ">i2"), "sample 0, 'text'").dtype
     dtype('int16')
@@ -61,7 +61,7 @@ def as_native(array: np.ndarray, what: str) -> np.ndarray:
 
 
 def _instead(dtype: np.dtype) -> str:
-    """What to give for a dtype that is refused."""
+    """Return what to give in place of a dtype that is refused."""
     if dtype.kind in "UST":
         return "give whole numbers for text: ids of its tokens as a feature, the number of a class as a target"
     if dtype.kind == "O":

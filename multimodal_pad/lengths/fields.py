@@ -16,7 +16,7 @@ _COUNTS: dict[str, Callable[[str], int]] = {"words": lambda text: len(text.split
 
 
 class LengthField(NamedTuple):
-    """How long a modality is by a field of a record.
+    """The length of a modality by a field of a record.
 
     Attributes:
         field: the name of the field, or a path to it: ``"recording.duration"``.
@@ -30,7 +30,7 @@ class LengthField(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> LengthField:
-        """What ``"FIELD"``, ``"FIELD@RATE"``, ``"FIELD:words"`` or ``"FIELD:characters"`` says.
+        """Parse ``"FIELD"``, ``"FIELD@RATE"``, ``"FIELD:words"`` or ``"FIELD:characters"``.
 
         Raises:
             LengthError: it is none of these.
@@ -52,7 +52,7 @@ class LengthField(NamedTuple):
         )
 
     def length(self, record: Mapping[str, Any], where: str) -> int:
-        """The length by a record: at least 1, unless there is no second or no text at all.
+        """Return the length by a record: at least 1, unless there is no second or no text at all.
 
         Raises:
             SourceError: the record has no such field, or one that is no length.
@@ -90,10 +90,10 @@ class LengthField(NamedTuple):
 def lengths_of(
     records: Iterable[tuple[str, Mapping[str, Any]]], fields: Mapping[str, str] | None
 ) -> dict[str, np.ndarray]:
-    """The lengths by modality, int64 ``(N,)``, of records and where they stand.
+    """Return the lengths of records by modality, int64 ``(N,)`` each.
 
     Args:
-        records: where each stands, and what it holds.
+        records: pairs of a record's place, for errors, and the record.
         fields: as :meth:`LengthField.parse` reads them, by modality; None where each field of the first record is the
             length of the modality of its name.
 
@@ -117,7 +117,7 @@ def lengths_of(
 
 
 def _number(value: Any) -> float | None:
-    """A finite number, or text that is one; None for anything else."""
+    """Return a finite number, or text that is one; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:

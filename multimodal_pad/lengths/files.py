@@ -28,7 +28,7 @@ def read_lengths(
     fields: Mapping[str, str] | None = None,
     content: bytes | None = None,
 ) -> LengthTable:
-    """The length table of a file: a row per sample, a column per modality, in positions.
+    """Read the length table of a file: a row per sample, a column per modality, in positions.
 
     Args:
         path: a ``.csv`` or ``.tsv`` whose first line names the columns, as
@@ -83,7 +83,7 @@ def read_lengths(
 def _read_records(
     path: Path, names: tuple[str, ...] | None, fields: Mapping[str, str] | None, content: bytes | None
 ) -> dict[str, np.ndarray]:
-    """The lengths of each row of text or JSON, by its fields."""
+    """Read the lengths of each row of text or JSON, by its fields."""
     if fields is None and names is not None:
         fields = {name: name for name in names}
     lines = content is None and is_json_lines(path)
@@ -124,7 +124,7 @@ def _read_arrays(path: Path, names: tuple[str, ...] | None) -> dict[str, np.ndar
     file_size(path)  # refuses a pipe, which would be waited for
     with path.open("rb") as file:
         start = file.read(2)
-    archive = start == b"PK" or (path.suffix.lower() == ".npz" and start != b"\x93N")  # whatever it is called
+    archive = start == b"PK" or (path.suffix.lower() == ".npz" and start != b"\x93N")  # content decides, not the name
     return _read_npz(path, names) if archive else _read_npy(path, names)
 
 
@@ -151,7 +151,7 @@ def _read_npz(path: Path, names: tuple[str, ...] | None) -> dict[str, np.ndarray
 
 
 def _present(names: Sequence[str] | None, columns: Sequence[str], path: Path) -> Sequence[str]:
-    """The names asked for, or all, if the columns are there."""
+    """Return the names asked for, or all, if the columns are there."""
     absent = [name for name in names or () if name not in columns]
     if absent:
         raise SourceError(f"{path}: has no column {absent}, only {list(columns)}")

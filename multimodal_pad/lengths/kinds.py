@@ -1,4 +1,4 @@
-"""What the positions of one modality are: the same in all samples that have some, whatever the others hold."""
+"""The kind of a modality's positions: one in all samples that have some, whatever the other modalities are."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from multimodal_pad.lengths.arrays import MISSING
 
 
 class PositionKind(NamedTuple):
-    """What each position of an array holds.
+    """The shape and dtype of each position of an array.
 
     Attributes:
         shape: of a position: the feature shape.
@@ -23,17 +23,17 @@ class PositionKind(NamedTuple):
 
     @classmethod
     def of(cls, array: np.ndarray) -> PositionKind:
-        """That of an array ``(length, ...)``."""
+        """Return the kind of an array ``(length, ...)``."""
         return cls(array.shape[1:], array.dtype)
 
     @property
     def empty(self) -> np.ndarray:
-        """No position of this kind."""
+        """Return an array of this kind without positions."""
         return np.empty((0, *self.shape), self.dtype)
 
 
 def common_kind(arrays: Iterable[np.ndarray]) -> PositionKind:
-    """The kind of the first array that has a position; where none has, of the one that says most about its kind.
+    """Return the kind of the first array that has a position; where none has, of the one that says most about its kind.
 
     >>> common_kind([np.zeros(0), np.zeros((0, 74), np.float32)])
     PositionKind(shape=(74,), dtype=dtype('float32'))
@@ -48,6 +48,6 @@ def common_kind(arrays: Iterable[np.ndarray]) -> PositionKind:
 
 
 def all_of_kind(arrays: list[np.ndarray], kind: PositionKind) -> list[np.ndarray]:
-    """The arrays, where those without positions are of a kind."""
+    """Return the arrays, those without positions as empty arrays of a kind."""
     empty = kind.empty
     return [array if len(array) else empty for array in arrays]

@@ -1,4 +1,4 @@
-"""Samples that are tuples, by names that are given for their parts."""
+"""Samples that are tuples, with names for their parts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from multimodal_pad.lengths.samples import Sample
 
 
 def named_samples(samples: Any, names: Sequence[Any]) -> Any:
-    """Samples that are tuples, with names for their parts: what samples of dicts are, for all that takes samples.
+    """Give names to the parts of samples that are tuples, so that they serve wherever samples of dicts do.
 
     Args:
         samples: with ``len()`` and ``[i]``, or any iterable; each gives a tuple or a list.
@@ -60,7 +60,7 @@ class _NamedStream:
 
 
 def _flat_names(names: Any) -> Iterator[Any]:
-    """All names, those of parts of parts too."""
+    """Yield all names, those of parts of parts too."""
     for name in names:
         if isinstance(name, tuple | list):
             yield from _flat_names(name)
@@ -69,7 +69,7 @@ def _flat_names(names: Any) -> Iterator[Any]:
 
 
 def _named_parts(parts: Any, names: Sequence[Any], what: str) -> dict[str, Any]:
-    """The parts of a sample by their names."""
+    """Return the parts of a sample by their names."""
     if not isinstance(parts, tuple | list) or len(parts) != len(names):
         has = f"{len(parts)} parts" if isinstance(parts, tuple | list) else type(parts).__name__
         raise SampleError(f"{what}: got {has} for the names {list(names)}; give a tuple with a part for each name")

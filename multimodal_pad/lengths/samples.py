@@ -1,4 +1,4 @@
-"""What a sample and a source are, and what is wrong with one that does not fit."""
+"""Samples and sources: what they are, and the errors of those that do not fit."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Source(Protocol):
 
 
 def check_names(names: Sequence[str]) -> tuple[str, ...]:
-    """The modality names as a tuple; at least one, no repeats, none that is reserved."""
+    """Return the modality names as a tuple; at least one, no repeats, none that is reserved."""
     if isinstance(names, str):
         raise LengthError(f"got the string {names!r} for the modalities; give a sequence of names")
     checked = tuple(names)
@@ -78,7 +78,7 @@ def check_choice(name: str, value: object, allowed: Any) -> None:
 
 
 def shown(value: object) -> str:
-    """A value as errors show it: as Python does, and no longer than a line.
+    """Return a value as errors show it: as Python does, and no longer than a line.
 
     >>> shown(2.5), shown(10**400)[:8]
     ('2.5', '10000000')
@@ -91,7 +91,7 @@ def shown(value: object) -> str:
 
 
 def modality_names(sample: Sample) -> tuple[str, ...]:
-    """Every key of a sample that is a modality, in the sample's order."""
+    """Return every key of a sample that is a modality, in the sample's order."""
     return tuple(name for name in sample if name not in RESERVED)
 
 
@@ -108,7 +108,7 @@ def check_same_modalities(sample: Sample, names: tuple[str, ...], index: int) ->
 
 
 def fields_of(given: Any) -> Sample | None:
-    """The fields of a dataclass, a NamedTuple, a class of attrs or a namespace by their names; None of anything else.
+    """Return the fields of a dataclass, NamedTuple, attrs class or namespace by their names; None for anything else.
 
     >>> fields_of(SimpleNamespace(text=[3, 1], targets=2))
     {'text': [3, 1], 'targets': 2}
@@ -120,14 +120,14 @@ def fields_of(given: Any) -> Sample | None:
     if dataclasses.is_dataclass(given):
         names = [field.name for field in dataclasses.fields(given)]
     elif isinstance(given, tuple) and hasattr(given, "_fields"):
-        names = getattr(given, "_fields")  # noqa: B009  which no type has that a checker knows
+        names = getattr(given, "_fields")  # noqa: B009  type checkers find it on no type
     else:
         names = [field.name for field in getattr(type(given), "__attrs_attrs__", ())]
     return {name: getattr(given, name) for name in names} if names else None
 
 
 def as_sample(given: Any, what: str) -> Sample:
-    """What was given as a mapping from names.
+    """Return a mapping from names, or the named fields of an object.
 
     Raises:
         SampleError: it is none, and has no named fields.
@@ -158,7 +158,7 @@ named_samples(samples, ("text", "audio", "targets")), with None for what is to b
 
 
 def check_indexable(samples: Any, error: type[PaddingError] = LengthError) -> int:
-    """How many samples there are.
+    """Return the number of samples.
 
     Raises:
         PaddingError: what was given has no ``len()`` and ``[i]``, gives no samples by their numbers, or has no end.
@@ -187,7 +187,7 @@ def check_indexable(samples: Any, error: type[PaddingError] = LengthError) -> in
 
 
 def read_sample(source: Source, index: int) -> Sample:
-    """Sample ``index``; what the source raises goes on with a note that names the sample.
+    """Read sample ``index``; an error that the source raises gets a note that names the sample.
 
     Raises:
         SampleError: it is no mapping, and has no named fields.
@@ -201,7 +201,7 @@ def read_sample(source: Source, index: int) -> Sample:
 
 
 def modality_array(sample: Sample, name: str, index: int) -> np.ndarray:
-    """The array of one modality of sample number ``index``, rank 1 or more, in the byte order of this machine.
+    """Return the array of one modality of sample number ``index``, rank 1 or more, in the byte order of this machine.
 
     None, and whatever has no positions, is a modality that is missing: an array of length 0.
 

@@ -24,9 +24,9 @@ from multimodal_pad.lengths.samples import (
 )
 
 LONGEST = LARGEST
-"""No length is longer: what is, is damaged."""
+"""The longest length allowed; a longer one is damage."""
 
-_BLOCK = 2**18  # samples: what is computed for so many at once stays in the cache
+_BLOCK = 2**18  # samples: arrays of so many stay in the cache
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -65,7 +65,7 @@ class LengthTable:
 
     @classmethod
     def from_columns(cls, columns: Mapping[str, Any]) -> LengthTable:
-        """A table from one sequence of N lengths per modality.
+        """Make a table from one sequence of N lengths per modality.
 
         >>> LengthTable.from_columns({"text": [3, 5], "audio": [40, 0]}).values.tolist()
         [[3, 40], [5, 0]]
@@ -73,7 +73,7 @@ class LengthTable:
         stacked = [_as_column(name, column) for name, column in columns.items()]
         sizes = {name: len(column) for name, column in zip(columns, stacked, strict=True)}
         if len(set(sizes.values())) > 1:
-            raise LengthError(f"the columns must have one length per sample each, got {sizes}")
+            raise LengthError(f"got columns of {sizes} lengths; the columns must have one length per sample each")
         return cls(tuple(columns), np.stack(stacked, axis=1) if stacked else np.empty((0, 0)))
 
     @classmethod
@@ -106,7 +106,7 @@ class LengthTable:
         return cls(names, rows)
 
     def select(self, modalities: Sequence[str]) -> LengthTable:
-        """The same samples with the columns named, in the order named.
+        """Return the same samples with the columns named, in the order named.
 
         Raises:
             LengthError: a name that the table does not have.
@@ -140,9 +140,9 @@ class LengthTable:
         return digest.hexdigest()
 
     def blocks(self, rows: np.ndarray | None = None) -> Iterator[tuple[int, np.ndarray]]:
-        """The table, or these rows of it, in turn: the place of the first row of each block, and its lengths.
+        """Yield blocks of the table, or of these rows of it: the place of the block's first row, and its lengths.
 
-        What is computed over a large table takes the memory of a block, not of the table.
+        A computation over a large table then takes the memory of a block, not of the table.
         """
         for start in range(0, len(self) if rows is None else len(rows), _BLOCK):
             yield (
@@ -151,7 +151,7 @@ class LengthTable:
             )
 
     def longest(self, rows: np.ndarray | None = None) -> np.ndarray:
-        """The longest length of each modality, ``(M,)``, of all samples or of these rows."""
+        """Return the longest length of each modality, ``(M,)``, of all samples or of these rows."""
         return np.max([block.max(axis=0) for _, block in self.blocks(rows)], axis=0)
 
     def __len__(self) -> int:
@@ -162,7 +162,7 @@ class LengthTable:
         return f"LengthTable({len(self):,} {'sample' if len(self) == 1 else 'samples'}: {longest})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickled for another process, a table in a memory-mapped file is mapped there, and not copied."""
+        """Pickle a table in a memory-mapped file by its path, so that another process maps it and copies nothing."""
         mapped = self.values if isinstance(self.values, np.memmap) else self.values.base
         if isinstance(mapped, np.memmap) and mapped.filename and mapped.shape == self.values.shape:
             order = "C" if mapped.flags.c_contiguous else "F"
@@ -171,11 +171,11 @@ class LengthTable:
 
 
 Lengths = LengthTable | Mapping[str, Any] | Source
-"""What stands for a length table: one, ``{modality: N lengths}``, or samples that are measured."""
+"""All that lengths are taken from: a length table, ``{modality: N lengths}``, or samples to measure."""
 
 
 def as_lengths(lengths: Lengths) -> LengthTable:
-    """The length table given, or one of columns, or of samples, each of which is read once.
+    """Return the length table given, or make one of columns, or of samples, each of which is read once.
 
     Raises:
         LengthError: it is none of them, or has no samples.
@@ -205,7 +205,7 @@ def as_lengths(lengths: Lengths) -> LengthTable:
 
 
 def _is_numbers(first: Any) -> bool:
-    """Whether what should be a sample is a length, or a row of lengths, or a dict of them."""
+    """Return whether what should be a sample is a length, or a row of lengths, or a dict of them."""
     if isinstance(first, Mapping):
         return bool(first) and all(isinstance(one, int | np.integer) for one in first.values())
     is_row = isinstance(first, list | tuple) or (isinstance(first, np.ndarray) and first.ndim == 1)
@@ -238,9 +238,9 @@ def _open_mapped(
 
 
 def _whole_lengths(names: tuple[str, ...], values: np.ndarray) -> np.ndarray:
-    """The lengths as a read-only int64 array, or a LengthError that names the first bad one."""
+    """Return the lengths as a read-only int64 array, or a LengthError that names the first bad one."""
     if values.dtype.kind not in "iuf":
-        raise LengthError(f"lengths are whole numbers of positions, got dtype {values.dtype}")
+        raise LengthError(f"got lengths of dtype {values.dtype}; lengths are whole numbers of positions")
     if values.dtype == np.float16:  # which has no number as large as the longest length
         values = values.astype(np.float32)
     for start in range(0, len(values), _BLOCK):

@@ -1,4 +1,4 @@
-"""What a sample may be asked for: targets of the sample, and of each position of a modality."""
+"""Targets of a sample, and of each position of a modality."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from multimodal_pad.lengths.trees import Tree, map_of_modalities, named_leaves
 
 
 def target_arrays(sample: Sample, key: str, index: int) -> dict[str, np.ndarray]:
-    """All arrays under ``"targets"`` or ``"position_targets"`` by where they are; none where it has no such key.
+    """Return all arrays under ``"targets"`` or ``"position_targets"`` by where they are; none where it has no such key.
 
     Raises:
         SampleError: one of them is not an array of one shape, or a dict is empty or has other keys than strings.
@@ -29,7 +29,7 @@ def target_arrays(sample: Sample, key: str, index: int) -> dict[str, np.ndarray]
 
 
 def target_array(leaf: Any, where: str, index: int) -> np.ndarray:
-    """An array of targets of sample number ``index``, in the byte order of this machine.
+    """Return an array of targets of sample number ``index``, in the byte order of this machine.
 
     Raises:
         SampleError: it is not an array of one shape, or none of numbers that batches hold; the rule is that of
@@ -57,7 +57,7 @@ def check_keys(tree: Tree, where: str, index: int) -> None:
 
 
 def position_targets(sample: Sample, modalities: Sequence[str], index: int) -> dict[str, Tree] | None:
-    """The targets of a sample's positions as arrays, held against its modalities; None where it has none.
+    """Return the targets of a sample's positions as arrays, held against its modalities; None where it has none.
 
     Raises:
         SampleError: they are of no modality of these, or not one for each position that the modality has in this
@@ -103,5 +103,5 @@ positions; give one target for each
 
 
 def cut_position_targets(given: Mapping[str, Tree], lengths: Mapping[str, int]) -> dict[str, Tree]:
-    """Copies of the targets of the first positions, as many as are left of each modality."""
+    """Return copies of the targets of the first positions, as many as are left of each modality."""
     return map_of_modalities(lambda name, leaf: np.array(leaf[: lengths[name]]), given) or {}

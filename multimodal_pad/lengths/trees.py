@@ -13,7 +13,7 @@ Tree = Any
 
 
 def map_tree(function: Callable[..., Any], tree: Tree) -> Tree:
-    """The tree with ``function(leaf)`` for each leaf; None stays None.
+    """Return the tree with ``function(leaf)`` for each leaf; None stays None.
 
     >>> map_tree(len, {"emotion": [1, 2], "speaker": {"age": [3]}})
     {'emotion': 2, 'speaker': {'age': 1}}
@@ -24,7 +24,7 @@ def map_tree(function: Callable[..., Any], tree: Tree) -> Tree:
 
 
 def map_of_modalities(function: Callable[[str, Any], Any], trees: Mapping[str, Tree] | None) -> dict[str, Tree] | None:
-    """The trees of some modalities with ``function(modality, leaf)`` for each leaf; None stays None.
+    """Return the trees of some modalities with ``function(modality, leaf)`` for each leaf; None stays None.
 
     >>> map_of_modalities(lambda name, leaf: f"{leaf} of {name}", {"text": {"tag": 1}, "audio": 2})
     {'text': {'tag': '1 of text'}, 'audio': '2 of audio'}
@@ -33,7 +33,7 @@ def map_of_modalities(function: Callable[[str, Any], Any], trees: Mapping[str, T
 
 
 def named_leaves(tree: Tree, name: str) -> dict[str, Any]:
-    """The leaves by where they are, as errors say it; none of None.
+    """Return the leaves by their places, as errors name them; none for None.
 
     >>> named_leaves({"emotion": 1, "speaker": {"age": 2}}, "'targets'")
     {"'targets'['emotion']": 1, "'targets'['speaker']['age']": 2}
@@ -46,8 +46,8 @@ def named_leaves(tree: Tree, name: str) -> dict[str, Any]:
 
 
 def leaves_of(tree: Tree) -> list[Any]:
-    """The leaves in their order."""
-    if isinstance(tree, np.ndarray):  # the usual, and quickly told
+    """Return the leaves in their order."""
+    if isinstance(tree, np.ndarray):  # the usual case first
         return [tree]
     if isinstance(tree, Mapping):
         return [leaf for branch in tree.values() for leaf in leaves_of(branch)]

@@ -13,11 +13,11 @@ from multimodal_pad.models.attention_choice import Implementation, choose_implem
 from multimodal_pad.models.tiled import Attention, Heads, Place, tiled_attentions
 
 Precision = Literal["default", "high", "highest"]
-"""Of products of float32 matrices, as in :class:`jax.lax.Precision`; the other dtypes have but one."""
+"""JAX's precision of products of float32 matrices, see :class:`jax.lax.Precision`; other dtypes have only one."""
 
 _WHOLE = 8
-"""cuDNN gets sequences of a multiple of it: JAX refuses odd lengths, and cuDNN's gradient two lengths of 1. Its kernels
-work on tiles of 64 or more, so that the added positions cost nothing."""
+"""Lengths for cuDNN are multiples of it: JAX refuses odd lengths, and cuDNN's gradient two lengths of 1. Its kernels
+work on tiles of 64 or more, so the added positions take no time."""
 
 
 def masked_attention(
@@ -30,10 +30,10 @@ def masked_attention(
     implementation: Implementation | None = None,
     precision: Precision | None = None,
 ) -> jax.Array:
-    """Scaled dot-product attention over the real positions only.
+    """Compute scaled dot-product attention over the real positions only.
 
     ``softmax(q k^T / sqrt(D)) v`` (Vaswani et al. 2017, equation 1), where the softmax runs over
-    positions below ``key_lengths``. What stands beyond the lengths, NaN and inf included, changes
+    positions below ``key_lengths``. Values beyond the lengths, NaN and inf included, change
     neither the result nor any gradient. Gradients are defined in reverse mode, of any order; ``tiled`` has no
     ``jax.jvp``.
 
@@ -44,7 +44,7 @@ def masked_attention(
         query_lengths: ``(B,)`` int: real positions of each query sequence.
         key_lengths: ``(B,)`` int: real positions of each key sequence; 0 = missing.
         implementation: by default the one that :func:`select_implementation` names for JAX's default device.
-        precision: of the products of float32 matrices; by default what ``jax_default_matmul_precision`` says. On an
+        precision: of the products of float32 matrices; by default ``jax_default_matmul_precision``. On an
             NVIDIA GPU JAX multiplies in TF32 unless that, or this, is ``"highest"``.
 
     Returns:
@@ -102,7 +102,7 @@ def tiled_attention(
     lengths: tuple[jax.Array, ...],
     precision: Precision | None,
 ) -> jax.Array:
-    """One attention of queries ``(N_t, H, D)`` to keys ``(N_s, H, D)``, finite, at padding too.
+    """Compute attention of queries ``(N_t, H, D)`` to keys ``(N_s, H, D)``, finite, at padding too.
 
     ``starts`` and ``lengths``, int32 ``(B,)`` of queries and of keys, say where each sample lies.
     """
@@ -125,15 +125,15 @@ def check_precision(precision: str | None) -> None:
 
 
 def _default_precision(precision: Precision | None) -> AbstractContextManager[object]:
-    """JAX's setting while something is traced; what JAX's function takes no precision for takes it from there."""
+    """Set JAX's precision while something is traced, for JAX's functions that have no option for it."""
     return nullcontext() if precision is None else jax.default_matmul_precision(precision)
 
 
 def _lengthened(x: jax.Array, more: int) -> jax.Array:
-    """``x (B, L, H, D)`` with so many zero positions behind it."""
+    """Return ``x (B, L, H, D)`` with so many zero positions behind it."""
     return jnp.pad(x, ((0, 0), (0, more), (0, 0), (0, 0)))
 
 
 def _real(x: jax.Array, lengths: jax.Array) -> jax.Array:
-    """Bool ``(B, L, 1, 1)``: which positions of ``x (B, L, H, D)`` are real."""
+    """Return which positions of ``x (B, L, H, D)`` are real: bool ``(B, L, 1, 1)``."""
     return (jnp.arange(x.shape[1])[None, :] < lengths[:, None])[..., None, None]

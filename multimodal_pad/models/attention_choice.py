@@ -1,4 +1,4 @@
-"""Which implementation of attention runs: by rule, and with the reason."""
+"""The choice of an implementation of attention: by rule, and with the reason."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _BUGGY_CUDNN = (91000, 91001)  # cuDNN's own front end refuses attention on them
 
 
 class AttentionDevice(NamedTuple):
-    """What the choice of an implementation depends on.
+    """The properties of a device that the choice of an implementation depends on.
 
     Attributes:
         platform: ``"cpu"``, ``"cuda"``, ``"rocm"``, ``"tpu"`` or another of JAX's.
@@ -37,7 +37,7 @@ class AttentionDevice(NamedTuple):
 
     @classmethod
     def default(cls) -> AttentionDevice:
-        """JAX's default device, with AMD's GPUs told from NVIDIA's (JAX calls both ``gpu``).
+        """Return JAX's default device, with AMD's GPUs distinguished from NVIDIA's (JAX calls both ``gpu``).
 
         Within :func:`lowering_for`, the device given there.
         """
@@ -59,9 +59,9 @@ _LOWERED_FOR: ContextVar[AttentionDevice | None] = ContextVar("lowered_for", def
 
 @contextmanager
 def lowering_for(device: AttentionDevice) -> Iterator[None]:
-    """What is traced in this thread meanwhile gets the attention of this device, wherever it is traced.
+    """Give all code traced in this thread, while the block runs, the attention of this device.
 
-    Trace a function of its own for each device: JAX keeps what it has traced of a function.
+    Trace a separate function for each device: JAX keeps the trace of a function.
 
     >>> with lowering_for(AttentionDevice("tpu")):
     ...     select_implementation("float32", 64)
@@ -75,7 +75,7 @@ def lowering_for(device: AttentionDevice) -> Iterator[None]:
 
 
 class AttentionChoice(NamedTuple):
-    """An implementation, and why it is the one.
+    """An implementation, and the reason for it.
 
     Attributes:
         implementation: ``"tiled"``, ``"cudnn"`` or ``"xla"``.
@@ -92,13 +92,13 @@ class AttentionChoice(NamedTuple):
 def select_implementation(
     dtype: jnp.dtype | str, head_dim: int, device: AttentionDevice | None = None, *, packed: bool = False
 ) -> AttentionChoice:
-    """The implementation of attention for a dtype and head width on a device.
+    """Return the implementation of attention for a dtype and head width on a device.
 
     - ``tiled`` on CPU: tile after tile of real positions, so that the scores stay in the cache;
     - ``cudnn`` on an NVIDIA GPU, for bfloat16 and float16 and heads whose width is a multiple of 8, up to 128 (256 on
       Hopper), where compute capability is at least 8.0 and cuDNN has no known fault (9.10.0 and 9.10.1 have one;
       compute capability 10.3 needs 9.11). Lengths of sequences and batches don't matter, but samples must be padded:
-      it can't tell apart those of a packed batch;
+      it can't separate those of a packed batch;
     - ``xla`` elsewhere: scores in memory, in float32.
 
     The conditions are those of JAX 0.10 and 0.11 and of cuDNN's front end 1.x. All implementations compute the same, up
@@ -132,7 +132,7 @@ def select_implementation(
 def cudnn_refuses(
     dtype: jnp.dtype | str, head_dim: int, device: AttentionDevice, *, packed: bool = False
 ) -> str | None:
-    """The condition of cuDNN's attention that is not met, or None. What is not known of the device is taken to do."""
+    """Return the condition of cuDNN's attention that is not met, or None; what is unknown of a device counts as met."""
     capability, version = device.compute_capability, device.cudnn_version
     widest = 256 if capability is None or capability[0] == 9 else 128
     if packed:
@@ -157,9 +157,9 @@ def cudnn_refuses(
 def choose_implementation(
     implementation: Implementation | None, dtype: jnp.dtype, head_dim: int, *, packed: bool = False
 ) -> Implementation:
-    """The implementation asked for, or by default the one by rule.
+    """Return the implementation asked for, or by default the one by rule.
 
-    From a machine without a GPU, ``cudnn`` can be lowered for one; then what a device decides is not checked.
+    On a machine without a GPU, ``cudnn`` can be lowered for one; conditions of the device are then not checked.
 
     Raises:
         PaddingError: it is unknown, or can't serve here.
@@ -179,13 +179,13 @@ def choose_implementation(
 
 
 def _capability(text: str | None) -> tuple[int, int] | None:
-    """``(9, 0)`` from ``"9.0"``."""
+    """Return ``(9, 0)`` from ``"9.0"``."""
     major, _, minor = (text or "").partition(".")
     return (int(major), int(minor or 0)) if major.isdigit() else None
 
 
 def _cudnn_version() -> int | None:
-    """cuDNN's version as JAX's attention asks for it, for which JAX has no public name; None where there is none."""
+    """Return cuDNN's version from the private function of JAX's attention; None where there is none."""
     try:
         from jax._src.lib import cuda_versions
     except ImportError:

@@ -15,7 +15,7 @@ from multimodal_pad.models.positions import Positions
 
 
 def sinusoidal_positions(length: int, width: int) -> np.ndarray:
-    """``(length, width)`` float32: sine and cosine of the position (Vaswani et al. 2017, section 3.5).
+    """Return ``(length, width)`` float32: sine and cosine of the position (Vaswani et al. 2017, section 3.5).
 
     The first half holds the sines, the second the cosines. Position 0 is a sample's first real
     position, so that padding on the right never moves it.
@@ -30,7 +30,7 @@ def sinusoidal_positions(length: int, width: int) -> np.ndarray:
 
 
 class InputEmbedding(nnx.Module):
-    """Features or token ids of one modality to width ``d_model``, with positions.
+    """The embedding of one modality's features or token ids, to width ``d_model``, with positions.
 
     Features pass a convolution of odd ``kernel_size`` that keeps the length and sees zeros beyond a
     sample's end, whatever the array holds there; token ids are looked up. The result is scaled by
@@ -38,7 +38,7 @@ class InputEmbedding(nnx.Module):
 
     Args:
         feature_width: features per position, or None for token ids.
-        vocabulary_size: token ids run from 0 to vocabulary_size - 1, and of others NaN comes; None for features.
+        vocabulary_size: token ids run from 0 to vocabulary_size - 1, and others become NaN; None for features.
         precision: of the product with float32 features, see
             :func:`~multimodal_pad.models.masked_attention`.
     """
@@ -68,7 +68,7 @@ class InputEmbedding(nnx.Module):
                 self.project = dense(width, d_model, use_bias=False, dtype=dtype, precision=precision, rngs=rngs)
 
     def __call__(self, x: jax.Array, positions: Positions) -> jax.Array:
-        """Features or token ids as the batch holds them to ``(N, d_model)``, 0 at padding."""
+        """Embed features or token ids, as the batch holds them, to ``(N, d_model)``, 0 at padding."""
         x = positions.rows(x)
         x = self.project(_ids(x[:, 0]) if self.is_tokens else positions.neighbours(x, self.kernel_size))
         x = x * np.sqrt(self.d_model).astype(np.float32)
@@ -77,7 +77,7 @@ class InputEmbedding(nnx.Module):
 
 
 def _ids(x: jax.Array) -> jax.Array:
-    """Token ids, of which JAX gives NaN for those that are too large, but would count negative ones from the end."""
+    """Make negative token ids too large: those become NaN in JAX, but negative ones would count from the end."""
     if not jnp.issubdtype(x.dtype, jnp.signedinteger):
         return x
     x = x.astype(jnp.promote_types(x.dtype, jnp.int32))
@@ -85,5 +85,5 @@ def _ids(x: jax.Array) -> jax.Array:
 
 
 def dense(inputs: int, outputs: int, **options: Any) -> nnx.Linear:
-    """``nnx.Linear`` with our initializers."""
+    """Make an ``nnx.Linear`` with our initializers."""
     return nnx.Linear(inputs, outputs, kernel_init=lecun_normal, bias_init=zeros, **options)

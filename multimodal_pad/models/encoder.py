@@ -65,7 +65,7 @@ class EncoderLayers(nnx.Module):
     def __call__(
         self, x: jax.Array, sources: jax.Array | None, positions: BatchPositions, dropout_key: jax.Array | None
     ) -> jax.Array:
-        """``x (N, d)``, the targets' positions of all encoders, attend to standardised sources, or to themselves."""
+        """Let ``x (N, d)``, the targets' positions of all encoders, attend to standardised sources, or to itself."""
         keys = (None, None) if dropout_key is None else jax.random.split(dropout_key)
         counts = positions.counts
         sizes = tuple(counts[target] for target, _ in self.pairs)
@@ -80,7 +80,7 @@ class EncoderLayers(nnx.Module):
     def _attend(
         self, normed: jax.Array, sources: jax.Array | None, positions: BatchPositions, sizes: Sizes
     ) -> jax.Array:
-        """What the targets find in their sources, ``(N, d)``."""
+        """Return the targets' attention to their sources, ``(N, d)``."""
         query, key_value = (self._weights(x, self.attention_norm) for x in (self.query, self.key_value))
         starts = np.cumsum([0, *sizes]).tolist()
         if sources is None:
@@ -88,7 +88,7 @@ class EncoderLayers(nnx.Module):
             inputs = [self._products(normed, [(kernel, bias)], sizes)]
             places = [[Place(0, start, part * self.width) for part in range(3)] for start in starts[:-1]]
         else:
-            # One product for all that read a source; its columns are keys and values of one reader after the other.
+            # One product for all readers of a source; its columns are keys and values of one reader after the other.
             counts = positions.counts
             by_source = sorted(range(len(self.pairs)), key=lambda i: self.pairs[i][::-1])
             readers = len(self.pairs) // len(counts)
@@ -104,10 +104,10 @@ class EncoderLayers(nnx.Module):
         return positions.attend(inputs, attentions, self.width)
 
     def _weights(self, dense: Dense, norm: LayerNorm | None = None) -> Weights:
-        """Kernels ``(P, d, e)`` and biases ``(P, e)``, with the scale and bias of the norm before them inside.
+        """Return kernels ``(P, d, e)`` and biases ``(P, e)``, with the scale and bias of the norm before them inside.
 
-        ``(n * scale + bias) W + c = n (scale * W) + (bias W + c)``: so nothing of the norm is done per position, and
-        its gradients are sums over a kernel and not over positions.
+        ``(n * scale + bias) W + c = n (scale * W) + (bias W + c)``: so no part of the norm is computed per position,
+        and its gradients are sums over a kernel and not over positions.
         """
         kernel, bias = dense.kernel[...], dense.bias[...]
         if norm is not None:
@@ -118,9 +118,9 @@ class EncoderLayers(nnx.Module):
     def _products(
         self, x: jax.Array, weights: Sequence[Weights], sizes: Sizes, kept: Sequence[jax.Array] | None = None
     ) -> jax.Array:
-        """``x (N, d)`` through dense layers, ReLU between them; neighbours of one size are one batched product.
+        """Pass ``x (N, d)`` through dense layers, ReLU between them; neighbours of one size are one batched product.
 
-        ``kept``, bool ``(size, 1)`` for each stretch, says where the result is not to be 0.
+        ``kept``, bool ``(size, 1)`` for each stretch, is False where the result is to be 0.
         """
         groups = [(size, len(list(same))) for size, same in groupby(sizes)]
         counts = tuple(count for _, count in groups)
@@ -140,13 +140,13 @@ class EncoderLayers(nnx.Module):
 
 
 def _beside(x: jax.Array, order: tuple[int, ...], readers: int) -> jax.Array:
-    """``(P, ..., e)`` of each encoder to ``(P / readers, ..., readers * e)``, in this order."""
+    """Reshape ``(P, ..., e)`` of each encoder to ``(P / readers, ..., readers * e)``, in this order."""
     x = permuted(x, order).reshape(-1, readers, *x.shape[1:])
     return jnp.moveaxis(x, 1, -2).reshape(len(x), *x.shape[2:-1], -1)
 
 
 _FEW = 2
-"""Layers that are written out: up to two, they are traced a quarter faster than a scan, and compiled no slower."""
+"""Most layers to write out: up to two are traced a quarter faster than a scan, and compile no slower."""
 
 
 class Encoders(nnx.Module):
@@ -202,7 +202,7 @@ class Encoders(nnx.Module):
             dropout_key: a PRNG key turns dropout on.
 
         Returns:
-            ``(N, d)``, finite and of no meaning at padding.
+            ``(N, d)``, finite but meaningless at padding.
         """
         graphdef, parameters = nnx.split(self.layers)
         parameters = jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1), parameters)
@@ -221,7 +221,7 @@ class Encoders(nnx.Module):
 
 
 def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
-    """Inverted dropout; the identity without a key or a rate."""
+    """Apply inverted dropout; the identity without a key or a rate."""
     if key is None or rate == 0:
         return x
     return jnp.where(jax.random.bernoulli(key, 1 - rate, x.shape), x / (1 - rate), 0)

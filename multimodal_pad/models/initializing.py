@@ -1,7 +1,7 @@
 """The parameters of a new model: drawn at once, on the host, whatever their number.
 
 Each call of a JAX initializer is a program of its own, which takes longer to compile than to run. Here the parts of a
-model say what they need, and the outermost of them draws it as one vector.
+model declare their parameters, and the outermost part draws them as one vector.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from multimodal_pad.models.threefry import fold_in, random_bits
 
 @dataclass(frozen=True)
 class _Drawn:
-    """Stands for a parameter until its values are drawn."""
+    """A placeholder of a parameter until its values are drawn."""
 
     shape: tuple[int, ...]
     deviation: float
 
 
 class Draws:
-    """What the parts of a model take for ``nnx.Rngs`` while they are made: it notes what is to be drawn.
+    """A stand-in for ``nnx.Rngs`` while the parts of a model are made: it notes what is to be drawn.
 
     Args:
         stack: axes before those of each parameter, as for the layers of an encoder.
@@ -39,42 +39,42 @@ class Draws:
         self.stack = stack
 
     def params(self) -> Draws:
-        """What initializers are given for a key."""
+        """Return the stand-in that initializers get for a key."""
         return self
 
 
 def lecun_normal(draws: Any, shape: Sequence[int], dtype: Any = None) -> Any:
-    """For a kernel ``(inputs, outputs)``: normal of variance 1 / inputs (LeCun et al. 1998, section 4.6)."""
+    """Initialise a kernel ``(inputs, outputs)``: normal of variance 1 / inputs (LeCun et al. 1998, section 4.6)."""
     del dtype
     return _Drawn((*draws.stack, *shape), float(shape[-2]) ** -0.5)
 
 
 def embedding_normal(draws: Any, shape: Sequence[int], dtype: Any = None) -> Any:
-    """For a table ``(tokens, width)``: normal of variance 1 / width."""
+    """Initialise a table ``(tokens, width)``: normal of variance 1 / width."""
     del dtype
     return _Drawn((*draws.stack, *shape), float(shape[-1]) ** -0.5)
 
 
 def zeros(draws: Any, shape: Sequence[int], dtype: Any = None) -> Any:
-    """Zeros in float32."""
+    """Return zeros in float32."""
     del dtype
     return np.zeros((*draws.stack, *shape), np.float32)
 
 
 def ones(draws: Any, shape: Sequence[int], dtype: Any = None) -> Any:
-    """Ones in float32."""
+    """Return ones in float32."""
     del dtype
     return np.ones((*draws.stack, *shape), np.float32)
 
 
 def stacked(rngs: nnx.Rngs, count: int) -> nnx.Rngs:
-    """For the parameters of so many parts in one, stacked along a first axis; ``rngs`` is of :func:`drawn_at_once`."""
+    """Stack so many parts' parameters in one, along a first axis; ``rngs`` is that of :func:`drawn_at_once`."""
     return cast(nnx.Rngs, Draws((*cast(Draws, rngs).stack, count)))
 
 
 @contextmanager
 def drawn_at_once(module: nnx.Module, rngs: nnx.Rngs) -> Iterator[nnx.Rngs]:
-    """Make the parts of ``module`` with what this gives; when the block ends their parameters have values.
+    """Yield the ``rngs`` to make the parts of ``module`` with; their parameters have values when the block ends.
 
     Blocks nest: the outermost draws. The values follow from the stream ``params`` of ``rngs`` and from the shapes of
     the parameters in the order of their paths, and are the same inside and outside of ``jax.jit``, to rounding. They
@@ -115,7 +115,7 @@ def forked(stream: nnx.RngStream) -> nnx.RngStream:
 
 
 def _draw(stream: nnx.RngStream, size: int) -> Any:
-    """Unit normals ``(size,)``: a NumPy array, or a tracer where the key is one."""
+    """Return unit normals ``(size,)``: a NumPy array, or a tracer where the key is one."""
     key, count = stream.key.get_raw_value(), stream.count.get_raw_value()
     even = size + size % 2
     if isinstance(key, Tracer) or isinstance(count, Tracer):
@@ -124,15 +124,15 @@ def _draw(stream: nnx.RngStream, size: int) -> Any:
     else:
         normals = _normals(np, random_bits(key, count, even))
         count = jax.device_put(np.asarray(count) + np.uint32(1))
-    # Counted here, since `stream()` would compile a program to fold the count in, and one to add.
+    # Counted here, since `stream()` would compile one program to fold the count in, and one to add.
     stream.count.set_raw_value(count)
     return normals[:size]
 
 
 def _normals(xp: Any, bits: Any) -> Any:
-    """Normals of random bits, both ``(n,)`` of an even n (Box and Muller 1958), with NumPy or ``jax.numpy``."""
+    """Return normals of random bits, both ``(n,)`` of an even n (Box and Muller 1958), with NumPy or ``jax.numpy``."""
     first, second = xp.split((bits >> 8).astype(np.float32) * np.float32(2**-24), 2)
     radius, angle = xp.sqrt(-2 * xp.log1p(-first)), np.float32(2 * np.pi) * second
     drawn = xp.concatenate([radius * xp.cos(angle), radius * xp.sin(angle)])
-    # Else XLA would draw anew for each parameter that is cut out of it.
+    # Without it XLA would draw anew for each parameter that is cut out of the vector.
     return drawn if xp is np else jax.lax.optimization_barrier(drawn)

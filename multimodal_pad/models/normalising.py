@@ -1,4 +1,4 @@
-"""Layer normalisation whose scale and bias go where they cost least."""
+"""Layer normalisation whose scale and bias are applied where that takes least time."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ class LayerNorm(nnx.Module):
             self.bias = nnx.Param(zeros(rngs.params(), (width,)))
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """``(N, d)`` to the same shape and dtype; ``(G, N, d)`` where scale and bias are ``(G, d)``."""
+        """Normalise ``(N, d)`` to the same shape and dtype; ``(G, N, d)`` where scale and bias are ``(G, d)``."""
         return (standardised(x) * self.scale[...][..., None, :] + self.bias[...][..., None, :]).astype(x.dtype)
 
 
 @jax.custom_vjp
 def standardised(x: jax.Array) -> jax.Array:
-    """``x (..., d)`` less its mean over the last axis, divided by its standard deviation.
+    """Subtract from ``x (..., d)`` its mean over the last axis, and divide by its standard deviation.
 
-    The gradient is spelt out, so that it keeps the result, which the product behind it keeps too, and no copy of ``x``.
+    The gradient is written out, so that it keeps the result, which the next product keeps too, and no copy of ``x``.
     """
     return _forward(x)[0]
 

@@ -33,15 +33,15 @@ class PackedPositions(Positions):
 
     @property
     def starts(self) -> jax.Array:
-        """Where the samples begin."""
+        """The first position of each sample."""
         return starts_of(self.lengths)
 
     def of_sample(self, values: jax.Array) -> jax.Array:
-        """Values by segment; at padding that of the last sample."""
+        """Return the values by segment; at padding that of the last sample."""
         return of_segment(values, self._segments)
 
     def neighbours(self, x: jax.Array, kernel_size: int) -> jax.Array:
-        """Slices of the axis, 0 where they reach into another sample."""
+        """Put slices of the axis side by side, 0 where they reach into another sample."""
         if kernel_size == 1:
             return x
         reach, lengths = kernel_size // 2, self.of_sample(self.lengths)
@@ -54,11 +54,11 @@ class PackedPositions(Positions):
         return jnp.concatenate(beside, axis=-1)
 
     def plus_places(self, x: jax.Array, table: np.ndarray) -> jax.Array:
-        """Rows of the table, gathered."""
+        """Add rows of the table, gathered by place."""
         return x + jnp.asarray(table).at[self._places].get(mode="promise_in_bounds")
 
     def mean(self, x: jax.Array) -> jax.Array:
-        """:func:`segment_mean`."""
+        """Average by :func:`segment_mean`."""
         return segment_mean(x, self.lengths)
 
     def attend(
@@ -71,7 +71,7 @@ class PackedPositions(Positions):
         implementation: Implementation,
         precision: Precision | None,
     ) -> jax.Array:
-        """:func:`segment_attention`."""
+        """Attend by :func:`segment_attention`."""
         return segment_attention(
             query,
             key,

@@ -30,15 +30,15 @@ class PaddedPositions(Positions):
 
     @property
     def starts(self) -> jax.Array:
-        """Where the rows begin."""
+        """The first position of each row."""
         return jnp.arange(len(self.lengths), dtype=jnp.int32) * self.longest
 
     def of_sample(self, values: jax.Array) -> jax.Array:
-        """Each value for a whole row."""
+        """Repeat each value for a whole row."""
         return jnp.broadcast_to(values[:, None], self._mask.shape).reshape(-1)
 
     def neighbours(self, x: jax.Array, kernel_size: int) -> jax.Array:
-        """Slices of rows between zeros; a row's padding is 0 already."""
+        """Put slices of rows side by side, between zeros; a row's padding is 0 already."""
         if kernel_size == 1:
             return x
         reach = kernel_size // 2
@@ -47,11 +47,11 @@ class PaddedPositions(Positions):
         return jnp.concatenate(beside, axis=-1).reshape(self.count, -1)
 
     def plus_places(self, x: jax.Array, table: np.ndarray) -> jax.Array:
-        """The table added to each row."""
+        """Add the table to each row."""
         return (self._by_row(x) + table[None]).reshape(x.shape)
 
     def mean(self, x: jax.Array) -> jax.Array:
-        """Sums over rows, divided by lengths."""
+        """Divide sums over rows by lengths."""
         total = jnp.where(self._mask[..., None], self._by_row(x), 0).sum(axis=1, dtype=jnp.float32)
         return total / jnp.maximum(self.lengths, 1)[:, None]
 
@@ -65,7 +65,7 @@ class PaddedPositions(Positions):
         implementation: Implementation,
         precision: Precision | None,
     ) -> jax.Array:
-        """:func:`masked_attention`."""
+        """Attend by :func:`masked_attention`."""
         rows = len(self.lengths)
         query, key, value = (x.reshape(rows, -1, *x.shape[1:]) for x in (query, key, value))
         out = masked_attention(
@@ -80,5 +80,5 @@ class PaddedPositions(Positions):
         return out.reshape(-1, *out.shape[2:])
 
     def _by_row(self, x: jax.Array) -> jax.Array:
-        """``(N, d)`` to ``(B, L, d)``."""
+        """Reshape ``(N, d)`` to ``(B, L, d)``."""
         return x.reshape(*self._mask.shape, -1)

@@ -20,7 +20,7 @@ class Paired(NamedTuple):
         query: ``(N_t, H, D)``, finite.
         key: ``(N_s, H, D)``, finite.
         value: ``(N_s, H, D)``, finite.
-        of_query: ``(N_t,)`` int: the sample of each position; at padding none of theirs.
+        of_query: ``(N_t,)`` int: the sample of each position; at padding a number that no key has.
         of_key: ``(N_s,)`` int.
         pairs: ``(P, 2)`` int: tiles of queries, ascending, and of keys; -1 where an entry is not used.
     """
@@ -34,7 +34,7 @@ class Paired(NamedTuple):
 
 
 def paired_attentions(attentions: Sequence[Paired], precision: str | None) -> list[jax.Array]:
-    """Several attentions as one: ``(N_t, H, D)`` each, 0 where a query meets no key of its sample."""
+    """Compute several attentions as one: ``(N_t, H, D)`` each, 0 where a query meets no key of its sample."""
     sizes = [(tiles_of(len(a.query)), tiles_of(len(a.key))) for a in attentions]
     together = Paired(
         query=_in_tiles([a.query for a in attentions]),
@@ -51,7 +51,7 @@ def paired_attentions(attentions: Sequence[Paired], precision: str | None) -> li
 
 
 def _attend(a: Paired, precision: str | None) -> jax.Array:
-    """Of arrays in tiles, ``(tiles, T, ...)``.
+    """Compute attention of arrays in tiles, ``(tiles, T, ...)``.
 
     A pair of tiles gives the weights of its keys and their sum, against the largest score of each query over all of its
     pairs; sums over the pairs of a tile of queries put them together (Dao et al. 2022, "FlashAttention", section
@@ -79,7 +79,7 @@ def _attend(a: Paired, precision: str | None) -> jax.Array:
 
 
 def _in_tiles(arrays: Sequence[jax.Array]) -> jax.Array:
-    """Arrays ``(N, ...)`` one after the other as ``(tiles, T, ...)``; behind each of them zeros, or no sample."""
+    """Return arrays ``(N, ...)`` one after the other as ``(tiles, T, ...)``, each filled up with 0, or no sample."""
     parts = []
     for x in arrays:
         behind = ((0, tiles_of(len(x)) * TILE - len(x)), *((0, 0) for _ in x.shape[1:]))
@@ -88,7 +88,7 @@ def _in_tiles(arrays: Sequence[jax.Array]) -> jax.Array:
 
 
 def _side_by_side(pairs: Sequence[jax.Array], sizes: Sequence[tuple[int, int]]) -> jax.Array:
-    """The pairs of attentions whose tiles of queries and keys, of these numbers, lie one after the other."""
+    """Return all pairs of tiles, numbered for attentions whose tiles lie one after the other."""
     parts, query, key = [], 0, 0
     for some, (queries, keys) in zip(pairs, sizes, strict=True):
         source = jnp.where(some[:, 1] == NONE, NONE, some[:, 1] + key)

@@ -1,4 +1,4 @@
-"""The positions of a batch as embeddings and encoders see them, whatever the layout."""
+"""The positions of a batch for embeddings and encoders, whatever the layout."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from multimodal_pad.models.tiled import Attention, Heads, tiled_attentions
 
 
 class Positions(ABC):
-    """The positions of one modality, one after the other on one axis: all that a layout decides.
+    """The positions of one modality, one after the other on one axis: all that depends on the layout.
 
     Args:
         lengths: int ``(B,)``.
-        longest: what the batch shape says of the modality: its bucket length or its capacity. No sample is longer.
+        longest: the bucket length or capacity of the modality in the batch shape. No sample is longer.
 
     Attributes:
         lengths: ``(B,)`` int32.
@@ -32,7 +32,7 @@ class Positions(ABC):
     """
 
     packed: ClassVar[bool]
-    """Whether samples share one sequence, which not every implementation of attention can tell apart."""
+    """Whether samples share one sequence, which not every implementation of attention can separate."""
 
     lengths: jax.Array
     longest: int
@@ -46,21 +46,22 @@ class Positions(ABC):
 
     @abstractmethod
     def of_sample(self, values: jax.Array) -> jax.Array:
-        """``(B,)`` to ``(N,)``: the value of each position's sample; at padding any."""
+        """Spread ``(B,)`` to ``(N,)``: the value of each position's sample; any value at padding."""
 
     @abstractmethod
     def neighbours(self, x: jax.Array, kernel_size: int) -> jax.Array:
-        """``(N, F)``, 0 at padding, to ``(N, kernel_size * F)``: each position with those around it, 0 outside of its
-        sample. At padding any.
+        """Put each position's neighbours beside it: ``(N, F)``, 0 at padding, to ``(N, kernel_size * F)``.
+
+        Neighbours outside of the sample are 0; at padding the result is any value.
         """
 
     @abstractmethod
     def plus_places(self, x: jax.Array, table: np.ndarray) -> jax.Array:
-        """``x (N, d)`` plus the row of ``table (longest, d)`` for the place of each position in its sample."""
+        """Add to ``x (N, d)`` the row of ``table (longest, d)`` for the place of each position in its sample."""
 
     @abstractmethod
     def mean(self, x: jax.Array) -> jax.Array:
-        """Mean of ``x (N, d)`` over each sample's positions in float32, ``(B, d)``; 0 where there are none."""
+        """Average ``x (N, d)`` over each sample's positions in float32, ``(B, d)``; 0 where there are none."""
 
     @abstractmethod
     def attend(
@@ -73,7 +74,7 @@ class Positions(ABC):
         implementation: Implementation,
         precision: Precision | None,
     ) -> jax.Array:
-        """What queries ``(N, H, D)`` find in keys and values ``(N_source, H, D)`` of a source in the same layout."""
+        """Let queries ``(N, H, D)`` attend to keys and values ``(N_source, H, D)`` of a source in the same layout."""
 
     @property
     def samples(self) -> jax.Array:
@@ -81,7 +82,7 @@ class Positions(ABC):
         return jnp.where(self.real[:, 0], self.of_sample(jnp.arange(len(self.lengths))), -1)
 
     def rows(self, x: jax.Array) -> jax.Array:
-        """Features as the batch holds them to ``(N, F)``, exactly 0 at padding, whatever stands there."""
+        """Reshape features as the batch holds them to ``(N, F)``, exactly 0 at padding, whatever it holds."""
         return jnp.where(self.real, x.reshape(self.count, -1), 0)
 
 
@@ -116,15 +117,15 @@ class BatchPositions:
         self.counts = tuple(modality.count for modality in self._modalities)
 
     def attend(self, inputs: Sequence[jax.Array], attentions: tuple[Attention, ...], width: int) -> jax.Array:
-        """Do all attentions of a stage.
+        """Compute all attentions of a stage.
 
         Args:
             inputs: arrays ``(N, columns)``.
-            attentions: which columns of which positions read which; queries follow one another without a gap.
+            attentions: which columns of which positions attend to which; queries follow one another without a gap.
             width: columns of a query, a key, a value and a result.
 
         Returns:
-            ``(N, width)``. At padding of the target, and where the source is missing, it is finite and of no meaning.
+            ``(N, width)``. At padding of the target, and where the source is missing, it is finite but meaningless.
 
         Raises:
             PaddingError: the implementation asked for can't serve here.
@@ -153,18 +154,18 @@ class BatchPositions:
 
     @property
     def present(self) -> jax.Array:
-        """Bool ``(B, M)``: which samples have which modality."""
+        """Which samples have which modality, bool ``(B, M)``."""
         return jnp.stack([modality.lengths for modality in self._modalities], axis=1) > 0
 
     def sources_present(self, pairs: Sequence[tuple[int, int]]) -> list[jax.Array]:
-        """Bool ``(N_target, 1)`` of each pair: whether the sample of a position has the source; at padding any."""
+        """Return whether each position's sample has the source: bool ``(N_target, 1)`` per pair; any at padding."""
         return [
             self._modalities[target].of_sample(self._modalities[source].lengths > 0)[:, None]
             for target, source in pairs
         ]
 
     def means(self, x: jax.Array) -> jax.Array:
-        """Means of ``x (sum of N_m, d)`` over each sample's real positions, ``(B, M, d)`` float32; 0 where none is."""
+        """Average ``x (sum of N_m, d)`` over each sample's real positions, ``(B, M, d)`` float32; 0 where none is."""
         parts = zip(self._modalities, take_apart(x, self.counts), strict=True)
         return jnp.stack([modality.mean(part) for modality, part in parts], axis=1)
 
@@ -172,7 +173,7 @@ class BatchPositions:
 def _pieces(
     inputs: Sequence[jax.Array], attentions: tuple[Attention, ...], width: int
 ) -> Mapping[tuple[int, int, int], jax.Array]:
-    """What attentions read ``(N_m, width)``, by place."""
+    """Return the places that attentions read, each ``(N_m, width)``."""
     pieces = {}
     for array, x in enumerate(inputs):
         starts = sorted({p.start for a in attentions for p in (a.query, a.key, a.value) if p.array == array})

@@ -1,4 +1,4 @@
-"""Attention and means over the samples of a packed axis, which never see each other."""
+"""Attention and means over the samples of a packed axis, each by itself."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def segment_attention(
     implementation: Implementation | None = None,
     precision: Precision | None = None,
 ) -> jax.Array:
-    """Scaled dot-product attention of samples that lie end to end, each to itself alone.
+    """Compute scaled dot-product attention of samples that lie end to end, each to itself alone.
 
     :func:`masked_attention` in the packed layout: ``softmax(q k^T / sqrt(D)) v`` (Vaswani et al. 2017, equation 1),
-    where the softmax of a query runs over the keys of its sample. What stands behind the last sample, NaN and inf
-    included, changes neither the result nor any gradient, and no more does what other samples hold, as long as it is
+    where the softmax of a query runs over the keys of its sample. Values behind the last sample, NaN and inf
+    included, change neither the result nor any gradient, and neither do those of other samples, as long as they are
     finite. Gradients are defined in reverse mode, of any order; ``tiled`` has no ``jax.jvp``.
 
     Args:
@@ -39,11 +39,11 @@ def segment_attention(
         value: ``(N_s, H, D)``.
         query_lengths: ``(B,)`` int: positions of each sample in ``query``; their sum is at most N_t.
         key_lengths: ``(B,)`` int: positions of each sample in ``key``, at most N_s together; 0 = missing.
-        tile_pairs: ``(P, 2)`` int, ``batch.tile_pairs[target, source]``: what ``xla`` goes over, instead of all queries
-            and keys. ``tiled`` finds its way without.
+        tile_pairs: ``(P, 2)`` int, ``batch.tile_pairs[target, source]``: the pairs for ``xla``, instead of all queries
+            and keys. ``tiled`` needs none.
         implementation: ``"tiled"`` or ``"xla"``; by default the one that :func:`select_implementation` names for packed
             batches on JAX's default device.
-        precision: of the products of float32 matrices; by default what ``jax_default_matmul_precision`` says. On an
+        precision: of the products of float32 matrices; by default ``jax_default_matmul_precision``. On an
             NVIDIA GPU JAX multiplies in TF32 unless that, or this, is ``"highest"``.
 
     Returns:
@@ -51,7 +51,7 @@ def segment_attention(
         with exactly 0 gradient there.
 
     Raises:
-        PaddingError: an unknown implementation or precision, or ``cudnn``, which can't tell samples apart.
+        PaddingError: an unknown implementation or precision, or ``cudnn``, which can't separate samples.
 
     >>> x = jnp.arange(4.0).reshape(4, 1, 1)  # samples of 2 and 1 positions, and one of padding
     >>> out = segment_attention(x * 0, x * 0, x, query_lengths=jnp.array([2, 1]), key_lengths=jnp.array([2, 1]))
@@ -77,9 +77,9 @@ def segment_attention(
 
 
 def segment_mean(x: jax.Array, lengths: jax.Array) -> jax.Array:
-    """Mean of each sample over its positions, of samples that lie end to end.
+    """Average each sample over its positions, for samples that lie end to end.
 
-    What stands behind the last sample, NaN and inf included, changes neither the result nor any gradient.
+    Values behind the last sample, NaN and inf included, change neither the result nor any gradient.
 
     Args:
         x: ``(N, d)``, of any float dtype: the samples one after the other, then padding.
@@ -102,7 +102,7 @@ def segment_mean(x: jax.Array, lengths: jax.Array) -> jax.Array:
 
 
 def of_segment(values: jax.Array, segments: jax.Array) -> jax.Array:
-    """``values (B,)`` of samples to ``(N,)``, for the sample of each position; at padding those of the last one."""
+    """Spread ``values (B,)`` of samples to ``(N,)``, by the sample of each position; at padding the last sample's."""
     return values.at[jnp.minimum(segments, len(values) - 1)].get(mode="promise_in_bounds")
 
 
@@ -114,7 +114,7 @@ def _by_blocks(
     of_key: jax.Array,
     precision: Precision | None,
 ) -> jax.Array:
-    """All queries against all keys, masked by segments; the scores of a block are computed again for its gradient."""
+    """Attend from all queries to all keys, masked by segments; the gradient computes a block's scores again."""
     count, size = len(query), min(BLOCK, len(query))
     blocks = -(-count // size)
     more = blocks * size - count

@@ -1,7 +1,7 @@
 """Stretches of one long axis: taken apart and put together.
 
-Encoders keep the positions of all encoders of a kind in one array, so that what is done position by position is one
-kernel for all of them; only products with weights, and sums over positions, are done stretch by stretch. The gradient
+Encoders keep the positions of all encoders of a kind in one array, so that work per position is one
+kernel for all of them; only products with weights, and sums over positions, go stretch by stretch. The gradient
 of taking apart is putting together and the other way round, where JAX would add up padded arrays.
 """
 
@@ -18,7 +18,7 @@ Sizes = tuple[int, ...]
 
 
 def take_apart(x: jax.Array, sizes: Sizes) -> list[jax.Array]:
-    """Consecutive stretches of ``x (N, ...)`` along its first axis.
+    """Cut ``x (N, ...)`` into consecutive stretches along its first axis.
 
     >>> [part.tolist() for part in take_apart(jnp.arange(5.0), (2, 3))]
     [[0.0, 1.0], [2.0, 3.0, 4.0]]
@@ -27,7 +27,7 @@ def take_apart(x: jax.Array, sizes: Sizes) -> list[jax.Array]:
 
 
 def put_together(parts: Sequence[jax.Array]) -> jax.Array:
-    """The parts one after the other along their first axis.
+    """Join the parts one after the other along their first axis.
 
     >>> put_together([jnp.arange(2.0), jnp.arange(1.0)]).tolist()
     [0.0, 1.0, 0.0]
@@ -36,7 +36,7 @@ def put_together(parts: Sequence[jax.Array]) -> jax.Array:
 
 
 def permuted(x: jax.Array, order: tuple[int, ...]) -> jax.Array:
-    """``x[order]`` along the first axis, where no index is doubled or left out.
+    """Return ``x[order]`` along the first axis, where no index is doubled or left out.
 
     >>> permuted(jnp.array([5.0, 6.0, 7.0]), (2, 0, 1)).tolist()
     [7.0, 5.0, 6.0]

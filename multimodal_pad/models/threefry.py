@@ -9,13 +9,13 @@ _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = np.uint32(0x1BD11BDA)
 
 MOST = 1 << 22
-"""Up to so many numbers NumPy takes less time than compiling a program does."""
+"""Up to so many numbers, NumPy takes less time than compiling a program."""
 
 
 def random_bits(key: jax.Array, count: jax.Array, size: int) -> np.ndarray:
-    """``jax.random.bits(jax.random.fold_in(key, count), (size,))``, uint32, as a NumPy array.
+    """Return ``jax.random.bits(jax.random.fold_in(key, count), (size,))``, uint32, as a NumPy array.
 
-    By NumPy where that is faster and JAX's generator is its default one, and by a program of JAX's elsewhere.
+    NumPy makes them where that is faster and JAX's generator is its default one, and a program of JAX's elsewhere.
 
     >>> random_bits(jax.random.key(0), jax.numpy.uint32(1), 2).tolist()
     [31327077, 89727312]
@@ -47,7 +47,7 @@ def _bits(key: jax.Array, count: jax.Array, size: int) -> jax.Array:
 
 
 def _threefry(key: np.ndarray, high: np.ndarray, low: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Threefry-2x32 with 20 rounds (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3")."""
+    """Run 20 rounds of Threefry-2x32 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3")."""
     keys = (key[0], key[1], key[0] ^ key[1] ^ _PARITY)
     high, low = high + keys[0], low + keys[1]
     for number in range(5):

@@ -20,7 +20,7 @@ TILE = 32
 
 
 class Place(NamedTuple):
-    """Where one attention reads in flat arrays: of sample b from position ``start + starts[b]``.
+    """The place of one attention's part in flat arrays: sample b begins at position ``start + starts[b]``.
 
     Attributes:
         array: which of the arrays.
@@ -34,7 +34,7 @@ class Place(NamedTuple):
 
 
 class Attention(NamedTuple):
-    """One attention of several: what it reads. Its result lies where its queries do.
+    """The places that one attention of several reads. Its result lies where its queries do.
 
     All attentions of a stage take their queries from one array, and their keys and values from one.
 
@@ -72,14 +72,14 @@ Attentions = tuple[Attention, ...]
 def tiled_attentions(
     attentions: Attentions, heads: Heads, precision: str | None, inputs: Arrays, starts: Arrays, lengths: Arrays
 ) -> jax.Array:
-    """Several attentions, each sample after sample and tile after tile.
+    """Compute several attentions, each sample after sample and tile after tile.
 
-    The softmax is taken online (Milakov and Gimelshein 2018), and the gradient spelt out (Dao et al. 2022,
+    The softmax is taken online (Milakov and Gimelshein 2018), and the gradient written out (Dao et al. 2022,
     "FlashAttention", appendix B.4): it needs the result and the logarithm of the softmax's sums, and computes the
     scores again. A gradient of the gradient is that of the formula over all positions, whose scores are kept.
 
     Args:
-        attentions: what reads what.
+        attentions: the places of each.
         heads: sizes.
         precision: of the products, as in :class:`jax.lax.Precision`.
         inputs: arrays ``(N, columns)``, finite, at padding too.
@@ -97,8 +97,8 @@ def tiled_attentions(
 def _results(
     attentions: Attentions, heads: Heads, precision: str | None, inputs: Arrays, starts: Arrays, lengths: Arrays
 ) -> Arrays:
-    """The results, and the logarithms of the softmax's sums ``(N, H)``, which have no gradient of their own."""
-    # What depends on the lengths alone, JAX would take out of the scan over the layers, and keep for each tile.
+    """Return the results, and the logarithms of the softmax's sums ``(N, H)``, which have no gradient of their own."""
+    # JAX would take what depends on the lengths alone out of the scan over the layers, and keep it for each tile.
     inputs, starts, lengths = jax.lax.optimization_barrier((inputs, starts, lengths))
     stage = _Stage(attentions, heads, inputs, starts, lengths)
     count, width = heads.num_heads, heads.width
@@ -119,7 +119,7 @@ def _results(
             return key_begin + stage.key_tile, higher, total, out
 
         shape = (count, stage.query_tile)
-        # The least float, and not -inf, whose difference to itself is NaN.
+        # The least float, since the difference of -inf to itself is NaN.
         least = jnp.full((*shape, 1), jnp.finfo(jnp.float32).min)
         state = item.key, least, jnp.zeros((*shape, 1)), jnp.zeros((*shape, width))
         _, highest, total, out = jax.lax.while_loop(lambda state: state[0] < item.key_end, meet, state)
@@ -162,7 +162,7 @@ def _to_inputs(
     results: Arrays,
     gradient: jax.Array,
 ) -> Arrays:
-    """Gradients of the inputs."""
+    """Compute the gradients of the inputs."""
     stage = _Stage(attentions, heads, inputs, starts, lengths)
     out, sums = results
     count, width, scale = heads.num_heads, heads.width, heads.width**-0.5
@@ -213,7 +213,7 @@ def _to_inputs_forward(
 def _to_inputs_backward(
     attentions: Attentions, heads: Heads, precision: str | None, saved: tuple[Any, ...], gradient: Arrays
 ) -> tuple[Any, ...]:
-    """Of the formula as it stands: the results follow from the inputs, so that theirs is None."""
+    """Differentiate the formula as it stands: results follow from the inputs, so their own gradient is None."""
     inputs, starts, lengths, to_out = saved
 
     def to_inputs(inputs: Arrays, to_out: jax.Array) -> Arrays:
@@ -228,7 +228,7 @@ _to_inputs.defvjp(_to_inputs_forward, _to_inputs_backward)
 
 
 class _Item(NamedTuple):
-    """One sample of one attention: positions of its queries and of its keys, from and to, and columns."""
+    """One sample of one attention: where its queries and its keys begin and end, and their columns."""
 
     query: jax.Array
     query_end: jax.Array
@@ -240,7 +240,7 @@ class _Item(NamedTuple):
 
 
 class _Stage:
-    """The attentions of a stage as one list of samples, and how their tiles are read."""
+    """The attentions of a stage as one list of samples, and the reading of their tiles."""
 
     def __init__(self, attentions: Attentions, heads: Heads, inputs: Arrays, starts: Arrays, lengths: Arrays) -> None:
         self.query_array, self.key_array = attentions[0].query.array, attentions[0].key.array
@@ -256,7 +256,7 @@ class _Stage:
         )
 
     def each(self, attend: Callable[[_Item, jax.Array, Arrays], Arrays], results: Arrays) -> Arrays:
-        """``results`` after ``attend(item, begin, results)`` for the first position of each tile of queries."""
+        """Return ``results`` after ``attend(item, begin, results)`` for the first position of each tile of queries."""
 
         def one(i: jax.Array, results: Arrays) -> Arrays:
             item = _Item(*(jax.lax.dynamic_index_in_dim(x, i, keepdims=False) for x in self._items))
@@ -269,15 +269,15 @@ class _Stage:
         return jax.lax.fori_loop(0, len(self._items.query), one, results)
 
     def queries(self, item: _Item, begin: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The first row of the tile of queries that begins there, and which of its rows are its own: ``(T,)``."""
+        """Return the first row of the tile of queries that begins there, and which rows belong to it: ``(T,)``."""
         return _window(begin, item.query_end, self.query_tile, len(self._inputs[self.query_array]))
 
     def keys(self, item: _Item, begin: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The same for a tile of keys: ``(S,)``."""
+        """Return the same for a tile of keys: ``(S,)``."""
         return _window(begin, item.key_end, self.key_tile, len(self._inputs[self.key_array]))
 
     def query(self, item: _Item, row: jax.Array) -> jax.Array:
-        """The queries ``(H, T, D)`` of a tile, scaled."""
+        """Return the queries ``(H, T, D)`` of a tile, scaled."""
         heads = self._heads
         query = _rows(
             self._inputs[self.query_array], row, self.query_tile, heads.num_heads, heads.width, item.query_column
@@ -285,7 +285,7 @@ class _Stage:
         return query * heads.width**-0.5
 
     def key_value(self, item: _Item, row: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Keys and values ``(H, S, D)`` of a tile."""
+        """Return keys and values ``(H, S, D)`` of a tile."""
         heads, x = self._heads, self._inputs[self.key_array]
         key, value = (
             _rows(x, row, self.key_tile, heads.num_heads, heads.width, column)
@@ -295,16 +295,16 @@ class _Stage:
 
 
 def _places(a: Attention, starts: Arrays, lengths: Arrays) -> Arrays:
-    """Positions ``(B,)`` of queries and of keys, from and to; no queries where there are no keys."""
+    """Return where queries and keys of samples begin and end, ``(B,)``; no queries where there are no keys."""
     query, key = a.query.start + starts[a.target], a.key.start + starts[a.source]
     queries = jnp.where(lengths[a.source] > 0, lengths[a.target], 0)
     return query, query + queries, key, key + lengths[a.source]
 
 
 def _window(begin: jax.Array, end: jax.Array, size: int, total: int) -> tuple[jax.Array, jax.Array]:
-    """The first of ``size`` rows that hold those from ``begin`` on, and which of them lie between begin and end.
+    """Return the first of ``size`` rows from ``begin`` on, and which of them lie between begin and end.
 
-    At the end of an array a window begins earlier; what else it holds is another tile's, or no one's.
+    At the end of an array a window begins earlier; its other rows belong to another tile, or to none.
     """
     row = jnp.minimum(begin, total - size)
     at = row + jnp.arange(size)
@@ -312,25 +312,25 @@ def _window(begin: jax.Array, end: jax.Array, size: int, total: int) -> tuple[ja
 
 
 def _rows(x: jax.Array, row: jax.Array, size: int, count: int, width: int, column: jax.Array | int = 0) -> jax.Array:
-    """Rows of ``x (N, columns)`` with heads first: ``(count, size, width)``."""
+    """Return rows of ``x (N, columns)`` with heads first: ``(count, size, width)``."""
     rows = jax.lax.dynamic_slice(x, (row, column), (size, count * width))
     return jnp.swapaxes(rows.reshape(size, count, width), 0, 1)
 
 
 def _flat(update: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    """``(H, T, D)`` to rows ``(T, H * D)``."""
+    """Reshape ``(H, T, D)`` to rows ``(T, H * D)``."""
     return jnp.swapaxes(update, 0, 1).reshape(update.shape[1], -1).astype(dtype)
 
 
 def _write(x: jax.Array, update: jax.Array, row: jax.Array, real: jax.Array) -> jax.Array:
-    """``x`` with ``update (H, T, D)`` from ``row`` on, where ``real``."""
+    """Return ``x`` with ``update (H, T, D)`` from ``row`` on, where ``real``."""
     update = _flat(update, x.dtype)
     there = jax.lax.dynamic_slice(x, (row, 0), update.shape)
     return jax.lax.dynamic_update_slice(x, jnp.where(real[:, None], update, there), (row, 0))
 
 
 def _add(x: jax.Array, update: jax.Array, row: jax.Array, column: jax.Array) -> jax.Array:
-    """``x`` with ``update (H, T, D)`` added from ``row`` and ``column`` on."""
+    """Return ``x`` with ``update (H, T, D)`` added from ``row`` and ``column`` on."""
     update = _flat(update, x.dtype)
     there = jax.lax.dynamic_slice(x, (row, column), update.shape)
     return jax.lax.dynamic_update_slice(x, there + update, (row, column))
@@ -339,7 +339,7 @@ def _add(x: jax.Array, update: jax.Array, row: jax.Array, column: jax.Array) -> 
 def _formula(
     attentions: Attentions, heads: Heads, precision: str | None, inputs: Arrays, starts: Arrays, lengths: Arrays
 ) -> jax.Array:
-    """What :func:`tiled_attentions` gives, as the formula stands: all queries of an attention against all keys."""
+    """Compute :func:`tiled_attentions` by the formula as it stands: all queries of an attention against all keys."""
     out = jnp.zeros((len(inputs[attentions[0].query.array]), heads.num_heads * heads.width), inputs[0].dtype)
     product = partial(wide_product, precision)
     for a in attentions:
@@ -359,12 +359,12 @@ def _formula(
 
 
 def _sample_of(count: int, begins: jax.Array, ends: jax.Array) -> jax.Array:
-    """Which sample's each of ``count`` positions is: ``(count,)`` int32, -1 at padding."""
+    """Return the number of each position's sample, ``(count,)`` int32, -1 at padding."""
     at = jnp.arange(count)[:, None]
     inside = (at >= begins[None]) & (at < ends[None])
     return jnp.where(inside.any(axis=1), inside.argmax(axis=1), -1)
 
 
 def wide_product(precision: str | None, spec: str, a: jax.Array, b: jax.Array) -> jax.Array:
-    """``einsum`` in float32, whatever the dtype of its arrays."""
+    """Compute ``einsum`` in float32, whatever the dtype of its arrays."""
     return jnp.einsum(spec, a, b, precision=precision, preferred_element_type=jnp.float32)

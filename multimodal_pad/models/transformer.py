@@ -31,7 +31,7 @@ from multimodal_pad.models.stretches import put_together, take_apart
 
 @dataclass(frozen=True)
 class ModalityConfig:
-    """What one modality feeds the model: exactly one of the two sizes, and a kernel.
+    """The input of one modality: exactly one of the two sizes, and a kernel.
 
     Attributes:
         feature_width: features per position, for arrays ``(B, L, F)`` or packed ``(N, F)``; for features of more
@@ -64,10 +64,10 @@ class ModalityConfig:
 
 @dataclass(frozen=True)
 class TransformerConfig:
-    """Every choice of the model, with its defaults.
+    """All options of the model, with their defaults.
 
     Attributes:
-        modalities: what each modality feeds in, by name; at least one.
+        modalities: the input of each modality, by name; at least one.
         num_outputs: classes, or 1 for regression.
         d_model: width of the crossmodal encoders.
         num_heads: attention heads; divides ``d_model``.
@@ -77,10 +77,10 @@ class TransformerConfig:
         dtype: compute dtype, ``"float32"`` or ``"bfloat16"``; parameters, softmax statistics and
             the head stay in float32.
         attention: an implementation by name; by default the one that
-            :func:`~multimodal_pad.models.select_implementation` names; ``print(model)`` tells which. ``"cudnn"``
+            :func:`~multimodal_pad.models.select_implementation` chooses; ``print(model)`` shows which. ``"cudnn"``
             takes no packed batches.
         precision: of the products of float32 matrices: ``"default"``, ``"high"`` or ``"highest"``, as in
-            :class:`jax.lax.Precision`; by default what JAX's ``jax_default_matmul_precision`` says. It matters where
+            :class:`jax.lax.Precision`; by default JAX's ``jax_default_matmul_precision``. It matters where
             the device multiplies float32 in less by default: in TF32 on an NVIDIA GPU, in bfloat16 on a TPU.
 
     Raises:
@@ -136,7 +136,7 @@ class TransformerConfig:
     def cost(self) -> TransformerCost:
         """The cost model of this transformer; columns in the order of ``modalities``.
 
-        Needs no device: where no attention is named, scores are taken not to be kept.
+        Needs no device: where no attention is named, it assumes that scores are not kept.
         """
         return TransformerCost(
             tuple(self.modalities),
@@ -162,7 +162,7 @@ class MultimodalTransformer(nnx.Module):
 
     Unlike MulT, no mask is causal, padding is masked everywhere, and the readout is a masked mean.
     It takes padded and packed batches with the same parameters. Outputs and gradients of a sample depend neither on
-    the layout, nor on how far it was padded, nor on what stands in the padding, nor on other samples (in a packed
+    the layout, nor on how far it was padded, nor on the values in the padding, nor on other samples (in a packed
     batch: as long as those are finite): in float32 to 1e-5, in bfloat16 to 5e-3. (On an NVIDIA GPU float32 needs
     ``precision="highest"`` for that, since JAX multiplies in TF32 there: 3e-3.) A missing modality contributes
     exactly zero and gets exactly zero gradient. Differentiate it in reverse mode (``jax.grad``, of any order);
@@ -179,7 +179,7 @@ class MultimodalTransformer(nnx.Module):
     modalities.
 
     Args:
-        config: every choice of the model.
+        config: all options of the model.
         rngs: draws the parameters, and keys for dropout where there is any.
 
     >>> from multimodal_pad import pack_samples, pad_samples
@@ -226,7 +226,7 @@ class MultimodalTransformer(nnx.Module):
             self.rngs = forked(streams["dropout"])
 
     def __str__(self) -> str:
-        """What it is, in a few lines: its size, and which implementation of attention runs, and why."""
+        """Describe the model in a few lines: its size, and which implementation of attention runs, and why."""
         config = self.config
         size = sum(int(x.size) for x in jax.tree.leaves(nnx.state(self, nnx.Param)))
         lines = [
@@ -240,7 +240,7 @@ class MultimodalTransformer(nnx.Module):
         return "\n".join(lines)
 
     def _chosen(self, head: int) -> str:
-        """Which implementation runs for heads of a width, and why; for packed batches too where that is another."""
+        """Say which implementation runs for heads of a width, and why; for packed batches too where that is another."""
         if self.config.attention is not None:
             return self.config.attention + (" (padded batches only)" if self.config.attention == "cudnn" else "")
         padded, packed = (select_implementation(self.config.dtype, head, packed=packed) for packed in (False, True))
@@ -250,7 +250,7 @@ class MultimodalTransformer(nnx.Module):
         return f"{text}; for packed batches {packed.implementation} ({packed.reason})"
 
     def __call__(self, batch: PaddedBatch | PackedBatch) -> jax.Array:
-        """Outputs ``(B, num_outputs)`` float32.
+        """Compute outputs ``(B, num_outputs)`` float32.
 
         Args:
             batch: its features ``{m: (B, L_m, *F_m)}``, or packed ``{m: (N_m, *F_m)}``, or such ints without ``F_m``
@@ -281,7 +281,7 @@ class MultimodalTransformer(nnx.Module):
         embedded = dropout(embedded, rate, keys.next())
         crossed = self._crossed(embedded, positions, keys.next())
         memories = self.memory(crossed, None, positions, dropout_key=keys.next())
-        # The scale and bias of the norm after the mean: the same, on one row per sample.
+        # The scale and bias of the norm, applied after the mean: the same result, on one row per sample.
         norm = self.memory.norm
         readout = positions.means(memories) * norm.scale[...][None] + norm.bias[...][None]
         readout = jnp.where(positions.present[..., None], readout, 0).reshape(len(readout), -1)
@@ -289,7 +289,7 @@ class MultimodalTransformer(nnx.Module):
         return self.head_output(readout + self.head_contract(hidden))
 
     def _crossed(self, embedded: jax.Array, positions: BatchPositions, key: jax.Array | None) -> jax.Array:
-        """What the memories read, ``(sum of N_m, memory_width)``: all crossmodal results for a target side by side."""
+        """Return the memories' input ``(sum of N_m, memory_width)``: all crossmodal results for a target, joined."""
         if self.crossmodal is None:
             return embedded
         counts, others = positions.counts, len(positions.counts) - 1
@@ -311,14 +311,14 @@ _POSITIONS: Mapping[str, Callable[[jax.Array, int], Positions]] = {
 
 
 def _positions_in(layout: Layout) -> Callable[[jax.Array, int], Positions]:
-    """What makes the positions of a modality in a layout, of its lengths and of what the batch shape says."""
+    """Return the class of a modality's positions in a layout, which takes lengths and the batch shape's length."""
     if layout.name not in _POSITIONS:
         raise PaddingError(f"got a {layout.name} batch; the model takes these layouts: {', '.join(_POSITIONS)}")
     return _POSITIONS[layout.name]
 
 
 def _pairs_of(batch: PaddedBatch | PackedBatch, names: Sequence[str]) -> dict[tuple[int, int], jax.Array] | None:
-    """The pairs of tiles that a batch lists, by the numbers of its modalities."""
+    """Return the pairs of tiles that a batch lists, by the numbers of its modalities."""
     if not isinstance(batch, PackedBatch) or batch.tile_pairs is None:
         return None
     return {(names.index(t), names.index(s)): jnp.asarray(x) for (t, s), x in batch.tile_pairs.items()}

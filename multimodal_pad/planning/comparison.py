@@ -1,4 +1,4 @@
-"""A plan beside other policies: how much of what each pads is real."""
+"""A plan beside other policies: padding efficiency of each, in cost and in positions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from multimodal_pad.scheduling.policy import Grouping, Policy
 
 
 class PolicyEfficiency(NamedTuple):
-    """What a policy leaves real.
+    """The padding efficiency of a policy on some lengths.
 
     Attributes:
         shapes: batch shapes that the lengths lead to.
@@ -71,7 +71,7 @@ def policy_efficiency(
 
 
 def packing_efficiency(plan: PackingPlan, lengths: LengthTable, cost: Cost) -> PolicyEfficiency:
-    """What a packing plan leaves real of the lengths that it was made for, in the epochs that were dealt to find it.
+    """Return the efficiency of a packing plan on its own lengths, in the epochs that were dealt to find it.
 
     >>> from multimodal_pad import plan_packing, position_count
     >>> table = LengthTable(("text",), np.array([[3], [4], [9]]))
@@ -79,7 +79,8 @@ def packing_efficiency(plan: PackingPlan, lengths: LengthTable, cost: Cost) -> P
     PolicyEfficiency(shapes=1, cost=1.0, positions=(1.0,), padded_cost=16.0)
     """
     real = float(cost(lengths.select(plan.modalities).values).sum())
-    empty = float(plan.batches @ PACKED.price(plan.batch_sizes, plan.lengths, cost))  # as all batches are
+    # Where samples have no cost, that of their batches.
+    empty = float(plan.batches @ PACKED.price(plan.batch_sizes, plan.lengths, cost))
     positions = tuple(plan.position_efficiency[name] for name in plan.modalities)
     return PolicyEfficiency(len(plan), plan.efficiency, positions, real / plan.efficiency if real else empty)
 
@@ -92,7 +93,7 @@ def ladders_within(
     grouping: Grouping | str = "length",
     batch_size: int = 32,
 ) -> dict[str, Policy]:
-    """Fixed padding, and the finest powers of two and quantiles that lead to at most ``count`` shapes.
+    """Return fixed padding, and the finest powers of two and quantiles that lead to at most ``count`` shapes.
 
     Their edges are rounded up to multiples of the ``alignment`` of each modality.
 
@@ -120,6 +121,6 @@ def ladders_within(
 
 
 def _rows_to_pad(lengths: LengthTable, grouping: Grouping | str, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The lengths that are rounded up, of samples or of the batches of a random epoch, and the samples at each."""
+    """Return the lengths to round up, of samples or of the batches of a random epoch, and the samples at each."""
     paid = list(as_grouping(grouping).paid(lengths, batch_size=batch_size))
     return np.concatenate([steps.lengths for steps in paid]), np.concatenate([steps.samples for steps in paid])

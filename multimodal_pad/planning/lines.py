@@ -9,7 +9,7 @@ import numpy as np
 
 from multimodal_pad.lengths.cost import Cost
 
-POSITIONS = 128  # of a shape along a line; more are hardly better and take longer
+POSITIONS = 128  # of a shape along a line: more are hardly better, and take longer
 
 
 class Line(NamedTuple):
@@ -24,7 +24,7 @@ class Line(NamedTuple):
 
 
 def make_lines(rows: np.ndarray, weights: np.ndarray, cost: Cost) -> list[Line]:
-    """Lines along each modality, along as many pairs as there are modalities, and along all together.
+    """Return lines along each modality, along as many pairs as there are modalities, and along all together.
 
     Args:
         rows: ``(M, n)`` lengths, at least 1.
@@ -41,7 +41,7 @@ def make_lines(rows: np.ndarray, weights: np.ndarray, cost: Cost) -> list[Line]:
 
 
 def _pairs(rows: np.ndarray) -> list[tuple[int, int]]:
-    """As many pairs as there are modalities, those whose lengths rise and fall together most; of 3, all.
+    """Return as many pairs as there are modalities, those whose lengths vary together most; of 3, all.
 
     A sweep over all lines then takes time in proportion to the modalities, and not to their square.
     """

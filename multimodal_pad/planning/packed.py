@@ -42,32 +42,32 @@ class Packed(Policy):
 
     @property
     def fingerprint(self) -> str:
-        """That of the plan's shapes."""
+        """The fingerprint of the plan's shapes."""
         return self.plan.shapes_fingerprint
 
     def round_up(self, lengths: np.ndarray) -> np.ndarray:
-        """The smallest capacity that holds each sample."""
+        """Return the smallest capacity that holds each sample."""
         lengths = np.asarray(lengths)
         self.check_held(lengths, self.covers(lengths))
         holds = (lengths[:, None] <= self.plan.lengths).all(axis=2)
         return self.plan.lengths[holds.argmax(axis=1)]
 
     def lengths(self) -> np.ndarray:
-        """The plan's capacities, smallest first."""
+        """Return the plan's capacities, smallest first."""
         return self.plan.lengths
 
     def truncate(self, lengths: np.ndarray) -> np.ndarray:
-        """Lengths that one share of the largest capacity holds."""
+        """Return lengths that one share of the largest capacity holds."""
         return np.minimum(lengths, self.plan.lengths[-1] // self.plan.shares)
 
     def batch_sizes(self, padded: np.ndarray) -> np.ndarray:
-        """The plan's batch size at each of its capacities."""
+        """Return the plan's batch size at each of its capacities."""
         return np.full(len(padded), self.plan.batch_size)
 
     def efficiency(self, lengths: LengthTable, cost: Cost) -> float:
-        """Real cost / that and what is empty of as many batches, of the smallest capacity, as the samples take.
+        """Return real cost / (real cost + cost of unused positions), of as many smallest batches as the samples take.
 
-        As many as their number asks for, or more where their positions do.
+        As many as the number of samples asks for, or more where their positions do.
         """
         real, size = float(cost(lengths.values).sum()), self.plan.batch_size
         positions, capacity = lengths.values.sum(axis=0), self.plan.lengths[0]
@@ -78,7 +78,7 @@ class Packed(Policy):
 
     @property
     def plan_options(self) -> dict[str, Any]:
-        """Those of the plan."""
+        """The options of the plan."""
         plan = self.plan
         return {
             "batch_size": plan.batch_size,
@@ -89,11 +89,11 @@ class Packed(Policy):
         }
 
     def plan_anew(self, lengths: LengthTable, options: Mapping[str, Any]) -> Packed:
-        """Of a packing plan."""
+        """Return the policy of a packing plan for other lengths."""
         return Packed(plan_packing(lengths, **options))
 
     def why_not(self, lengths: np.ndarray) -> str:
-        """Which modality is longer than its capacity."""
+        """Say which modality is longer than its capacity."""
         limits = self.truncate(lengths[None])[0]
         column = int(np.argmax(lengths > limits))
         part = "" if self.plan.shares == 1 else f" of one of {self.plan.shares} shares"
@@ -105,7 +105,7 @@ class Packed(Policy):
     def shape_for(
         self, lengths: np.ndarray, *, batch_size: int | None = None, numbers: Sequence[int] | None = None
     ) -> BatchShape:
-        """What the plan says."""
+        """Return the plan's smallest shape that holds the samples."""
         return self.plan.shape_for(lengths, batch_size=batch_size, numbers=numbers)
 
     def __repr__(self) -> str:

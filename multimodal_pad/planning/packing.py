@@ -20,22 +20,22 @@ from multimodal_pad.scheduling.balancing import deal_packs
 from multimodal_pad.scheduling.dealing import shuffled
 
 MARGINS = (1.0, 1.0025, 1.005, 1.01, 1.02, 1.03, 1.05, 1.08, 1.12, 1.2, 1.35, 1.6, 2.0, 3.0)
-"""Capacities that are tried, in mean batches."""
+"""Capacities to try, in mean batches."""
 
 MOST_ABOVE = 0.15
-"""Of the packs, as they are dealt: a capacity that more of them exceed is not tried, nor one that more than
-:data:`MOST_CHANGED` of an epoch do, or a long epoch would begin with minutes of changes."""
+"""Share of the packs, as they are dealt, that may exceed a capacity for it to be tried."""
 
 MOST_CHANGED = 200
+"""Packs of an epoch that may exceed it, at most: a long epoch would begin with minutes of exchanges."""
 
-EPOCHS = 2  # that are dealt at each of them
-MOST_SAMPLES = 50_000  # of a longer table, that are looked at
-PAYS = 0.02  # of the cost: a second shape is a second program to compile
-ROOM = 1.02  # of a second shape, for the longest pack of one epoch: those of other epochs may be longer
+EPOCHS = 2  # dealt at each capacity
+MOST_SAMPLES = 50_000  # dealt of a longer table
+PAYS = 0.02  # share of the cost that a second shape must save, since it is a second program to compile
+ROOM = 1.02  # times the longest pack of one epoch, for a second shape: other epochs may have longer ones
 
 
 class _Found(NamedTuple):
-    """Capacities ``(k, M)`` of one pack, before and after alignment, and what epochs dealt to them are."""
+    """Capacities ``(k, M)`` of one pack, before and after alignment, and figures of epochs dealt to them."""
 
     exact: np.ndarray
     capacities: np.ndarray
@@ -60,8 +60,8 @@ def plan_packing(
     """Find how many positions of each modality hold a batch, and check it against epochs as they are dealt.
 
     Batches are of exactly ``batch_size`` samples, dealt so that their sums of lengths are alike, which lets one
-    capacity serve all of them. Several capacities are tried, from the mean batch on; the one that an epoch
-    costs least with is taken, extra batches included. A sample that is longer than a mean batch makes batches longer
+    capacity serve all of them. Several capacities are tried, from the mean batch on; the one with the cheapest epoch
+    is taken, extra batches included. A sample that is longer than a mean batch makes batches longer
     for all; with ``max_shapes=2`` a second, longer shape takes those, where that saves 2 % of the cost.
 
     Args:
@@ -78,7 +78,7 @@ def plan_packing(
         tile_pairs: whether batches list which tiles of 64 positions attention has to compare, so that a GPU or TPU
             compares no others; on CPU it makes no difference. The lists are as long as the dealt epochs ask for, and a
             tenth more.
-        cost: per sample, the unit of the choice; by default positions.
+        cost: per sample, by which capacities are chosen; by default positions.
         seed: of the epochs that are dealt.
         progress: called with the number of capacities tried so far, of ``len(MARGINS)`` at most; to a budget anew for
             each batch size that is tried.
@@ -160,7 +160,7 @@ def _check_held(modalities: tuple[str, ...], capacity: np.ndarray) -> None:
 
 
 class _Task:
-    """The lengths that are dealt, packs of ``size`` samples, and what they cost."""
+    """The lengths that are dealt, packs of ``size`` samples, and their cost."""
 
     def __init__(self, lengths: LengthTable, size: int, steps: np.ndarray, cost: Cost, seed: int) -> None:
         if not len(lengths):
@@ -177,25 +177,25 @@ class _Task:
 
     @cached_property
     def _loads(self) -> np.ndarray:
-        """Of the packs of an epoch, as they are dealt, whatever the capacity."""
+        """The loads of an epoch's packs as they are dealt, whatever the capacity."""
         return deal_packs(self.values, shuffled(self.count, self.seed, 0), self.size).loads
 
     def above(self, capacity: np.ndarray) -> bool:
-        """Whether so many packs are above a capacity that changing samples takes long, and makes extra packs."""
+        """Return whether so many packs exceed a capacity that exchanges take long, and add packs."""
         share = float((self._loads > self.aligned(capacity)).any(axis=1).mean())
         return share > min(MOST_ABOVE, max(MOST_CHANGED / self._packs, 1 / len(self._loads)))
 
     def aligned(self, exact: np.ndarray) -> np.ndarray:
-        """Rounded up, ``(k, M)``."""
+        """Round capacities up to the alignment, ``(k, M)``."""
         return -(-exact // self.steps) * self.steps
 
     def least(self, sizes: np.ndarray) -> np.ndarray:
-        """What capacities of packs of ``sizes (k,)`` samples are at least, ``(k, M)``."""
+        """Return the least capacities of packs of ``sizes (k,)`` samples, ``(k, M)``."""
         means = self.values.mean(axis=0) * np.minimum(sizes, self.count)[:, None]
         return self.aligned(np.maximum(np.ceil(MARGINS[0] * means).astype(np.int64), self.longest))
 
     def deal(self, exact: np.ndarray) -> _Found:
-        """What epochs are at capacities ``(k, M)``."""
+        """Deal the epochs at capacities ``(k, M)``, and return their figures."""
         capacities = self.aligned(exact)
         batches, extra, paid = np.zeros(len(capacities)), 0, 0.0
         for epoch in range(EPOCHS):
@@ -208,12 +208,12 @@ class _Task:
         return _Found(exact, capacities, batches, extra, self.real_cost, paid / EPOCHS)
 
     def unused(self, empty: np.ndarray) -> float:
-        """What positions cost that hold nothing, ``(packs, M)``: those of equal samples."""
+        """Return the cost of unused positions ``(packs, M)``: that of equal samples in them."""
         return float(self.size * np.asarray(self.cost(empty / self.size), np.float64).sum())
 
 
 def _single(task: _Task, progress: Callable[[int], None] | None) -> Iterator[_Found]:
-    """One shape: capacities from the mean batch on, until an epoch has no extra batch and costs more than before."""
+    """Yield one shape at a time, from the mean batch on, until an epoch has no extra batch and costs more."""
     last = np.inf
     for number, margin in enumerate(MARGINS, start=1):
         capacity = np.maximum(np.ceil(margin * task.mean).astype(np.int64), task.longest)
@@ -229,7 +229,7 @@ def _single(task: _Task, progress: Callable[[int], None] | None) -> Iterator[_Fo
 
 
 def _double(task: _Task) -> Iterator[_Found]:
-    """Two shapes: the first as if no sample were long, the second as long as the packs that it does not hold."""
+    """Yield two shapes: the first as if no sample were long, the second as long as the packs that it does not hold."""
     for margin in MARGINS:
         first = np.maximum(np.ceil(margin * task.mean).astype(np.int64), 1)
         if (first >= task.longest).all():

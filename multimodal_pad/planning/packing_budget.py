@@ -1,4 +1,4 @@
-"""How many samples a packed batch may have, so that its capacities stay within a batch budget."""
+"""The most samples of a packed batch whose capacities stay within a batch budget."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from multimodal_pad.layouts.packed import PACKED
 from multimodal_pad.lengths.cost import BatchBudget
 from multimodal_pad.planning.packing_plan import PackingPlan
 
-_ROUNDING = 1 + 1e-9  # of what is measured of fractions of positions
+_ROUNDING = 1 + 1e-9  # of measures of fractions of positions
 
 
 def sizes_to_try(budget: BatchBudget, shares: int, count: int) -> np.ndarray:
-    """Batch sizes that a budget allows, whatever they measure: int64 ``(k,)``, rising.
+    """Return batch sizes that a budget allows, whatever they measure: int64 ``(k,)``, rising.
 
     Args:
-        budget: says of what they are multiples, and which is the largest.
+        budget: has the multiple and the largest batch size.
         shares: divides each of them.
         count: samples that there are: no batch has more, but for the last multiple.
 
@@ -46,7 +46,7 @@ def largest_within(
     modalities: Sequence[str],
     plan: Callable[[int], PackingPlan],
 ) -> PackingPlan:
-    """The plan of a batch size that keeps a budget, where the next larger one would not.
+    """Return the plan of a batch size that keeps a budget, where the next larger one would not.
 
     Plans take a while to make, so only batch sizes are tried that the least capacities allow, from the largest down,
     with steps that double.
@@ -54,7 +54,7 @@ def largest_within(
     Args:
         budget: measures capacities.
         sizes: batch sizes, rising.
-        least: int64 ``(k, M)``: what capacities at each of them are at least.
+        least: int64 ``(k, M)``: the least capacities at each of them.
         modalities: names of the M columns.
         plan: makes the plan of a batch size.
 
@@ -64,7 +64,7 @@ def largest_within(
     allowed = np.flatnonzero(_measured(budget, sizes, least) <= budget.limit * _ROUNDING)
     low, high, step = 0, int(allowed.max(initial=-1)) + 1, 1
     best, needed = None, least[0]
-    while low < high:  # those below low keep the budget, and those from high on don't
+    while low < high:  # sizes below low keep the budget, and those from high on don't
         middle = max(0, high - step) if best is None else (low + high) // 2
         found = plan(int(sizes[middle]))
         if _measured(budget, found.batch_sizes, found.lengths).max() <= budget.limit * _ROUNDING:
@@ -82,5 +82,5 @@ def largest_within(
 
 
 def _measured(budget: BatchBudget, sizes: np.ndarray, capacities: np.ndarray) -> np.ndarray:
-    """What batches measure, ``(k,)``."""
+    """Return the measures of batches, ``(k,)``."""
     return PACKED.price(sizes, capacities, budget.measured)

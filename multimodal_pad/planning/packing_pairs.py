@@ -1,4 +1,4 @@
-"""How many pairs of tiles attention meets in the batches of a packing plan: what their lists have room for."""
+"""The room for pairs of tiles that attention meets in the batches of a packing plan."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ from multimodal_pad.lengths.samples import EMPTY
 from multimodal_pad.scheduling.balancing import deal_packs
 from multimodal_pad.scheduling.dealing import shuffled
 
-MARGIN, SPARE = 0.1, 4
-"""What lists hold more: a share of the pairs that the dealt epochs have at most, and so many besides. Other epochs have
-other batches; but the longest samples, which have most of the pairs, are dealt to packs of their own first."""
+MARGIN = 0.1
+"""Room beyond the most pairs of the dealt epochs, as a share of these. Other epochs have other batches; but the longest
+samples, which have most of the pairs, are dealt to packs of their own first."""
 
-PACKS, MOST_EPOCHS = 1000, 32  # that are dealt, to look at the pairs of
-_AT_ONCE = 2048  # packs that are looked at together
+SPARE = 4
+"""Pairs of room beside that share."""
+
+PACKS = 1000  # least packs to deal, in whole epochs, to count pairs
+MOST_EPOCHS = 32  # dealt for that
+_AT_ONCE = 2048  # packs counted together
 
 
 def pairs_room(
@@ -26,7 +30,7 @@ def pairs_room(
     shares: int,
     seed: int,
 ) -> Room:
-    """The room of a batch's lists, of every attention of one modality to another or to itself.
+    """Return the room of a batch's lists, of every attention of one modality to another or to itself.
 
     Args:
         modalities: names of the M columns.
@@ -53,7 +57,7 @@ def pairs_room(
     first, last = (-(-capacity // TILE) for capacity in (capacities[0], shares * capacities[-1]))
     both = first[:, None] + first[None]
     room += np.ceil(MARGIN * (room + both)).astype(np.int64) + SPARE
-    most = -(-(last[:, None] * last[None] - last[:, None] - last[None]) // shares)  # there are no more
+    most = -(-(last[:, None] * last[None] - last[:, None] - last[None]) // shares)  # all pairs that there are
     room = np.maximum(np.minimum(room, most), 0)
     entries = ((t, s, shares * int(room[i, j])) for i, t in enumerate(modalities) for j, s in enumerate(modalities))
     return tuple(sorted(entries))

@@ -38,16 +38,16 @@ class PackingPlan:
         shares: packs of a batch: into how many equal parts it can be shared out, over the devices of all processes.
         batches: float64 ``(k,)``: batches of an epoch at each shape.
         extra: batches of an epoch, at most, beyond as many as the number of samples asks for.
-        efficiency: fill in cost: real cost / real cost and that of the positions that hold nothing.
+        efficiency: fill in cost: real cost / (real cost + cost of the unused positions).
         position_efficiency: fill: real positions / capacity, of each modality and in ``"total"``.
-        unrounded_efficiency: what that would be without the alignment.
+        unrounded_efficiency: the fill without the alignment.
         longest: positions of the longest sample of each modality.
         alignment: of each modality; capacities are multiples of it times the shares.
         room: for the pairs of tiles that batches list, per attention; see
             :data:`~multimodal_pad.layouts.tile_pairs.Room`. Empty where they list none.
         fingerprint: of the length table that the plan was made for.
         cost: the cost function; None where a plan was read from a file and the function is not ours.
-        cost_name: what the file calls it.
+        cost_name: its name in files.
         table: the length table that it was made for, for pictures; neither files nor pickles keep it.
 
     >>> from multimodal_pad import LengthTable, plan_packing
@@ -82,33 +82,33 @@ class PackingPlan:
 
     @property
     def batch_shapes(self) -> list[BatchShape]:
-        """What XLA compiles one program for each."""
+        """The shapes that XLA compiles one program for each."""
         return batch_shapes(self.batch_sizes, self.lengths, self.modalities, self.layout)
 
     @property
     def layout(self) -> PackedLayout:
-        """How its batches lie, with the pairs of tiles that they list."""
+        """The layout of its batches, with the pairs of tiles that they list."""
         return PackedLayout(room=self.room)
 
     @property
     def shapes_fingerprint(self) -> str:
-        """Of what the plan compiles and deals; :attr:`fingerprint` is that of the lengths."""
+        """Fingerprint of what the plan compiles and deals; :attr:`fingerprint` is that of the lengths."""
         content = [self.modalities, self.lengths.tolist(), self.batch_size, self.shares, self.room]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     def spec(self, example: Batch) -> BatchSpec:
-        """What a step is to be compiled for, with any packed batch as an example of what batches hold."""
+        """Return the spec that a step is compiled for, with any packed batch as an example of what batches hold."""
         return BatchSpec(self.batch_shapes, example, self.shapes_fingerprint)
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     def covers(self, lengths: np.ndarray) -> np.ndarray:
-        """Bool ``(n,)``: which rows of ``lengths (n, M)`` fit the largest capacity, that of all shares together."""
+        """Return which rows of ``lengths (n, M)`` fit the largest capacity, of all shares together: bool ``(n,)``."""
         return (np.asarray(lengths) <= self.lengths[-1]).all(axis=1)
 
     def why_not(self, lengths: np.ndarray) -> str:
-        """What of a row ``(M,)`` is more than the largest capacity."""
+        """Say what of a row ``(M,)`` is more than the largest capacity."""
         column = int(np.argmax(lengths > self.lengths[-1]))
         return (
             f"{self.modalities[column]!r} has {lengths[column]} positions and the largest capacity is "
@@ -118,7 +118,7 @@ class PackingPlan:
     def shape_for(
         self, lengths: np.ndarray, *, batch_size: int | None = None, numbers: Sequence[int] | None = None
     ) -> BatchShape:
-        """The smallest batch shape that holds samples of ``lengths (n, M)`` end to end, as one share.
+        """Return the smallest batch shape that holds samples of ``lengths (n, M)`` end to end, as one share.
 
         Args:
             lengths: of the samples.
@@ -140,18 +140,18 @@ class PackingPlan:
         return f"PackingPlan(batches of {self.batch_size} in ({held}){more}, {self.efficiency:.1%} of the cost is real)"
 
     def __str__(self) -> str:
-        """What batches hold, how full they are, and what is left to gain."""
+        """Describe what batches hold, how full they are, and what is left to gain."""
         first, *more = self._told()
         return "\n".join([*wrapped([first]), *text_table(*self._rows()), *wrapped(more)])
 
     def _rows(self) -> tuple[list[str], list[list[str]]]:
-        """The table of the capacities: its heading, and a row for each shape."""
+        """Return the table of the capacities: its heading, and a row for each shape."""
         rows = zip(self.lengths.tolist(), self.batches.tolist(), strict=True)
         body = [[f"{n:,}" for n in row] + [str(self.batch_size), f"{count:,.0f}"] for row, count in rows]
         return [*self.modalities, "samples", "batches"], body
 
     def _told(self) -> list[str]:
-        """What stands above the table, and below it."""
+        """Return the lines above the table, and those below it."""
         parts = "" if self.shares == 1 else f", in {self.shares} shares"
         extra = f"at most {self.extra} of an epoch beyond those that the samples ask for"
         return [
@@ -165,7 +165,7 @@ class PackingPlan:
         ]
 
     def plot(self, lengths: Lengths | None = None, *, seed: int = 0) -> Any:
-        """The picture of an epoch of the plan, as ``multimodal-pad plan --packed --plot`` draws it.
+        """Draw an epoch of the plan, as ``multimodal-pad plan --packed --plot`` does.
 
         Args:
             lengths: a length table, its columns, or samples, to deal; by default those that the plan was made for. A
@@ -183,7 +183,7 @@ class PackingPlan:
         return draw_packing(self, self.table if lengths is None else as_lengths(lengths), seed=seed)
 
     def _repr_html_(self) -> str:
-        """The plan in a notebook: the table of :meth:`__str__`."""
+        """Show the plan in a notebook: the table of :meth:`__str__`."""
         first, *more = self._told()
         return html_table(first, *self._rows(), more)
 
@@ -191,13 +191,13 @@ class PackingPlan:
         return {**self.__dict__, "table": None}
 
     def to_json(self) -> str:
-        """The plan as JSON, with a format version; :meth:`from_json` reads it."""
+        """Return the plan as JSON, with a format version; :meth:`from_json` reads it."""
         fields = {name: getattr(self, "lengths" if name == "shapes" else name) for name in PACKING_READERS}
         return write_fields(fields, self.cost, self.cost_name, FORMAT)
 
     @classmethod
     def from_json(cls, text: str | bytes, cost: Cost | None = None) -> PackingPlan:
-        """The plan that :meth:`to_json` wrote.
+        """Read the plan that :meth:`to_json` wrote.
 
         Args:
             text: the JSON.
@@ -224,7 +224,7 @@ class PackingPlan:
 
     @classmethod
     def load(cls, path: str | Path, cost: Cost | None = None) -> PackingPlan:
-        """:meth:`from_json` of a file.
+        """Read :meth:`to_json` from a file.
 
         Raises:
             PlanError: as :meth:`from_json`, with the file's name.
@@ -242,7 +242,7 @@ def _alignments(alignment: Mapping[str, int]) -> str:
 
 
 def _tell_longest(plan: PackingPlan) -> Iterator[str]:
-    """Of the modalities whose longest sample is longer than a mean batch."""
+    """Yield a line for each modality whose longest sample is longer than a mean batch."""
     for name, capacity in zip(plan.modalities, plan.lengths[0].tolist(), strict=True):
         mean = capacity * plan.position_efficiency[name] / plan.shares
         if plan.longest[name] > 1.05 * mean:
@@ -253,7 +253,7 @@ def _tell_longest(plan: PackingPlan) -> Iterator[str]:
 
 
 def _tell_pairs(plan: PackingPlan) -> Iterator[str]:
-    """How much of all pairs of tiles attention looks at, in the first shape."""
+    """Yield how many of all pairs of tiles attention looks at, in the first shape."""
     if plan.room:
         lengths = plan.lengths[0].tolist()
         tiles = {m: tiles_of(n, plan.shares) for m, n in zip(plan.modalities, lengths, strict=True)}

@@ -1,7 +1,7 @@
 """Exact partitions: of sorted costs by dynamic programming, and of a few rows by enumeration.
 
 Samples that share a shape cost at least the most expensive of them each. So the cheapest partition of
-the *sorted sample costs* into k runs, each charged at its last cost, is what k shapes cost in one
+the *sorted sample costs* into k runs, each charged at its last cost, is the cost of k shapes in one
 modality, where longer is never cheaper, and a lower bound of it in several.
 """
 
@@ -14,14 +14,14 @@ import numpy as np
 from multimodal_pad.lengths.cost import Cost
 
 PIECES = 48
-"""Where :func:`joint_runs` may cut."""
+"""Places where :func:`joint_runs` may cut, at most."""
 
 ENUMERATED = 8
-"""Up to so many distinct rows every partition is tried: 4,140 of them (the 8th Bell number)."""
+"""Most distinct rows for which every partition is tried: 4,140 of them (the 8th Bell number)."""
 
 
 def optimal_runs(costs: np.ndarray, weights: np.ndarray) -> Iterator[tuple[float, np.ndarray]]:
-    """For k = 1, 2, ...: the least total of at most k runs, and where these runs end.
+    """Yield, for k = 1, 2, ..., the least total of at most k runs, and where these runs end.
 
     The recurrence is ``D_k(j) = min_i D_{k-1}(i) + costs[j-1] (W_j - W_i)`` with W the running sum of
     the weights. Its best i never falls as j grows, because costs don't, so each layer is found by
@@ -32,7 +32,7 @@ def optimal_runs(costs: np.ndarray, weights: np.ndarray) -> Iterator[tuple[float
         weights: ``(n,)``, samples at each cost, 0 or more.
 
     Yields:
-        The total, and the index of the last member of each run, in order. There is no end to it:
+        The total, and the index of the last member of each run, in order, without end:
         once every cost has a run of its own, the answer stays as it is.
 
     >>> runs = optimal_runs(np.array([1.0, 2, 10]), np.array([5, 5, 1]))
@@ -55,7 +55,7 @@ def optimal_runs(costs: np.ndarray, weights: np.ndarray) -> Iterator[tuple[float
 
 
 def _next_layer(totals: np.ndarray, charges: np.ndarray, running: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """``D_k`` and its best i for every j, from ``D_{k-1}``."""
+    """Return ``D_k`` and its best i for every j, from ``D_{k-1}``."""
     n = len(totals) - 1
     best, cheapest = np.zeros(n + 1, np.int64), np.zeros(n + 1)
     best[n:], cheapest[n:] = _cheapest_start(totals, charges, running, np.array([n]), np.array([0]), np.array([n]))
@@ -73,7 +73,7 @@ def _next_layer(totals: np.ndarray, charges: np.ndarray, running: np.ndarray) ->
 def _cheapest_start(
     totals: np.ndarray, charges: np.ndarray, running: np.ndarray, js: np.ndarray, low: np.ndarray, high: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """For each j the first best i in ``low..high``, and the total with it."""
+    """Return for each j the first best i in ``low..high``, and the total with it."""
     counts = high - low + 1
     starts = np.cumsum(counts) - counts
     owner = np.repeat(np.arange(len(js)), counts)
@@ -85,9 +85,9 @@ def _cheapest_start(
 
 
 def joint_runs(rows: np.ndarray, weights: np.ndarray, cost: Cost) -> Iterator[np.ndarray]:
-    """For k = 1, 2, ...: the shapes of the best k runs of rows in the order given, cut at few places.
+    """Yield, for k = 1, 2, ..., the shapes of the best k runs of rows in the order given, cut at few places.
 
-    A start for the search: along one modality, say, where two run in opposite order.
+    These are starts for the search, along one modality, say, where two run in opposite order.
 
     Args:
         rows: ``(M, n)`` lengths.
@@ -97,7 +97,7 @@ def joint_runs(rows: np.ndarray, weights: np.ndarray, cost: Cost) -> Iterator[np
     n = rows.shape[1]
     firsts = np.unique(np.linspace(0, n, PIECES, endpoint=False).astype(np.int64))
     longest = np.maximum.reduceat(rows, firsts, axis=1)
-    del rows  # or it would be kept for as long as answers are asked for
+    del rows  # else this generator would keep it for as long as it is used
     running = np.append(0, np.cumsum(weights))[np.append(firsts, n)]
     count = len(firsts)
     charges = np.full((count, count), np.inf)  # of a run, by its first and its last piece
@@ -116,7 +116,7 @@ def joint_runs(rows: np.ndarray, weights: np.ndarray, cost: Cost) -> Iterator[np
 
 
 def enumerate_shapes(rows: np.ndarray, weights: np.ndarray, cost: Cost) -> Iterator[np.ndarray]:
-    """For k = 1, 2, ...: the best at most k shapes, by trying every partition of the rows.
+    """Yield, for k = 1, 2, ..., the best at most k shapes, by trying every partition of the rows.
 
     Args:
         rows: ``(n, M)`` distinct lengths, n at most :data:`ENUMERATED`.
@@ -138,7 +138,7 @@ def enumerate_shapes(rows: np.ndarray, weights: np.ndarray, cost: Cost) -> Itera
 
 
 def _set_partitions(n: int) -> np.ndarray:
-    """Every partition of n items, as the group number of each item ``(Bell(n), n)``."""
+    """Return every partition of n items, as the group number of each item ``(Bell(n), n)``."""
     groups = np.zeros((1, 1), np.int64)
     for _ in range(n - 1):
         options = groups.max(axis=1) + 2

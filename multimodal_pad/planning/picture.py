@@ -1,4 +1,4 @@
-"""What the pictures of plans share: how they look, and a file that is there whole or not at all."""
+"""The common parts of pictures of plans: how they look, and a file that is there whole or not at all."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def check_plots(path: str | Path | None = None) -> None:
 
 @contextmanager
 def picture(panels: int) -> Iterator[tuple[Any, list[Any]]]:
-    """Give a figure of panels side by side, and their axes to draw on.
+    """Yield a figure of panels side by side, and their axes to draw on.
 
     Raises:
         PaddingError: matplotlib is not installed.

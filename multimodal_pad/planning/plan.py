@@ -28,11 +28,11 @@ Plan = TypeVar("Plan")
 
 
 class TailSaving(NamedTuple):
-    """What a plan of as many shapes would save, at least, if the longest samples were not what they are.
+    """The savings of a plan of as many shapes, at least, without the longest samples or with them cut.
 
     Attributes:
         share: of the samples, the most expensive ones first.
-        samples: how many those are.
+        samples: how many they are.
         dropping: share of the padded cost that goes if they are left out.
         truncating: the same if they are cut to the longest lengths of the rest.
     """
@@ -63,13 +63,13 @@ class ShapePlan:
         position_efficiency: real / padded positions of each modality and in ``"total"``.
         efficiencies: float64 ``(K,)``: cost efficiency of the plans with at most 1, 2, ... K shapes.
         bounds: float64 ``(K,)``: what no plan with at most 1, 2, ... K shapes can exceed.
-        savings: what the longest samples cost everybody.
+        savings: what leaving out or cutting the longest samples would save.
         alignment: of each modality; its padded lengths are multiples of it.
         grouping: by which the batches are meant to be made.
         batch_budget: the limit that every batch keeps; None where all shapes have one batch size.
         fingerprint: of the length table that the plan was made for.
         cost: the cost function; None where a plan was read from a file and the function is not ours.
-        cost_name: what the file calls it.
+        cost_name: its name in files.
         reason: of ``max_shapes="auto"``: how many shapes it chose, and why, in a line; files don't keep it.
         table: the length table that it was made for, for pictures; neither files nor pickles keep it.
 
@@ -114,28 +114,28 @@ class ShapePlan:
 
     @property
     def batch_shapes(self) -> list[BatchShape]:
-        """What XLA compiles one program for each: the shapes with their rows."""
+        """The shapes that XLA compiles one program for each, with their rows."""
         return batch_shapes(self.batch_sizes, self.lengths, self.modalities, PADDED)
 
     @property
     def shapes_fingerprint(self) -> str:
-        """Of what the plan compiles: modalities, shapes and rows; :attr:`fingerprint` is that of the lengths."""
+        """Fingerprint of modalities, shapes and rows that it compiles; :attr:`fingerprint` is of the lengths."""
         content = json.dumps([self.modalities, self.lengths.tolist(), self.batch_sizes.tolist()])
         return hashlib.sha256(content.encode()).hexdigest()
 
     def spec(self, example: Batch) -> BatchSpec:
-        """What a step is to be compiled for, with any batch as an example of what batches hold."""
+        """Return the spec that a step is compiled for, with any batch as an example of what batches hold."""
         return BatchSpec(self.batch_shapes, example, self.shapes_fingerprint)
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     def place(self, lengths: np.ndarray) -> np.ndarray:
-        """The number of the cheapest shape that holds each row of ``lengths (n, M)``; -1 where none does."""
+        """Return the number of the cheapest shape that holds each row of ``lengths (n, M)``; -1 where none does."""
         return place(self.lengths, lengths)
 
     def covers(self, lengths: np.ndarray) -> np.ndarray:
-        """Bool ``(n,)``: which rows of ``lengths (n, M)`` fit a shape."""
+        """Return which rows of ``lengths (n, M)`` fit a shape: bool ``(n,)``."""
         return self.place(lengths) >= 0
 
     def why_not(self, lengths: np.ndarray) -> str:
@@ -149,13 +149,13 @@ class ShapePlan:
 
     @property
     def layout(self) -> Layout:
-        """The padded one."""
+        """The padded layout."""
         return PADDED
 
     def shape_for(
         self, lengths: np.ndarray, *, batch_size: int | None = None, numbers: Sequence[int] | None = None
     ) -> BatchShape:
-        """The cheapest batch shape that holds samples of ``lengths (n, M)`` together.
+        """Return the cheapest batch shape that holds samples of ``lengths (n, M)`` together.
 
         Args:
             lengths: of the samples.
@@ -192,13 +192,13 @@ class ShapePlan:
         return "\n".join([*wrapped([first]), *text_table(*self._rows()), *wrapped(more)])
 
     def _rows(self) -> tuple[list[str], list[list[str]]]:
-        """The table of the shapes: its heading, and a row for each."""
+        """Return the table of the shapes: its heading, and a row for each."""
         heading = [*self.modalities, "rows", "samples", "efficiency"]
         shapes = zip(self.lengths.tolist(), self.batch_sizes, self.samples, self.shape_efficiency, strict=True)
         return heading, [[*map(str, shape), str(rows), f"{n:,.0f}", f"{share:.3f}"] for shape, rows, n, share in shapes]
 
     def _told(self) -> list[str]:
-        """What stands above the table, and below it."""
+        """Return the lines above the table, and those below it."""
         positions = ", ".join(f"{name} {share:.3f}" for name, share in self.position_efficiency.items())
         return [
             f"{len(self)} batch {'shape' if len(self) == 1 else 'shapes'} for {self.samples.sum():,.0f} samples, "
@@ -211,7 +211,7 @@ class ShapePlan:
         ]
 
     def plot(self, lengths: Lengths | None = None) -> Any:
-        """The picture of the plan, as ``multimodal-pad plan --plot`` draws it without other policies.
+        """Draw the plan, as ``multimodal-pad plan --plot`` does without other policies.
 
         Args:
             lengths: a length table, its columns, or samples, to draw the shapes over; by default those that the plan
@@ -227,7 +227,7 @@ class ShapePlan:
         return draw_plan(self, self.table if lengths is None else as_lengths(lengths))
 
     def _repr_html_(self) -> str:
-        """The plan in a notebook: the table of :meth:`__str__`."""
+        """Show the plan in a notebook: the table of :meth:`__str__`."""
         first, *more = self._told()
         return html_table(first, *self._rows(), more)
 
@@ -235,14 +235,14 @@ class ShapePlan:
         return {**self.__dict__, "table": None}
 
     def to_json(self) -> str:
-        """The plan as JSON, with a format version; :meth:`from_json` reads it."""
+        """Return the plan as JSON, with a format version; :meth:`from_json` reads it."""
         fields = {name: getattr(self, FIELDS[name]) for name in FIELDS}
         fields["savings"] = [saving._asdict() for saving in self.savings]
         return write_fields(fields, self.cost, self.cost_name)
 
     @classmethod
     def from_json(cls, text: str | bytes, cost: Cost | None = None) -> ShapePlan:
-        """The plan that :meth:`to_json` wrote.
+        """Read the plan that :meth:`to_json` wrote.
 
         Args:
             text: the JSON.
@@ -270,7 +270,7 @@ class ShapePlan:
 
     @classmethod
     def load(cls, path: str | Path, cost: Cost | None = None) -> ShapePlan:
-        """:meth:`from_json` of a file.
+        """Read :meth:`to_json` from a file.
 
         Raises:
             PlanError: as :meth:`from_json`, with the file's name.
@@ -291,7 +291,7 @@ def save_plan(path: str | Path, text: str, *, overwrite: bool) -> None:
 
 
 def load_plan(path: str | Path, read: Callable[[bytes], Plan]) -> Plan:
-    """What ``read`` makes of a file.
+    """Read a plan from a file by ``read``.
 
     Raises:
         PlanError: as ``read``, with the file's name.
@@ -303,7 +303,7 @@ def load_plan(path: str | Path, read: Callable[[bytes], Plan]) -> Plan:
 
 
 def place(shapes: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """The number of the first shape that holds each row of ``lengths (n, M)``; -1 where none does.
+    """Return the number of the first shape that holds each row of ``lengths (n, M)``; -1 where none does.
 
     >>> place(np.array([[4, 8], [8, 4], [8, 8]]), np.array([[1, 8], [5, 1], [5, 5], [9, 0]])).tolist()
     [0, 1, 2, -1]

@@ -1,4 +1,4 @@
-"""The JSON of a shape plan: every field written as it is, and read back with nothing taken on trust."""
+"""The JSON of a shape plan: every field written as it is, and checked when it is read back."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from multimodal_pad.scheduling.policy import Grouping
 FORMAT, VERSION = "multimodal_pad shape plan", 1
 
 Reader = Callable[[Any, dict[str, Any]], Any]
-"""Takes a field's value and the fields before it, and gives it as a plan has it."""
+"""A reader of a field: takes its value and the fields before it, and returns it as a plan has it."""
 
 
 def write_fields(fields: Mapping[str, Any], cost: Cost | None, cost_name: str, kind: str = FORMAT) -> str:
-    """JSON with a line per field; the cost as options where it is this package's, else by name alone."""
+    """Write JSON with a line per field; the cost as options where it is this package's, else by name alone."""
     described: dict[str, Any] = {"name": cost_name}
     if isinstance(cost, TransformerCost) and cost_name == "TransformerCost":
         described["options"] = {**asdict(cost), "modalities": list(cost.modalities)}
@@ -34,12 +34,12 @@ def write_fields(fields: Mapping[str, Any], cost: Cost | None, cost_name: str, k
 
 
 def read_fields(text: str | bytes, readers: Mapping[str, Reader] | None = None, kind: str = FORMAT) -> dict[str, Any]:
-    """The fields that :func:`write_fields` wrote, with ``cost`` (None where it is not ours) and ``cost_name``.
+    """Read the fields that :func:`write_fields` wrote, with ``cost`` (None where it is not ours) and ``cost_name``.
 
     Args:
         text: the JSON.
-        readers: what each field is read by, in this order; by default those of a shape plan.
-        kind: what the text must say it is.
+        readers: the reader of each field, in this order; by default those of a shape plan.
+        kind: the format that the text must name.
 
     Raises:
         PlanError: not JSON, not a shape plan, another version, or a field that is missing or makes no
@@ -75,7 +75,7 @@ def read_fields(text: str | bytes, readers: Mapping[str, Reader] | None = None, 
 
 
 def _numbers(value: Any, kinds: tuple[type, ...] = (int, float)) -> np.ndarray:
-    """A list of numbers, or of lists of them, as an array; no text, no true and false, no NaN."""
+    """Read a list of numbers, or of lists of them, as an array; no text, no true and false, no NaN."""
     flat = [item for row in value for item in (row if isinstance(row, list) else [row])]
     if not flat or any(type(item) not in kinds for item in flat):
         raise ValueError(f"it must hold numbers ({' or '.join(kind.__name__ for kind in kinds)})")
@@ -199,7 +199,7 @@ def _savings(value: Any, _: Any) -> list[dict[str, Any]]:
 
 
 def _cost(value: Any, fields: dict[str, Any]) -> tuple[str, Cost | None]:
-    """The name of the cost, and the function where it is one of this package."""
+    """Return the name of the cost, and the function where it is one of this package's."""
     name = _text()(value["name"], None)
     if name != "TransformerCost":
         return name, PLAIN_COSTS.get(name)
@@ -212,7 +212,7 @@ def _cost(value: Any, fields: dict[str, Any]) -> tuple[str, Cost | None]:
 
 
 def _plain(value: Any) -> Any:
-    """NumPy's arrays and numbers as JSON has them, and groupings by their names."""
+    """Return NumPy's arrays and numbers as JSON has them, and groupings by their names."""
     return value.name if isinstance(value, Grouping) else value.tolist()
 
 
@@ -272,4 +272,4 @@ _READERS: dict[str, Reader] = {
 }
 
 FIELDS: Mapping[str, str] = {name: name for name in _READERS} | {"shapes": "lengths"}
-"""The fields that a file holds, beside the cost, and what a plan calls each of them."""
+"""The fields that a file holds, beside the cost, and the plan's name for each."""

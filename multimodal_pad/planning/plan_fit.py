@@ -1,4 +1,4 @@
-"""How well a plan fits lengths that it was not made for."""
+"""The fit of a plan to lengths that it was not made for."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from multimodal_pad.planning.plan import ShapePlan
 from multimodal_pad.scheduling.checks import check_covered, check_joint_maxima
 
 WORSE = 0.9
-"""A plan that keeps less than this part of its efficiency on other lengths is worth a warning."""
+"""Warn where a plan keeps less than this part of its efficiency on other lengths."""
 
 
 def plan_efficiency(plan: ShapePlan, lengths: LengthTable, keep: np.ndarray | None = None) -> float:
-    """Real / padded cost of a plan on the lengths given, or positions where the plan has no cost function.
+    """Return real / padded cost of a plan on the lengths given, or positions where the plan has no cost function.
 
     Args:
         plan: the plan.
@@ -51,7 +51,7 @@ def plan_efficiency(plan: ShapePlan, lengths: LengthTable, keep: np.ndarray | No
 def check_fit(plan: ShapePlan, lengths: LengthTable, keep: np.ndarray | None = None) -> None:
     """Warn where a plan that was made for other lengths serves these much worse.
 
-    Compared in the plan's cost, or in positions where a plan file could not hold the cost function.
+    The measure is the plan's cost, or positions where a plan file could not hold the cost function.
 
     Args:
         plan: the plan.

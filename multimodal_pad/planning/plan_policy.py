@@ -1,4 +1,4 @@
-"""The policy of a plan, of a plan's file, or a policy as it is: what batchers take in place of a policy."""
+"""The policy of a batcher, given as it is, as a plan, or as the path of a plan's file."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from multimodal_pad.planning.planned import Planned
 from multimodal_pad.scheduling.policy import Policy
 
 PolicyLike = Policy | ShapePlan | PackingPlan | str | Path
-"""A policy; a plan, for which its policy stands (:class:`Planned`, :class:`Packed`); or the path of a plan's file."""
+"""A policy; a plan, which stands for its policy (:class:`Planned`, :class:`Packed`); or the path of a plan's file."""
 
 
 def as_policy(policy: PolicyLike) -> Policy:
-    """The policy given, or that of a plan, or of a plan's file.
+    """Return the policy given, or the policy of a plan or of a plan's file.
 
     Raises:
         PaddingError: it is none of these.
@@ -43,7 +43,7 @@ def as_policy(policy: PolicyLike) -> Policy:
 
 
 def load_any_plan(path: str | Path) -> ShapePlan | PackingPlan:
-    """The plan of a file, of whichever kind it is.
+    """Read a plan from a file, of whichever kind it is.
 
     Raises:
         PlanError: the file holds no plan.
@@ -52,6 +52,6 @@ def load_any_plan(path: str | Path) -> ShapePlan | PackingPlan:
     try:
         found = json.loads(Path(path).read_bytes())
     except (ValueError, RecursionError):
-        found = None  # the plan says that this is no JSON
+        found = None  # ShapePlan.from_json raises for what is no JSON
     kind = PackingPlan if isinstance(found, dict) and found.get("format") == FORMAT else ShapePlan
     return kind.load(path)

@@ -37,22 +37,22 @@ class Planned(Policy):
 
     @property
     def fingerprint(self) -> str:
-        """That of the plan's shapes."""
+        """The fingerprint of the plan's shapes."""
         return self.plan.shapes_fingerprint
 
     def round_up(self, lengths: np.ndarray) -> np.ndarray:
-        """The cheapest planned shape that holds each row."""
+        """Return the cheapest planned shape that holds each row."""
         lengths = np.asarray(lengths)
         places = self.plan.place(lengths)
         self.check_held(lengths, places >= 0)
         return self.plan.lengths[places]
 
     def lengths(self) -> np.ndarray:
-        """The plan's shapes, cheapest first."""
+        """Return the plan's shapes, cheapest first."""
         return self.plan.lengths
 
     def truncate(self, lengths: np.ndarray) -> np.ndarray:
-        """Lengths that fit; what does not is cut to the shape that keeps most of its positions."""
+        """Return lengths that fit; what does not is cut to the shape that keeps most of its positions."""
         lengths = np.asarray(lengths)
         cut = lengths.copy()
         for row in np.flatnonzero(self.plan.place(lengths) < 0):
@@ -61,20 +61,20 @@ class Planned(Policy):
         return cut
 
     def covers(self, lengths: np.ndarray) -> np.ndarray:
-        """Bool ``(n,)``: which rows fit a planned shape."""
+        """Return which rows fit a planned shape: bool ``(n,)``."""
         return self.plan.covers(lengths)
 
     def batch_sizes(self, padded: np.ndarray) -> np.ndarray:
-        """The plan's samples per batch at each of its shapes."""
+        """Return the plan's samples per batch at each of its shapes."""
         return self.plan.batch_sizes[self.plan.place(padded)]
 
     def number_shapes(self, blocks: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """By the numbers of the plan's shapes, without looking at distinct lengths."""
+        """Return the places of rows among the plan's shapes, without looking at distinct lengths."""
         found, of = compact(np.concatenate([self.plan.place(block) for block in blocks]))
         return self.plan.lengths[found], of
 
     def efficiency(self, lengths: LengthTable, cost: Cost) -> float:
-        """In the plan's own cost, or in positions where its file could not hold it."""
+        """Return the efficiency in the plan's own cost, or in positions where its file could not hold it."""
         return plan_efficiency(self.plan, lengths) if self.promised is not None else super().efficiency(lengths, cost)
 
     def check_lengths(self, lengths: LengthTable, keep: np.ndarray | None = None) -> None:
@@ -83,19 +83,19 @@ class Planned(Policy):
 
     @property
     def plan_options(self) -> dict[str, Any]:
-        """Those of the plan; without the batch size where that follows from a budget, whose measure no plan knows."""
+        """The options of the plan; no batch size where that follows from a budget, since a plan holds no measure."""
         plan = self.plan
         options = {"max_shapes": len(plan), "alignment": plan.alignment, "cost": plan.cost or position_count}
         return options if plan.batch_budget is not None else {**options, "batch_size": int(plan.batch_sizes[0])}
 
     def why_not(self, lengths: np.ndarray) -> str:
-        """What the plan says."""
+        """Say which planned shape is nearest, and what is too long for it."""
         return self.plan.why_not(lengths)
 
     def shape_for(
         self, lengths: np.ndarray, *, batch_size: int | None = None, numbers: Sequence[int] | None = None
     ) -> BatchShape:
-        """What the plan says."""
+        """Return the plan's cheapest shape that holds the samples."""
         return self.plan.shape_for(lengths, batch_size=batch_size, numbers=numbers)
 
     def __repr__(self) -> str:

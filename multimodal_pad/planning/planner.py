@@ -20,13 +20,13 @@ from multimodal_pad.planning.task import PlanningTask, Settled, is_among
 from multimodal_pad.scheduling.policy import Grouping
 
 MOST_SHAPES = 128
-"""``max_shapes="auto"`` looks no further."""
+"""The most shapes that ``max_shapes="auto"`` tries."""
 
 SEARCHED_ROWS = 8192
-"""More distinct lengths than these are rounded up to fewer for the search; its shapes are tightened after it."""
+"""Most rows of the search: more distinct lengths are rounded up to fewer, and the shapes found are tightened after."""
 
 TAIL_SHARES = (0.001, 0.01)
-"""Of the samples: what dropping or truncating so many would save."""
+"""Shares of the samples for which a plan says what dropping or truncating them would save."""
 
 
 def plan_shapes(
@@ -67,13 +67,13 @@ def plan_shapes(
         grouping: how batches will be made, see :func:`~multimodal_pad.scheduling.schedule.make_schedule`.
         batch_size: samples per batch, or a :class:`~multimodal_pad.lengths.cost.BatchBudget` for each shape.
         batch_overhead: what a batch costs beside its rows, in the unit of ``cost``.
-        run_time: for ``"auto"``; :func:`multimodal_pad.compiling.calibrate` measures it. The shapes that it says
-            are compiled are in the plan as they are, beside those that are chosen.
+        run_time: for ``"auto"``; :func:`multimodal_pad.compiling.calibrate` measures it. Its compiled shapes
+            are in the plan as they are, beside those that are chosen.
         seed: of the search, and of the batches drawn.
         effort: how long the search may go on: at 1 a second or two for each shape, at 10 five times as long. It is
             counted in work and not in time, so that a plan is the same everywhere; up to three modalities need less
-            than 1 allows. Random moves that lead out of local minima are as many times those of 1; plans get little
-            better by more.
+            than 1 allows. The number of random moves out of local minima grows with it. More effort makes plans little
+            better.
         progress: called with 1, 2, ... as plans with so many shapes are found.
 
     Raises:
@@ -130,7 +130,7 @@ def plan_shapes(
 
 
 def lower_bounds(task: PlanningTask) -> Iterator[float]:
-    """For k = 1, 2, ...: what the padded cost of any plan with k shapes is at least."""
+    """Yield, for k = 1, 2, ..., the least padded cost of any plan with k shapes."""
     costs = task.costs(task.rows)
     order = np.argsort(costs, kind="stable")
     costs, weights = costs[order], task.weights[order]
@@ -141,7 +141,7 @@ def lower_bounds(task: PlanningTask) -> Iterator[float]:
 
 
 def _grow(task: PlanningTask, seed: int, effort: float) -> Iterator[np.ndarray]:
-    """Shapes ``(k, M)`` for k = 1, 2, ..., as good as we can find them."""
+    """Yield shapes ``(k, M)`` for k = 1, 2, ..., as good as the search finds them."""
     rows, weights = task.rows, task.weights
     if rows.shape[1] == 1:
         for _, ends in islice(optimal_runs(task.price(rows), weights), len(rows)):
@@ -154,7 +154,7 @@ def _grow(task: PlanningTask, seed: int, effort: float) -> Iterator[np.ndarray]:
 
 
 def _coarsen(task: PlanningTask) -> tuple[np.ndarray, np.ndarray]:
-    """At most :data:`SEARCHED_ROWS` rows: neighbours are held together, as one row that is as long as each.
+    """Return at most :data:`SEARCHED_ROWS` rows: neighbours are held together, as one row that is as long as each.
 
     Neighbours are the leaves of a k-d tree, which halves the cost along the modality that varies most.
     Those that would exceed the batch budget together stay apart, which may make the rows more.
@@ -184,7 +184,7 @@ def _coarsen(task: PlanningTask) -> tuple[np.ndarray, np.ndarray]:
 def _assemble(
     task: PlanningTask, found: list[Settled], bounds: list[float], kept: np.ndarray, reason: str = ""
 ) -> ShapePlan:
-    """The last of the plans found for 1, 2, ... shapes, as a user gets it."""
+    """Make the plan that users get from the last of those found for 1, 2, ... shapes."""
     best = found[-1]
     if best.cost < bounds[-1] * (1 - 1e-9):
         raise PaddingError(
@@ -220,17 +220,17 @@ def _assemble(
 
 
 def _planned_rows(task: PlanningTask, best: Settled, samples: np.ndarray, kept: np.ndarray) -> np.ndarray:
-    """Rows per batch of each shape; to a budget, no more than hold the samples that the shape takes.
+    """Return rows per batch of each shape; to a budget, no more than hold the samples that the shape takes.
 
     A kept shape is compiled, and has the rows that it was compiled for.
     """
     sizes = task.batch_sizes(best.lengths)
     if not best.fits:
         raise PlanError(
-            f"each sample fits the batch budget, but {len(sizes)} shapes that do and hold all of them were not found; "
+            f"each sample fits the batch budget, but no {len(sizes)} shapes were found that fit it and hold all; "
             "raise max_shapes or the budget"
         )
-    if task.budget is None or task.overhead:  # the overhead is shared by the rows that the costs count on
+    if task.budget is None or task.overhead:  # with an overhead, costs are for full batches
         return sizes
     multiple = task.budget.multiple
     needed = -(-samples.astype(np.int64) // multiple) * multiple
@@ -238,7 +238,7 @@ def _planned_rows(task: PlanningTask, best: Settled, samples: np.ndarray, kept: 
 
 
 def _savings(task: PlanningTask, best: Settled) -> Iterator[TailSaving]:
-    """What the longest samples cost everybody: the padded cost without them, and with them cut to the rest."""
+    """Yield the savings without the longest samples, or with them cut to the rest."""
     for share in TAIL_SHARES:
         count = int(share * task.samples)
         if count:
@@ -248,7 +248,7 @@ def _savings(task: PlanningTask, best: Settled) -> Iterator[TailSaving]:
 
 
 def _improve(task: PlanningTask, shapes: np.ndarray) -> float:
-    """The padded cost with as many shapes, which start from these."""
+    """Return the padded cost of as many shapes, found from these."""
     count = min(len(shapes), len(task.rows))
     if task.rows.shape[1] == 1:
         return next(islice(optimal_runs(task.price(task.rows), task.weights), count - 1, None))[0]
@@ -262,6 +262,6 @@ def _improve(task: PlanningTask, shapes: np.ndarray) -> float:
 
 
 def _shares(real: float | np.ndarray, padded: float | np.ndarray) -> np.ndarray:
-    """Real / padded, and 1 where nothing is padded."""
+    """Return real / padded, and 1 where nothing is padded."""
     divisor = np.asarray(padded, np.float64)
     return np.divide(real, divisor, out=np.ones_like(divisor), where=divisor > 0)

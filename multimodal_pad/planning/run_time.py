@@ -1,4 +1,4 @@
-"""How many batch shapes pay for a run: seconds to compile them against seconds to step."""
+"""The number of batch shapes that pays off in a run: seconds to compile them against seconds to step."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from multimodal_pad.planning.task import Settled
 
 @dataclass(frozen=True)
 class RunTime:
-    """What a run takes beside its padding; ``max_shapes="auto"`` weighs one against the other.
+    """The times of a run: compiling a shape, and stepping; ``max_shapes="auto"`` weighs one against the other.
 
     Attributes:
         epochs: of the run.
         compile_seconds: to compile one batch shape.
         seconds_per_cost: of a step, for each unit of the cost of its rows together.
-        compiled: batch shapes whose programs exist. They are in the plan in any case and cost nothing to compile.
+        compiled: batch shapes whose programs exist. They are in the plan in any case, and not compiled again.
 
     Raises:
         PaddingError: a figure that is negative or not finite.
@@ -45,7 +45,7 @@ class RunTime:
                 raise PaddingError(f"got {name}={getattr(self, name)!r}; it must be a finite number, 0 or more")
 
     def seconds(self, shapes: int, cost: float) -> float:
-        """Of a run that compiles so many shapes and pays ``cost`` in each epoch."""
+        """Return the seconds of a run that compiles so many shapes and pays ``cost`` in each epoch."""
         return shapes * self.compile_seconds + self.epochs * cost * self.seconds_per_cost
 
 
@@ -54,8 +54,8 @@ class ShapeCount:
 
     Args:
         run_time: of the run.
-        epochs: that the costs of the plans are summed over.
-        bounds: for 1, 2, ... shapes, what any plan costs at least: as many as there may be, those compiled included.
+        epochs: over which the costs of the plans are summed.
+        bounds: for 1, 2, ... shapes, the least cost of any plan: as many as there may be, those compiled included.
         compiled: how many distinct shapes are compiled.
 
     Attributes:
@@ -121,13 +121,13 @@ class ShapeCount:
         return self._run_time.seconds(0, cost / self._epochs)
 
     def _run_seconds(self, plan: Settled) -> float:
-        """What the run takes with a plan; no time will do where the batch budget doesn't hold."""
+        """Return the seconds of the run with a plan, inf where the batch budget doesn't hold."""
         new = len(plan.lengths) - self._compiled
         return self._run_time.seconds(new, plan.cost / self._epochs) if plan.fits else np.inf
 
 
 def tell_seconds(seconds: float) -> str:
-    """Two digits at least.
+    """Format seconds to at least two digits.
 
     >>> tell_seconds(1234.5), tell_seconds(9.87), tell_seconds(0.0123)
     ('1,234', '9.9', '0.012')

@@ -2,9 +2,9 @@
 
 Each k starts from the shapes of k - 1 and one more, so more shapes are never worse. A shape moves by
 line searches: along one modality, two that vary together, or all, every position is priced at once from a histogram of
-what the samples would pay elsewhere. Other starts, small random shakes of neighbouring shapes and swaps
-of one shape for another, kept where the line searches end lower, lead out of local minima. All of it for as
-long as the effort allows. Everything follows from the rows, the cost, the seed and the effort.
+what the samples would pay elsewhere. To get out of local minima there are other starts, small random shakes of
+neighbouring shapes, and swaps of one shape for another, each kept where the line searches end lower, for as long as
+the effort allows. Everything follows from the rows, the cost, the seed and the effort.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from multimodal_pad.lengths.cost import Cost
 from multimodal_pad.planning.lines import Line, make_lines
 from multimodal_pad.planning.partition import joint_runs
 
-FEW = 8  # shapes; up to so many the search is thorough
+FEW = 8  # shapes: up to so many, the search is thorough
 TOLERANCE = 1e-9  # of the total; a smaller gain is rounding
-STARTS = 7  # from elsewhere that are worth a descent, for each number of shapes
-SHARES = (0.3, 0.6, 0.85)  # of a shape's rows, at which it may be cut
-CUTS = 2048  # at most, that an insertion looks at
+STARTS = 7  # other starts to descend from, for each number of shapes
+SHARES = (0.3, 0.6, 0.85)  # of a shape's rows, where it may be cut
+CUTS = 2048  # most cuts that an insertion tries
 
 WORK = 2**24
-"""Rows that the search looks at for each number of shapes, at effort 0; each time as many for each unit of effort.
+"""Rows to look at for each number of shapes, at effort 0; as many more for each unit of effort.
 
 At effort 1 that is one to two seconds on one core. Plans for up to three modalities end before it. Work is counted
 and not timed, so that a plan is the same everywhere.
 """
 
-CALL = 2048  # rows; what looking at a line costs beside its rows
+CALL = 2048  # rows: the work of looking at a line, beside its rows
 
 
 class _State(NamedTuple):
@@ -74,7 +74,7 @@ class ShapeSearch:
 
     @property
     def total(self) -> float:
-        """What the weights cost at them."""
+        """The cost of the weights at these shapes."""
         return self._now.total
 
     def reset(self, shapes: np.ndarray) -> None:
@@ -89,7 +89,7 @@ class ShapeSearch:
             self.descend()
 
     def grow(self) -> Iterator[np.ndarray]:
-        """The shapes for k = 1, 2, ...; ends where one more shape would gain nothing."""
+        """Yield the shapes for k = 1, 2, ...; ends where one more shape would gain nothing."""
         yield self.shapes.copy()
         runs = [joint_runs(self._rows[:, line.order], line.weights, self._cost) for line in self._lines]
         for starts in runs:
@@ -119,7 +119,7 @@ class ShapeSearch:
             if shape is None:
                 continue
             now = self._now
-            # Whoever took or takes a row that this shape gains or loses is looked at again.
+            # Shapes that pay for a row which this shape gains or loses, before or now, are looked at again.
             takes = self._within(shape) & (now.costs[now.best] > self._cost(shape[None])[0])
             near = np.union1d(others[now.best == k], now.best[takes])
             self._stale[near[near < len(self.shapes)]] = True
@@ -127,9 +127,9 @@ class ShapeSearch:
             self._replace(k, shape)
 
     def _attempt(self, change: Callable[[], None], within: float = np.inf) -> None:
-        """Change the shapes and descend; back to what they were if that is no better, or no work is left for it.
+        """Change the shapes and descend; restore them if that is no better, or no work is left for it.
 
-        Not worth the descent where the change alone makes them worse than ``within`` times the total.
+        A change that alone makes them worse than ``within`` times the total is not worth the descent.
         """
         if self._left <= 0:
             return
@@ -141,14 +141,14 @@ class ShapeSearch:
             self._now, self._stale = now, stale
 
     def _within(self, shape: np.ndarray) -> np.ndarray:
-        """Bool ``(n,)``: the rows that a shape holds."""
+        """Return the rows that a shape holds: bool ``(n,)``."""
         inside = self._rows[0] <= shape[0]
         for rows, length in zip(self._rows[1:], shape[1:], strict=True):
             inside &= rows <= length
         return inside
 
     def _from(self, shapes: np.ndarray) -> _State:
-        """Shapes and what they hold."""
+        """Return the state of these shapes."""
         self._left -= len(shapes) * self._rows.size / 8
         return self._state(shapes, self._cost(shapes), np.stack([self._within(shape) for shape in shapes]))[0]
 
@@ -156,7 +156,7 @@ class ShapeSearch:
         self._now, self._stale = state, np.ones(len(state.shapes), bool)
 
     def _best(self, starts: list[np.ndarray]) -> list[_State]:
-        """The cheapest of other shapes to start from, in the order in which they come."""
+        """Return the cheapest of other shapes to start from, in the order in which they come."""
         states = [self._from(shapes) for shapes in starts]
         cheapest = np.argsort([state.total for state in states], kind="stable")[:STARTS]
         return [states[number] for number in np.sort(cheapest)]
@@ -167,7 +167,7 @@ class ShapeSearch:
         self._stale = stale[order]
 
     def _state(self, shapes: np.ndarray, costs: np.ndarray, holds: np.ndarray) -> tuple[_State, np.ndarray]:
-        """Shapes sorted by cost, and the order of these."""
+        """Return the state of shapes sorted by cost, and the order of these."""
         order = np.argsort(costs, kind="stable")
         shapes, costs, holds = shapes[order], costs[order], holds[order]
         dtype = np.min_scalar_type(len(shapes))
@@ -181,7 +181,7 @@ class ShapeSearch:
         self._settle(shapes, costs, holds, self._stale)
 
     def _others(self, k: int) -> np.ndarray:
-        """``(n,)``: the cheapest shape but k that holds each row; the number of shapes where none does."""
+        """Return the cheapest shape but k that holds each row, ``(n,)``; the number of shapes where none does."""
         ranks = self._now.ranks
         own = ranks[k].copy()
         ranks[k] = len(ranks)
@@ -190,13 +190,13 @@ class ShapeSearch:
         return others
 
     def _gain(self, shape: np.ndarray, others: np.ndarray) -> float:
-        """What a shape saves against the other ones; rows that only it holds count as its cost."""
+        """Return the saving by a shape against the other ones; rows that only it holds count as its cost."""
         inside, price = self._within(shape), self._cost(shape[None])[0]
         saved = np.append(np.maximum(self._now.costs - price, 0), -price)
         return float(saved[others[inside]] @ self._weights[inside])
 
     def _better(self, shape: np.ndarray, others: np.ndarray) -> np.ndarray | None:
-        """A better place for a shape on one of the lines through it, or None where it stands well."""
+        """Return a better place for a shape on one of the lines through it, or None where there is none."""
         least = self._gain(shape, others) + TOLERANCE * self.total
         longer = self._rows > shape[:, None]
         ways = longer.sum(axis=0, dtype=np.min_scalar_type(len(shape)))  # in how many modalities a row is longer
@@ -213,7 +213,7 @@ class ShapeSearch:
     def _search_line(
         self, line: Line, shape: np.ndarray, others: np.ndarray, inside: np.ndarray
     ) -> tuple[float, np.ndarray]:
-        """The gain (or less) of the best position on a line, and the shape there.
+        """Return the gain (or less) of the best position on a line, and the shape there.
 
         ``inside (n,)`` are the rows that the shape holds if it is long enough along the line.
         """
@@ -244,7 +244,7 @@ class ShapeSearch:
         return float(gains[place]), shapes[place]
 
     def _tighten(self, shape: np.ndarray, others: np.ndarray) -> np.ndarray:
-        """The shape cut to the rows that would pay more elsewhere."""
+        """Return the shape cut to the rows that would pay more elsewhere."""
         pays = np.append(self._now.costs, np.inf)[others]
         members = self._within(shape) & (pays > self._cost(shape[None])[0])
         return self._rows[:, members].max(axis=1) if members.any() else shape
@@ -284,9 +284,9 @@ class ShapeSearch:
         return True
 
     def _cuts(self) -> Iterator[np.ndarray]:
-        """For each shape and modality: what holds the shorter part of the shape's rows.
+        """Yield for each shape and modality what holds the shorter part of the shape's rows.
 
-        Of the shapes whose rows pay most, where there are too many.
+        Where there are too many, they are of the shapes whose rows pay most.
         """
         now = self._now
         most = max(1, CUTS // (len(SHARES) * len(self._rows)))
@@ -305,7 +305,7 @@ class ShapeSearch:
                     yield rows[:, lengths <= limit].max(axis=1)
 
     def _wasteful_rows(self) -> Iterator[np.ndarray]:
-        """Rows drawn by what they pay."""
+        """Yield rows drawn by their costs."""
         pays = self._now.costs[self._now.best] * self._weights
         drawn = self._rng.choice(len(pays), 24, p=pays / pays.sum())
         yield from self._rows[:, drawn].T
@@ -337,7 +337,7 @@ class ShapeSearch:
         self._insert()
 
     def _hold_all(self, shapes: np.ndarray, holds: np.ndarray, stale: np.ndarray, k: int) -> None:
-        """Go on from these shapes, the one numbered k lengthened to hold what none does."""
+        """Go on from these shapes, number k lengthened to hold the rows that none holds."""
         lost = ~holds.any(axis=0)
         if lost.any():
             shapes[k] = np.maximum(shapes[k], self._rows[:, lost].max(axis=1))

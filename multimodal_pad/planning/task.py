@@ -1,4 +1,4 @@
-"""What a plan is made for: the lengths to hold, how often each occurs, and what holding them costs."""
+"""The task of a plan: the lengths to hold, how often each occurs, and the cost of holding them."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from multimodal_pad.scheduling.policy import Grouping
 from multimodal_pad.scheduling.steps import Steps
 
 DRAWN_BATCHES = 2048
-"""``"random"`` grouping plans for at least so many batches, drawn in whole epochs,"""
+"""Least batches that ``"random"`` grouping plans for, drawn in whole epochs."""
 
 MOST_EPOCHS = 64
-"""but for no more epochs than these."""
+"""Most epochs that ``"random"`` grouping draws."""
 
 CHUNK = 2**20  # samples priced at a time
 
 
 class Tally(NamedTuple):
-    """What each of k shapes takes, over the epochs of a task."""
+    """The samples of each of k shapes, and their costs, over the epochs of a task."""
 
     samples: np.ndarray  # (k,)
     real_costs: np.ndarray  # (k,), of the samples at their own lengths
@@ -37,7 +37,7 @@ class Tally(NamedTuple):
 class Settled(NamedTuple):
     """Shapes of a task, cheapest first."""
 
-    price: float  # of what is padded at them: decides which shapes are better
+    price: float  # by which shapes are compared, of what is padded
     cost: float  # the same in the user's unit
     lengths: np.ndarray  # (k, M)
     fits: bool  # whether the batch budget holds rows of each
@@ -46,8 +46,8 @@ class Settled(NamedTuple):
 class PlanningTask:
     """Rows to hold, with weights and a price.
 
-    Inside, the modalities are sorted by name and the samples by length, so that their order in the table
-    decides nothing.
+    Inside, the modalities are sorted by name and the samples by length, so that a plan does not depend on
+    their order in the table.
 
     Args:
         lengths, cost, alignment, grouping, batch_size, batch_overhead, seed: as
@@ -60,7 +60,7 @@ class PlanningTask:
         rows: int64 ``(n, M)``: the distinct aligned lengths that shapes must hold.
         weights: ``(n,)``: how many samples pay for each, over the epochs.
         epochs: how many epochs that is: 1 for ``"length"``, the number drawn for ``"random"``.
-        samples: in an epoch.
+        samples: their number in an epoch.
         budget: the batch budget, or None.
         overhead: what a batch costs beside its rows.
         real_positions: ``(M,)``, over the epochs.
@@ -122,7 +122,7 @@ class PlanningTask:
         self._unit = float(self.costs(self.rows.max(axis=0)[None])[0]) or 1.0
 
     def costs(self, rows: np.ndarray) -> np.ndarray:
-        """What a row of a batch costs at each of the padded lengths, its share of the overhead included."""
+        """Return the cost of a row of a batch at each of the padded lengths, its share of the overhead included."""
         costs = self._cost(rows)
         if self.overhead or self.budget:
             sizes = self.batch_sizes(rows)
@@ -130,26 +130,26 @@ class PlanningTask:
         return costs
 
     def price(self, rows: np.ndarray) -> np.ndarray:
-        """The cost in a unit of its own and to 32 bits: what shapes are ordered and chosen by.
+        """Return the cost in a unit of its own and to 32 bits, by which shapes are ordered and chosen.
 
-        So neither the user's unit nor the order in which a cost adds up its modalities decides between equals.
+        So equals are not decided by the user's unit, or by the order in which a cost adds up its modalities.
         """
         scaled = self.costs(rows) / self._unit
         shifted = scaled * (2**21 + 1)  # Veltkamp's splitting: 53 bits less 21
         return shifted - (shifted - scaled)
 
     def batch_sizes(self, shapes: np.ndarray) -> np.ndarray:
-        """Rows per batch of each shape; 0 where the budget holds none."""
+        """Return rows per batch of each shape; 0 where the budget holds none."""
         if self.budget:
             return self.budget.batch_sizes(self.restore(shapes))
         return np.full(len(shapes), self._batch_size)
 
     def restore(self, rows: np.ndarray) -> np.ndarray:
-        """Columns in the order of the table that was given."""
+        """Return columns in the order of the table that was given."""
         return rows.take(self._columns, axis=1)
 
     def settle(self, shapes: np.ndarray, kept: np.ndarray | None = None) -> Settled:
-        """The shapes cut to what they take, cheapest first, and what is padded at them.
+        """Cut shapes to what they take, sort them cheapest first, and price what is padded at them.
 
         Those in ``kept (p, M)`` are added, and stay as they are.
         """
@@ -164,7 +164,7 @@ class PlanningTask:
         return Settled(float(self.price(shapes) @ taken), float(self.costs(shapes) @ taken), shapes, fits)
 
     def kept_shapes(self, batch_shapes: Sequence[BatchShape]) -> np.ndarray:
-        """The distinct lengths ``(p, M)`` of batch shapes that a plan is to have as they are.
+        """Return the distinct lengths ``(p, M)`` of batch shapes that a plan is to have as they are.
 
         Raises:
             PaddingError: one has other modalities or rows than the plan's shapes, or lengths that are not aligned.
@@ -184,7 +184,7 @@ class PlanningTask:
         return np.unique(rows, axis=0)
 
     def tally(self, shapes: np.ndarray) -> Tally:
-        """What each shape takes, sample by sample."""
+        """Count the samples that each shape takes, and their costs."""
         count = len(shapes)
         samples, real = np.zeros(count), np.zeros(count)
         values = self._table.values
@@ -196,10 +196,10 @@ class PlanningTask:
         return Tally(samples, real)
 
     def without_tail(self, count: int, *, truncate: bool) -> PlanningTask:
-        """The same task with so many of the most expensive samples left out, or cut to the rest."""
+        """Return the same task with so many of the most expensive samples left out, or cut to the rest."""
         if self.grouping.draws_first:
             rows, weights = self._table.values, np.ones(len(self._table))
-        else:  # each sample pays for itself, so that those of equal lengths are one row
+        else:  # samples are rounded up one by one, so those of equal lengths are one row
             rows, weights = self.rows, self.weights
         order = np.argsort(-self.price(self._aligned(rows)), kind="stable")
         kept = np.empty(len(rows))
@@ -212,18 +212,18 @@ class PlanningTask:
         return other
 
     def _cost(self, rows: np.ndarray) -> np.ndarray:
-        """The user's cost of each row, checked."""
+        """Return the user's cost of each row, checked."""
         return costs_of(self.cost, self.restore(rows), self.given)
 
     def _sorted(self, shapes: np.ndarray) -> np.ndarray:
-        """Cheapest first, then by length."""
+        """Sort shapes cheapest first, then by length."""
         return shapes[np.lexsort((*shapes.T[::-1], self.price(shapes)))]
 
     def _aligned(self, values: np.ndarray) -> np.ndarray:
         return -(-np.maximum(values, 1) // self._steps) * self._steps
 
     def _distinct(self, values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The rows that shapes must hold, and their weights, for samples of these lengths."""
+        """Return the rows that shapes must hold, and their weights, for samples of these lengths."""
         if not self.grouping.draws_first:
             return distinct_rows(self._aligned(values), weights)
         paid = list(self._paid(values))
@@ -231,7 +231,7 @@ class PlanningTask:
         return distinct_rows(self._aligned(rows), np.concatenate([*(steps.samples for steps in paid), [0]]))
 
     def _paid(self, values: np.ndarray) -> Iterator[Steps]:
-        """What the samples of these lengths are rounded up in, over the epochs."""
+        """Yield the lengths that samples of these lengths are rounded up from, over the epochs."""
         table = LengthTable(self.names, values)
         for epoch in range(self.epochs):
             yield from self.grouping.paid(table, batch_size=self._batch_size, seed=self.seed, epoch=epoch)
@@ -260,7 +260,7 @@ class PlanningTask:
                         )
 
     def _check_budget(self, lengths: LengthTable) -> None:
-        """Raise a PlanError where a sample alone exceeds the batch budget; else price what exceeds it out."""
+        """Raise a PlanError where one sample exceeds the batch budget; else set the penalty of shapes that do."""
         if not self.budget:
             return
         sizes = self.batch_sizes(self.rows)
@@ -285,7 +285,7 @@ class PlanningTask:
 
 
 def is_among(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Bool ``(n,)``: which rows of ``(n, M)`` are also in ``others (p, M)``.
+    """Return which rows of ``(n, M)`` are also in ``others (p, M)``: bool ``(n,)``.
 
     >>> is_among(np.array([[2, 5], [1, 7]]), np.array([[1, 7]])).tolist()
     [False, True]
@@ -294,7 +294,7 @@ def is_among(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def distinct_rows(rows: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The distinct rows of ``(n, M)``, sorted, and the sum of the weights of each.
+    """Return the distinct rows of ``(n, M)``, sorted, and the sum of the weights of each.
 
     >>> distinct_rows(np.array([[2, 5], [1, 7], [2, 5]]), np.array([1.0, 1, 2]))
     (array([[1, 7],
@@ -321,7 +321,7 @@ def check_aligned(lengths: LengthTable, alignment: Mapping[str, int]) -> None:
 
 
 def check_alignment(names: tuple[str, ...], alignment: int | Mapping[str, int]) -> dict[str, int]:
-    """The alignment of each modality; 1 where a mapping doesn't name it."""
+    """Return the alignment of each modality; 1 where a mapping doesn't name it."""
     if not isinstance(alignment, Mapping):
         alignment = dict.fromkeys(names, alignment)
     unknown = [name for name in alignment if name not in names]

@@ -30,7 +30,7 @@ class BalancedDeal:
         size: samples of a batch.
         shares: packs of a batch, each of as many samples and as large a part of the capacity.
         window: packs that are balanced together, at most.
-        seeds: of the order of the batches.
+        seeds: of the random order of the batches.
 
     Attributes:
         starts: int64 ``(parts + 1,)``: the number of the first step of each part, and of the steps.
@@ -51,7 +51,7 @@ class BalancedDeal:
         one, own = capacities // shares, size // shares
         window = min(window, max(MOST_PACKS, LEAST_SAMPLES * shares // size))
         packs = deal_packs(lengths, order, own, window=window, capacities=one)
-        whole = len(packs.loads) - packs.extra - (len(order) % own > 0)  # those before the short one
+        whole = len(packs.loads) - packs.extra - (len(order) % own > 0)  # full ones, which come before the short one
         place = np.arange(len(packs.loads))
         place[:whole] = shuffled(whole, *seeds)
         self._capacities, self._rows = capacities, size
@@ -68,7 +68,7 @@ class BalancedDeal:
         self.starts = np.append(np.arange(0, steps, _PART), steps)
 
     def window(self, number: int) -> Steps:
-        """The steps of one part."""
+        """Return the steps of one part."""
         start, stop = self.starts[number : number + 2].tolist()
         starts = np.arange(stop - start + 1) * self._rows
         return Steps(self._capacities[self._shape_of[start:stop]], starts, self._ids[start:stop].ravel())
@@ -103,10 +103,10 @@ class BalancedGrouping(Grouping):
         cost: Cost,  # noqa: ARG002  lengths are balanced, whatever they cost
         keep: np.ndarray | None,
     ) -> Callable[[np.ndarray, int], Deal]:
-        """Find capacities and batch size.
+        """Find the capacities and the batch size.
 
         Raises:
-            PaddingError: the policy has no end of shapes.
+            PaddingError: the policy has infinitely many shapes.
         """
         capacities = policy.lengths()
         if capacities is None:
@@ -129,7 +129,7 @@ class BalancedGrouping(Grouping):
         return deal
 
     def check_shares(self, count: int) -> None:
-        """Raise a PaddingError unless each device gets as many of the packs, which are dealt to hold their part."""
+        """Raise a PaddingError unless the devices can share out the packs, each of which is dealt to fit one part."""
         if self.shares % count:
             raise PaddingError(
                 f"got packed batches in {self.shares} shares to share out over {count}; plan with plan_packing(..., "
@@ -145,7 +145,7 @@ class BalancedGrouping(Grouping):
         epoch: int = 0,  # noqa: ARG002
         keep: np.ndarray | None = None,  # noqa: ARG002
     ) -> Iterator[Steps]:
-        """Nothing is rounded up sample by sample.
+        """Raise a PaddingError: no sample of a packed batch is rounded up by itself.
 
         Raises:
             PaddingError: always; capacities are planned by ``plan_packing``.

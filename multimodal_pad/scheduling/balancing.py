@@ -18,18 +18,18 @@ import numpy as np
 from multimodal_pad.lengths.samples import EMPTY
 
 MOST_PACKS = 64
-"""Packs of a window, where they are of 32 samples or more: more of them save little, and each takes as long to deal as
-there are. Smaller packs have windows of as many samples."""
+"""Packs of a window, for packs of 32 samples or more: a larger window saves little, and the time to deal a pack grows
+with its window. Windows of smaller packs have as many samples."""
 
 LEAST_SAMPLES = 2048  # of a window
 
-_LEAST = np.iinfo(np.uint16).max  # the sort key of no sample
+_LEAST = np.iinfo(np.uint16).max  # the sort key of an empty place
 
-_TOGETHER = 2**17  # packs that are dealt to at once: more of them leave the cache
+_TOGETHER = 2**17  # packs dealt to at once: more don't fit the cache
 _THREADS = 2
-_CHANGES = 16  # swaps that a pack above its capacity may take before what is too much leaves it
-_LOOKED_AT = 128  # packs that it may swap with: those with most room
-_FIRST = 16  # of them, that are enough where a swap with one of theirs halves what is too much
+_CHANGES = 16  # swaps to try for a pack above its capacity before samples are taken out of it
+_LOOKED_AT = 128  # packs to try swaps with: those with most room
+_FIRST = 16  # packs to try first: enough where a swap halves the excess
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Packs:
         members: int64 ``(packs, size)``: the samples of each, by their place in the lengths; EMPTY where there are
             fewer.
         loads: int64 ``(packs, M)``: sums of lengths.
-        extra: packs beyond as many as the number of samples asks for; they come last.
+        extra: packs beyond those that the number of samples asks for; they come last.
     """
 
     members: np.ndarray
@@ -94,12 +94,12 @@ def deal_packs(
 
 
 def _descending(sizes: np.ndarray) -> np.ndarray:
-    """Sort keys of numbers from 0 on, the largest first, uint16, which NumPy sorts by radix: 7 bits of precision."""
+    """Return sort keys of numbers from 0 on, largest first: uint16, for NumPy's radix sort; 7 bits of precision."""
     return _LEAST - 1 - (sizes.view(np.uint32) >> 16).astype(np.uint16)
 
 
 def _grid(keys: np.ndarray, order: np.ndarray, size: int, packs: int) -> np.ndarray:
-    """Sample numbers ``(packs, size)``, the largest first; EMPTY in the last pack, where none are left."""
+    """Return sample numbers ``(packs, size)``, the largest first; EMPTY in the last pack, where none are left."""
     held = np.ones((size, packs), bool)
     held[size - (size * packs - len(order)) :, -1] = False
     rank = np.empty(len(order), np.min_scalar_type(size))
@@ -110,7 +110,7 @@ def _grid(keys: np.ndarray, order: np.ndarray, size: int, packs: int) -> np.ndar
 
 
 def _windows(total: int, window: int, together: int, *, short: bool) -> Iterator[np.ndarray]:
-    """Packs ``(windows, width)`` of windows as equal as can be, many at once; the last one alone if it is short."""
+    """Yield packs ``(windows, width)`` of windows as equal as can be, many at once; a short last one alone."""
     edges = np.linspace(0, total, max(1, round(total / window)) + 1).round().astype(np.int64)
     firsts, widths = edges[:-1], np.diff(edges)
     alone = len(firsts) - short
@@ -123,15 +123,15 @@ def _windows(total: int, window: int, together: int, *, short: bool) -> Iterator
 
 
 def _balance(shares: Sequence[np.ndarray], ids: np.ndarray, size: int) -> np.ndarray:
-    """The members ``(windows, width, size)`` of packs from samples ``(windows, n)``, the largest first."""
+    """Return the members ``(windows, width, size)`` of packs from samples ``(windows, n)``, the largest first."""
     windows, width = np.arange(len(ids)), ids.shape[1] // size
-    holes = int((ids[0] == EMPTY).sum())  # of the last pack of all, whose window is alone
+    holes = int((ids[0] == EMPTY).sum())  # only in the last pack of all, which has a window to itself
     ids = ids[:, : ids.shape[1] - holes]
     members = np.full((len(windows), width, size), EMPTY)
     loads = np.zeros((len(shares), len(windows), width), np.float32)
     taken = np.zeros((len(windows), width), np.int64)
     taken[:, -1] = holes
-    loads[:, :, -1] = holes / size  # as full as it should be sooner
+    loads[:, :, -1] = holes / size  # counts as filled in part, so that it gets fewer samples
     loads[0][taken == size] = np.inf
     full, more = np.empty_like(loads[0]), np.empty_like(loads[0])
     for some in ids.T:
@@ -152,7 +152,7 @@ def _balance(shares: Sequence[np.ndarray], ids: np.ndarray, size: int) -> np.nda
 
 
 def _loads(lengths: np.ndarray, members: np.ndarray) -> np.ndarray:
-    """Sums of lengths ``(packs, M)``."""
+    """Return sums of lengths ``(packs, M)``."""
     loads = np.stack([column[members].sum(axis=1) for column in lengths.T], axis=1)
     short = (members == EMPTY).any(axis=1)
     loads[short] = np.where(members[short, :, None] == EMPTY, 0, lengths[members[short]]).sum(axis=1)
@@ -160,12 +160,12 @@ def _loads(lengths: np.ndarray, members: np.ndarray) -> np.ndarray:
 
 
 def _keep_within(members: np.ndarray, loads: np.ndarray, lengths: np.ndarray, capacities: np.ndarray) -> np.ndarray:
-    """Change samples, in place, until no pack exceeds its capacity; gives the packs that this took, as members."""
+    """Change samples, in place, until no pack exceeds its capacity; return the packs that this adds, as members."""
     over = np.flatnonzero((loads > capacities[0]).any(axis=1))
     left: list[int] = []
     emptiest = over[:0]
     for number, pack in enumerate(over.tolist()):
-        if number % _LOOKED_AT == 0:  # to look for each is slow where there are many
+        if number % _LOOKED_AT == 0:  # a new search for each is slow where there are many
             fullness = (loads / capacities[0]).max(axis=1) + _short(members)
             emptiest = np.argpartition(fullness, min(_LOOKED_AT, len(loads) - 1))[:_LOOKED_AT]
         mine, others = members[pack][members[pack] != EMPTY], emptiest[emptiest != pack]
@@ -187,7 +187,7 @@ def _keep_within(members: np.ndarray, loads: np.ndarray, lengths: np.ndarray, ca
 def _change(
     members: np.ndarray, loads: np.ndarray, lengths: np.ndarray, capacity: np.ndarray, pack: int, others: np.ndarray
 ) -> bool:
-    """Swap a sample of a pack for one of other packs, so that it exceeds its capacity less; says whether one did."""
+    """Swap a sample of a pack for one of other packs to lower its excess; return whether there was such a swap."""
     now = (np.maximum(loads[pack] - capacity, 0) / capacity).sum()
     for some, enough in ((others[:_FIRST], now / 2), (others, now)):
         excess, a, b = _best_change(members, loads, lengths, capacity, pack, some)
@@ -204,14 +204,14 @@ def _change(
 def _best_change(
     members: np.ndarray, loads: np.ndarray, lengths: np.ndarray, capacity: np.ndarray, pack: int, others: np.ndarray
 ) -> tuple[float, int, int]:
-    """By how much a pack exceeds its capacity after the best swap, inf where none is possible, and whose it is."""
+    """Return a pack's excess after the best swap, inf where none is possible, and where the swapped samples are."""
     mine, theirs = members[pack], members[others].ravel()
     room = capacity * (1 - _short(members[others])[:, None]) - loads[others]
     room = np.repeat(room, members.shape[1], axis=0)
     held = (mine != EMPTY)[:, None] & (theirs != EMPTY)[None]
     excess = np.zeros(held.shape)
     for column, limit, load, free in zip(lengths.T, capacity, loads[pack], room.T, strict=True):
-        gain = column[theirs][None] - column[mine][:, None]  # what the pack gets, and the other one loses
+        gain = column[theirs][None] - column[mine][:, None]  # positions that move from the other pack to this one
         held &= gain >= -free
         excess += np.maximum(gain + (load - limit), 0) / limit
     excess[~held] = np.inf
@@ -220,12 +220,12 @@ def _best_change(
 
 
 def _short(members: np.ndarray) -> np.ndarray:
-    """The part of packs that is no sample's: room for none, or the short pack would get the longest samples."""
+    """Return the part of each pack that is taken by no sample: else the short pack would get the longest ones."""
     return (members == EMPTY).mean(axis=1)
 
 
 def _first_fit(left: list[int], lengths: np.ndarray, capacity: np.ndarray, size: int) -> np.ndarray:
-    """Packs of what is left, the largest first, each into the first that holds it: members ``(packs, size)``."""
+    """Pack what is left, the largest first, each into the first pack that holds it: members ``(packs, size)``."""
     made: list[list[int]] = []
     for sample in sorted(left, key=lambda i: -(lengths[i] / capacity).max()):
         together = (some for some in made if len(some) < size and _fits(lengths[[*some, sample]].sum(axis=0), capacity))

@@ -1,4 +1,4 @@
-"""How far a schedule is from a random order: what length grouping costs, beside what it saves."""
+"""The bias of a schedule against a random order, which is the price of length grouping."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Bias(NamedTuple):
 
 @dataclass(frozen=True)
 class BiasReport:
-    """How far a schedule is from a random order; ``print`` it for a table.
+    """The bias of a schedule against a random order; ``print`` it for a table.
 
     Attributes:
         adjacent_correlation: per modality, Pearson's correlation between the mean length of a batch and that of the
@@ -54,7 +54,7 @@ class BiasReport:
 
 
 def measure_bias(steps: Steps, lengths: LengthTable, labels: np.ndarray | None, seed: int) -> BiasReport:
-    """The report of all steps of an epoch; see :meth:`Schedule.bias_report <multimodal_pad.Schedule.bias_report>`."""
+    """Report on all steps of an epoch; see :meth:`Schedule.bias_report <multimodal_pad.Schedule.bias_report>`."""
     if labels is not None and np.shape(labels) != (len(lengths),):
         raise PaddingError(
             f"got labels of shape {np.shape(labels)} for {len(lengths)} samples; give one class or value per sample"
@@ -80,7 +80,7 @@ def measure_bias(steps: Steps, lengths: LengthTable, labels: np.ndarray | None, 
 
 
 def _of_batches(values: np.ndarray, batch: np.ndarray) -> tuple[np.ndarray, float]:
-    """The mean of each batch, and the spread within batches."""
+    """Return the mean of each batch, and the spread within batches."""
     counts = np.bincount(batch)
     means = np.bincount(batch, values) / counts
     total = values.var()
@@ -95,7 +95,7 @@ def _correlation(means: np.ndarray) -> float:
 
 
 def _cramers_v(labels: np.ndarray, shape: np.ndarray) -> float:
-    """Cramér (1946), Mathematical Methods of Statistics, chapter 21: sqrt(chi² / (n (min(rows, columns) - 1)))."""
+    """Compute sqrt(chi² / (n (min(rows, columns) - 1))): Cramér (1946), Mathematical Methods of Statistics, 21."""
     classes, label = np.unique(labels, return_inverse=True)
     used, shape = np.unique(shape, return_inverse=True)
     smaller = min(len(classes), len(used)) - 1
@@ -107,7 +107,7 @@ def _cramers_v(labels: np.ndarray, shape: np.ndarray) -> float:
 
 
 def _correlation_ratio(labels: np.ndarray, shape: np.ndarray) -> float:
-    """Pearson (1903): sqrt(variance between the shapes' means / variance of the labels)."""
+    """Compute sqrt(variance between the shapes' means / variance of the labels): Pearson (1903)."""
     total = labels.var()
     counts = np.bincount(shape)
     means = np.bincount(shape, labels) / np.maximum(counts, 1)

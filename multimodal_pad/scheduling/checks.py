@@ -1,4 +1,4 @@
-"""Whether lengths, batch sizes, grouping and cost go together with a policy."""
+"""Checks that lengths, batch sizes, grouping and cost go together with a policy."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from multimodal_pad.lengths.table import LengthTable
 from multimodal_pad.scheduling.policy import Policy
 
 LongSamples = Literal["error", "truncate", "drop"]
-"""What becomes of a sample that no bucket holds."""
+"""What to do with a sample that no bucket holds."""
 
 
 def check_long_samples(long_samples: str) -> None:
-    """Raise a PaddingError unless it says what becomes of samples that no bucket holds."""
+    """Raise a PaddingError unless it is a way to treat samples that no bucket holds."""
     check_choice("long_samples", long_samples, LongSamples)
 
 
 class Holder(Protocol):
-    """What holds some lengths and not others: a policy, or a shape plan."""
+    """Anything that covers some lengths and not others: a policy, or a shape plan."""
 
     @property
     def modalities(self) -> tuple[str, ...]: ...  # noqa: D102  see Policy
@@ -33,7 +33,7 @@ class Holder(Protocol):
 
 
 def choose_cost(policy: Policy, cost: Cost | None) -> Cost:
-    """The policy's cost, or the one given, or positions.
+    """Return the policy's cost, or the one given, or positions.
 
     Raises:
         PaddingError: a cost of other modalities than the policy's, or another one than its shapes were chosen by.
@@ -49,7 +49,7 @@ def choose_cost(policy: Policy, cost: Cost | None) -> Cost:
 
 
 def choose_batch_size(policy: Policy, batch_size: int | None) -> int | None:
-    """The batch size given, or None where the policy says.
+    """Return the batch size given, or None where the policy has its own.
 
     Raises:
         PaddingError: it is out of range, the policy has another one, or there is none at all.

@@ -1,4 +1,4 @@
-"""Dealing samples to batches: who goes with whom, window by window, from counts alone.
+"""Dealing samples to batches, window by window, from counts alone.
 
 Every sample has a *kind*, the shape that it rounds up to, and the samples of a kind wait in a queue in random order.
 How many a window takes off each queue follows from counts, so the whole epoch is laid out in one pass over the windows,
@@ -21,7 +21,7 @@ from multimodal_pad.scheduling.policy import Policy
 from multimodal_pad.scheduling.steps import Steps
 
 MOST_KINDS = 2**13
-"""Filling up short batches looks at every pair of kinds: with more of them length grouping takes minutes."""
+"""Most kinds to deal samples by: filling up short batches looks at every pair of them, minutes for more."""
 
 RANDOM_WINDOW = 1024  # steps that a random epoch looks up at once
 
@@ -42,21 +42,21 @@ class Kinds:
 
 
 def batch_sizes_at(policy: Policy, padded: np.ndarray, batch_size: int | None) -> np.ndarray:
-    """Samples per batch at each of the shapes' lengths ``(k, M)``: the policy's, or else those given."""
+    """Return samples per batch at each of the shapes' lengths ``(k, M)``: the policy's, or else those given."""
     own = policy.batch_sizes(padded)
     return np.full(len(padded), batch_size) if own is None else own
 
 
 def policy_shapes(policy: Policy, batch_size: int | None) -> list[BatchShape]:
-    """Every batch shape of a policy that has finitely many, the most rows and the longest first."""
+    """Return every batch shape of a policy that has finitely many, the most rows and the longest first."""
     padded = policy.lengths()
     if padded is None:
-        raise PaddingError(f"{policy!r} has no end of shapes; use a plan, or padding to few lengths")
+        raise PaddingError(f"{policy!r} has infinitely many shapes; use a plan, or padding to few lengths")
     return sorted_shapes(policy, batch_sizes_at(policy, padded, batch_size), padded)
 
 
 def sorted_shapes(policy: Policy, batch_sizes: np.ndarray, lengths: np.ndarray) -> list[BatchShape]:
-    """Batch shapes of a policy, each once, the most rows and the longest first."""
+    """Return batch shapes of a policy, each once, the most rows and the longest first."""
     rows = np.unique(np.concatenate([batch_sizes[:, None], lengths], axis=1), axis=0)[::-1]
     return batch_shapes(rows[:, 0], rows[:, 1:], policy.modalities, policy.layout)
 
@@ -64,7 +64,7 @@ def sorted_shapes(policy: Policy, batch_sizes: np.ndarray, lengths: np.ndarray) 
 def find_kinds(
     lengths: LengthTable, policy: Policy, batch_size: int | None, cost: Cost, keep: np.ndarray | None
 ) -> Kinds:
-    """The kinds of the samples kept; their lengths are covered.
+    """Return the kinds of the samples kept; their lengths are covered.
 
     Raises:
         PaddingError: there are too many of them to deal samples by.
@@ -81,9 +81,9 @@ def find_kinds(
 
 
 def shuffled(count: int, seed: int, *path: int) -> np.ndarray:
-    """The numbers below ``count`` in a random order that any version of NumPy gives; int32 where they fit.
+    """Return the numbers below ``count`` in a random order that any version of NumPy gives; int32 where they fit.
 
-    ``path`` tells orders of one seed apart: an epoch's, and those of its windows.
+    ``path`` makes orders of one seed different: an epoch's, and those of its windows.
 
     NumPy promises the bits of a seeded generator for good, but not what ``permutation`` makes of them. So random bits
     stand before the bits of each number, and the whole is sorted. Of 10 million numbers some 90 share their random bits
@@ -115,7 +115,7 @@ class RandomDeal:
         self.starts = np.append(np.arange(0, steps, RANDOM_WINDOW), steps)
 
     def window(self, number: int) -> Steps:
-        """The steps of one window."""
+        """Return the steps of one window."""
         start, stop = self.starts[number : number + 2].tolist()
         ids = _filled_up(self._order[start * self._rows : stop * self._rows], self._rows)
         starts = np.arange(0, len(ids) + 1, self._rows)
@@ -160,7 +160,7 @@ class LengthDeal:
         self.starts = np.concatenate([[0], np.cumsum(steps)])
 
     def window(self, number: int) -> Steps:
-        """The steps of one window, in random order."""
+        """Return the steps of one window, in random order."""
         parts, kinds = self._parts[number], self._kinds
         ids, sizes, of = [], [], []
         for kind in np.unique(parts[:, 0]).tolist():
@@ -182,12 +182,12 @@ class LengthDeal:
 
 
 def _filled_up(ids: np.ndarray, rows: int) -> np.ndarray:
-    """The sample numbers, int64, with EMPTY ones behind them up to a multiple of ``rows``."""
+    """Return the sample numbers, int64, with EMPTY ones behind them up to a multiple of ``rows``."""
     return np.concatenate([ids.astype(np.int64), np.full(-len(ids) % rows, EMPTY)])
 
 
 def _lay_out(kinds: Kinds, counts: np.ndarray, samples: int) -> tuple[list[np.ndarray], list[int]]:
-    """What each window of so many samples takes off which queue, and how many steps that makes.
+    """Return which queues each window of so many samples takes how much from, and its number of steps.
 
     A window is rows ``(kind of the batch, first place in the queues, how many)``. A queue is taken in its order: own
     batches first, then what fills up batches of larger shapes.
@@ -198,12 +198,12 @@ def _lay_out(kinds: Kinds, counts: np.ndarray, samples: int) -> tuple[list[np.nd
     for start in range(0, len(kinds.of), samples):
         arrivals = np.bincount(kinds.of[start : start + samples], minlength=len(counts))
         last = start + samples >= len(kinds.of)
-        own, lent = share_out(waiting + arrivals, kinds.lengths, kinds.batch_sizes, last=last)
+        own, moved = share_out(waiting + arrivals, kinds.lengths, kinds.batch_sizes, last=last)
         used = np.flatnonzero(own)
         parts = [np.stack([used, first[used], own[used]], axis=1)]
         first = first + own
         waiting = waiting + arrivals - own
-        for kind, source, count in lent:
+        for kind, source, count in moved:
             parts.append(np.array([[kind, first[source], count]]))
             first[source] += count
             waiting[source] -= count

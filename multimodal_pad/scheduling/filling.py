@@ -1,4 +1,4 @@
-"""Filling up short batches: rows that a shape pays for anyway are given to samples of smaller shapes."""
+"""Filling up short batches: rows that a shape pays for anyway take samples of smaller shapes."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import numpy as np
 
 
 def fill_up(kind: int, counts: np.ndarray, shapes: np.ndarray, rows: int) -> np.ndarray:
-    """Fill one batch: with samples of its own kind, then of the most expensive of the kinds that fit in it.
+    """Fill one batch with samples of its own kind, then of the most expensive of the kinds that fit in it.
 
     Args:
-        kind: whose shape the batch has.
+        kind: the batch has this kind's shape.
         counts: int64 ``(K,)``: samples on offer of each kind.
         shapes: int64 ``(K, M)``: padded lengths of each kind, cheapest first.
         rows: of the batch.
 
     Returns:
-        how many samples of each kind up to ``kind`` are in the batch, int64 ``(kind + 1,)``.
+        How many samples of each kind up to ``kind`` are in the batch, int64 ``(kind + 1,)``.
 
     >>> fill_up(2, np.array([5, 5, 2]), np.array([[4], [8], [16]]), rows=8).tolist()
     [1, 5, 2]
@@ -30,29 +30,29 @@ def share_out(
 ) -> tuple[np.ndarray, list[tuple[int, int, int]]]:
     """Split waiting samples into batches of their own shape and fillers for larger shapes.
 
-    What does not fill a batch waits. Where nothing may wait any longer, or over half would, batches are filled up, from
-    the most expensive shape on, with samples of the next smaller ones: their rows are paid for anyway. So what stays
-    short in the end is a batch of the cheapest shapes.
+    Samples that don't fill a batch wait. Where none may wait any longer, or over half would, batches are filled up,
+    from the most expensive shape on, with samples of the next smaller ones: their rows are paid for anyway. So the
+    batches that stay short in the end are those of the cheapest shapes.
 
     Args:
         counts: int64 ``(K,)``: samples of each kind.
         shapes: int64 ``(K, M)``: cheapest first.
         sizes: int64 ``(K,)``: rows of a batch of each.
-        last: nothing may wait.
+        last: no sample may wait.
 
     Returns:
-        samples ``(K,)`` that stay with their kind, and ``(kind, kind that they come from, samples)`` for the fillers.
+        Samples ``(K,)`` that stay with their kind, and ``(kind, kind that they come from, samples)`` for the fillers.
 
     >>> shapes, sizes = np.array([[4], [8]]), np.array([4, 4])
     >>> share_out(np.array([7, 5]), shapes, sizes, last=False)[0].tolist()
     [4, 4]
-    >>> own, lent = share_out(np.array([7, 5]), shapes, sizes, last=True)
-    >>> own.tolist(), lent
+    >>> own, moved = share_out(np.array([7, 5]), shapes, sizes, last=True)
+    >>> own.tolist(), moved
     ([4, 5], [(1, 0, 3)])
     """
     if not last and 2 * (counts % sizes).sum() <= counts.sum():
         return counts - counts % sizes, []
-    own, lent = counts.copy(), []
+    own, moved = counts.copy(), []
     for kind in reversed(range(len(own))):
         short = int(own[kind] % sizes[kind])
         if not short:
@@ -62,6 +62,6 @@ def share_out(
             own[kind] -= short
             continue
         fillers = shares[:kind]
-        lent += [(kind, source, int(fillers[source])) for source in np.flatnonzero(fillers)[::-1].tolist()]
+        moved += [(kind, source, int(fillers[source])) for source in np.flatnonzero(fillers)[::-1].tolist()]
         own[:kind] -= fillers
-    return own, lent
+    return own, moved

@@ -30,9 +30,9 @@ class RandomGrouping(Grouping):
         policy: Policy,
         *,
         batch_size: int | None,
-        window: int,  # noqa: ARG002  the order is random without one
-        seed: int,  # noqa: ARG002  the order has it
-        cost: Cost,  # noqa: ARG002  nothing is cheaper or dearer before it is drawn
+        window: int,  # noqa: ARG002  a random order needs no window
+        seed: int,  # noqa: ARG002  the order is made with it
+        cost: Cost,  # noqa: ARG002  batches are drawn before they have a cost
         keep: np.ndarray | None,
     ) -> Callable[[np.ndarray, int], Deal]:
         """Find the batch size, at the longest lengths that may meet.
@@ -59,7 +59,7 @@ class RandomGrouping(Grouping):
         epoch: int = 0,
         keep: np.ndarray | None = None,
     ) -> Iterator[Steps]:
-        """Give the batches of an epoch, at their own maxima."""
+        """Return the batches of an epoch, at their own maxima."""
         kept = None if keep is None else np.flatnonzero(keep)
         order = shuffled(len(lengths) if kept is None else len(kept), seed, epoch)
         deal = RandomDeal(order if kept is None else kept[order], lengths, Exact(lengths.modalities), batch_size)
@@ -102,12 +102,12 @@ class LengthGrouping(Grouping):
         self,
         lengths: LengthTable,
         *,
-        batch_size: int = 1,  # noqa: ARG002  each sample pays for itself
+        batch_size: int = 1,  # noqa: ARG002  each sample is rounded up by itself
         seed: int = 0,  # noqa: ARG002
         epoch: int = 0,  # noqa: ARG002
         keep: np.ndarray | None = None,
     ) -> Iterator[Steps]:
-        """Give each sample by itself."""
+        """Return each sample by itself."""
         kept = None if keep is None else np.flatnonzero(keep)
         for start, block in lengths.blocks(kept):
             places = np.arange(start, start + len(block))
@@ -119,11 +119,11 @@ RANDOM, LENGTH = RandomGrouping(), LengthGrouping()
 _NAMED: dict[str, Grouping] = {grouping.name: grouping for grouping in (RANDOM, LENGTH)}
 
 GROUPINGS = tuple(_NAMED)
-"""The names that the API takes for groupings."""
+"""The names of groupings in the API."""
 
 
 def as_grouping(grouping: Grouping | str) -> Grouping:
-    """A grouping, given as it is or by its name.
+    """Return a grouping, given as it is or by its name.
 
     Raises:
         PaddingError: there is none of this name.
@@ -136,7 +136,7 @@ def as_grouping(grouping: Grouping | str) -> Grouping:
 
 
 def choose_grouping(policy: Policy, grouping: Grouping | str | None) -> Grouping:
-    """The grouping given, or the one that the policy's shapes were chosen for, or by length.
+    """Return the grouping given, or the one that the policy's shapes were chosen for, or by length.
 
     Raises:
         PaddingError: there is none of this name, or the policy was made for another one.

@@ -1,4 +1,4 @@
-"""Policies that need no plan: the batch's own maxima, ladders of edges, one length for all."""
+"""Policies that need no plan: the batch's own maxima, ladders of edges, or one length for all."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from multimodal_pad.lengths.table import LONGEST, LengthTable
 from multimodal_pad.scheduling.policy import Policy, digest
 
 MOST_EDGES = 2**24
-"""Of one modality, that :meth:`Ladder.multiples_of` makes."""
+"""The most edges of one modality that :meth:`Ladder.multiples_of` makes."""
 
 SHOWN_EDGES = 8
-"""A ladder of more edges in a modality is described by how many they are."""
+"""Above so many edges in a modality, a ladder is described by their number."""
 
 
 class Exact(Policy):
@@ -36,12 +36,12 @@ class Exact(Policy):
         self.modalities = check_names(modalities)
 
     def round_up(self, lengths: np.ndarray) -> np.ndarray:
-        """The lengths themselves, at least 1."""
+        """Return the lengths themselves, at least 1."""
         return np.maximum(lengths, 1)
 
     @property
     def finite(self) -> bool:
-        """False: there is no bound on what it may answer."""
+        """False: the shapes are unbounded."""
         return False
 
     def lengths(self) -> None:
@@ -49,7 +49,7 @@ class Exact(Policy):
         return
 
     def truncate(self, lengths: np.ndarray) -> np.ndarray:
-        """The lengths themselves: nothing is too long."""
+        """Return the lengths themselves: nothing is too long."""
         return lengths
 
     @property
@@ -83,7 +83,7 @@ class Ladder(Policy):
 
     @classmethod
     def powers_of_two(cls, lengths: LengthTable, smallest: int = 1) -> Ladder:
-        """Edges ``smallest * 2**i``, up to the first that holds the longest length."""
+        """Make edges ``smallest * 2**i``, up to the first that holds the longest length."""
         check_whole("smallest", smallest, 1, LengthError)
         edges = {}
         for name, longest in lengths.maxima.items():
@@ -94,7 +94,7 @@ class Ladder(Policy):
 
     @classmethod
     def multiples_of(cls, lengths: LengthTable, multiple: int | Mapping[str, int]) -> Ladder:
-        """Edges at every multiple (one for all, or per modality) up to the longest length."""
+        """Make edges at every multiple (one for all, or per modality) up to the longest length."""
         steps = multiple if isinstance(multiple, Mapping) else dict.fromkeys(lengths.modalities, multiple)
         _check_steps(lengths, steps)
         edges = {}
@@ -111,7 +111,7 @@ class Ladder(Policy):
 
     @classmethod
     def quantiles(cls, lengths: LengthTable, count: int) -> Ladder:
-        """At most ``count`` edges per modality, at the 1/count, 2/count, ... 1 quantiles of the lengths.
+        """Make at most ``count`` edges per modality, at the 1/count, 2/count, ... 1 quantiles of the lengths.
 
         Fewer where quantiles coincide. The quantile is the smallest length with at least that share
         of the samples at or below it (NumPy's ``inverted_cdf``).
@@ -123,7 +123,7 @@ class Ladder(Policy):
         return cls(dict(zip(lengths.modalities, map(np.unique, columns), strict=True)))
 
     def round_up(self, lengths: np.ndarray) -> np.ndarray:
-        """Each length rounded up to the next edge of its modality."""
+        """Round each length up to the next edge of its modality."""
         lengths = np.asarray(lengths)
         last = np.array([edges[-1] for edges in self.edges])
         self.check_held(lengths, np.all(lengths <= last, axis=1))
@@ -131,11 +131,11 @@ class Ladder(Policy):
         return np.stack(columns, axis=1)
 
     def lengths(self) -> np.ndarray:
-        """The product of the edges."""
+        """Return the product of the edges."""
         return np.stack(np.meshgrid(*self.edges, indexing="ij"), axis=-1).reshape(-1, len(self.edges))
 
     def truncate(self, lengths: np.ndarray) -> np.ndarray:
-        """Lengths cut to the last edges."""
+        """Cut lengths to the last edges."""
         return np.minimum(lengths, [edges[-1] for edges in self.edges])
 
     @property
@@ -173,7 +173,7 @@ class Fixed(Ladder):
 
     @classmethod
     def longest(cls, lengths: LengthTable) -> Fixed:
-        """Fixed padding to the longest sample of the table (at least 1)."""
+        """Make fixed padding to the longest sample of the table (at least 1)."""
         return cls({name: max(1, length) for name, length in lengths.maxima.items()})
 
     def _edges(self) -> dict[str, Any]:
@@ -202,7 +202,7 @@ def _check_edges(name: str, column: Any) -> np.ndarray:
 
 
 def _too_long(edges: np.ndarray) -> bool:
-    """Whether whole numbers are among them that no dtype of NumPy holds."""
+    """Return whether whole numbers are among them that no dtype of NumPy holds."""
     return edges.dtype == object and any(isinstance(edge, int) and edge > LONGEST for edge in edges.tolist())
 
 

@@ -1,4 +1,4 @@
-"""What policies and groupings are: the two things that make samples into batches of few shapes."""
+"""Policies and groupings: the two things that make samples into batches of few shapes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from multimodal_pad.lengths.cost import Cost
 from multimodal_pad.lengths.table import LONGEST, LengthTable
 from multimodal_pad.scheduling.steps import Steps
 
-_PROBES = 32  # rows of lengths on which a policy is told from another: functions can't be compared
+_PROBES = 32  # rows of lengths at which policies are compared, since functions can't be
 
 
 class Deal(Protocol):
@@ -35,15 +35,15 @@ class Deal(Protocol):
     def used(self) -> tuple[np.ndarray, np.ndarray]: ...  # noqa: D102  described above
 
     def window(self, number: int) -> Steps:
-        """The steps of one window."""
+        """Return the steps of one window."""
         ...
 
 
 class Grouping(ABC):
     """Which samples share a batch: a value, which the API takes by its name too.
 
-    A grouping of one's own begins here: :meth:`prepare` deals an epoch's samples to batches, and
-    :meth:`paid` says what a plan is made for.
+    A new grouping begins here: :meth:`prepare` deals an epoch's samples to batches, and :meth:`paid` says
+    what a plan is made for.
 
     Attributes:
         name: what files and options call it.
@@ -74,15 +74,15 @@ class Grouping(ABC):
         cost: Cost,
         keep: np.ndarray | None,
     ) -> Callable[[np.ndarray, int], Deal]:
-        """Make what all epochs share.
+        """Prepare what all epochs share.
 
         Args:
             lengths: the length table, covered by the policy.
             policy: rounds up.
-            batch_size: of every batch; None where the policy says.
+            batch_size: of every batch; None where the policy has its own.
             window: batches per shuffle window.
             seed: of the order.
-            cost: tells which shape is the cheaper one.
+            cost: by which shapes are ordered, cheapest first.
             keep: numbers of the samples to deal; None for all.
 
         Returns:
@@ -100,14 +100,14 @@ class Grouping(ABC):
         epoch: int = 0,
         keep: np.ndarray | None = None,
     ) -> Iterator[Steps]:
-        """Give what is rounded up in an epoch, every batch full: steps whose shapes are lengths as they come.
+        """Return what is rounded up in an epoch, every batch full: steps whose shapes are lengths as they come.
 
-        Each step pays, for every sample in it, what the shape costs that holds its lengths. ``keep`` is bool ``(N,)``.
+        Each sample of a step costs what the shape costs that holds the step's lengths. ``keep`` is bool ``(N,)``.
         """
 
     def check_shares(self, count: int) -> None:
         """Raise a PaddingError where batches are not dealt so that they can be shared out over so many devices."""
-        del count  # where any run of a batch's rows is a batch, there is nothing to heed
+        del count  # any run of a padded batch's rows is a batch
 
     def __str__(self) -> str:
         return self.name
@@ -118,18 +118,18 @@ class Policy(ABC):
 
     A policy works on integer arrays ``(n, M)`` whose columns follow ``policy.modalities``; a row is a sample, or the
     per-modality maxima of a batch. Lengths of shapes are at least 1, so that a modality that is missing in a whole
-    batch still has a static shape. A policy of one's own has :meth:`round_up`, :meth:`lengths` and :meth:`truncate`,
-    and serves wherever a built-in one does.
+    batch still has a static shape. A subclass defines :meth:`round_up`, :meth:`lengths` and :meth:`truncate`, and
+    serves wherever a built-in policy does.
 
     Attributes:
         modalities: names of the M columns.
         layout: how the samples of its batches lie.
         grouping: the grouping that its shapes were chosen for; None where any will do.
-        cost: per sample, the unit that its shapes were chosen in; None where there is none.
+        cost: the cost per sample that its shapes were chosen by; None where there is none.
         compile_all: whether all of its shapes are compiled ahead, those that no epoch uses too.
-        plan: the plan that it is the policy of; None where it is of none.
-        promised: real / padded cost that its shapes were made for, with length grouping or its own; None where it knows
-            none.
+        plan: the plan that it follows; None where there is none.
+        promised: real / padded cost that its shapes were made for, with length grouping or its own; None where that is
+            not known.
 
     >>> class Halves(Policy):
     ...     modalities = ("text",)
@@ -154,7 +154,7 @@ class Policy(ABC):
 
     @abstractmethod
     def round_up(self, lengths: np.ndarray) -> np.ndarray:
-        """The lengths ``(n, M)`` of the shapes that hold each row of ``lengths (n, M)``.
+        """Return the lengths ``(n, M)`` of the shapes that hold each row of ``lengths (n, M)``.
 
         Raises:
             UncoveredLengthError: a row is longer than every bucket; names row, modality, limit.
@@ -162,11 +162,11 @@ class Policy(ABC):
 
     @abstractmethod
     def lengths(self) -> np.ndarray | None:
-        """Every row that ``round_up`` can answer with, ``(k, M)``, or None where unbounded."""
+        """Return every row that ``round_up`` can give, ``(k, M)``, or None where they are unbounded."""
 
     @abstractmethod
     def truncate(self, lengths: np.ndarray) -> np.ndarray:
-        """The longest lengths ``(n, M)``, at most those given, that the policy covers."""
+        """Return the longest lengths ``(n, M)``, at most those given, that the policy covers."""
 
     @property
     def finite(self) -> bool:
@@ -174,18 +174,18 @@ class Policy(ABC):
         return True
 
     def covers(self, lengths: np.ndarray) -> np.ndarray:
-        """Bool ``(n,)``: which rows fit a bucket."""
+        """Return which rows fit a bucket, bool ``(n,)``."""
         return (self.truncate(lengths) == lengths).all(axis=1)
 
     def batch_sizes(self, padded: np.ndarray) -> np.ndarray | None:
-        """Samples per batch ``(n,)`` at each of the shapes' lengths; None where the policy leaves them open."""
+        """Return samples per batch ``(n,)`` at each of the shapes' lengths; None where the policy leaves them open."""
         del padded
         return None
 
     def shape_for(
         self, lengths: np.ndarray, *, batch_size: int | None = None, numbers: Sequence[int] | None = None
     ) -> BatchShape:
-        """The batch shape that holds samples of ``lengths (n, M)`` together.
+        """Return the batch shape that holds samples of ``lengths (n, M)`` together.
 
         Args:
             lengths: of the samples.
@@ -207,7 +207,7 @@ class Policy(ABC):
     def fingerprint(self) -> str:
         """SHA-256 of what the policy does: equal for policies that give the same shapes.
 
-        By default of its class, its shapes, and what it answers to some lengths.
+        By default of its class, its shapes, and what it rounds some lengths up to.
         """
         probes = 1 + np.arange(_PROBES * len(self.modalities)).reshape(_PROBES, -1) * 37 % 401
         rounded = self.round_up(self.truncate(probes))
@@ -217,7 +217,7 @@ class Policy(ABC):
         return digest(json.dumps([*kind, None if self.grouping is None else self.grouping.name, *answers]))
 
     def number_shapes(self, blocks: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """The distinct shapes ``(K, M)`` that rows of lengths round up to, and each row's among them, ``(n,)``."""
+        """Return the distinct shapes ``(K, M)`` that rows of lengths round up to, and each row's place, ``(n,)``."""
         padded = np.concatenate([self._rounded_up(block) for block in blocks])
         of = np.zeros(len(padded), np.int64)
         for column in padded.T:
@@ -228,7 +228,7 @@ class Policy(ABC):
         return padded[one].astype(np.int64), of
 
     def _rounded_up(self, lengths: np.ndarray) -> np.ndarray:
-        """As :meth:`round_up` says, int32."""
+        """Round up as :meth:`round_up` does, to int32."""
         padded = np.asarray(self.round_up(lengths))
         if padded.max(initial=1) > LONGEST or padded.min(initial=1) < 1:
             row, column = np.argwhere((padded > LONGEST) | (padded < 1))[0].tolist()
@@ -239,29 +239,29 @@ class Policy(ABC):
         return padded.astype(np.int32)
 
     def efficiency(self, lengths: LengthTable, cost: Cost) -> float:
-        """Real / padded cost of lengths that are covered, every batch full; 1 where nothing is padded."""
+        """Return real / padded cost of lengths that are covered, every batch full; 1 where nothing is padded."""
         padded = float(cost(self.round_up(lengths.values)).sum())
         return float(cost(lengths.values).sum()) / padded if padded else 1.0
 
     def check_lengths(self, lengths: LengthTable, keep: np.ndarray | None = None) -> None:
         """Warn where the policy was made for other lengths, and serves these (those kept) much worse."""
-        del lengths, keep  # it was made for none
+        del lengths, keep  # by default it was made for none
 
     @property
     def plan_options(self) -> Mapping[str, Any]:
-        """The options that its plan was made with, as far as it knows them; none where it is no plan."""
+        """The options that its plan was made with, as far as they are known; empty where it follows no plan."""
         return {}
 
     def plan_anew(self, lengths: LengthTable, options: Mapping[str, Any]) -> Policy | None:
-        """A policy of its kind, whose ``plan`` is made for other lengths with :attr:`plan_options` that may differ.
+        """Return a policy of its kind with a ``plan`` for other lengths, by :attr:`plan_options` that may differ.
 
-        None where that is a plan of padded shapes.
+        None where plans of its kind are of padded shapes.
         """
         del lengths, options
         return None
 
     def why_not(self, lengths: np.ndarray) -> str:
-        """What keeps a row of lengths ``(M,)``, which is not covered, out of every bucket."""
+        """Say why a row of lengths ``(M,)``, which is not covered, fits no bucket."""
         limits = self.truncate(lengths[None])[0]
         column = int(np.argmax(lengths > limits))
         return (
@@ -282,7 +282,7 @@ class Policy(ABC):
 
 
 def compact(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The distinct numbers, ascending, and the place of each code among them; no sorting where they are small.
+    """Return the distinct numbers, ascending, and the place of each code among them; no sorting where they are small.
 
     >>> compact(np.array([7, 3, 7]))
     (array([3, 7]), array([1, 0, 1]))
@@ -300,5 +300,5 @@ def compact(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def digest(text: str) -> str:
-    """SHA-256 of a text, in hexadecimal."""
+    """Return the SHA-256 of a text, in hexadecimal."""
     return hashlib.sha256(text.encode()).hexdigest()

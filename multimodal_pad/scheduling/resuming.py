@@ -1,4 +1,4 @@
-"""What a saved position in a run is a position of, and whether this is the same run."""
+"""Saved positions of a run: what they are positions of, and whether this is the same run."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from multimodal_pad.lengths.table import LengthTable
 from multimodal_pad.scheduling.policy import Grouping, Policy, digest
 
 VERSION = 1
-"""Of the rule that deals samples to steps: a state of another version counts other steps."""
+"""Version of the rule that deals samples to steps: the steps of another version are other ones."""
 
 _MEANING = {
     "version": "the version of the schedule",
     "lengths": "the dataset (fingerprint of its lengths)",
     "policy": "the policy",
     "shapes": "the plan (fingerprint of its shapes), or the policy's bucket lengths",
-    "cost": "the cost function (fingerprint of what some lengths cost)",
+    "cost": "the cost function (fingerprint of its values at some lengths)",
     "batch_size": "the batch size",
     "grouping": "the grouping",
     "window": "the shuffle window",
     "seed": "the seed",
-    "long_samples": "what becomes of long samples",
+    "long_samples": "the option long_samples",
 }
 
 
 def describe_run(
     lengths: LengthTable, policy: Policy, grouping: Grouping, *, cost: Cost, **options: Any
 ) -> dict[str, Any]:
-    """All that decides which samples are in which step, as JSON values; ``options`` are the batcher's.
+    """Return all that decides which samples are in which step, as JSON values; ``options`` are the batcher's.
 
-    Policies are told apart by their fingerprints, cost functions by what some lengths cost.
+    Policies are compared by their fingerprints, cost functions by their values at some lengths.
     """
     run = {
         "version": VERSION,
@@ -45,12 +45,12 @@ def describe_run(
     }
     plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in options.items()}
     if grouping.draws_first:
-        return {**run, **plain, "cost": None, "window": None}  # neither decides anything
+        return {**run, **plain, "cost": None, "window": None}  # neither makes a difference there
     return {**run, "cost": digest(sampled_prices(cost, len(policy.modalities))), **plain}
 
 
 def check_state(state: Mapping[str, Any], run: Mapping[str, Any]) -> tuple[int, int]:
-    """The epoch and step of a saved state, if it is one of this run.
+    """Return the epoch and step of a saved state, if it is one of this run.
 
     Raises:
         PaddingError: it is not; everything that differs is named.

@@ -19,16 +19,16 @@ from multimodal_pad.scheduling.policy import Deal, Grouping, Policy
 from multimodal_pad.scheduling.steps import Steps
 
 WINDOW = 1024
-"""Batches per shuffle window, where nothing else is said.
+"""Default of batches per shuffle window.
 
-Measured (``docs/scale.md``): fewer than there are shapes cost padding, more than that save none. But with some tens
-of them the mean lengths of neighbouring batches are still correlated, by -0.01; at so many they are not, and a window
-costs neither memory nor time.
+Measured (``docs/scale.md``): a window of fewer batches than there are shapes adds padding, and a longer one saves
+none. But with some tens of batches the mean lengths of neighbouring batches are still correlated, by -0.01; with so
+many they are not, and a window takes neither memory nor time.
 """
 
 
 class Schedule:
-    """The steps of one epoch, each window of which is worked out when it is asked for.
+    """The steps of one epoch, worked out window by window on demand.
 
     ``len(schedule)`` is the number of steps, ``schedule[step]`` the padded lengths ``(M,)`` and the sample numbers
     ``(B,)`` of one of them, and iterating gives all in turn. :attr:`lengths`, :attr:`starts` and :attr:`ids` are those
@@ -62,7 +62,7 @@ class Schedule:
             yield from part
 
     def parts(self, start: int = 0, stop: int | None = None) -> Iterator[Steps]:
-        """The steps from ``start`` up to ``stop``, or to the end, a window at a time.
+        """Yield the steps from ``start`` up to ``stop``, or to the end, a window at a time.
 
         Raises:
             PaddingError: numbers below 0 or out of order.
@@ -78,7 +78,7 @@ class Schedule:
             yield self._window(number).part(max(start, first) - first, min(stop, end) - first)
 
     def steps(self, start: int = 0, stop: int | None = None) -> Steps:
-        """The steps from ``start`` up to ``stop`` together."""
+        """Return the steps from ``start`` up to ``stop`` together."""
         parts = list(self.parts(start, stop))
         return Steps.join(parts) if parts else self._window(0).part(0, 0)
 
@@ -114,15 +114,15 @@ class Schedule:
 
     @property
     def used(self) -> tuple[np.ndarray, np.ndarray]:
-        """The rows ``(k,)`` and padded lengths ``(k, M)`` that its steps have, each once."""
+        """The rows ``(k,)`` and padded lengths ``(k, M)`` of its steps, each once."""
         return self._deal.used
 
     def bias_report(self, labels: np.ndarray | None = None, *, seed: int = 0) -> BiasReport:
-        """What the grouping does to the randomness of the order, against a fully random one.
+        """Measure how far the grouping takes the order from a fully random one.
 
         Args:
-            labels: of each sample of the table, ``(N,)``: classes (whole numbers) or values (floats); by default
-                nothing is said of labels.
+            labels: of each sample of the table, ``(N,)``: classes (whole numbers) or values (floats); None leaves
+                labels out of the report.
             seed: of the random order that is compared with.
 
         Raises:
@@ -153,11 +153,13 @@ class Schedules:
         check_whole("window", window, 1)
         check_whole("seed", seed, 0, most=None)
         self._lengths, self._seed = lengths.select(policy.modalities), seed
-        # None is all of them: numbers of their own would take as much memory as a column of the table.
+        # None stands for all: an array of numbers would take as much memory as a column of the table.
         kept = None if keep is None or keep.all() else np.flatnonzero(keep)
         self._count = len(lengths) if kept is None else len(kept)
         if not self._count:
-            raise PaddingError("no samples are left to deal: every one of them is longer than every bucket")
+            raise PaddingError(
+                "no samples are left to deal: every one of them is longer than every bucket; add a longer one"
+            )
         self._prepare = partial(
             grouping.prepare,
             self._lengths,
@@ -174,7 +176,7 @@ class Schedules:
         return self._prepare()
 
     def epoch(self, epoch: int) -> Schedule:
-        """The schedule of one epoch."""
+        """Return the schedule of one epoch."""
         check_whole("epoch", epoch, 0)
         return Schedule(self._deal(shuffled(self._count, self._seed, epoch), epoch), self._lengths)
 
@@ -205,14 +207,14 @@ def make_schedule(
     Args:
         lengths: the length table, in the column order of ``policy.modalities``.
         policy: rounds lengths up to buckets.
-        batch_size: samples per batch, where the policy doesn't say (a plan does).
+        batch_size: samples per batch, where the policy leaves it open (a plan does not).
         grouping: ``"random"``, ``"length"`` or a :class:`~multimodal_pad.scheduling.policy.Grouping`; by default the
             one that the policy's plan was made for, or ``"length"``.
         window: batches per shuffle window of ``"length"``: below the number of shapes, fewer of them make batches more
             random and leave more padding.
         seed: of the random order.
         epoch: number of the epoch, which changes the order.
-        cost: tells ``"length"`` which shape is the cheaper one; by default the plan's, or positions.
+        cost: by which ``"length"`` orders shapes, cheapest first; by default the plan's, or positions.
         keep: bool ``(N,)``, the samples to deal; by default all.
 
     Raises:

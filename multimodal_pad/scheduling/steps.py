@@ -41,19 +41,19 @@ class Steps:
         return np.add.reduceat(self.ids != EMPTY, self.starts[:-1], dtype=np.int64)
 
     def take(self, places: np.ndarray) -> Steps:
-        """The steps at these places, in this order."""
+        """Return the steps at these places, in this order."""
         sizes = self.batch_sizes[places]
         starts = np.concatenate([[0], np.cumsum(sizes)])
         rows = np.arange(starts[-1]) + np.repeat(self.starts[:-1][places] - starts[:-1], sizes)
         return Steps(self.lengths[places], starts, self.ids[rows])
 
     def part(self, start: int, stop: int) -> Steps:
-        """The steps from ``start`` up to ``stop``."""
+        """Return the steps from ``start`` up to ``stop``."""
         starts = self.starts[start : stop + 1]
         return Steps(self.lengths[start:stop], starts - starts[0], self.ids[starts[0] : starts[-1]])
 
     def shard(self, index: int, count: int) -> Steps:
-        """The rows of one shard of ``count``: run number ``index`` of as many equal runs of each step's rows.
+        """Return the rows of one shard of ``count``: run number ``index`` of as many equal runs of each step's rows.
 
         ``count`` divides the rows of every step; the shapes are those of the whole.
         """
@@ -65,7 +65,7 @@ class Steps:
 
     @classmethod
     def join(cls, parts: list[Steps]) -> Steps:
-        """These steps one after another; at least one part."""
+        """Join steps one after another; at least one part."""
         sizes = np.concatenate([part.batch_sizes for part in parts])
         starts = np.concatenate([[0], np.cumsum(sizes)])
         return cls(

@@ -32,7 +32,7 @@ FORMAT = "multimodal_pad exported predictor"
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
 OLDEST_GPU = (7, 5)
-"""Compute capability: a program for NVIDIA GPUs has the attention that all have from this on."""
+"""A compute capability: a program for NVIDIA GPUs has the attention of all GPUs from this one on."""
 
 
 def export(predictor: PieceRunner, folder: Path, platforms: Sequence[str]) -> None:
@@ -69,7 +69,7 @@ def export(predictor: PieceRunner, folder: Path, platforms: Sequence[str]) -> No
 
 
 def read_exported(folder: Path, options: Mapping[str, Any]) -> Loaded:
-    """The programs in a folder: see :func:`load_exported`."""
+    """Read the programs in a folder: see :func:`load_exported`."""
     description = read_description(folder / EXPORTED, FORMAT)
     platform = this_platform()
     found: dict[tuple[int, tuple[tuple[str, int], ...]], Any] = {}
@@ -96,7 +96,7 @@ def read_exported(folder: Path, options: Mapping[str, Any]) -> Loaded:
 
 
 def this_platform() -> str:
-    """What JAX's default backend is: ``"cpu"``, ``"cuda"``, ``"rocm"`` or ``"tpu"``."""
+    """Return JAX's default backend: ``"cpu"``, ``"cuda"``, ``"rocm"`` or ``"tpu"``."""
     backend = get_backend()
     if backend.platform not in ("gpu", "cuda", "rocm"):
         return backend.platform
@@ -106,7 +106,7 @@ def this_platform() -> str:
 def _exported(
     predict: Callable[[Any, Batch], Any], leaves: Any, struct: Batch, platform: str, shape: BatchShape
 ) -> bytes:
-    """One program, of lists of arrays, so that it needs none of our classes."""
+    """Export one program, of lists of arrays, so that it needs none of our classes."""
     flat, tree = jax.tree.flatten(struct)
 
     def flat_predict(leaves: Any, flat: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What a folder of a predictor holds: a description in JSON, and the model's arrays in one file."""
+"""The folder of a predictor: a description in JSON, and the model's arrays in one file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ARRAYS = "parameters.npz"
 
 
 def describe(predictor: PieceRunner) -> dict[str, Any]:
-    """All of a predictor but its model, as JSON values.
+    """Return all of a predictor but its model, as JSON values.
 
     Raises:
         PaddingError: no sample was seen yet.
@@ -48,13 +48,13 @@ def describe(predictor: PieceRunner) -> dict[str, Any]:
 
 
 class Loaded(NamedTuple):
-    """What a predictor is made of that was in a folder.
+    """The parts of a predictor from a folder.
 
     Attributes:
-        model: or a program.
-        plan: or a policy.
+        model: the model, or a program.
+        plan: the plan, or a policy.
         options: of the predictor.
-        kinds: of its inputs; empty where they are not known.
+        kinds: the kinds of its inputs; empty where they are not known.
     """
 
     model: Any
@@ -64,7 +64,7 @@ class Loaded(NamedTuple):
 
 
 def loaded(model: Any, description: Mapping[str, Any], where: Path, options: Mapping[str, Any]) -> Loaded:
-    """What is described, with options of the caller's before those described.
+    """Make the parts described, with the caller's options before those described.
 
     Raises:
         PaddingError: a description that makes no sense, or a policy that only its own code can make.
@@ -87,7 +87,7 @@ def loaded(model: Any, description: Mapping[str, Any], where: Path, options: Map
 
 
 def write_description(folder: Path, name: str, kind: str, description: Mapping[str, Any]) -> None:
-    """The JSON of a folder."""
+    """Write the JSON of a folder."""
     import flax
 
     import multimodal_pad
@@ -98,10 +98,10 @@ def write_description(folder: Path, name: str, kind: str, description: Mapping[s
 
 
 def read_description(path: Path, kind: str) -> dict[str, Any]:
-    """What :func:`write_description` wrote.
+    """Read the JSON that :func:`write_description` wrote.
 
     Raises:
-        PaddingError: no such file, or not what it should be.
+        PaddingError: no such file, or one of another kind.
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
@@ -116,7 +116,7 @@ def read_description(path: Path, kind: str) -> dict[str, Any]:
 
 
 def write_arrays(path: Path, tree: Any) -> list[dict[str, str]]:
-    """The arrays of nested dicts, each under its name, such as ``params/head/kernel``; their names and dtypes.
+    """Write the arrays of nested dicts, each under its name, such as ``params/head/kernel``; return names and dtypes.
 
     Raises:
         PaddingError: two have one name.
@@ -126,7 +126,7 @@ def write_arrays(path: Path, tree: Any) -> list[dict[str, str]]:
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise PaddingError(f"got two arrays of the name {twice!r}; give the model's attributes names that differ")
-    # NumPy writes dtypes such as bfloat16, which it doesn't know, as plain bytes.
+    # NumPy writes dtypes that it lacks, such as bfloat16, as plain bytes.
     arrays: dict[str, Any] = {
         name: x if x.dtype.kind in "biufc" else x.view(f"V{x.dtype.itemsize}") for name, x in named
     }
@@ -135,7 +135,7 @@ def write_arrays(path: Path, tree: Any) -> list[dict[str, str]]:
 
 
 def read_arrays(path: Path, described: Sequence[Mapping[str, str]]) -> dict[str, np.ndarray]:
-    """The arrays that :func:`write_arrays` wrote, by name and in their order.
+    """Read the arrays that :func:`write_arrays` wrote, by name and in their order.
 
     Raises:
         PaddingError: the file is missing, damaged, or lacks one of them.
@@ -150,7 +150,7 @@ def read_arrays(path: Path, described: Sequence[Mapping[str, str]]) -> dict[str,
 
 
 def filled(tree: Any, arrays: Mapping[str, np.ndarray], where: str) -> Any:
-    """Nested dicts with these arrays for their own, by name.
+    """Return nested dicts with their arrays replaced by these, by name.
 
     Raises:
         PaddingError: one has another shape or dtype, or is not there; the first one is named.

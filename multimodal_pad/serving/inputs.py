@@ -1,4 +1,4 @@
-"""What a request must hold to be a sample of the model: names, feature shapes, dtypes, finite numbers."""
+"""Checks of requests: modality names, feature shapes, dtypes, finite numbers."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from multimodal_pad.sources.standardizing import FeatureStatistics
 
 
 class Kind(NamedTuple):
-    """What the arrays of one modality are.
+    """The kind of one modality's arrays.
 
     Attributes:
-        feature_shape: of a position.
-        dtype: that the model takes.
+        feature_shape: of each position.
+        dtype: as the model takes it.
         vocabulary_size: token ids are below it; None where they are no token ids, or it isn't known.
     """
 
@@ -32,11 +32,11 @@ class Kind(NamedTuple):
 
 
 class Inputs:
-    """Makes a sample of a request, or says what is wrong with it.
+    """The conversion of requests to samples, or the errors of those that are none.
 
     Args:
         kinds: of each modality.
-        standardize: statistics of the modalities whose features come as they were before standardising.
+        standardize: statistics of the modalities whose features come unstandardised.
         check_finite: refuse NaN and inf.
 
     >>> inputs = Inputs({"audio": Kind((2,), np.dtype("float32"))})
@@ -62,20 +62,20 @@ class Inputs:
                 )
 
     def arrays(self, sample: Sample, number: int) -> dict[str, np.ndarray]:
-        """The arrays of a sample as the model takes them; targets and other keys are left out.
+        """Return the arrays of a sample as the model takes them; targets and other keys are left out.
 
         Raises:
             SampleError: a modality is missing, has another feature shape, or values that the model's dtype doesn't
                 hold, that are NaN or inf, or that are no token ids of the vocabulary.
         """
-        # Copies: requests wait for their batch, and what they came from may be written to meanwhile.
+        # Copies: requests wait for their batch, and the caller's arrays may be written to meanwhile.
         held = held_sample(as_sample(sample, f"sample {number}"), tuple(self.kinds), number, targets=False, copy=True)
         return {name: self._array(modality_array(held, name, number), name, number) for name in self.kinds}
 
     def _array(self, array: np.ndarray, name: str, number: int) -> np.ndarray:
         kind = self.kinds[name]
         if not len(array):
-            return np.empty((0, *kind.feature_shape), kind.dtype)  # what is missing has neither width nor dtype
+            return np.empty((0, *kind.feature_shape), kind.dtype)  # a missing modality has neither width nor dtype
         if array.shape[1:] != kind.feature_shape:
             raise SampleError(
                 f"sample {number}, {name!r}: got feature shape {array.shape[1:]}, and the model takes "
@@ -97,7 +97,7 @@ class Inputs:
         return cast
 
     def _cast(self, array: np.ndarray, kind: Kind, name: str, number: int) -> np.ndarray:
-        """In the dtype of the model, where that keeps what the values are but for rounding."""
+        """Convert to the dtype of the model, where that changes values by rounding only."""
         if array.dtype == kind.dtype:
             return array
         whole, wanted = array.dtype.kind in "biu", kind.dtype.kind
@@ -116,10 +116,10 @@ class Inputs:
 
 
 def kinds_of(example: Sample | Batch, modalities: tuple[str, ...]) -> dict[str, Kind]:
-    """The kinds of the arrays of a sample, or of the first sample of a batch, in the dtypes that JAX takes them in.
+    """Return the kinds of the arrays of a sample, or of a batch's first sample, in the dtypes that JAX takes them in.
 
     Raises:
-        SampleError: it lacks a modality, or has something else than numbers there.
+        SampleError: it lacks a modality, or has something other than numbers there.
         PaddingError: a batch without a sample.
     """
     sample = example if isinstance(example, Mapping) else _first_of(example)
@@ -131,11 +131,11 @@ def kinds_of(example: Sample | Batch, modalities: tuple[str, ...]) -> dict[str, 
 
 
 def as_configured(kinds: Mapping[str, Kind], feature_widths: Mapping[str, int]) -> dict[str, Kind]:
-    """The kinds of what the model takes, whatever the example happened to be: empty, or in a dtype that holds it alone.
+    """Return the kinds that the model takes, even where the example is empty, or of a dtype that holds only it.
 
     Args:
         kinds: of an example; those with a vocabulary are token ids.
-        feature_widths: of the other modalities, as far as the model says them.
+        feature_widths: of the other modalities, as far as the model's config has them.
 
     >>> kinds = {"text": Kind((), np.dtype("uint8"), 9000), "audio": Kind((), np.dtype("int32"))}
     >>> for name, kind in as_configured(kinds, {"audio": 74}).items():

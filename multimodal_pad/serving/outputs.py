@@ -14,12 +14,12 @@ from multimodal_pad.serving.pieces import joined
 
 
 class OutputParts:
-    """Takes outputs apart by sample, and puts those of a sample together again.
+    """The split of outputs by sample, and the joining of a sample's pieces.
 
     Args:
-        positions: of which modality outputs have positions: one for all, or by the names of the outputs; None where
+        positions: the modality whose positions outputs have: one for all, or by the names of the outputs; None where
             all are per sample.
-        modalities: that there are.
+        modalities: all modalities of the batches.
 
     >>> from multimodal_pad import pad_samples
     >>> batch = pad_samples([{"text": [5, 6]}, {"text": [7]}], batch_size=3)
@@ -40,7 +40,7 @@ class OutputParts:
         self._modalities: list[str | None] = []
 
     def of_pieces(self, outputs: Any, batch: BatchOfLayout, count: int) -> list[list[np.ndarray]]:
-        """The leaves of the outputs of each of the first ``count`` samples; waits for the device.
+        """Return the leaves of the outputs of each of the first ``count`` samples; waits for the device.
 
         Raises:
             PaddingError: an output that has neither the samples on its first axis nor the positions that it should.
@@ -60,7 +60,7 @@ class OutputParts:
         return [[column[place] for column in columns] for place in range(count)]
 
     def together(self, parts: Sequence[list[np.ndarray]], weights: Sequence[int]) -> Any:
-        """The output of a sample from the leaves of its pieces, weighted where there are several."""
+        """Join the output of a sample from the leaves of its pieces, weighted where there are several."""
         leaves = [
             joined([leaves[i] for leaves in parts], weights, positions=modality is not None)
             for i, modality in enumerate(self._modalities)
@@ -76,7 +76,7 @@ def _name(path: tuple[Any, ...]) -> str:
 
 
 def _by_sample(x: np.ndarray, batch: BatchOfLayout, count: int, where: str) -> list[np.ndarray]:
-    """Copies, so that one sample's output doesn't hold on to the whole batch's."""
+    """Copy the outputs by sample, so that keeping one doesn't keep the whole batch's."""
     size = batch.shape.batch_size
     if x.ndim < 1 or len(x) != size:
         raise PaddingError(

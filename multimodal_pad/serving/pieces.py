@@ -1,4 +1,4 @@
-"""A sample, or the windows that a long one is cut into: what batches are made of, and what becomes of its outputs."""
+"""Pieces: a sample, or the windows that a long one is cut into; and the joining of their outputs."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from multimodal_pad.lengths.samples import check_choice
 from multimodal_pad.scheduling.policy import Policy
 
 LongRequests = Literal["error", "truncate", "window"]
-"""What becomes of a sample that no planned shape holds."""
+"""What to do with a sample that no planned shape holds."""
 
 
 class Piece(NamedTuple):
-    """What is laid out as one sample of a batch.
+    """The arrays that are laid out as one sample of a batch.
 
     Attributes:
         arrays: of each modality.
         lengths: of each, in the order of the policy's modalities.
-        owner: whose it is.
-        place: which piece of its owner.
+        owner: the request or sample that it is a piece of.
+        place: its number among the owner's pieces.
     """
 
     arrays: dict[str, np.ndarray]
@@ -32,16 +32,16 @@ class Piece(NamedTuple):
 
 
 def check_long_requests(long_samples: str) -> None:
-    """Raise a PaddingError unless it says what becomes of samples that no planned shape holds."""
+    """Raise a PaddingError unless it is a way to treat samples that no planned shape holds."""
     check_choice("long_samples", long_samples, LongRequests)
 
 
 def pieces_of(
     arrays: dict[str, np.ndarray], policy: Policy, long_samples: LongRequests, owner: Any, number: int
 ) -> list[Piece]:
-    """The pieces of a sample: itself, what truncating leaves of it, or its windows.
+    """Return the pieces of a sample: itself, its front where it is truncated, or its windows.
 
-    Windows are as few as hold the sample where each is no longer than what truncating would leave, as equal as can be,
+    Windows are as few as hold the sample where each is no longer than truncating would leave, as equal as can be,
     and as many for every modality, so that windows of modalities with one clock are of one time.
 
     Raises:
@@ -76,15 +76,15 @@ def pieces_of(
 
 
 def joined(outputs: Sequence[np.ndarray], weights: Sequence[int], *, positions: bool) -> np.ndarray:
-    """One output of a sample from those of its windows: end to end where it is per position, else their mean.
+    """Join the outputs of a sample's windows: end to end where they are per position, else their mean.
 
     Args:
         outputs: of the windows.
-        weights: of each in the mean: its real positions.
+        weights: of each in the mean: its number of real positions.
         positions: whether there is an output per position.
 
     Raises:
-        PaddingError: a mean of something else than floats.
+        PaddingError: a mean of anything but floats.
 
     >>> joined([np.float32([1, 0]), np.float32([4, 3])], [2, 1], positions=False).tolist()
     [2.0, 1.0]

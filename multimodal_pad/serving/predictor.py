@@ -19,15 +19,15 @@ from multimodal_pad.serving.server import Server
 from multimodal_pad.serving.waiting import Taken
 
 AHEAD = 32
-"""Batches whose samples are read ahead, of a list or an iterator: there is more to choose from, and less padding."""
+"""Batches whose samples are read ahead, of a list or an iterator: with more to choose from there is less padding."""
 
 _IN_FLIGHT = 2  # batches on the device while the next one is laid out
 
 
 class Predictor(PieceRunner):
-    """Outputs of a trained model for samples, in their order, computed in batches of planned shapes.
+    """The outputs of a trained model for samples, in their order, computed in batches of planned shapes.
 
-    Each shape is compiled once, before the first answer: when the predictor is made, where ``example`` says what
+    Each shape is compiled once, before the first answer: when the predictor is made, where ``example`` shows what
     samples hold, or else at the first call. After that nothing compiles. Any number of threads may call it.
 
     Args:
@@ -36,21 +36,21 @@ class Predictor(PieceRunner):
             :func:`load_exported`.)
         plan: a :class:`~multimodal_pad.ShapePlan`, a :class:`~multimodal_pad.PackingPlan`, the path of a plan's file,
             or a policy with few shapes.
-        batch_size: samples of a batch, where the plan doesn't say.
+        batch_size: samples of a batch, where the plan leaves it open.
         example: a sample, a batch, or a batcher: its feature shapes and dtypes are those of all samples.
-        positions: of which modality outputs have positions, ``(B, L_m, ...)`` or packed ``(N_m, ...)``: these are cut
+        positions: the modality whose positions outputs have, ``(B, L_m, ...)`` or packed ``(N_m, ...)``: these are cut
             to the length of each sample. One name for all outputs, or by the outputs' own names, ``{"tags": "text"}``.
-        long_samples: what becomes of samples that no shape holds: ``"error"``; ``"truncate"`` (keep the front); or
+        long_samples: what to do with samples that no shape holds: ``"error"``; ``"truncate"`` (keep the front); or
             ``"window"``: they are cut into as few equal windows as fit, as many for each modality, and outputs are the
             mean over the windows, weighted by their positions (outputs per position are put end to end). Counted in
             :attr:`stats`.
-        standardize: statistics that features are standardised by before they go to the model, where it was trained on
-            such; samples then hold features as they were before.
+        standardize: statistics that features are standardised by before the model gets them, where it was trained on
+            such; samples then hold unstandardised features.
         check_finite: refuse NaN and inf, which would reach other samples of a packed batch.
         pad_value: what stands in the padding, for all modalities or per modality.
         smaller: also compile each shape at a part of its samples, ``(4, 16)`` for a fourth and a 16th, for batches that
             hold no more. In the packed layout capacities are divided, too.
-        vocabulary_sizes: ids of a modality are below it; by default what a ``MultimodalTransformer`` says.
+        vocabulary_sizes: ids of a modality are below it; by default those of a ``MultimodalTransformer``'s config.
         vocabularies: token to id, of modalities that are token ids; kept for the caller.
         compiler_options: of XLA, see :class:`~multimodal_pad.compiling.StepTable`.
         progress: show a bar while shapes are compiled.
@@ -58,7 +58,7 @@ class Predictor(PieceRunner):
     Attributes:
         policy: of the plan.
         shapes: all batch shapes that are compiled.
-        stats: what was predicted so far, a :class:`PredictionStats`.
+        stats: the predictions so far, a :class:`PredictionStats`.
         vocabularies: as given.
 
     Raises:
@@ -89,7 +89,7 @@ class Predictor(PieceRunner):
     def __call__(self, samples: Iterable[Sample]) -> Iterator[Any]: ...
 
     def __call__(self, samples: Any) -> Any:
-        """The outputs of one sample, or of each of several in their order; NumPy, without the axis of samples.
+        """Compute the outputs of one sample, or of each of several in their order; NumPy, without the axis of samples.
 
         Args:
             samples: one sample; a list, or another source with ``len()`` and ``[i]``, which gives a list; or any other
@@ -108,11 +108,11 @@ class Predictor(PieceRunner):
         return self._outputs(iter(samples))
 
     def serve(self, *, max_delay_ms: float = 5.0, queue_size: int = 1024) -> Server:
-        """A server that gathers single requests into batches; see :class:`Server`."""
+        """Make a server that gathers single requests into batches; see :class:`Server`."""
         return Server(self, max_delay_ms=max_delay_ms, queue_size=queue_size)
 
     def save(self, folder: str | Path) -> None:
-        """Write parameters, plan, options and what the model is made of to a new folder; :meth:`load` reads it.
+        """Write parameters, plan, options and a description of the model to a new folder; :meth:`load` reads it.
 
         No pickle is written, and none is read.
 
@@ -134,14 +134,14 @@ class Predictor(PieceRunner):
     ) -> Predictor:
         """Read a predictor that was saved or exported, or the model of checkpoints that ``fit`` wrote.
 
-        The model of checkpoints takes features as they were before the corpus was standardised, where a flat cache says
-        that it was: statistics travel along, and so do vocabularies.
+        The model of checkpoints takes unstandardised features, where a flat cache says that they were standardised
+        for training: the statistics are in the checkpoints, and so are vocabularies.
 
         Args:
-            folder: what :meth:`save` or :meth:`export` wrote, or the checkpoints of a training.
-            model: one that is made like the one that was saved, where that is no ``MultimodalTransformer``; its values
+            folder: of :meth:`save` or :meth:`export`, or the checkpoints of a training.
+            model: one made like the one that was saved, where that is no ``MultimodalTransformer``; its values
                 don't matter.
-            best: of checkpoints: of the best epoch so far, or of the last step.
+            best: for checkpoints: take the best epoch so far, or the last step.
             ahead: compile all shapes now.
             options: of :class:`Predictor`, instead of those that were saved. ``plan`` is needed where the policy isn't
                 of this package; ``standardize=None`` takes features that are standardised already.
@@ -167,7 +167,7 @@ class Predictor(PieceRunner):
 
         Args:
             folder: a new one.
-            platforms: of ``"cpu"``, ``"cuda"``, ``"rocm"`` and ``"tpu"``; none of them has to be here.
+            platforms: some of ``"cpu"``, ``"cuda"``, ``"rocm"`` and ``"tpu"``; none of them has to be here.
 
         Raises:
             FileExistsError: the folder is there.
@@ -188,9 +188,9 @@ class Predictor(PieceRunner):
         return f"Predictor({self.policy!r}{more}, long_samples={self.long_samples!r})"
 
     def _outputs(self, samples: Iterator[Sample]) -> Iterator[Any]:
-        """In order: full batches while there is much to choose from, and what is left in the end.
+        """Yield outputs in order: full batches while there is much to choose from, and the rest at the end.
 
-        Where the outputs of many samples wait for one of a rare shape, that has its batch at once.
+        Where the outputs of many samples wait for a sample of a rare shape, that gets its batch at once.
         """
         waiting, open_samples, in_flight = self.waiting(), deque[_Sample](), deque[Dispatched]()
         ahead = AHEAD * self.most_samples
@@ -231,16 +231,16 @@ class Predictor(PieceRunner):
 
 @dataclass(eq=False)
 class _Sample:
-    """The outputs of a sample's pieces, as they come, and what each weighs."""
+    """The outputs of a sample's pieces, as they come, and the weight of each."""
 
     parts: list[Any] = field(default_factory=list)
     weights: list[int] = field(default_factory=list)
 
 
 def load_exported(folder: str | Path, *, ahead: bool = True, **options: Any) -> Predictor:
-    """Read what :meth:`Predictor.export` wrote; the model's code is not needed, nor are its programs traced again.
+    """Read the programs of :meth:`Predictor.export`, without the model's code and without tracing again.
 
-    What is in the folder is run: load only what you trust.
+    The folder's contents are run: load only what you trust.
 
     Args:
         folder: of the programs.

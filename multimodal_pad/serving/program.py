@@ -1,4 +1,4 @@
-"""What a predictor runs: a pure function of a model's arrays and a batch, and how the model can be made again."""
+"""The program of a predictor: a pure function of a model's arrays and a batch, and a description of the model."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class Program:
     """A function ``(leaves, batch) -> outputs``, and the arrays it takes.
 
     Attributes:
-        predict: pure; a function of its own for each call of :attr:`anew`.
+        predict: pure; another function for each call of :attr:`anew`.
         leaves: the arrays of the model, on the default device.
-        anew: makes another function that does the same, of which JAX has traced nothing yet; None where the program is
+        anew: makes another function of the same effect, of which JAX has traced nothing yet; None where the program is
             an exported one.
         arrays: ``{"params": ..., "rest": ...}`` in nested dicts by name, on the host; None as above.
-        model: what the model is made of, as JSON values; None as above.
+        model: a description of the model, as JSON values; None as above.
     """
 
     predict: Callable[[Any, Batch], Any]
@@ -36,10 +36,10 @@ class Program:
 
 
 def program_of(model: Any) -> Program:
-    """The program of an NNX model in evaluation mode, with copies of its arrays.
+    """Return the program of an NNX model in evaluation mode, with copies of its arrays.
 
     Raises:
-        PaddingError: something else than an NNX module.
+        PaddingError: the model is no NNX module.
         TrainingError: a model without parameters.
     """
     if not isinstance(model, nnx.Module):

@@ -1,4 +1,4 @@
-"""Samples to batches of planned shapes, and the outputs of these back to samples: what all that predicts is made of."""
+"""Samples to batches of planned shapes, and their outputs back to samples: the common part of all prediction."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from multimodal_pad.serving.waiting import Taken, Waiting
 from multimodal_pad.sources.standardizing import FeatureStatistics
 
 MOST_SHAPES = 256
-"""A policy of more shapes is refused: each is a program to compile before the first answer."""
+"""The most shapes of a policy: each is a program to compile before the first answer."""
 
 
 class Dispatched(NamedTuple):
-    """A batch on its way: what was in it, and its outputs on the device."""
+    """A batch on its way: its contents, and its outputs on the device."""
 
     pieces: list[Piece]
     batch: BatchOfLayout
@@ -37,7 +37,7 @@ class Dispatched(NamedTuple):
 
 
 class PieceRunner:
-    """Takes samples to pieces, these to batches, and the outputs of batches back; :class:`Predictor` says the rest.
+    """The way from samples to pieces, batches, and back to outputs; :class:`Predictor` documents the rest.
 
     Arguments, attributes and errors are those of a predictor.
     """
@@ -94,12 +94,12 @@ class PieceRunner:
         return self._inputs.kinds
 
     def warm_up(self, example: Sample | Batch | Any) -> None:
-        """Compile all shapes for samples like an example: a sample, a batch, a batcher, or what :attr:`inputs` gives.
+        """Compile all shapes for samples like an example: a sample, a batch, a batcher, or the kinds of :attr:`inputs`.
 
         Does nothing where that is done already.
 
         Raises:
-            SampleError: the sample lacks a modality, or has something else than numbers there.
+            SampleError: the sample lacks a modality, or has something other than numbers there.
             PaddingError: statistics for another feature shape.
         """
         with self._warming:
@@ -118,7 +118,7 @@ class PieceRunner:
             self._inputs = inputs
 
     def pieces(self, sample: Sample, owner: Any, number: int) -> list[Piece]:
-        """What a sample becomes in batches; raises what is wrong with it."""
+        """Return the pieces of a sample in batches; raises the errors of the sample."""
         if self._inputs is None:
             self.warm_up(sample)
         arrays = self._inputs.arrays(sample, number)  # type: ignore[union-attr]  warm_up has set it
@@ -133,16 +133,16 @@ class PieceRunner:
         return pieces
 
     def batch_struct(self, shape: BatchShape) -> Any:
-        """Shapes and dtypes of a batch of a shape."""
+        """Return the shapes and dtypes of a batch at a batch shape."""
         one = {name: np.zeros((1, *kind.feature_shape), kind.dtype) for name, kind in self.inputs.items()}
         return batch_struct(self._laid_out(shape, [Piece(one, (1,) * len(one), None)]), shape)
 
     def limited(self, kinds: Mapping[str, Kind]) -> dict[str, Kind]:
-        """Kinds with the sizes of the vocabularies."""
+        """Return kinds with the sizes of the vocabularies."""
         return {name: kind._replace(vocabulary_size=self._vocabulary_sizes.get(name)) for name, kind in kinds.items()}
 
     def waiting(self) -> Waiting:
-        """Queues for the planned shapes."""
+        """Return queues for the planned shapes."""
         return Waiting(self._planned, self._smaller, self.policy.modalities, self._cost)
 
     def dispatch(self, taken: Taken) -> Dispatched:
@@ -155,10 +155,10 @@ class PieceRunner:
         return Dispatched(pieces, batch, outputs)
 
     def finish(self, dispatched: Dispatched) -> list[list[np.ndarray]]:
-        """Wait for a batch: the outputs of each piece.
+        """Wait for a batch; return the outputs of each piece.
 
-        Where some are NaN in a packed batch, its samples run again one by one: what overflows in one would be NaN in
-        others, too.
+        Where some are NaN in a packed batch, its samples run again one by one: what overflows in one makes
+        others NaN, too.
         """
         pieces, batch, outputs = dispatched
         found = self._parts.of_pieces(outputs, batch, len(pieces))
@@ -169,12 +169,12 @@ class PieceRunner:
         return found
 
     def together(self, parts: Sequence[list[np.ndarray]], weights: Sequence[int]) -> Any:
-        """The output of a sample, from those of its pieces; their positions are the weights of a mean."""
+        """Return the output of a sample, from those of its pieces; their positions are the weights of a mean."""
         return self._parts.together(parts, weights)
 
     @property
     def most_samples(self) -> int:
-        """Of a batch."""
+        """The most samples of a batch."""
         return max(shape.batch_size for shape in self._planned)
 
     def _laid_out(self, shape: BatchShape, pieces: Sequence[Piece]) -> BatchOfLayout:
@@ -190,7 +190,7 @@ class PieceRunner:
         )
 
     def _alone(self, piece: Piece) -> BatchShape:
-        """The cheapest shape for one piece."""
+        """Return the cheapest shape for one piece."""
         waiting = self.waiting()
         waiting.add([piece])
         return next(iter(waiting.batches()))[0]
@@ -202,7 +202,7 @@ class PieceRunner:
         if not isinstance(example, Mapping | BatchSpec) and hasattr(example, "spec"):
             example = example.spec()
         kinds = kinds_of(example.example if isinstance(example, BatchSpec) else example, modalities)
-        if isinstance(example, Mapping):  # one as it was before standardising, after which it is float32
+        if isinstance(example, Mapping):  # a raw sample; standardising makes it float32
             kinds |= {name: kinds[name]._replace(dtype=np.dtype(np.float32)) for name in self.standardize}
         return as_configured(self.limited(kinds), _feature_widths(self.program.model))
 
@@ -218,7 +218,7 @@ def _planned_shapes(policy: Policy, batch_size: int | None) -> list[BatchShape]:
 
 
 def _parts(shapes: Sequence[BatchShape], part: int) -> list[BatchShape]:
-    """Each shape at a part of its samples."""
+    """Return each shape at a part of its samples."""
     check_whole("smaller", part, 2)
     found = []
     for shape in shapes:
@@ -232,13 +232,13 @@ def _parts(shapes: Sequence[BatchShape], part: int) -> list[BatchShape]:
 
 
 def _vocabulary_sizes(model: Mapping[str, Any] | None) -> dict[str, int]:
-    """What the config of a model says of token ids."""
+    """Return the vocabulary sizes in a model's config."""
     modalities = (model or {}).get("config", {}).get("modalities", {})
     return {name: sizes["vocabulary_size"] for name, sizes in modalities.items() if sizes.get("vocabulary_size")}
 
 
 def _feature_widths(model: Mapping[str, Any] | None) -> dict[str, int]:
-    """What the config of a model says of features."""
+    """Return the feature widths in a model's config."""
     modalities = (model or {}).get("config", {}).get("modalities", {})
     return {name: sizes["feature_width"] for name, sizes in modalities.items() if sizes.get("feature_width")}
 

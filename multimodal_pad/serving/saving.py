@@ -41,14 +41,14 @@ def save(predictor: PieceRunner, folder: Path) -> None:
 
 
 def is_exported(folder: Path) -> bool:
-    """Whether a folder holds exported programs."""
+    """Return whether a folder holds exported programs."""
     return (folder / EXPORTED).exists()
 
 
 def read_saved(folder: Path, model: nnx.Module | None, *, best: bool, options: Mapping[str, Any]) -> Loaded:
-    """What a folder holds: see :meth:`Predictor.load`."""
+    """Read the contents of a folder: see :meth:`Predictor.load`."""
     if not folder.is_dir():
-        raise PaddingError(f"{folder}: no such folder")
+        raise PaddingError(f"{folder}: no such folder; name that of a predictor or of a training")
     if not (folder / SAVED).exists():
         return _of_checkpoints(folder, model, best=best, options=options)
     description = read_description(folder / SAVED, FORMAT)

@@ -32,20 +32,20 @@ class _Request:
         self.parts: list[list[np.ndarray] | None] = []
 
     def claim(self) -> bool:
-        """Whether it is still wanted, when a piece of it goes into a batch; from then on it can't be cancelled."""
+        """Return whether it was not cancelled, as a piece of it goes into a batch; afterwards it can't be."""
         return self.future.running() or (not self.future.done() and self.future.set_running_or_notify_cancel())
 
 
 class Server:
-    """Answers single requests from any number of threads, in batches of a predictor's shapes.
+    """A server of single requests from any number of threads, in batches of a predictor's shapes.
 
-    A thread of its own gathers what waits. A batch begins as soon as requests fill it, and else when the oldest of them
+    A thread gathers the waiting requests. A batch begins as soon as requests fill it, and else when the oldest of them
     has waited ``max_delay_ms``; while the device is busy, only full ones begin. It has the planned shape of the oldest
     request, or of those that fill a batch, and requests of cheaper shapes fill it up. As a context manager it closes at
     the end.
 
     Args:
-        predictor: whose outputs are asked for.
+        predictor: computes the outputs.
         max_delay_ms: the longest that a request waits for others, in milliseconds.
         queue_size: requests (windows, where they are cut into some) that may wait to be in a batch; those beyond wait
             in :meth:`submit`, so that memory is bounded.
@@ -74,7 +74,7 @@ class Server:
             raise PaddingError(f"got max_delay_ms={max_delay_ms!r}; it must be a finite number, 0 or more")
         self.predictor, self.queue_size, self._delay = predictor, queue_size, max_delay_ms / 1e3
         self._waiting = predictor.waiting()
-        self._changed = threading.Condition()  # guards all that follows
+        self._changed = threading.Condition()  # guards all attributes below
         self._closed, self._numbers, self._requests, self._batches = False, 0, 0, 0
         self._answered = self._failed = self._cancelled = 0
         self._latencies: deque[float] = deque(maxlen=_LATENCIES)
@@ -84,11 +84,11 @@ class Server:
         atexit.register(self.close)  # a daemon would be cut off in the middle of a batch
 
     def submit(self, sample: Sample, *, timeout: float | None = None) -> Future[Any]:
-        """Ask for the output of a sample.
+        """Request the output of a sample.
 
         In a coroutine: ``await asyncio.wrap_future(server.submit(sample, timeout=0))``.
 
-        The sample is checked in the caller's thread. What is wrong with it is the exception of its future, and of no
+        The sample is checked in the caller's thread. Its errors are exceptions of its future, and of no
         other. Its arrays must not change until it is answered.
 
         Args:
@@ -109,7 +109,7 @@ class Server:
             request = _Request(self._numbers - 1)
         try:
             request.pieces = self.predictor.pieces(sample, request, request.number)
-        except Exception as error:  # noqa: BLE001  whatever is wrong with a request is its own affair
+        except Exception as error:  # noqa: BLE001  the error of one request is set on its future
             with self._changed:
                 self._requests += 1
             self._fail(request, error)
@@ -131,7 +131,7 @@ class Server:
         return request.future
 
     def close(self) -> None:
-        """Take no more requests, answer those that there are, and end the thread. A second time it does nothing."""
+        """Take no more requests, answer those that there are, and end the thread; a second call does nothing."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -141,7 +141,7 @@ class Server:
 
     @property
     def stats(self) -> ServerStats:
-        """What was done so far."""
+        """The work done so far."""
         with self._changed:
             return ServerStats(
                 requests=self._requests,
@@ -169,7 +169,7 @@ class Server:
         return self.queue_size - len(self._waiting)
 
     def _run(self) -> None:
-        """Work; whatever ends that ahead of time, every request gets an answer."""
+        """Work; answer every request even where an error ends that early."""
         try:
             self._work()
         except BaseException as error:
@@ -195,13 +195,13 @@ class Server:
                 return
 
     def _gathered(self, *, wait: bool) -> Taken | None:
-        """The next batch; None where there is none, with ``wait`` only at the end of all."""
+        """Return the next batch; None where there is none, with ``wait`` only at the end of all."""
         with self._changed:
             while True:
                 place = self._due(wait=wait)
                 if place is not None:
                     taken = self._waiting.take(place, self._claimed)
-                    self._changed.notify_all()  # there is room in the queue
+                    self._changed.notify_all()  # the queue has room again
                     if taken is not None:
                         return taken
                 elif not wait or (self._closed and not self._waiting):
@@ -213,7 +213,7 @@ class Server:
                     )
 
     def _due(self, *, wait: bool) -> int | None:
-        """The queue to take a batch for now, or None: while the device is busy, there is time to fill it."""
+        """Return the queue to take a batch for now, or None: while the device is busy, there is time to fill it."""
         first = self._waiting.first()
         if first is None:
             return None
@@ -222,7 +222,7 @@ class Server:
         return self._waiting.oldest() if late and (wait or full is not None) else full
 
     def _claimed(self, piece: Piece) -> bool:
-        """Whether a piece is still wanted; called with the lock."""
+        """Return whether a piece's request was not cancelled; called with the lock."""
         claimed = piece.owner.claim()
         if not claimed and piece.place == 0:
             self._cancelled += 1
@@ -231,7 +231,7 @@ class Server:
     def _dispatch(self, taken: Taken) -> None:
         try:
             self._in_flight.append(self.predictor.dispatch(taken))
-        except Exception as error:  # noqa: BLE001  it is told by the futures of this batch
+        except Exception as error:  # noqa: BLE001  set on the futures of this batch
             self._spoil(taken[1], error)
         with self._changed:
             self._batches += 1
@@ -240,7 +240,7 @@ class Server:
         """Set the results of a batch, in the order of its samples."""
         try:
             found = self.predictor.finish(dispatched)
-        except Exception as error:  # noqa: BLE001  it is told by the futures of this batch
+        except Exception as error:  # noqa: BLE001  set on the futures of this batch
             self._spoil(dispatched.pieces, error)
             return
         for piece, parts in zip(dispatched.pieces, found, strict=True):
@@ -257,11 +257,11 @@ class Server:
             with self._changed:
                 self._answered += 1
                 self._latencies.append(time.monotonic() - request.begun)
-            request.pieces = ()  # the future may be kept, and the sample need not
+            request.pieces = ()  # a future may be kept for long, without its sample
             request.future.set_result(output)
 
     def _spoil(self, pieces: Sequence[Piece], error: BaseException) -> None:
-        """Fail all requests of a batch, each with an error of its own."""
+        """Fail all requests of a batch, each with a separate error."""
         for request in dict.fromkeys(piece.owner for piece in pieces):
             if not request.future.done():
                 failure = ServingError(f"the batch of request {request.number} failed ({error!s:.500}); try again")

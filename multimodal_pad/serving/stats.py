@@ -1,4 +1,4 @@
-"""What a predictor and a server have done so far."""
+"""Statistics of a predictor and of a server."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from multimodal_pad.layouts.layout import BatchShape
 
 @dataclass
 class PredictionStats:
-    """What was predicted so far, and how much of the work was real.
+    """The predictions so far, and how much of the work was real.
 
     Attributes:
-        samples: whose outputs were asked for.
-        truncated: samples cut to what a planned shape holds.
+        samples: samples whose outputs were requested.
+        truncated: samples cut to a planned shape.
         windowed: samples cut into windows.
-        windows: that they were cut into.
-        batches: that were run.
-        repeated: samples that were run again, alone, since outputs of their packed batch were NaN.
+        windows: windows that they were cut into.
+        batches: batches run.
+        repeated: samples run again, alone, since outputs of their packed batch were NaN.
         real_positions: of the samples in the batches, all modalities together.
         positions: of the batches, padding included.
         shapes: batches of each shape.
@@ -66,16 +66,16 @@ class PredictionStats:
 
 @dataclass(frozen=True)
 class ServerStats:
-    """What a server has done so far.
+    """The work of a server so far.
 
     Attributes:
-        requests: that were submitted.
-        answered: with outputs.
-        failed: with an error, bad requests among them.
-        cancelled: before they were in a batch.
-        waiting: that are in no batch yet.
-        batches: that were run.
-        latencies: seconds from being submitted to being answered, of the last 10,000.
+        requests: requests submitted.
+        answered: those with outputs.
+        failed: those with an error, bad requests among them.
+        cancelled: those cancelled before they were in a batch.
+        waiting: those that are in no batch yet.
+        batches: batches run.
+        latencies: seconds from submission to answer, of the last 10,000.
 
     >>> stats = ServerStats(3, answered=3, failed=0, cancelled=0, waiting=0, batches=1, latencies=(0.1, 0.2, 0.3))
     >>> stats.latency(50)
@@ -91,7 +91,7 @@ class ServerStats:
     latencies: tuple[float, ...] = field(repr=False)
 
     def latency(self, percentile: float) -> float:
-        """Seconds that so many per cent of the requests were answered within; NaN where none was yet."""
+        """Return the seconds within which so many per cent of requests were answered; NaN before the first."""
         return float(np.percentile(self.latencies, percentile)) if self.latencies else float("nan")
 
     def __str__(self) -> str:

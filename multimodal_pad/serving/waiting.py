@@ -1,4 +1,4 @@
-"""Pieces that wait for a batch, and which of them go together: into the cheapest planned shape that holds them."""
+"""Pieces that wait for a batch, and the choice of those that share one: in the cheapest shape that holds them."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ Taken = tuple[BatchShape, list[Piece]]
 """A batch to be: its shape, and the pieces in it."""
 
 _Entry = tuple[int, Piece]
-"""A piece, and which it was to arrive."""
+"""A piece, and its number by order of arrival."""
 
 _Picked = tuple[int, _Entry]
 """An entry, and the queue that it was taken from."""
 
 
 class Waiting:
-    """Queues of pieces, one for each planned shape: that of the cheapest one which holds a piece alone.
+    """Queues of pieces, one for each planned shape: a piece waits at the cheapest that holds it alone.
 
-    A batch is taken for one of the queues, in the order of arrival. Rows, or positions, that it has left are given to
+    A batch is taken for one of the queues, in the order of arrival. Rows, or positions, that it has left take
     pieces of cheaper shapes, since they are paid for.
 
     Args:
-        shapes: the planned ones, of one layout.
+        shapes: the planned shapes, of one layout.
         smaller: further shapes for batches that hold less.
-        modalities: in the order of the pieces' lengths.
-        cost: of a sample, which orders the shapes.
+        modalities: names, in the order of the pieces' lengths.
+        cost: of a sample, by which shapes are ordered.
 
     >>> from multimodal_pad import BatchShape, position_count
     >>> shapes = [BatchShape.of(2, {"text": n}) for n in (4, 8)]
@@ -62,24 +62,24 @@ class Waiting:
         return self._count
 
     def add(self, pieces: Iterable[Piece]) -> None:
-        """Put pieces behind those that wait; each fits a planned shape."""
+        """Add pieces behind those that wait; each fits a planned shape."""
         for piece in pieces:
             place = next(i for i, shape in enumerate(self._shapes) if _fits(piece.lengths, self._limits[shape]))
             self._put(place, (self._arrived, piece))
             self._arrived += 1
 
     def oldest(self) -> int | None:
-        """The queue of the piece that has waited longest, or None."""
+        """Return the queue of the piece that has waited longest, or None."""
         places = [place for place, queue in enumerate(self._queues) if queue]
         return min(places, key=lambda place: self._queues[place][0][0], default=None)
 
     def first(self) -> Piece | None:
-        """The piece that has waited longest."""
+        """Return the piece that has waited longest."""
         place = self.oldest()
         return None if place is None else self._queues[place][0][1]
 
     def full(self) -> int | None:
-        """A queue that fills a batch, or None."""
+        """Return a queue that fills a batch, or None."""
         if self._end_to_end:
             capacity, size = self._limits[self._shapes[0]], self._shapes[0].batch_size
             return self.oldest() if self._count >= size or (self._sums.sum(axis=0) >= capacity).any() else None
@@ -89,7 +89,7 @@ class Waiting:
         return None
 
     def batches(self) -> Iterator[Taken]:
-        """All that waits: full batches first, and then the most expensive shapes, so that what is left is cheap."""
+        """Yield all batches: full ones first, and then the most expensive shapes, so that the rest is cheap."""
         while self._count:
             place = self.full()
             if place is None:
@@ -99,24 +99,24 @@ class Waiting:
                 yield taken
 
     def take_best(self) -> Taken | None:
-        """A full batch, or else the oldest piece's; None where nothing waits."""
+        """Take a full batch, or else the oldest piece's; None where no piece waits."""
         place = self.full()
         return self.take_oldest() if place is None else self.take(place)
 
     def take_oldest(self) -> Taken | None:
-        """A batch for the piece that has waited longest; None where nothing waits."""
+        """Take a batch for the piece that has waited longest; None where no piece waits."""
         place = self.oldest()
         return None if place is None else self.take(place)
 
     def take(self, place: int, claim: Callable[[Piece], bool] = lambda _: True) -> Taken | None:
-        """A batch for a queue.
+        """Take a batch for a queue.
 
         Args:
             place: of the queue, which is not empty.
-            claim: is asked of each piece that is taken, of some of them twice; those that it denies are dropped.
+            claim: called for each piece that is taken, for some of them twice; where it is False, the piece is dropped.
 
         Returns:
-            The batch, or None where all that it would have held was dropped.
+            The batch, or None where all of its pieces were dropped.
         """
         picked: list[_Picked] = []
         shape = self._shapes[place]
@@ -138,7 +138,7 @@ class Waiting:
         picked: list[_Picked],
         claim: Callable[[Piece], bool],
     ) -> None:
-        """Move to ``picked`` what a batch of the shape holds beside it, the first to arrive first."""
+        """Move pieces that a batch of the shape can also hold to ``picked``, in order of arrival."""
         limits, queue, passed, misses = self._limits[shape], self._queues[place], [], 0
         left = limits
         if self._end_to_end:
@@ -163,7 +163,7 @@ class Waiting:
         return shape.layout.holds(shape, lengths)
 
     def _put_back(self, shape: BatchShape, picked: list[_Picked]) -> None:
-        """Leave what a batch holds: all that was picked, but where pairs of tiles are listed."""
+        """Leave the pieces that a batch holds, which are all picked ones, unless pairs of tiles are listed."""
         while len(picked) > 1 and not self._holds(shape, picked):
             kept = len(picked) * 7 // 8
             for place, entry in picked[kept:]:

@@ -10,13 +10,13 @@ from multimodal_pad.errors import SampleError, SourceError
 
 
 class Column(NamedTuple):
-    """What a column holds in each row.
+    """The contents of a column, alike in each row.
 
     Attributes:
         name: of the column.
         depth: lists within lists: 0 for a number, 1 for a list of numbers, 2 for a list of vectors.
         dtype: of the arrays: float32 for floats, int32 for wide whole numbers, others as they are.
-        inner: the shape of one position, ``depth - 1`` numbers; None where that is not known yet.
+        inner: the shape of one position, ``depth - 1`` numbers; None as long as no row has shown it.
     """
 
     name: str
@@ -25,27 +25,27 @@ class Column(NamedTuple):
     inner: tuple[int, ...] | None = None
 
     def empty(self) -> np.ndarray:
-        """An array without positions: what a row has whose value is None."""
+        """Return an array without positions, for a row whose value is None."""
         return np.zeros((0, *self.known_inner), self.dtype)
 
     @property
     def known_inner(self) -> tuple[int, ...]:
-        """The shape of one position, zeros where no row has said it."""
+        """The shape of one position, zeros as long as no row has shown it."""
         return (0,) * max(self.depth - 1, 0) if self.inner is None else self.inner
 
 
 def plain_dtype(dtype: np.dtype) -> np.dtype:
-    """What a dtype becomes: what JAX computes with unless it is told otherwise."""
+    """Return the dtype that JAX computes with by default for values of a dtype."""
     if dtype.kind == "f":
         return np.dtype(np.float32)
     return np.dtype(np.int32) if dtype.kind in "iu" and dtype.itemsize > 2 else dtype
 
 
 def column_of(name: str, kind: Any) -> Column:
-    """What a column of an Arrow type holds.
+    """Describe a column of an Arrow type.
 
     Raises:
-        SourceError: it holds text, or something else than numbers and lists of numbers.
+        SourceError: it holds text, or something other than numbers and lists of numbers.
     """
     import pyarrow as pa
 
@@ -74,11 +74,11 @@ def column_of(name: str, kind: Any) -> Column:
 
 
 class ArrowColumn:
-    """A column of an Arrow table, whose rows are views of its buffers where these hold what is asked for.
+    """A column of an Arrow table, whose rows are views of its buffers where these hold the rows' dtype.
 
     Args:
         chunks: the column, as a chunked array.
-        column: what it holds.
+        column: its description.
     """
 
     def __init__(self, chunks: Any, column: Column) -> None:
@@ -88,16 +88,16 @@ class ArrowColumn:
         self._opened: dict[int, tuple[list[_Lists], Any]] = {}
 
     def lengths(self) -> np.ndarray:
-        """``(N,)`` int64: how long the list of each row is, from its offsets; 0 where it is None."""
+        """Return ``(N,)`` int64: how long the list of each row is, from its offsets; 0 where it is None."""
         from pyarrow import compute
 
-        functions: Any = compute  # made when it is imported, so that type checkers don't know them
+        functions: Any = compute  # generated on import, so type checkers don't find them
         parts = [functions.list_value_length(chunk).cast("int64") for chunk in self._chunks]
         found = [functions.fill_null(part, 0).to_numpy(zero_copy_only=False) for part in parts]
         return np.concatenate([np.zeros(0, np.int64), *found])
 
     def array(self, place: int, row: int) -> np.ndarray:
-        """The value of a row as an array ``(length, *inner)``, or a number of rank 0.
+        """Return the value of a row as an array ``(length, *inner)``, or a number of rank 0.
 
         Args:
             place: of the row in the table.
@@ -136,7 +136,7 @@ class ArrowColumn:
         return as_plain(array, column, row)
 
     def _levels(self, number: int) -> tuple[list[_Lists], Any]:
-        """The lists of a chunk from the outside in, and the numbers within."""
+        """Return the lists of a chunk from the outside in, and the numbers within."""
         if number not in self._opened:
             array, lists = self._chunks[number], []
             for _ in range(self.column.depth):
@@ -153,7 +153,7 @@ class _Lists(NamedTuple):
     offsets: np.ndarray | None
 
     def inside(self, start: int, stop: int) -> tuple[int, int, list[int | None]]:
-        """Where the items of these lists lie among the values, and the lengths that the lists have, each once."""
+        """Return the range of these lists' items among the values, and the different lengths of the lists."""
         if self.offsets is None:
             size, first = self.array.type.list_size, self.array.offset
             start, stop, found = (first + start) * size, (first + stop) * size, [size] * (stop > start)
@@ -163,19 +163,19 @@ class _Lists(NamedTuple):
         return int(edges[0]), int(edges[-1]), [*found, None] if self._none(start, stop) else found
 
     def _none(self, start: int, stop: int) -> bool:
-        """Whether one of the lists is None."""
+        """Return whether one of the lists is None."""
         return bool(self.array.null_count and self.array[start:stop].null_count)
 
 
 def _storage(chunk: Any) -> Any:
-    """The array without the extension type that tells readers more about it."""
+    """Return the array without an extension type around its storage."""
     while hasattr(chunk, "storage"):
         chunk = chunk.storage
     return chunk
 
 
 def check_inner(inner: tuple[int, ...], column: Column, row: int) -> None:
-    """Raise a SampleError where the positions of a row have another shape than those of other rows."""
+    """Raise a SampleError where the positions of a row differ in shape from those of other rows."""
     if column.depth and column.inner is not None and inner != column.inner:
         raise SampleError(
             f"row {row}, column {column.name!r}: got positions of shape {inner}, and other rows have {column.inner}; "
@@ -184,7 +184,7 @@ def check_inner(inner: tuple[int, ...], column: Column, row: int) -> None:
 
 
 def as_plain(array: np.ndarray, column: Column, row: int) -> np.ndarray:
-    """The array in the column's dtype.
+    """Cast the array to the column's dtype.
 
     Raises:
         SampleError: a whole number does not fit it.
@@ -196,6 +196,6 @@ def as_plain(array: np.ndarray, column: Column, row: int) -> np.ndarray:
     if column.dtype.kind in "iu" and (cast != array).any():
         raise SampleError(
             f"row {row}, column {column.name!r}: {array[cast != array].flat[0]} is no whole number that "
-            f"{column.dtype} holds"
+            f"{column.dtype} holds; leave the row out (dataset.filter), or cast the column"
         )
     return cast

@@ -1,4 +1,4 @@
-"""What the files of a flat cache are called, and how one of them is digested."""
+"""The names of the files of a flat cache, and the digest of one."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ ALLOWED_NAMES = (
     f"it names a file: give letters and digits, without '/', no dot first, none of {[*RESERVED, IDS]}, not ending in "
     f"'{OFFSETS}' or '.json', and at most {_LONGEST_NAME} bytes"
 )
-"""What may be the name of a modality or a split, for errors."""
+"""The rule for names of modalities and splits, for errors."""
 
 
 def names_a_file(name: object) -> bool:
-    """Whether something can be the name of a modality or of a split, whose files lie within the cache.
+    """Return whether something can be the name of a modality or of a split, whose files lie within the cache.
 
     >>> names_a_file("audio"), names_a_file("../audio"), names_a_file("ids"), names_a_file(3)
     (True, False, False, False)
@@ -35,22 +35,22 @@ def names_a_file(name: object) -> bool:
 
 
 def array_file(name: str) -> str:
-    """The name of the file that holds an array."""
+    """Return the name of the file that holds an array."""
     return f"{name}.npy"
 
 
 def offsets_file(name: str) -> str:
-    """The name of the file that says where each sample begins in an array."""
+    """Return the name of the file with the place in an array where each sample begins."""
     return f"{name}{OFFSETS}.npy"
 
 
 def vocabulary_file(modality: str) -> str:
-    """The name of the file that holds the vocabulary of a modality."""
+    """Return the name of the file that holds the vocabulary of a modality."""
     return f"{modality}.vocabulary.json"
 
 
 def digest_file(path: Path, tell: Callable[[int], None] | None = None) -> str:
-    """SHA-256 of a file; ``tell`` is called with the size of each block."""
+    """Return the SHA-256 of a file; ``tell`` is called with the size of each block."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(2**22):

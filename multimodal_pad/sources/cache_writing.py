@@ -1,4 +1,4 @@
-"""Writing the files of a flat cache, sample by sample, so that what goes wrong is named."""
+"""Writing the files of a flat cache, sample by sample, with errors that name the sample."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ EncodedIds = tuple[np.ndarray, np.ndarray]
 
 
 class Kind(NamedTuple):
-    """What all samples have alike in one modality, and the dtype that it gets in the cache."""
+    """The kind of all samples in one modality, and the dtype that it gets in the cache."""
 
     feature_shape: tuple[int, ...]
     read: np.dtype
@@ -37,35 +37,35 @@ class Kind(NamedTuple):
 
 
 class WrittenSplit(NamedTuple):
-    """What a manifest says of the files of a split: of each how long it is, and its SHA-256; and of the targets."""
+    """The manifest's entries for a split: size and SHA-256 of each file; and the targets' shape and dtype."""
 
     files: dict[str, dict[str, Any]]
     targets: dict[str, Any] | None
 
 
 class _File:
-    """A file of the cache, digested as it is written. What goes wrong says where."""
+    """A file of the cache, digested as it is written. Its errors name the place."""
 
     def __init__(self, path: Path) -> None:
         self._place = f"{path.parent.name}/{path.name}"
         self._digest, self._bytes = hashlib.sha256(), 0
         with writing(self._place):
-            # Unbuffered, so that a full disk is noticed at the sample that it is full at, and not when the file closes.
+            # Unbuffered, so that a full disk is noticed at the sample that fills it, and not when the file closes.
             self._file = path.open("wb", buffering=0)
 
     def write(self, data: bytes | memoryview, what: str = "") -> None:
-        """All of it."""
+        """Write all of the data."""
         left = memoryview(data)
-        left = left.cast("B") if left.nbytes else memoryview(b"")  # what is empty can't be cast
+        left = left.cast("B") if left.nbytes else memoryview(b"")  # empty views can't be cast
         self._digest.update(left)
         self._bytes += len(left)
         with writing(f"{self._place}{what}"):
             while left:
-                left = left[self._file.write(left) :]  # a full disk takes a part, and then none
+                left = left[self._file.write(left) :]  # a full disk takes a part, and then nothing
 
     @property
     def facts(self) -> dict[str, Any]:
-        """For the manifest."""
+        """Return size and SHA-256 for the manifest."""
         return {"bytes": self._bytes, "sha256": self._digest.hexdigest()}
 
     def __enter__(self) -> Self:
@@ -84,7 +84,7 @@ def write_split(
     ids: EncodedIds | None,
     progress: Progress | None,
 ) -> WrittenSplit:
-    """All files of a split."""
+    """Write all files of a split."""
     written: dict[str, dict[str, Any]] = {}
     targets: list[np.ndarray] = []
     alike = AlikeSamples()
@@ -119,10 +119,10 @@ def write_split(
 
 
 def target_of(sample: Sample, index: int) -> np.ndarray | None:
-    """The targets of a sample, in a dtype that files hold, or None where it has none.
+    """Return the targets of a sample, in a dtype that files hold, or None where it has none.
 
     Raises:
-        SampleError: they are no numbers, or more than the one array that a cache has a place for.
+        SampleError: they are no numbers, or more than the single array that a cache holds.
     """
     if sample.get(POSITION_TARGETS) is not None or isinstance(sample.get(TARGETS), Mapping):
         what = "a dict of targets" if isinstance(sample.get(TARGETS), Mapping) else POSITION_TARGETS
@@ -137,7 +137,7 @@ def target_of(sample: Sample, index: int) -> np.ndarray | None:
 
 
 def _frames(array: np.ndarray, kind: Kind, length: int, split: str, what: str) -> np.ndarray:
-    """The frames of a sample as they are written, held against the length table and the first sample."""
+    """Return the frames of a sample as they are written, checked against the length table and the first sample."""
     if not len(array) and not length:
         return np.empty((0, *kind.feature_shape), kind.written)
     found, wanted = (array.shape, array.dtype), ((length, *kind.feature_shape), kind.read)
@@ -157,7 +157,7 @@ def _frames(array: np.ndarray, kind: Kind, length: int, split: str, what: str) -
 
 
 def _header(kind: Kind, frames: int) -> bytes:
-    """The first bytes of a ``.npy`` file."""
+    """Return the first bytes of a ``.npy`` file."""
     header = io.BytesIO()
     description = {"descr": np.lib.format.dtype_to_descr(kind.written), "fortran_order": False}
     np.lib.format.write_array_header_1_0(header, {**description, "shape": (frames, *kind.feature_shape)})
@@ -165,7 +165,7 @@ def _header(kind: Kind, frames: int) -> bytes:
 
 
 def save_json(path: Path, value: Any) -> dict[str, Any]:
-    """A JSON file, and what the manifest says of it; what goes wrong says which."""
+    """Write a JSON file, and return its entry for the manifest; an error names the file."""
     text = json.dumps(value, indent=1, ensure_ascii=False, default=str) + "\n"
     try:
         data = text.encode()
@@ -185,7 +185,7 @@ def _save(path: Path, array: np.ndarray) -> dict[str, Any]:
 
 @contextmanager
 def writing(what: str) -> Iterator[None]:
-    """Errors of the disk with a word about what was being written."""
+    """Add to errors of the disk what was being written."""
     try:
         yield
     except OSError as error:

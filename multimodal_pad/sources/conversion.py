@@ -67,13 +67,13 @@ def convert(
 
     Args:
         splits: the sources by the names of their splits: corpora of this package, or anything that a
-            :class:`~multimodal_pad.BucketBatcher` takes. What is NaN or inf is theirs to replace; what is left is an
+            :class:`~multimodal_pad.BucketBatcher` takes. They may replace NaN and inf; one that they leave is an
             error.
         out: the folder to make.
-        modalities: which to keep, in which order; by default all. What else a sample holds is not looked at.
+        modalities: which to keep, in which order; by default all. Other keys of a sample are ignored.
         dtype: of features. Token ids stay whole numbers.
         standardize: modalities to give mean 0 and variance 1 per feature, by the real frames of the split ``train``.
-        progress: told how far it is.
+        progress: progress callback.
 
     Returns:
         The manifest.
@@ -141,7 +141,7 @@ def convert(
 
 @contextmanager
 def of_split(split: str) -> Iterator[None]:
-    """What goes wrong says in which split."""
+    """Add to errors the split that they are about."""
     try:
         yield
     except (SampleError, LengthError) as error:
@@ -153,7 +153,7 @@ def of_split(split: str) -> Iterator[None]:
 
 
 def _selected(splits: Mapping[str, Source], modalities: Sequence[str] | None) -> dict[str, Source]:
-    """Every split with the same modalities in the same order."""
+    """Return every split with the same modalities in the same order."""
     for split, source in splits.items():
         with of_split(split):
             count = check_indexable(source)
@@ -201,7 +201,7 @@ def _check_targets(sources: Mapping[str, Source]) -> None:
 
 
 def _encoded_ids(split: str, source: Source) -> EncodedIds | None:
-    """The ids of a split, of which there is one for each sample, or None where it has none."""
+    """Return the ids of a split, of which there is one for each sample, or None where it has none."""
     given = getattr(source.source if isinstance(source, Standardized) else source, "ids", None)
     if given is None:
         return None
@@ -220,7 +220,9 @@ def _check_standardize(
 ) -> None:
     again = [name for name in standardize if name in before]
     if again:
-        raise PaddingError(f"got standardize={list(standardize)}, and {again} are standardised in the source already")
+        raise PaddingError(
+            f"got standardize={list(standardize)}, and {again} are standardised in the source already; leave those out"
+        )
     if any(name not in names for name in standardize) or (standardize and TRAIN not in splits):
         raise PaddingError(
             f"got standardize={list(standardize)} for the modalities {list(names)} and the splits {list(splits)}; name "
@@ -229,20 +231,20 @@ def _check_standardize(
 
 
 def _manifest_before(splits: Mapping[str, Source]) -> dict[str, Any]:
-    """That of the cache which is converted, if it is one."""
+    """Return the manifest of the cache that is converted, if the source is one."""
     first = next(iter(splits.values()))
     return (isinstance(first, NumpyDir) and first.manifest) or {}
 
 
 def _standardized_before(splits: Mapping[str, Source]) -> dict[str, Any]:
-    """What was standardised when a cache was made."""
+    """Return what was standardised when the source, a cache, was made."""
     return dict(_manifest_before(splits).get("standardized", {}))
 
 
 def _kinds(
     sources: Mapping[str, Source], tables: Mapping[str, LengthTable], names: Sequence[str], dtype: Dtype
 ) -> dict[str, Kind]:
-    """What each modality is, by the first sample that is not without it."""
+    """Return the kind of each modality, by the first sample that has it."""
     kinds = {}
     for column, name in enumerate(names):
         places = {split: int(np.argmax(table.values[:, column] > 0)) for split, table in tables.items()}
@@ -260,7 +262,7 @@ def _kinds(
 def _manifest(
     splits: Mapping[str, Source], kinds: Mapping[str, Kind], standardized: Mapping[str, Any], inputs: list[Any]
 ) -> dict[str, Any]:
-    """The manifest, without the splits."""
+    """Return the manifest, without the splits."""
     first = next(iter(splits.values()))
     before = _manifest_before(splits)
     return {
@@ -281,7 +283,7 @@ def _manifest(
 
 
 def _write_vocabularies(folder: Path, splits: Mapping[str, Source], modalities: dict[str, Any]) -> dict[str, Any]:
-    """The vocabularies of the first split, which are those of all; what the manifest says of their files."""
+    """Write the vocabularies of the first split, which are those of all; return their entries for the manifest."""
     files = {}
     for name, vocabulary in getattr(next(iter(splits.values())), "vocabularies", {}).items():
         if name in modalities:

@@ -1,4 +1,4 @@
-"""One split of a corpus on disk: what all of them give, and how they treat what is not finite."""
+"""One split of a corpus on disk: the common part of all corpora, and what they do with NaN and inf."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from multimodal_pad.lengths.table import LengthTable
 NonFinite = Literal["error", "zero"]
 
 Progress = Callable[[str, int, int], None]
-"""Told what is being done, how far it is, and how far it goes."""
+"""Progress callback ``(description, done, total)``."""
 
 
 class LeftOut(NamedTuple):
-    """A sample that was left out, and why."""
+    """A sample that was left out, and the reason."""
 
     file: str
     line: int | None
@@ -36,7 +36,7 @@ class Corpus(ABC):
     is gone: a sample begins at its first real position and ends at its last. A modality that is missing has length 0.
 
     Args:
-        nonfinite: what becomes of NaN and inf in float features: ``"error"``, or ``"zero"`` puts 0 there and counts
+        nonfinite: what to do with NaN and inf in float features: ``"error"``, or ``"zero"`` puts 0 there and counts
             them; None where the file holds none.
         replaced: of each modality, NaN and inf that were replaced by 0 before.
 
@@ -69,7 +69,7 @@ class Corpus(ABC):
     _opened_with: tuple[tuple[Any, ...], dict[str, Any]]
 
     def __new__(cls, *arguments: Any, **options: Any) -> Self:
-        """Keep what it is opened with, for :meth:`__reduce__`, so that it is found from another folder, too."""
+        """Keep the arguments for :meth:`__reduce__`, with absolute paths, which hold in other folders, too."""
         self = super().__new__(cls)
         kept = {name: _absolute(value) if name in cls._path_options else value for name, value in options.items()}
         if "progress" in kept:
@@ -78,7 +78,7 @@ class Corpus(ABC):
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickled for another process, a corpus is opened again there, and its data are not copied."""
+        """Pickle a corpus by its arguments: another process opens it again, and its data are not copied."""
         return _open, (type(self), *self._opened_with)
 
     def __init__(
@@ -98,13 +98,13 @@ class Corpus(ABC):
     ) -> None:
         if targets is not None:
             targets = targets.view()
-            targets.flags.writeable = False  # samples are given views of it
+            targets.flags.writeable = False  # samples hold views of it
         self.split, self.lengths, self.targets, self.ids = split, lengths, targets, ids
         self.inputs, self.rules = tuple(inputs), dict(rules)
         self.padded_to = None if padded_to is None else dict(padded_to)
         self.left_out = list(left_out)
         self.vocabularies = dict(vocabularies or {})
-        self._rule: NonFinite | None = nonfinite  # None: nothing but finite values is there
+        self._rule: NonFinite | None = nonfinite  # None: all values are finite
         self._replaced: dict[str, dict[int, int]] = {name: {} for name in lengths.modalities}
         self._replaced_before = dict(replaced or {})
 
@@ -112,7 +112,7 @@ class Corpus(ABC):
         return len(self.lengths)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Sample number ``index``.
+        """Return sample number ``index``.
 
         Raises:
             IndexError: there is no such sample.
@@ -121,7 +121,7 @@ class Corpus(ABC):
         return self.read(index)
 
     def read(self, index: int, modalities: Sequence[str] | None = None) -> dict[str, Any]:
-        """Sample number ``index`` with some of its modalities; NaN and inf in the others are no matter.
+        """Return sample number ``index`` with some of its modalities; NaN and inf in the others don't matter.
 
         Raises:
             IndexError: there is no such sample.
@@ -149,11 +149,11 @@ class Corpus(ABC):
 
     @abstractmethod
     def _read(self, index: int) -> dict[str, np.ndarray]:
-        """The features of a sample, in the order of the table's modalities."""
+        """Return the features of a sample, in the order of the table's modalities."""
 
     @abstractmethod
     def _place(self, index: int, modality: str) -> str:
-        """Where the features of a sample stand, for errors: the file, and the key in it."""
+        """Return the place of a sample's features, for errors: the file, and the key in it."""
 
     def _finite(self, index: int, name: str, array: np.ndarray) -> np.ndarray:
         bad = ~np.isfinite(array)
@@ -170,7 +170,7 @@ class Corpus(ABC):
 
 
 def _absolute(path: Any) -> Any:
-    """A path, or paths by name, so that they are found from another folder; anything else as it is."""
+    """Return a path, or paths by name, so that they are found from another folder; anything else as it is."""
     if isinstance(path, Mapping):
         return {name: _absolute(value) for name, value in path.items()}
     return Path(path).absolute() if isinstance(path, str | Path) and Path(path).exists() else path
@@ -181,7 +181,7 @@ def _open(corpus: type[Corpus], arguments: tuple[Any, ...], options: dict[str, A
 
 
 def as_float32(values: np.ndarray) -> np.ndarray:
-    """A copy of numbers as float32; one that it can't hold is inf, and treated as such.
+    """Return a copy of numbers as float32; one that it can't hold is inf, and treated as such.
 
     >>> as_float32(np.array([1.5, 1e300])).tolist()
     [1.5, inf]
@@ -191,14 +191,14 @@ def as_float32(values: np.ndarray) -> np.ndarray:
 
 
 def float_targets(values: np.ndarray, ids: Sequence[str], where: str) -> np.ndarray:
-    """Targets as float32; raises a SourceError that names the first sample whose targets are not finite then."""
+    """Return targets as float32; raises a SourceError that names the first sample with one that is not finite."""
     targets = as_float32(values)
     check_finite_targets(targets, ids, where)
     return targets
 
 
 def whole_targets(values: np.ndarray, ids: Sequence[str], where: str, least: int = -(2**31)) -> np.ndarray:
-    """Targets as int32; raises a SourceError that names the first sample whose targets are no such whole numbers."""
+    """Return targets as int32; raises a SourceError that names the first sample with one that is no whole number."""
     with np.errstate(invalid="ignore"):
         targets = values.astype(np.int32)
     odd = ((targets != values) | (targets < least)).reshape(len(values), -1).any(axis=1)
@@ -232,5 +232,5 @@ def check_distinct(ids: Sequence[str], where: str, lines: Sequence[int] | None =
             what, places = ("samples", range(len(ids))) if lines is None else ("lines", lines)
             raise SourceError(
                 f"{where}: {what} {places[seen[name]]} and {places[index]} are both called {name!r:.100}; give each "
-                "sample an id of its own"
+                "sample a different id"
             )

@@ -60,9 +60,9 @@ class Csd(Corpus):
         label_column: which columns of the labels, by number, name (as the file has them) or range, or a list of
             these, as :func:`~multimodal_pad.sources.label_columns.select_labels` takes them; sentiment is the first in
             MOSI and MOSEI. None where only the intervals are given, as in a blind test set.
-        nonfinite: what becomes of NaN and inf (COVAREP holds -inf): ``"error"``, or ``"zero"`` puts 0 there and counts
+        nonfinite: what to do with NaN and inf (COVAREP holds -inf): ``"error"``, or ``"zero"`` puts 0 there and counts
             them.
-        progress: told how far opening is.
+        progress: progress callback while the corpus is opened.
 
     Raises:
         PaddingError: h5py is not installed (``pip install 'multimodal-pad[csd]'``).
@@ -106,7 +106,9 @@ class Csd(Corpus):
         label_file = ComputationalSequence(folder / labels)
         segments, left_out = _segments(label_file, label_column is not None, videos, every)
         if not segments:
-            raise SourceError(f"{label_file.path}: labels no segment of the split {split!r}")
+            raise SourceError(
+                f"{label_file.path}: labels no segment of the split {split!r}; give folds with its videos"
+            )
         ids = [segment.name for segment in segments]
         check_distinct(ids, str(label_file.path))
         targets = None if label_column is None else _targets(label_file, segments, label_column, ids)
@@ -144,7 +146,7 @@ class Csd(Corpus):
 
     @staticmethod
     def split_names(folds: Folds | None) -> list[str]:
-        """The names of the folds."""
+        """Return the names of the folds."""
         return [ALL] if folds is None else list(read_folds(folds, "videos"))
 
     def _read(self, index: int) -> dict[str, np.ndarray]:
@@ -156,7 +158,7 @@ class Csd(Corpus):
         return sample
 
     def _entry(self, name: str, entry: str) -> np.ndarray:
-        """The features of a video, read once for its segments."""
+        """Return the features of a video, read once for its segments."""
         with self._reading:
             if name not in self._last or self._last[name][0] != entry:
                 self._last[name] = (entry, self._sequences[name].features(entry))
@@ -169,7 +171,7 @@ class Csd(Corpus):
 def _segments(
     labels: ComputationalSequence, labelled: bool, videos: set[str] | None, every: set[str] | None
 ) -> tuple[list[Segment], list[LeftOut]]:
-    """The segments of these videos, or of all, in the order of the file, and those that last no time."""
+    """Return the segments of these videos, or of all, in the order of the file, and those of no duration."""
     segments, left_out, elsewhere = [], [], set()
     for entry in labels.entries:
         video = entry.split("[")[0]
@@ -206,7 +208,7 @@ def _targets(
 
 
 def _fold(folds: Mapping[str, Sequence[str]] | None, split: str) -> set[str] | None:
-    """The videos of a split, or None for all."""
+    """Return the videos of a split, or None for all."""
     names = Csd.split_names(folds)
     if split not in names:
         raise SourceError(
@@ -216,7 +218,7 @@ def _fold(folds: Mapping[str, Sequence[str]] | None, split: str) -> set[str] | N
 
 
 def _every(folds: Mapping[str, Sequence[str]] | None) -> set[str] | None:
-    """The videos of all folds, none of which is in two."""
+    """Return the videos of all folds; raises a SourceError where one is in two."""
     if folds is None:
         return None
     seen: dict[str, str] = {}

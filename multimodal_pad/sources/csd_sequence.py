@@ -13,11 +13,11 @@ from multimodal_pad.reading import check_unpacked, reading, some
 from multimodal_pad.sources.hdf5 import Hdf5
 
 SHORTEST = 1e-5
-"""Seconds: what overlaps less, or lasts less, counts as not at all (the SDK's own tolerance)."""
+"""Seconds: shorter overlaps and durations count as none (the SDK's own tolerance)."""
 
 
 class Segment(NamedTuple):
-    """What is labelled: a stretch of a video, in seconds."""
+    """A labelled stretch of a video, in seconds."""
 
     video: str
     name: str
@@ -27,7 +27,7 @@ class Segment(NamedTuple):
 
 
 class Run(NamedTuple):
-    """The frames of a segment: rows of an entry of a sequence; no entry where there are none."""
+    """The frames of a segment: rows of a sequence's entry; no entry where there are none."""
 
     entry: str | None
     rows: slice | np.ndarray
@@ -63,18 +63,18 @@ class ComputationalSequence:
         self._root, self._data = with_data[0]
         self.entries = self._file.names(self._data)
         if not self.entries:
-            raise SourceError(f"{path}: holds no videos")
+            raise SourceError(f"{path}: holds no videos; name another file")
         self._names = set(self.entries)
         self.width = self._check(self.entries[0], None)
         self._checked: dict[str, Times] = {}
         self._frames = 0
 
     def holds(self, segment: Segment) -> bool:
-        """Whether there are frames of a segment's video."""
+        """Return whether there are frames of a segment's video."""
         return segment.name in self._names or segment.video in self._names
 
     def run(self, segment: Segment) -> Run:
-        """The frames of a segment."""
+        """Return the frames of a segment."""
         if segment.name in self._names:
             length = len(self.intervals(segment.name))
             return Run(segment.name, slice(0, length), length)
@@ -87,15 +87,15 @@ class ComputationalSequence:
         return Run(segment.video, slice(int(rows[0]), int(rows[-1]) + 1) if in_a_row else rows, len(rows))
 
     def intervals(self, entry: str) -> np.ndarray:
-        """``(n, 2)`` seconds, checked once; those of the last entry are kept."""
+        """Return the intervals ``(n, 2)`` in seconds, checked once; those of the last entry are kept."""
         return self._times(entry).intervals
 
     def features(self, entry: str) -> np.ndarray:
-        """``(n, d)``."""
+        """Return the features ``(n, d)``."""
         return self._values(entry, "features")
 
     def column_names(self) -> list[str]:
-        """What the metadata call the columns of the features; nothing where they don't, or don't name each."""
+        """Return the columns' names in the metadata; none where there are none, or not one for each."""
         where = f"{self.path}, 'metadata'"
         metadata = self._file.group(self._root, "metadata")
         dataset = None if metadata is None else self._file.dataset(metadata, "dimension names", where)
@@ -115,7 +115,10 @@ class ComputationalSequence:
             intervals = self._values(entry, "intervals").astype(np.float64)
             if not np.isfinite(intervals).all():
                 row = int(np.argwhere(~np.isfinite(intervals))[0, 0])
-                raise SourceError(f"{self.path}, {entry!r}: row {row} has the interval {intervals[row].tolist()}")
+                raise SourceError(
+                    f"{self.path}, {entry!r}: row {row} has the interval {intervals[row].tolist()}; it must be two "
+                    "finite numbers of seconds"
+                )
             self._checked = {entry: Times(intervals)}
         return self._checked[entry]
 
@@ -123,7 +126,7 @@ class ComputationalSequence:
         return self._file.values(self._dataset(entry, name), f"{self.path}, {entry!r}: {name}")
 
     def _check(self, entry: str, width: tuple[int, ...] | None) -> tuple[int, ...]:
-        """The feature shape of an entry, whose arrays must fit each other and the file."""
+        """Return the feature shape of an entry, after checking that its arrays fit each other and the file."""
         features, intervals = (self._dataset(entry, name) for name in ("features", "intervals"))
         where = f"{self.path}, {entry!r}"
         with reading(where):
@@ -154,7 +157,7 @@ class ComputationalSequence:
 
 
 class Times:
-    """The intervals of a video's frames, and which of them overlap a segment, without looking at all of them."""
+    """The intervals of a video's frames, searched for overlaps with a segment without a pass over all of them."""
 
     def __init__(self, intervals: np.ndarray) -> None:
         self.intervals = intervals
@@ -163,7 +166,7 @@ class Times:
         self._latest = np.maximum.accumulate(self._stops)  # no frame up to here ends later
 
     def rows(self, start: float, stop: float) -> np.ndarray:
-        """The frames that overlap a stretch, in the order of their starts."""
+        """Return the frames that overlap a stretch, in the order of their starts."""
         first, end = np.searchsorted(self._latest, start), np.searchsorted(self._starts, stop)
         overlap = np.minimum(self._stops[first:end], stop) - np.maximum(self._starts[first:end], start)
         return self._order[first:end][overlap > SHORTEST]

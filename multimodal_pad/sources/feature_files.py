@@ -18,15 +18,15 @@ from multimodal_pad.sources.corpus import Progress
 from multimodal_pad.sources.npy_files import NpyFile, read_frame
 
 Absent = Literal["error", "missing"]
-"""What becomes of a sample without a file."""
+"""What to do with a sample without a file."""
 
 Vectors = Literal["frame", "sequence"]
-"""What an array of one axis is: one frame of features, or positions of one number each."""
+"""The meaning of an array of one axis: one frame of features, or positions of one number each."""
 
 logger = logging.getLogger(__name__)
 
 _SUFFIXES = (".npy", ".npz")
-_THREADS = 8  # headers are waited for, on a disk of a network above all
+_THREADS = 8  # headers take a while to come, most of all from a network disk
 _TOGETHER = 64  # files of a piece of work
 
 
@@ -40,24 +40,24 @@ class FeatureFiles:
 
     All have features of one shape. Arrays of length 0 are samples that lack the modality, whatever their other axes.
     An array of one axis beside arrays ``(length, features)`` is one frame, as squeezing leaves it. Where all have one
-    axis, whole numbers are ``(length,)``, such as token ids; of others ``vectors`` has to say what they are.
+    axis, whole numbers are ``(length,)``, such as token ids; for others ``vectors`` must give the meaning.
 
-    Only headers are read to open it, and of a folder that of its first frame.
+    Only headers are read to open it, and of a folder the header of its first frame.
 
     Args:
         places: of each sample's features: the file or folder, or None where there is none.
         modality: its name.
         ids: of the samples, for errors.
         where: the folder of all, or the column that names them, for errors.
-        absent: what becomes of samples without a file, or with an empty folder: ``"error"``, or ``"missing"``: they
+        absent: what to do with samples without a file, or with an empty folder: ``"error"``, or ``"missing"``: they
             lack the modality (length 0), which is logged as a warning and counted.
-        vectors: what an array of one axis is: ``"frame"`` or ``"sequence"``.
-        progress: told how many headers are read.
+        vectors: the meaning of an array of one axis: ``"frame"`` or ``"sequence"``.
+        progress: progress callback, by headers read.
 
     Attributes:
         lengths: int64 ``(N,)``; 0 where the modality is missing.
         absent: samples without a file.
-        dtype: of what is read: float32, or that of the whole numbers in the files.
+        dtype: of the features as read: float32, or the files' own dtype of whole numbers.
 
     Raises:
         SourceError: there is no file at all, or none for a sample, one that holds no such array, or one whose features
@@ -119,7 +119,7 @@ class FeatureFiles:
         vectors: Vectors | None = None,
         progress: Progress | None = None,
     ) -> FeatureFiles:
-        """Those of a folder: ``{id}.npy``, else ``{id}.npz``, else the folder ``{id}``.
+        """Find the files of samples in a folder: ``{id}.npy``, else ``{id}.npz``, else the folder ``{id}``.
 
         Raises:
             SourceError: as above, or no such folder, or an id that leads out of it.
@@ -148,7 +148,7 @@ class FeatureFiles:
         return [path for entry in self._entries if entry is not None for path in entry.paths()]
 
     def read(self, index: int) -> np.ndarray:
-        """The features of a sample, ``(length, *feature_shape)``: float32, or whole numbers in native byte order.
+        """Read the features of a sample, ``(length, *feature_shape)``: float32, or native whole numbers.
 
         Raises:
             SourceError: the file is damaged, or has changed since it was opened.
@@ -157,16 +157,16 @@ class FeatureFiles:
         if entry is None or not self.lengths[index]:
             return self._none
         values = entry.read().reshape(self.lengths[index], *self._none.shape[1:])
-        with np.errstate(over="ignore", invalid="ignore"):  # what float32 can't hold is inf, and treated as such
+        with np.errstate(over="ignore", invalid="ignore"):  # values beyond float32 become inf, which the corpus handles
             return values.astype(self.dtype, copy=False)
 
     def path(self, index: int) -> Path | None:
-        """The file or folder of a sample, if there is one."""
+        """Return the file or folder of a sample, if there is one."""
         entry = self._entries[index]
         return None if entry is None else entry.path
 
     def _settle(self, entries: list[_Entry]) -> tuple[tuple[int, ...], np.dtype]:
-        """The shape of the features and the dtype that all have; raises a SourceError that names one that differs."""
+        """Return the common feature shape and dtype; raises a SourceError that names a file that differs."""
         full = [entry for entry in entries if entry.size]
         first = next((entry for entry in full or entries if len(entry.shape) > 1), (full or entries)[0])
         whole = first.dtype.kind in "biu"
@@ -193,7 +193,7 @@ class FeatureFiles:
 
 
 def told_with(progress: Progress | None, split: str) -> Progress | None:
-    """Tell of the progress, with the split."""
+    """Add the split to the descriptions of a progress callback."""
     if progress is None:
         return None
     return lambda what, done, total: progress(f"{what}, {split}", done, total)
@@ -213,7 +213,7 @@ class _Entry(NamedTuple):
         return self.shape[0]
 
     def length(self, features: tuple[int, ...]) -> int:
-        """Positions of it, where features are of this shape."""
+        """Return the number of positions, where features are of this shape."""
         return 1 if self.size and features and self.shape == features else self.size
 
     def paths(self) -> Iterator[Path]:
@@ -235,7 +235,7 @@ class _Entry(NamedTuple):
 
 
 def _measure(places: Sequence[Path | None], modality: str, what: str, progress: Progress | None) -> list[_Entry | None]:
-    """What there is of each sample, by the headers, several at once; None where there is nothing."""
+    """Read the headers of all samples, several at once; None for samples without a file."""
     parts = [places[start : start + _TOGETHER] for start in range(0, len(places), _TOGETHER)]
     found: list[_Entry | None] = []
     threads = ThreadPoolExecutor(_THREADS)
@@ -267,7 +267,7 @@ def _entry(place: Path | None, modality: str) -> _Entry | None:
 
 
 def _listed(folder: Path) -> list[str]:
-    """The names in a folder, but for hidden ones; none where there is no such folder."""
+    """Return the names in a folder, but for hidden ones; none where there is no such folder."""
     try:
         with os.scandir(folder) as entries:
             return [entry.name for entry in entries if not entry.name.startswith(".")]
@@ -278,11 +278,11 @@ def _listed(folder: Path) -> list[str]:
 
 
 def _frame_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """``(1, features)`` is a frame of features."""
+    """Return the shape of a frame; ``(1, features)`` is a frame of features."""
     return shape[1:] if len(shape) == 2 and shape[0] == 1 else shape
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
-    """A key to sort names by, in which numbers are numbers: frame 2 comes before frame 10."""
+    """Return a sort key in which numbers in a name are numbers: frame 2 comes before frame 10."""
     parts = re.split(r"(\d+)", name)
     return [(int(part[:4000]), part) if place % 2 else (-1, part) for place, part in enumerate(parts)]

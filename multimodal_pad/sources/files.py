@@ -1,4 +1,4 @@
-"""Feature files in folders, and a table of samples: what MERTools, MERBench and many others have on disk."""
+"""Feature files in folders, and a table of samples: the usual form on disk, such as that of MERTools and MERBench."""
 
 from __future__ import annotations
 
@@ -57,20 +57,20 @@ class Files(Corpus):
         split_field: the field of the split; by default ``split``, where there is one.
         folds: in place of such a field, ids by split, or patterns such as ``"Ses05*"``, or a JSON file of them; samples
             that are in none are left out.
-        absent: what becomes of a sample without a file: ``"error"``, or ``"missing"``: it lacks the modality (length
+        absent: what to do with a sample without a file: ``"error"``, or ``"missing"``: it lacks the modality (length
             0), which is logged as a warning and counted.
-        vectors: what an array of one axis is, where all of a modality have one: ``"frame"``, features of the whole
-            sample; or ``"sequence"``, positions of one number.
-        nonfinite: what becomes of NaN and inf: ``"error"``, or ``"zero"`` puts 0 there and counts them.
-        progress: told how far opening is.
+        vectors: the meaning of an array of one axis, where all of a modality have one: ``"frame"``, features of the
+            whole sample; or ``"sequence"``, positions of one number.
+        nonfinite: what to do with NaN and inf: ``"error"``, or ``"zero"`` puts 0 there and counts them.
+        progress: progress callback while the corpus is opened.
 
     Attributes:
         classes: names of the classes, by number; None where targets are none.
 
     Raises:
         PaddingError: no modality, one twice, an unknown choice, or classes that are no names of classes.
-        SourceError: a file or folder that is not there, damaged, or not as its name says; a field that is not there; a
-            sample twice, or without an id, a target or a file. File, line and sample are named.
+        SourceError: a file or folder that is not there, damaged, or not of the kind of its name; a field that is not
+            there; a sample twice, or without an id, a target or a file. File, line and sample are named.
         OSError: a file cannot be read.
 
     >>> import tempfile
@@ -173,7 +173,7 @@ class Files(Corpus):
         split_field: str | None = None,
         folds: Folds | None = None,
     ) -> list[str]:
-        """The splits of a table, in the order in which they appear; see :class:`Files` for the arguments."""
+        """Return the splits of a table, in the order in which they appear; see :class:`Files` for the arguments."""
         rows = read_rows(Path(root), table)
         return list(_splits(rows, find_ids(rows, ids), split_field, folds, str(Path(root) / table)))
 
@@ -187,7 +187,7 @@ class Files(Corpus):
 def _splits(
     rows: Sequence[Row], ids: list[str], split_field: str | None, folds: Folds | None, where: str
 ) -> dict[str, list[int]]:
-    """The rows of each split."""
+    """Return the rows of each split."""
     if folds is not None and split_field is not None:
         raise PaddingError("got split_field and folds; give one of them")
     if folds is not None:
@@ -207,7 +207,7 @@ def _splits(
 
 
 def _place(root: Path, row: Row, field: str) -> Path | None:
-    """Where a field says that the features are; None where it says nothing, or there is nothing."""
+    """Return the path of features that a field holds; None where the field is empty, or no file is there."""
     value = row.value(field)
     if value is None or value == "":
         return None
@@ -221,7 +221,7 @@ def _place(root: Path, row: Row, field: str) -> Path | None:
 
 
 def _folder_of(folder: str, split: str) -> str:
-    """The folder with the split in it."""
+    """Return the folder's name with the split in it."""
     if f"{{{SPLIT}}}" in folder and (split in (".", "..") or set(split) & set("/\\\0")):
         raise SourceError(f"{folder}: got the split {split!r}, which is no name of a folder; give it another name")
     return folder.replace(f"{{{SPLIT}}}", split)

@@ -1,4 +1,4 @@
-"""The arrays of one split, frames one after the other with offsets: read, and held against each other."""
+"""The arrays of one split, frames one after the other with offsets: read, and checked against each other."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from multimodal_pad.sources.ids import NumberedIds, StoredIds, ids_as_text
 
 
 class FlatArrays(NamedTuple):
-    """What lies in a folder of arrays with offsets.
+    """The contents of a folder of arrays with offsets.
 
     Attributes:
         values: of each modality the frames of all samples ``(frames, *feature_shape)``.
@@ -45,13 +45,13 @@ class FlatArrays(NamedTuple):
 
 
 def read_arrays(folder: Path, split: str, names: Sequence[str] | None, *, distinct: bool = False) -> FlatArrays:
-    """The arrays of a folder.
+    """Read the arrays of a folder.
 
     Args:
         folder: of the files.
-        split: whose they are, for the names of samples that have none.
+        split: used in the names of samples that have no ids.
         names: of the modalities; None for all that have offsets.
-        distinct: stored ids are known to be distinct, and not looked at.
+        distinct: stored ids are known to be distinct, and not checked.
 
     Raises:
         SourceError: files that are missing, damaged, or don't fit each other.
@@ -63,7 +63,7 @@ def read_arrays(folder: Path, split: str, names: Sequence[str] | None, *, distin
     counts = {offsets_file(name): len(found) - 1 for name, found in offsets.items()}
     counts |= {array_file(name): len(found) for name, found in ((TARGETS, targets), (IDS, ids)) if found is not None}
     if len(set(counts.values())) > 1:
-        raise SourceError(f"{folder}: the files speak of different numbers of samples: {counts}")
+        raise SourceError(f"{folder}: the files have different numbers of samples: {counts}; write as many of each")
     if ids is None:
         ids = NumberedIds(split, next(iter(counts.values())))
     elif not (distinct and isinstance(ids, StoredIds)):
@@ -75,9 +75,9 @@ def read_arrays(folder: Path, split: str, names: Sequence[str] | None, *, distin
 
 
 def _modalities(folder: Path) -> list[str]:
-    """The names of the arrays that have offsets, in the order of the alphabet."""
+    """Return the names of the arrays that have offsets, in the order of the alphabet."""
     if not folder.is_dir():
-        raise SourceError(f"{folder}: no such folder")
+        raise SourceError(f"{folder}: no such folder; name that of a split")
     found = (path.name.removesuffix(f"{OFFSETS}.npy") for path in folder.glob(f"*{OFFSETS}.npy"))
     names = sorted(name for name in found if name != IDS)
     if not names:
@@ -95,7 +95,7 @@ def _load(path: Path) -> np.ndarray:
     try:
         return read_npy(path)  # a plain array, which is sliced much faster than a memmap
     except FileNotFoundError:
-        raise SourceError(f"{path}: no such file") from None
+        raise SourceError(f"{path}: no such file; a folder of arrays has one for each modality") from None
 
 
 def _offsets(folder: Path, name: str) -> np.ndarray:
@@ -142,7 +142,7 @@ def _targets(folder: Path) -> np.ndarray | None:
 
 
 def _ids(folder: Path) -> Sequence[str] | None:
-    """The ids of a folder, or None where there are none."""
+    """Return the ids of a folder, or None where there are none."""
     path = folder / array_file(IDS)
     if not path.exists():
         return None

@@ -1,4 +1,4 @@
-"""Which samples belong to which split, where a corpus doesn't say: by name, or by the pattern of names."""
+"""Assigning samples to splits, where a corpus doesn't: by name, or by the pattern of names."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from multimodal_pad.errors import SourceError
 from multimodal_pad.reading import file_size
 
 ALL = "all"
-"""The name of the one split where nothing says that there are several."""
+"""The name of the only split, where there are no others."""
 
 Folds = Mapping[str, Sequence[str]] | str | Path
 """The names, or patterns of names, of each split; or a JSON file of them."""
 
 
 def read_folds(folds: Folds, what: str) -> Mapping[str, Sequence[str]]:
-    """The folds, of a JSON file where that is what is given.
+    """Return the folds, read from a JSON file where they are the path of one.
 
     Args:
         folds: by split.
-        what: is in them, for the error: ``"videos"``.
+        what: the contents, for errors: ``"videos"``.
 
     Raises:
-        SourceError: the file is no JSON, or holds something else.
+        SourceError: the file is no JSON, or holds something other than folds.
     """
     read: Any = folds
     if not isinstance(folds, Mapping):
@@ -44,12 +44,12 @@ def read_folds(folds: Folds, what: str) -> Mapping[str, Sequence[str]]:
 
 
 def folds_of(names: Sequence[str], folds: Mapping[str, Sequence[str]], where: str) -> list[str | None]:
-    """The split of each name; None where it is in no fold.
+    """Return the split of each name; None where it is in no fold.
 
     A ``*`` in the folds stands for any characters.
 
     Raises:
-        SourceError: a name that is in two folds, or an entry of the folds that is the name of nothing.
+        SourceError: a name is in two folds, or an entry of the folds matches no name.
 
     >>> folds_of(["Ses01_a", "Ses02_a", "Ses05_b"], {"train": ["Ses01*", "Ses02_a"], "test": ["Ses05*"]}, "label.npz")
     ['train', 'train', 'test']
@@ -66,7 +66,9 @@ def folds_of(names: Sequence[str], folds: Mapping[str, Sequence[str]], where: st
             else:
                 matching = numbers.get(entry, [])
             if not matching:
-                raise SourceError(f"{where}: the fold {split!r} names {entry!r}, and no sample is called so")
+                raise SourceError(
+                    f"{where}: the fold {split!r} names {entry!r}, and no sample is called so; mend the fold"
+                )
             for number in matching:
                 if found[number] not in (None, split):
                     raise SourceError(

@@ -16,8 +16,8 @@ from multimodal_pad.reading import check_unpacked, file_size, reading, reason
 class Hdf5:
     """An HDF5 file. Links are not followed, and data that lie in other files are refused.
 
-    An array of a few bytes can say that it is of any size, and one array can stand under many names. So the bytes of
-    all arrays that are asked for are added up, and bounded by the size of the file.
+    A few bytes can declare an array of any size, and one array can stand under many names. So the bytes of
+    all arrays that are read are added up, and bounded by the size of the file.
 
     Args:
         path: the file.
@@ -45,7 +45,7 @@ class Hdf5:
         self._h5py: Any = h5py
         self._bytes: dict[str, int] = {}
         self._total = 0
-        with path.open("rb"):  # what the system says of it
+        with path.open("rb"):  # raises the system's own error
             pass
         try:
             self.root: Any = h5py.File(path, "r")
@@ -55,22 +55,22 @@ class Hdf5:
             ) from error
 
     def names(self, group: Any) -> list[str]:
-        """What a group holds, links too."""
+        """Return the names in a group, links too."""
         with reading(self.path):
             return list(group)
 
     def group(self, group: Any, name: str) -> Any | None:
-        """The group of this name in another, or None where there is none."""
+        """Return the group of this name in another, or None where there is none."""
         with reading(f"{self.path}, {name!r}"):
             return found if isinstance(found := self._own(group, name), self._h5py.Group) else None
 
     def dataset(self, group: Any, name: str, where: str) -> Any | None:
-        """The array of this name in a group, which is not read yet, or None where there is none.
+        """Return the array of this name in a group, not read yet, or None where there is none.
 
         Args:
-            group: that holds it.
+            group: the group that holds it.
             name: of the array.
-            where: what to call the group.
+            where: the name of the group in errors.
 
         Raises:
             SourceError: its data lie elsewhere, or are more than the file could hold.
@@ -93,14 +93,14 @@ class Hdf5:
             return found
 
     def values(self, dataset: Any, where: str) -> np.ndarray:
-        """All of an array, in memory."""
+        """Read all of an array into memory."""
         try:
             return _inflated(dataset) if self._is_deflated(dataset) else np.asarray(dataset)
         except Exception as error:
             raise SourceError(f"{where} can't be read ({reason(error)}); copy the file again") from error
 
     def _is_deflated(self, dataset: Any) -> bool:
-        """Whether an array is in chunks that are packed by deflate, shuffled before or not, and by nothing else."""
+        """Return whether an array is in chunks packed by deflate, shuffled before or not, and by nothing else."""
         packed = dataset.id.get_create_plist()
         filters = [packed.get_filter(place)[0] for place in range(packed.get_nfilters())]
         deflate, shuffle = self._h5py.h5z.FILTER_DEFLATE, self._h5py.h5z.FILTER_SHUFFLE
@@ -108,18 +108,18 @@ class Hdf5:
         return plain and filters in ([deflate], [shuffle, deflate])
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         with reading(self.path):
             self.root.close()
 
     def _own(self, group: Any, name: str) -> Any | None:
-        """What stands under a name in this very file: links elsewhere are not followed."""
+        """Return the object of a name in this very file: links elsewhere are not followed."""
         there = name in group and isinstance(group.get(name, getlink=True), self._h5py.HardLink)
         return group[name] if there else None
 
 
 def _inflated(dataset: Any) -> np.ndarray:
-    """An array of deflated chunks; HDF5 itself unpacks a chunk to whatever size it is packed from."""
+    """Read an array of deflated chunks within bounds; HDF5 itself unpacks a chunk to any size."""
     values = np.full(dataset.shape, dataset.fillvalue, dataset.dtype)
     size = math.prod(dataset.chunks) * dataset.dtype.itemsize
     skips_shuffle, skips_deflate = (1, 2) if dataset.shuffle else (0, 1)  # bits of a chunk's mask

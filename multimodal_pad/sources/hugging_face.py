@@ -18,7 +18,7 @@ class HuggingFace:
     """A ``datasets.Dataset`` as a source of samples, whose lengths are known without reading it.
 
     Columns are read from the Arrow table itself, whatever format the dataset has (``with_format``). A dataset with a
-    transform of its own (``set_transform``) is read through it, each row once to be measured.
+    transform (``set_transform``) is read through it, each row once to be measured.
 
     Args:
         dataset: a split, such as ``load_dataset(...)["train"]``.
@@ -36,8 +36,8 @@ class HuggingFace:
         dataset: the dataset.
 
     Raises:
-        PaddingError: ``datasets`` is not installed, or it is another thing than a ``datasets.Dataset`` (the error says
-            what takes it).
+        PaddingError: ``datasets`` is not installed, or it is another thing than a ``datasets.Dataset`` (the error names
+            the class that takes it).
         SourceError: a column that is not there, one of text, which is to be tokenised first, or one of neither numbers
             nor lists of numbers; position targets of another number than the positions.
         SampleError: from ``source[i]``: None within a list, vectors of unequal widths, or a whole number beyond int32;
@@ -101,11 +101,11 @@ class HuggingFace:
         return len(self.lengths)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Sample number ``index``.
+        """Return sample number ``index``.
 
         Raises:
             IndexError: there is no such row.
-            SampleError: it does not hold what the columns are to hold.
+            SampleError: it does not hold what the columns hold elsewhere.
         """
         if not 0 <= index < len(self):
             raise IndexError(f"sample {index} of {len(self)}")
@@ -118,7 +118,7 @@ class HuggingFace:
         return f"HuggingFace({len(self):,} samples, {self._parts.modalities}, targets={self._parts.targets!r})"
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the columns, which another process finds in the dataset again."""
+        """Leave out the columns, which another process finds in the dataset again."""
         return {**self.__dict__, "_columns": {}, "_places": None, "_opened": bool(self._columns)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -152,7 +152,7 @@ class HuggingFace:
                     )
 
     def _measure_rows(self) -> LengthTable:
-        """Of a dataset with a transform, by reading each row."""
+        """Measure a dataset with a transform, by reading each row."""
         names = self._parts.modalities
         lengths = np.zeros((len(self.dataset), len(names)), np.int64)
         for number in range(len(self.dataset)):
@@ -166,7 +166,7 @@ class HuggingFaceStream:
     """A ``datasets.IterableDataset`` as an iterable of samples, for :class:`~multimodal_pad.StreamBatcher`.
 
     Each ``for`` loop begins the dataset anew, with ``set_epoch`` of the number of the loop, so that a shuffled one has
-    another order. Rows whose modality is None wait until a row has said how wide it is.
+    another order. Rows whose modality is None wait until another row has shown its width.
 
     Args:
         dataset: such as ``load_dataset(..., streaming=True)["train"]``.
@@ -217,7 +217,7 @@ class HuggingFaceStream:
 
 
 def require_datasets() -> Any:
-    """Hugging Face's ``datasets``, or a PaddingError that says how to install it."""
+    """Return Hugging Face's ``datasets``; raise a PaddingError that says how to install it where it is absent."""
     if find_spec("datasets") is None:
         raise PaddingError("Hugging Face datasets need datasets: pip install 'multimodal-pad[huggingface]'")
     import datasets

@@ -1,4 +1,4 @@
-"""Names of samples: UTF-8 bytes one after the other, decoded when they are asked for."""
+"""Names of samples: UTF-8 bytes one after the other, decoded on access."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import numpy as np
 from multimodal_pad.errors import SourceError
 from multimodal_pad.sources.corpus import check_distinct
 
-_BLOCK = 2**20  # bytes that are decoded at once, to see whether they are UTF-8
+_BLOCK = 2**20  # bytes to decode at once, in the check for UTF-8
 
 
 class Ids(Sequence[str]):
-    """N names of samples, none of which is in memory before it is asked for."""
+    """N names of samples, which are not in memory before they are accessed."""
 
     @abstractmethod
     def _name(self, index: int) -> str:
-        """The name of sample ``index``, which there is."""
+        """Return the name of sample ``index``, which exists."""
 
     @overload
     def __getitem__(self, index: int, /) -> str: ...
@@ -43,7 +43,7 @@ class Ids(Sequence[str]):
 
 
 class NumberedIds(Ids):
-    """Names of samples that have none of their own.
+    """Names for samples that have none.
 
     >>> NumberedIds("train", 1000)
     ['train[0]', 'train[1]', 'train[2]', ... 1,000 in all]
@@ -60,7 +60,7 @@ class NumberedIds(Ids):
 
 
 class StoredIds(Ids):
-    """Names of samples as a flat cache holds them.
+    """Names of samples from a flat cache.
 
     Args:
         data: uint8, the names in UTF-8, one after the other.
@@ -89,7 +89,7 @@ class StoredIds(Ids):
 
 
 def _is_utf8(data: np.ndarray) -> bool:
-    """Whether bytes are UTF-8, in the memory of a block."""
+    """Return whether bytes are UTF-8, with a block in memory at a time."""
     start = 0
     while start < len(data):
         block = data[start : start + _BLOCK]
@@ -107,7 +107,7 @@ def _is_utf8(data: np.ndarray) -> bool:
 
 
 def encode_ids(ids: Sequence[Any], where: str) -> tuple[np.ndarray, np.ndarray]:
-    """The bytes and the offsets that :class:`StoredIds` takes.
+    """Encode ids as the bytes and offsets that :class:`StoredIds` takes.
 
     Raises:
         SourceError: an id is no text, or one that UTF-8 has no bytes for, or two samples have it.
@@ -133,5 +133,5 @@ def _encoded(name: object, index: int, where: str) -> bytes:
 
 
 def ids_as_text(ids: Any) -> list[Any]:
-    """Ids as a list, whole numbers as their digits; what is neither those nor text stays, and is refused later."""
+    """Return ids as a list, whole numbers as their digits; other ids that are no text are refused later."""
     return [str(name) if isinstance(name, int | np.integer) and not isinstance(name, bool) else name for name in ids]

@@ -1,4 +1,4 @@
-"""The files that a corpus is read from: their digests, and whether they stay as they are while it is read."""
+"""The input files of a corpus: their digests, and a check that they don't change while they are read."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from multimodal_pad.sources.cache_files import digest_file
 from multimodal_pad.sources.corpus import Progress
 
 _FEW = 32
-"""Files of one folder that have a line each in the manifest."""
+"""Most files of one folder with a line each in the manifest."""
 
 
 class InputFiles:
-    """The input files of some sources, each once, as they are now.
+    """The input files of some sources, each once, in their present state.
 
     Args:
-        sources: those that have ``inputs`` are read from these files.
+        sources: sources; those that have ``inputs`` are read from these files.
 
     Raises:
         OSError: one of them is not there.
@@ -42,7 +42,7 @@ class InputFiles:
         self._found = {path: _identity(path) for path in paths}
 
     def check_unchanged(self) -> None:
-        """Raise a SourceError that names the first file that is not what it was."""
+        """Raise a SourceError that names the first file that has changed."""
         for path, found in self._found.items():
             try:
                 same = _identity(path) == found
@@ -52,7 +52,7 @@ class InputFiles:
                 raise _changed(path)
 
     def digests(self, progress: Progress | None = None) -> list[dict[str, Any]]:
-        """SHA-256 of every file; of many small files in a folder together, by name and contents."""
+        """Return the SHA-256 of every file; one for many small files of a folder, by name and contents."""
         folders: dict[Path, list[Path]] = {}
         for path in self._found:
             folders.setdefault(path.parent, []).append(path)
@@ -85,7 +85,7 @@ class InputFiles:
 
 
 def printable(path: Path) -> str:
-    """A path as text that any file can hold: bytes of its name that are no UTF-8 are spelt out.
+    """Return a path as text that any file can hold, with bytes that are no UTF-8 written as escapes.
 
     >>> printable(Path("a\\udcff"))
     'a\\\\xff'
@@ -94,7 +94,7 @@ def printable(path: Path) -> str:
 
 
 def _identity(path: Path) -> tuple[int, ...]:
-    """Size, time of the last change, and place on the disk."""
+    """Return size, time of the last change, and place on the disk."""
     found = path.stat()
     return found.st_size, found.st_mtime_ns, found.st_dev, found.st_ino
 

@@ -1,4 +1,4 @@
-"""What is in a flat cache, and what padding it costs."""
+"""The contents of a flat cache, and the padding efficiency of policies on it."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from multimodal_pad.sources.numpy_dir import NumpyDir
 
 @dataclass(frozen=True)
 class Inspection:
-    """What ``multimodal-pad inspect`` prints.
+    """The figures that ``multimodal-pad inspect`` prints.
 
     Attributes:
         manifest: of the cache.
         bytes: of all its files.
-        split: whose padding is compared.
-        policies: efficiency by the name of the policy; the cost is that of this package's transformer.
+        split: the split whose padding is compared.
+        policies: padding efficiency by the name of the policy; the cost is that of this package's transformer.
     """
 
     manifest: dict[str, Any]
@@ -35,7 +35,7 @@ class Inspection:
 
 
 def inspect_cache(folder: str | Path, *, batch_size: int = 32, max_shapes: int = 8) -> Inspection:
-    """Read the manifest and the lengths of a cache, and compare what fixed, exact and planned padding leave real.
+    """Read the manifest and the lengths of a cache, and compare fixed, exact and planned padding.
 
     Fixed padding is to the length of the files that the cache was made of, where they are padded, and to the longest
     sample of the training split (or the only one); exact padding takes random batches to their own maxima; the plan is
@@ -57,7 +57,7 @@ def inspect_cache(folder: str | Path, *, batch_size: int = 32, max_shapes: int =
     folder = Path(folder)
     manifest = require_manifest(folder)
     split = train_split(manifest)
-    source = {name: NumpyDir(folder, name) for name in manifest["splits"]}[split]  # whether all can be opened
+    source = {name: NumpyDir(folder, name) for name in manifest["splits"]}[split]  # raises where one can't be opened
     return Inspection(
         manifest,
         sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
@@ -67,14 +67,14 @@ def inspect_cache(folder: str | Path, *, batch_size: int = 32, max_shapes: int =
 
 
 def train_split(manifest: dict[str, Any]) -> str:
-    """The training split of a cache, or the first one where none is called so."""
+    """Return the training split of a cache, or the first one where none has that name."""
     return "train" if "train" in manifest["splits"] else next(iter(manifest["splits"]))
 
 
 def compare_policies(
     lengths: LengthTable, padded_to: dict[str, int] | None, batch_size: int, max_shapes: int
 ) -> dict[str, PolicyEfficiency]:
-    """What each way of padding leaves real of positions and of the cost of a transformer."""
+    """Return the padding efficiency of each policy, in positions and in the cost of a transformer."""
     names = lengths.modalities
     cost = TransformerCost(names)
     plan = plan_shapes(lengths, max_shapes=max_shapes, cost=cost, batch_size=batch_size)

@@ -1,4 +1,4 @@
-"""The form of a JSON file: what each of its values must be, so that what reads them need not look."""
+"""The form of a JSON file: checks of each of its values, so that its readers need none."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from multimodal_pad.lengths.samples import shown
 from multimodal_pad.sources.cache_files import ALLOWED_NAMES, names_a_file
 
 Check = Callable[[Any, str], None]
-"""Raises a SourceError where a value, whose place is given, is not what it must be."""
+"""A check that raises a SourceError, with the value's place, where a value is not what it must be."""
 
 
 def is_a(what: str, test: Callable[[Any], bool]) -> Check:
-    """A value that passes a test; ``what`` it is, for errors.
+    """Make a check that a value passes a test; ``what`` it must be, for errors.
 
     >>> fields(["rate"], samples=is_a("a number", lambda value: type(value) is int))({"samples": "many"}, "split")
     Traceback (most recent call last):
@@ -29,7 +29,7 @@ def is_a(what: str, test: Callable[[Any], bool]) -> Check:
 
 
 def each(check: Check, *, names: bool = False, least: int = 0) -> Check:
-    """A dict whose values pass a check; its keys may have to be names of modalities or splits."""
+    """Make a check of a dict whose values pass a check; its keys may have to be names of modalities or splits."""
 
     def check_all(value: Any, place: str) -> None:
         if not isinstance(value, dict) or len(value) < least:
@@ -43,7 +43,7 @@ def each(check: Check, *, names: bool = False, least: int = 0) -> Check:
 
 
 def rows(check: Check) -> Check:
-    """A list whose values pass a check."""
+    """Make a check of a list whose values pass a check."""
 
     def check_all(value: Any, place: str) -> None:
         if not isinstance(value, list):
@@ -55,12 +55,12 @@ def rows(check: Check) -> Check:
 
 
 def or_none(check: Check) -> Check:
-    """A value that passes a check, or null."""
+    """Make a check that allows null, too."""
     return lambda value, place: None if value is None else check(value, place)
 
 
 def fields(optional: Sequence[str] = (), /, **checks: Check) -> Check:
-    """A dict with values by name, some of which may be missing; what else it holds is not looked at."""
+    """Make a check of a dict with values by name, some of which may be missing; other keys are ignored."""
 
     def check_fields(value: Any, place: str) -> None:
         inside = f"{place}." if place else ""

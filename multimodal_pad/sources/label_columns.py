@@ -1,4 +1,4 @@
-"""Which columns of labels are a sample's targets: by number, by name, or a range of them."""
+"""The choice of columns of labels as targets: by number, by name, or a range of them."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ LabelColumns = LabelColumn | Sequence[LabelColumn] | None
 """One column, whose targets are scalars; several, whose targets are ``(K,)``; or None, for no targets."""
 
 ALL_COLUMNS = slice(None)
-"""All that there are; where that is a single one, targets are scalars."""
+"""All columns; where there is a single one, targets are scalars."""
 
 WITHOUT_LABELS = "label_column=None (--unlabeled SPLIT)"
-"""How a blind test set is read, for errors."""
+"""The way to read a blind test set, for errors."""
 
 
 def select_labels(labels: np.ndarray, chosen: LabelColumns, where: str, names: Sequence[str] = ()) -> np.ndarray | None:
@@ -57,7 +57,7 @@ def select_labels(labels: np.ndarray, chosen: LabelColumns, where: str, names: S
 
 
 def as_columns(labels: np.ndarray, where: str) -> np.ndarray:
-    """Labels ``(N,)``, ``(N, K)``, ``(N, 1, K)`` and so on as ``(N, K)``.
+    """Return labels ``(N,)``, ``(N, K)``, ``(N, 1, K)`` and so on as ``(N, K)``.
 
     Raises:
         SourceError: they have several axes beside the first.
@@ -69,7 +69,7 @@ def as_columns(labels: np.ndarray, where: str) -> np.ndarray:
 
 
 def find_columns(chosen: LabelColumns, width: int, where: str, names: Sequence[str] = ()) -> int | list[int]:
-    """The numbers of chosen columns of ``width``: one, or a list of them.
+    """Return the numbers of chosen columns of ``width``: one, or a list of them.
 
     Raises:
         PaddingError: as :func:`select_labels`.
@@ -90,7 +90,7 @@ def find_columns(chosen: LabelColumns, width: int, where: str, names: Sequence[s
 
 
 def check_label_columns(chosen: Any) -> None:
-    """Raise a PaddingError where it names no columns; which there are is another matter."""
+    """Raise a PaddingError where it names no columns; whether they exist is checked later."""
     if chosen is None:
         return
     for item in chosen if isinstance(chosen, list | tuple) else [chosen]:
@@ -107,7 +107,7 @@ def check_label_columns(chosen: Any) -> None:
 
 
 def describe_label_columns(chosen: LabelColumns) -> Any:
-    """What is chosen, as JSON has it, for the record of a corpus.
+    """Return the chosen columns as JSON has them, for the record of a corpus.
 
     >>> describe_label_columns([0, slice(4, 7), "fear"])
     [0, '4:7', 'fear']
@@ -121,7 +121,7 @@ def describe_label_columns(chosen: LabelColumns) -> Any:
 
 
 def parse_label_columns(words: Sequence[str]) -> LabelColumns:
-    """What the words of a command line mean: numbers, ranges such as ``1:7``, ``:`` for all, or names.
+    """Parse words of a command line: numbers, ranges such as ``1:7``, ``:`` for all, or names.
 
     >>> parse_label_columns(["0"]), parse_label_columns(["sentiment"]), parse_label_columns(["0", "4:7"])
     (0, 'sentiment', [0, slice(4, 7, None)])
@@ -141,7 +141,7 @@ def _is_whole(value: Any) -> bool:
 
 
 def _numbers(item: LabelColumn, width: int, where: str, names: Sequence[str]) -> list[int]:
-    """The columns that one item names."""
+    """Return the columns that one item names."""
     if isinstance(item, str):
         if item not in names:
             known = f"only {list(names)}" if names else f"and its columns no names; give numbers, from 0 to {width - 1}"

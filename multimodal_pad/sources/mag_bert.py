@@ -29,31 +29,31 @@ FIELDS = {"text": 0, "audio": 2, "visual": 1}
 """The place of each modality in an example."""
 
 TRAIN = "train"
-"""The split whose words are the vocabulary."""
+"""The split that the vocabulary is made of."""
 
 
 class MagBert(Corpus):
-    """One split of a pickle as MAG-BERT (Rahman et al., ACL 2020) and MISA have them: ``mosi.pkl``, ``mosei.pkl``.
+    """One split of a pickle of MAG-BERT (Rahman et al., ACL 2020) or MISA: ``mosi.pkl``, ``mosei.pkl``.
 
     A dict of ``train``, ``dev`` and ``test``, each a list of ``((words, visual, acoustic), label, segment)``.
-    Visual and acoustic are arrays ``(words, F)``, nothing is padded. What else stands beside the three is not read.
+    Visual and acoustic are arrays ``(words, F)``, nothing is padded. Other parts of an example are not read.
 
     - ``text``: int32 ``(length,)``. Words are numbered by falling frequency in the train split, as they are spelt
-      there: 0 is padding, 1 an unknown word. Where they are numbers already these are kept.
+      there: 0 is padding, 1 an unknown word. Numbers in place of words are kept.
     - ``audio``, ``visual``: float32 ``(length, F)``; None or an array without positions is a missing modality.
     - ``targets``: float32 scalars, or ``(K,)`` of several columns.
     - ``ids``: the segments; ``train[0]`` and so on where they are None.
 
     Args:
         path: the pickle, which is read as data alone: nothing in it is run.
-        split: ``"train"``, ``"dev"`` or ``"test"``, or what the file has.
+        split: ``"train"``, ``"dev"`` or ``"test"``, or another split of the file.
         modalities: which, in which order.
-        label_column: which columns of the labels, as
+        label_column: columns of the labels, as
             :func:`~multimodal_pad.sources.label_columns.select_labels` takes them; None for no targets.
-        min_count: words that the train split has less often than this are unknown words.
-        nonfinite: what becomes of NaN and inf (COVAREP holds -inf): ``"error"``, or ``"zero"`` puts 0 there and counts
+        min_count: words that are rarer in the train split are unknown words.
+        nonfinite: what to do with NaN and inf (COVAREP holds -inf): ``"error"``, or ``"zero"`` puts 0 there and counts
             them.
-        progress: told how far opening is.
+        progress: progress callback while the corpus is opened.
 
     Raises:
         PaddingError: a modality or an option that there is not.
@@ -136,7 +136,7 @@ class MagBert(Corpus):
 
     @staticmethod
     def split_names(path: str | Path) -> list[str]:
-        """The splits of a pickle, in its order."""
+        """Return the splits of a pickle, in its order."""
         return list(read_splits(Path(path), list, "examples")[0])
 
     def _read(self, index: int) -> dict[str, np.ndarray]:
@@ -158,7 +158,7 @@ class _Example(NamedTuple):
 
 
 def _examples(found: list[Any], where: str) -> list[_Example]:
-    """The examples of a split, each of which has the three parts."""
+    """Return the examples of a split, checked to have the three parts."""
     if not found:
         raise SourceError(f"{where}: has no samples")
     examples = []
@@ -174,7 +174,7 @@ def _examples(found: list[Any], where: str) -> list[_Example]:
 
 
 def _words(values: Sequence[Any], where: str) -> list[list[str]] | None:
-    """The words of each sample; None where the samples hold numbers in their place."""
+    """Return the words of each sample; None where the samples hold numbers instead."""
     first = next((value for value in values if _is_sequence(value) and len(value)), [""])
     if (isinstance(first, np.ndarray) and first.dtype.kind in "biuf") or isinstance(first[0], int | np.integer):
         return None
@@ -192,7 +192,7 @@ def _words(values: Sequence[Any], where: str) -> list[list[str]] | None:
 
 
 def _arrays(values: Sequence[Any], name: str, where: str) -> list[np.ndarray]:
-    """The features of each sample: all of one width, or all whole numbers for text; missing ones of no positions."""
+    """Return the features of each sample: of one width, or whole numbers for text; missing ones without positions."""
     arrays: list[np.ndarray | None] = []
     first: tuple[int, np.ndarray] | None = None
     for index, value in enumerate(values):
@@ -223,7 +223,7 @@ def _is_sequence(value: Any) -> bool:
 
 
 def _numbers_of_words(values: Any, where: str) -> np.ndarray:
-    """Numbers of words, as int32."""
+    """Return the numbers of words, as int32."""
     if isinstance(values, list | tuple) and not all(isinstance(value, int | np.integer) for value in values):
         values = np.zeros((1, 1))
     array = np.asarray(values)
@@ -233,7 +233,7 @@ def _numbers_of_words(values: Any, where: str) -> np.ndarray:
 
 
 def _labels(examples: Sequence[_Example], mapping: FileMapping, where: str) -> np.ndarray:
-    """The labels of all samples ``(N, K)``."""
+    """Return the labels of all samples ``(N, K)``."""
     labels = []
     for index, example in enumerate(examples):
         label = np.asarray(example.label) if isinstance(example.label, int | float | np.number) else example.label
@@ -252,6 +252,6 @@ def _labels(examples: Sequence[_Example], mapping: FileMapping, where: str) -> n
 
 
 def _check_size(parts: Sequence[Any], mapping: FileMapping, where: str) -> None:
-    """Raise where samples share so much that reading them all would take more than the file could hold."""
+    """Raise where reading all samples, which may share arrays, would take more than the file could hold."""
     size = sum(part.nbytes if isinstance(part, np.ndarray) else 8 * len(part) for part in parts)
     check_unpacked(size, len(mapping.bytes), where)

@@ -1,4 +1,4 @@
-"""The manifest of a flat cache: held to one form, when it is written and when it is read."""
+"""The manifest of a flat cache: checked for its form when it is written and when it is read."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from multimodal_pad.sources.json_form import each, fields, is_a, or_none, rows
 
 FORMAT, VERSION = "multimodal_pad flat cache", 2
 _WITHOUT_DIGESTS = 1
-"""The version before: ids are strings of one width, and nothing is said of the files."""
+"""The version before: ids are strings of one width, and the manifest has no digests of files."""
 
 QUANTILES = (5, 25, 50, 75, 95, 99)
-"""Per cent: of the lengths, in the manifest."""
+"""Quantile levels of the lengths in the manifest, in per cent."""
 
 AGAIN = "convert the corpus again, or take the file that convert wrote"
 
 
 def describe(source: Any, lengths: LengthTable, where: str) -> dict[str, Any]:
-    """What a corpus says of itself beside its samples: ``padded_to``, ``rules``, ``nonfinite`` and ``left_out``.
+    """Return a corpus' description of itself: ``padded_to``, ``rules``, ``nonfinite`` and ``left_out``.
 
     Raises:
         SourceError: an attribute of such a name is not what corpora have there.
@@ -55,14 +55,14 @@ _UNDESCRIBED = {"padded_to": None, "rules": {}, "nonfinite": {}, "left_out": ()}
 
 
 def as_json(value: Any) -> Any:
-    """A value as it is read from the JSON file that it is written to: NumPy's numbers as numbers, paths as text."""
+    """Return a value as it comes back from a JSON file: NumPy's numbers as numbers, paths as text."""
     return json.loads(
         json.dumps(value, default=lambda item: item.item() if isinstance(item, np.generic) else str(item))
     )
 
 
 def summarize(table: LengthTable) -> dict[str, dict[str, Any]]:
-    """What a manifest says of the lengths of a split: of each modality mean, quantiles and maximum, and the missing."""
+    """Summarize the lengths of a split for the manifest: per modality mean, quantiles, maximum, and the missing."""
     lengths, missing = {}, {}
     for name, column in zip(table.modalities, table.values.T, strict=True):
         quantiles = np.percentile(column, QUANTILES).round(1).tolist()
@@ -76,13 +76,13 @@ def summarize(table: LengthTable) -> dict[str, dict[str, Any]]:
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """What the manifest of a cache says, or None where there is none.
+    """Read the manifest of a cache; None where there is none.
 
     Raises:
         SourceError: no such folder, or a manifest that is damaged or of another version.
     """
     if not folder.is_dir():
-        raise SourceError(f"{folder}: no such folder")
+        raise SourceError(f"{folder}: no such folder; name that of a cache")
     path = folder / MANIFEST
     if not path.exists():
         return None
@@ -92,7 +92,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 
 
 def require_manifest(folder: Path) -> dict[str, Any]:
-    """What the manifest of a cache says.
+    """Read the manifest of a cache.
 
     Raises:
         SourceError: as :func:`read_manifest`, or there is none.
@@ -104,26 +104,26 @@ def require_manifest(folder: Path) -> dict[str, Any]:
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file of a cache holds.
+    """Read a JSON file of a cache.
 
     Raises:
-        SourceError: there is no such file, or it is none.
+        SourceError: there is no such file, or it is no JSON.
     """
     try:
         file_size(path)
         with reading(path, AGAIN):
             return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise SourceError(f"{path}: no such file") from None
+        raise SourceError(f"{path}: no such file; {AGAIN}") from None
 
 
 def has_digests(manifest: Mapping[str, Any]) -> bool:
-    """Whether a manifest says of each file how long it is, and its SHA-256."""
+    """Return whether a manifest has the size and SHA-256 of each file."""
     return manifest["version"] > _WITHOUT_DIGESTS
 
 
 def check_manifest(manifest: Any, where: str) -> None:
-    """Hold a manifest to its form, so that what reads it need not.
+    """Check the form of a manifest, so that its readers need not.
 
     Raises:
         SourceError: it is of another format or version, or a value is not what it must be; its place is named.
@@ -152,13 +152,13 @@ convert wrote
 
 
 def digest_manifest(manifest: Mapping[str, Any]) -> str:
-    """SHA-256 of all that a manifest says, but for this itself."""
+    """Return the SHA-256 of a manifest without this digest itself."""
     rest = {key: value for key, value in manifest.items() if key != "sha256"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def check_vocabulary(vocabulary: Any, size: int, where: str) -> None:
-    """Raise a SourceError unless it is token to number, the greatest of which the vocabulary's size follows from."""
+    """Raise a SourceError unless a vocabulary is token to number, up to the size that the manifest has."""
     with _of_the(where):
         each(_WHOLE)(vocabulary, "the vocabulary")
         found = vocabulary_size(vocabulary)
@@ -167,13 +167,13 @@ def check_vocabulary(vocabulary: Any, size: int, where: str) -> None:
 
 
 def vocabulary_size(vocabulary: Mapping[str, int]) -> int:
-    """How many numbers there are: 0 is nothing, and 1 what is unknown."""
+    """Return the size of a vocabulary, with 0 for padding and 1 for unknown tokens."""
     return 1 + max(vocabulary.values(), default=1)
 
 
 @contextmanager
 def _of_the(where: str) -> Iterator[None]:
-    """Errors with the name of the file that they are about."""
+    """Add to errors the name of the file that they are about."""
     try:
         with reading("as a whole"):  # such as lists within lists a thousand times
             yield
@@ -250,7 +250,7 @@ def _check_split(facts: Mapping[str, Any], modalities: Mapping[str, Any], place:
 
 
 def _check_padded(padded_to: Mapping[str, int] | None, longest: Mapping[str, int], place: str) -> None:
-    """Raise a SourceError where a modality is said to be padded to less than its longest sample, or to nothing."""
+    """Raise a SourceError where a modality's padded length is below its longest sample, or missing."""
     if padded_to is None:
         return
     for name, length in longest.items():

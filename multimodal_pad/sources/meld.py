@@ -25,7 +25,7 @@ SPLITS: tuple[Split, ...] = ("train", "dev", "test")
 
 EMOTIONS = ("neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger")
 MAX_SECONDS = 40.0
-"""Longer than any scene's utterance: durations beyond it are faults of the time stamps."""
+"""Longest duration: no scene has a longer utterance, so longer ones have faulty time stamps."""
 
 _COLUMNS = ("Utterance", "Emotion", "Dialogue_ID", "Utterance_ID", "StartTime", "EndTime")
 _TIME = re.compile(r"(\d{1,6}):([0-5]?\d):([0-5]?\d)[,.](\d{1,3})")
@@ -60,15 +60,15 @@ class Meld(Corpus):
     Args:
         data_dir: the folder of the three tables, as :class:`~multimodal_pad.delimited.DelimitedFile` reads them.
         split: ``"train"``, ``"dev"`` or ``"test"``.
-        payload: what stands for audio and visual; not looked at where there are ``features``.
+        payload: the stand-in for audio and visual; ignored where there are ``features``.
         features: a folder of feature files per modality, as
             :class:`~multimodal_pad.sources.feature_files.FeatureFiles` reads them. An utterance without a file
             lacks the modality (length 0), which is logged as a warning and counted.
-        min_count: tokens that the train split has less often than this are unknown tokens.
+        min_count: tokens that are rarer in the train split are unknown tokens.
         seed: of the payload.
-        nonfinite: what becomes of NaN and inf in feature files: ``"error"``, or ``"zero"`` puts 0 there and counts
+        nonfinite: what to do with NaN and inf in feature files: ``"error"``, or ``"zero"`` puts 0 there and counts
             them.
-        progress: told how far opening is.
+        progress: progress callback while the corpus is opened.
 
     Attributes:
         vocabulary: token to id.
@@ -150,7 +150,7 @@ class Meld(Corpus):
 
     @staticmethod
     def split_names(data_dir: str | Path) -> list[Split]:
-        """The three splits, whose tables must be there."""
+        """Return the three splits, whose tables must be there."""
         return [split for split in SPLITS if _table(data_dir, split)]
 
     def _read(self, index: int) -> dict[str, np.ndarray]:
@@ -178,7 +178,7 @@ def _table(data_dir: str | Path, split: str) -> Path:
 
 
 def _read(path: Path) -> Iterator[_Row]:
-    """The rows of a table, each checked; raises a SourceError that names file and line."""
+    """Yield the rows of a table, each checked; raises a SourceError that names file and line."""
     for row in DelimitedFile(path, _COLUMNS).rows():
         yield _parse(row, f"{path}, line {row.line}")
 

@@ -25,22 +25,22 @@ from multimodal_pad.sources.label_columns import (
 from multimodal_pad.sources.pickled import choose_keys
 
 KEYS = {"text": "text", "audio": "audio", "visual": "video"}
-"""What the files of each modality are called."""
+"""The names of each modality's files."""
 
 WIDTHS = {"text": 300, "audio": 5, "visual": 20}
-"""Of CMU-MOSI, whose modalities are side by side in one array."""
+"""Widths of CMU-MOSI, whose modalities are side by side in one array."""
 
 _NAME = re.compile(r"(?:X|y|text|audio|video)_(.+?)(?:_emb)?\.h5")
 _USUAL = ("train", "valid", "test")
 
 
 class Mfn(Corpus):
-    """One split of a folder of HDF5 files as MFN (Zadeh et al., AAAI 2018) has them.
+    """One split of a folder of HDF5 files of MFN (Zadeh et al., AAAI 2018).
 
     Each file holds one array: ``text_train_emb.h5``, ``audio_train.h5`` and ``video_train.h5`` padded features
     ``(N, T, F)``, or ``X_train.h5`` all of them side by side, and ``y_train.h5`` the labels: ``(N,)``, or ``(N, 17)``
-    of POM and ``(N, 3)`` of YouTube. How long samples are is not written down, and some corpora are padded on the left,
-    others on the right. Positions are words, the same ones in all modalities: so a sample goes from the first position
+    of POM and ``(N, 3)`` of YouTube. The files don't hold the lengths of samples, and some corpora are padded on the
+    left, others on the right. Positions are words, the same in all modalities: so a sample goes from the first position
     at which any modality is not all zero to the last one. A modality that is all zero in it is missing (length 0).
 
     - ``text``, ``audio``, ``visual``: float32 ``(length, F)``.
@@ -51,13 +51,13 @@ class Mfn(Corpus):
 
     Args:
         folder: of the files.
-        split: ``"train"``, ``"valid"`` or ``"test"``, or what the files are called.
+        split: ``"train"``, ``"valid"`` or ``"test"``, or another split in the files' names.
         modalities: which, in which order.
         widths: of all modalities in ``X_train.h5``, in their order; by default 300, 5 and 20.
-        label_column: which columns of the labels, as
+        label_column: columns of the labels, as
             :func:`~multimodal_pad.sources.label_columns.select_labels` takes them; None for no targets.
-        nonfinite: what becomes of NaN and inf: ``"error"``, or ``"zero"`` puts 0 there and counts them.
-        progress: told how far opening is.
+        nonfinite: what to do with NaN and inf: ``"error"``, or ``"zero"`` puts 0 there and counts them.
+        progress: progress callback while the corpus is opened.
 
     Raises:
         PaddingError: h5py is not installed (``pip install 'multimodal-pad[csd]'``); a modality or an option that there
@@ -109,7 +109,7 @@ class Mfn(Corpus):
             )
         count, positions = next(iter(counts.values()))
         if not count:
-            raise SourceError(f"{folder}: the split {split!r} has no samples")
+            raise SourceError(f"{folder}: the split {split!r} has no samples; choose another one")
         ids = NumberedIds(split, count)
         inputs = sorted(set(self._paths.values()))
         targets = None
@@ -147,7 +147,7 @@ class Mfn(Corpus):
 
     @staticmethod
     def split_names(folder: str | Path) -> list[str]:
-        """The splits of a folder: train, valid and test, then others."""
+        """Return the splits of a folder: train, valid and test, then others."""
         folder = Path(folder)
         if not folder.is_dir():
             raise SourceError(f"{folder}: no such folder; name that of text_train_emb.h5, or of X_train.h5")
@@ -173,7 +173,7 @@ class Mfn(Corpus):
 def _features(
     folder: Path, split: str, widths: Mapping[str, int] | None, progress: Progress | None
 ) -> tuple[dict[str, np.ndarray], dict[str, Path]]:
-    """Padded features of each modality that there is, float32 ``(N, T, F)``, and the file of each."""
+    """Read padded features of each modality in the folder, float32 ``(N, T, F)``, and the file of each."""
     joined = folder / f"X_{split}.h5"
     if joined.exists():
         arrays = _parted(_array(joined, axes=3), dict(WIDTHS if widths is None else widths), joined)
@@ -209,7 +209,7 @@ def _parted(joined: np.ndarray, widths: dict[str, int], path: Path) -> dict[str,
 
 
 def _array(path: Path, axes: int | None = None) -> np.ndarray:
-    """The one array of a file; features are float32."""
+    """Read the one array of a file; features are float32."""
     file = Hdf5(path)
     try:
         names = file.names(file.root)

@@ -28,27 +28,27 @@ Lengths = Literal["declared", "last_nonzero"]
 
 
 class Mmsa(PickledCorpus):
-    """One split of a pickle as MMSA has them: ``unaligned_50.pkl``, ``aligned_50.pkl``, and those of CH-SIMS.
+    """One split of a pickle of MMSA: ``unaligned_50.pkl``, ``aligned_50.pkl``, and those of CH-SIMS.
 
     A dict of ``train``, ``valid`` and ``test``, each with arrays ``text``, ``audio`` and ``vision`` ``(N, T, F)``
     padded on the right, ``text_bert`` ``(N, 3, T)`` (token ids, mask, segments), ``id`` and labels. The length of
     ``text`` is that of the mask in ``text_bert``, since BERT's features of padding are not zero. The lengths of audio
-    and visual were written down by a script that says 1 where there is nothing: one row that is all zero is a missing
+    and visual in the file are 1 where there is nothing: one row that is all zero is a missing
     modality, and is counted in ``rules``.
 
     - ``text``, ``audio``, ``visual``: float32 ``(length, F)``.
     - ``targets``: scalars, or ``(K,)`` of several columns; float32, or int32 of ``classification_labels``.
 
-    Opening ``"declared"`` lengths looks at the first and last rows only; samples are read from the file as they are
-    needed.
+    Opening with ``"declared"`` lengths reads the first and last rows only; samples are read from the file on
+    access.
 
     Args:
         path: the pickle, which is read as data alone: nothing in it is run.
-        split: ``"train"``, ``"valid"`` or ``"test"``, or what the file has.
-        lengths: of audio and visual. ``"declared"``: what the file says under ``audio_lengths`` and
+        split: ``"train"``, ``"valid"`` or ``"test"``, or another split of the file.
+        lengths: of audio and visual. ``"declared"``: those of the file under ``audio_lengths`` and
             ``vision_lengths``. ``"last_nonzero"``: up to the last row that is not all zero, which is further where the
             declared length ends at the first frame without a face, and the only one for aligned files, which declare
-            none. Text is measured so as well then, where the file has no ``text_bert``.
+            none. Text is then measured in the same way, where the file has no ``text_bert``.
         labels: the key of the targets: ``"regression_labels"``, ``"classification_labels"``, or of CH-SIMS
             ``"regression_labels_T"``, ``"_A"`` and ``"_V"``, which are those of one modality. Of several, in a list,
             each is a column of its name.
@@ -56,9 +56,9 @@ class Mmsa(PickledCorpus):
             :func:`~multimodal_pad.sources.label_columns.select_labels` takes them (all by default); None where there
             are no labels, as in a blind test set.
         modalities: which, in which order.
-        nonfinite: what becomes of NaN and inf (COVAREP holds -inf): ``"error"``, or ``"zero"`` puts 0 there and counts
+        nonfinite: what to do with NaN and inf (COVAREP holds -inf): ``"error"``, or ``"zero"`` puts 0 there and counts
             them.
-        progress: told how far opening is.
+        progress: progress callback while the corpus is opened.
 
     Raises:
         PaddingError: a modality or an option that there is not.
@@ -152,7 +152,7 @@ def _mask_lengths(file: PickledSplit, text: np.ndarray, ids: Sequence[str]) -> n
 
 
 def _declared_lengths(file: PickledSplit, key: str, array: np.ndarray, ids: Sequence[str]) -> tuple[np.ndarray, int]:
-    """What the file says, and how many samples it gives one position that is all zero: MMSA's way to say none."""
+    """Return the file's lengths, and how many of 1 are all zero, which is how MMSA writes a missing modality."""
     name = f"{key}_lengths"
     if name not in file.entries:
         raise SourceError(
@@ -191,7 +191,7 @@ def _check_side(array: np.ndarray, lengths: np.ndarray, where: str) -> None:
 def _targets(
     file: PickledSplit, labels: dict[str, np.ndarray], chosen: LabelColumns, ids: Sequence[str]
 ) -> np.ndarray | None:
-    """The chosen ones of the columns under all keys of labels."""
+    """Return the chosen columns under all keys of labels."""
     if not labels:
         return None
     columns = {key: as_columns(values, file.key(key)) for key, values in labels.items()}

@@ -26,10 +26,10 @@ EMOTIONS = ("neutral", "happy", "sad", "angry")
 
 
 class Mult(PickledCorpus):
-    """One split of a pickle as MulT (Tsai et al., ACL 2019) has them: ``mosi_data_noalign.pkl`` and the like.
+    """One split of a pickle of MulT (Tsai et al., ACL 2019): ``mosi_data_noalign.pkl`` and the like.
 
     A dict of ``train``, ``valid`` and ``test``, each with arrays ``text``, ``audio`` and ``vision`` ``(N, T, F)``,
-    ``labels`` and ``id``. Samples are padded on the left with rows of zeros, and how long they are is not written down:
+    ``labels`` and ``id``. Samples are padded on the left with rows of zeros, and the file doesn't hold their lengths:
     a sample begins at its first row that is not all zero. Rows of zeros further on are data, as where a face was not
     found; a modality whose rows are all zero is missing (length 0).
 
@@ -39,19 +39,19 @@ class Mult(PickledCorpus):
       :data:`EMOTIONS`, which are the names of its columns.
     - ``ids``: ``video[start,end]`` of MulT's three parts; ``train[0]`` and so on in files without ids.
 
-    Opening looks through the arrays once. They are read from the file as they are needed, in whatever precision they
+    Opening reads through the arrays once. Samples are read from the file on access, in the precision that they
     have there, so that a file may be larger than the memory (but see
     :func:`~multimodal_pad.sources.pickles.read_pickle` on old protocols of Python 3).
 
     Args:
         path: the pickle, which is read as data alone: nothing in it is run.
-        split: ``"train"``, ``"valid"`` or ``"test"``, or what the file has.
+        split: ``"train"``, ``"valid"`` or ``"test"``, or another split of the file.
         modalities: which, in which order.
         label_column: which columns of the labels, by number, name or range, or a list of these, as
             :func:`~multimodal_pad.sources.label_columns.select_labels` takes them (all by default); None where there
             are no labels, as in a blind test set.
-        nonfinite: what becomes of NaN and inf: ``"error"``, or ``"zero"`` puts 0 there and counts them.
-        progress: told how far opening is.
+        nonfinite: what to do with NaN and inf: ``"error"``, or ``"zero"`` puts 0 there and counts them.
+        progress: progress callback while the corpus is opened.
 
     Raises:
         PaddingError: a modality or an option that there is not.

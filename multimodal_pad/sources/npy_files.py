@@ -19,7 +19,7 @@ _ADVICE = "write it again with np.save"
 
 
 class Header(NamedTuple):
-    """What a ``.npy`` file says of its array."""
+    """The header of a ``.npy`` file."""
 
     shape: tuple[int, ...]
     order: Literal["C", "F"]
@@ -29,8 +29,8 @@ class Header(NamedTuple):
 class NpyFile:
     """A ``.npy`` file of numbers, or an array of them in a ``.npz`` file.
 
-    Opening reads nothing but the header, which is held against the size of the file: a file that is cut short is found
-    without looking at its values.
+    Opening reads only the header, which is checked against the size of the file: a file that is cut short is found
+    without reading its values.
 
     Args:
         path: the file.
@@ -40,7 +40,7 @@ class NpyFile:
         header: shape and dtype of the array.
 
     Raises:
-        SourceError: no regular file, no such array, or a header that is none, or says what the file can't hold.
+        SourceError: no regular file, no such array, or a header that is damaged or declares more than the file holds.
         OSError: the file cannot be read.
 
     >>> import tempfile
@@ -57,7 +57,7 @@ class NpyFile:
             self.header = _header(file, size, self.path)
 
     def read(self) -> np.ndarray:
-        """The values: a copy, which is faster than a view of the file where all of it is wanted.
+        """Read the values: a copy, which is faster than a view of the file where all of it is needed.
 
         Raises:
             SourceError: the file has changed, or is damaged.
@@ -70,7 +70,7 @@ class NpyFile:
 
     @contextmanager
     def _open(self) -> Iterator[tuple[IO[bytes], int]]:
-        """The bytes of the array's file, and how many there are."""
+        """Yield the bytes of the array's file, and their number."""
         size = file_size(self.path)
         with reading(self.path, _ADVICE), self.path.open("rb", buffering=1 << 12) as file:
             if self.path.suffix != ".npz":
@@ -90,10 +90,10 @@ class NpyFile:
 
 
 def read_frame(path: Path) -> np.ndarray:
-    """The array of a small ``.npy`` file, as it is.
+    """Read the array of a small ``.npy`` file, as it is.
 
     Raises:
-        SourceError: it is none, or damaged.
+        SourceError: it is no such file, or damaged.
         OSError: it cannot be read.
     """
     size = file_size(path)
@@ -102,7 +102,7 @@ def read_frame(path: Path) -> np.ndarray:
 
 
 def _header(file: IO[bytes], size: int, path: Path) -> Header:
-    """The header of an array of numbers, held against the bytes that its file has."""
+    """Read the header of an array of numbers, checked against the bytes of its file."""
     header = Header(*read_npy_header(file))
     shape, _, dtype = header
     if dtype.kind not in "biuf":
@@ -113,7 +113,7 @@ def _header(file: IO[bytes], size: int, path: Path) -> Header:
 
 
 def _values(file: IO[bytes], header: Header) -> np.ndarray:
-    """The values that come after a header."""
+    """Read the values after a header."""
     values = np.empty(math.prod(header.shape), header.dtype)
     left = values.view(np.uint8).data
     while left:

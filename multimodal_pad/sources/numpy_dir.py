@@ -1,4 +1,4 @@
-"""The flat cache: one memory-mapped array of all frames per modality, and offsets that say where each sample is."""
+"""The flat cache: one memory-mapped array of all frames per modality, and offsets where each sample begins."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ class NumpyDir(Corpus):
 
     Samples are read-only views of the memory-mapped files, in the dtype that they have there; nothing is copied, unless
     a plain folder has another byte order than this machine.
-    A cache is held against its manifest: names, numbers of samples, dtypes, shapes, sizes of files, and the SHA-256 of
-    offsets and vocabularies. ``multimodal-pad inspect --verify`` compares the SHA-256 of every file.
+    A cache is checked against its manifest: names, numbers of samples, dtypes, shapes, sizes of files, and the SHA-256
+    of offsets and vocabularies. ``multimodal-pad inspect --verify`` compares the SHA-256 of every file.
 
     Args:
         folder: of the cache, or of the files.
         split: which split of a cache; None for a plain folder.
-        nonfinite: what becomes of NaN and inf in a plain folder: ``"error"``, or ``"zero"`` puts 0 there and counts
+        nonfinite: what to do with NaN and inf in a plain folder: ``"error"``, or ``"zero"`` puts 0 there and counts
             them. A cache holds none.
 
     Attributes:
-        manifest: what ``manifest.json`` says, or None in a plain folder.
+        manifest: the contents of ``manifest.json``, or None in a plain folder.
 
     Raises:
         SourceError: no such folder, split or file, one that is damaged or cut short, offsets that don't fit, files
-            that differ in their number of samples, or that are not what the manifest says. The file is named.
+            that differ in their number of samples, or that are not as the manifest has them. The file is named.
         OSError: a file cannot be read.
 
     >>> import tempfile
@@ -93,7 +93,7 @@ class NumpyDir(Corpus):
 
     @staticmethod
     def split_names(folder: str | Path) -> list[str | None]:
-        """The splits of a cache; None where the folder is a plain one."""
+        """Return the splits of a cache; None where the folder is a plain one."""
         manifest = read_manifest(Path(folder))
         return [None] if manifest is None else list(manifest["splits"])
 

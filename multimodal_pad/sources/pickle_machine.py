@@ -1,11 +1,11 @@
 """The pickle stack machine on data alone.
 
 A pickle is a program for a small stack machine, and :mod:`pickle` runs whatever function it names. Here the same
-program is walked through with stand-ins: the few names that say how data was taken apart are known by their
+program is walked through with stand-ins: the few names with which data is taken apart are recognised by their
 spelling, every other one is refused, and no name is ever looked up.
 
 An allow-list on :class:`pickle.Unpickler` would be shorter, and is not enough: nine bytes make it take 34 GB (a place
-in its memo), it hashes whatever is a key, which can be made to take forever, entries of copyreg's cache pass it by, and
+in its memo), it hashes any key, which can be made to take forever, entries of copyreg's cache pass it by, and
 it copies every array (978 MiB for a file of 1 GB, where this machine takes 36).
 """
 
@@ -38,9 +38,9 @@ from multimodal_pad.sources.pickle_values import (
 
 _OPCODES = {opcode.code.encode("latin-1"): opcode for opcode in pickletools.opcodes}
 
-_MAPPED = 1 << 16  # bytes: what is longer is left in the file
+_MAPPED = 1 << 16  # bytes: longer values stay in the file
 
-_PLACES = 1 << 32  # of the memo: larger numbers can be made to have one hash
+_PLACES = 1 << 32  # of the memo: larger numbers can share one hash
 
 
 class Machine:
@@ -60,7 +60,7 @@ class Machine:
         self._copied = 0
 
     def run(self) -> Any:
-        """The data, from the first opcode to STOP."""
+        """Return the data, from the first opcode to STOP."""
         data = self._run()
         check_whole(data)
         return data
@@ -116,11 +116,11 @@ class Machine:
         return self._stack.pop()
 
     def _discard(self, _: None) -> None:
-        """The top of the stack, or the mark where there is nothing above it."""
+        """Drop the top of the stack, or the mark where there is nothing above it."""
         self._stack.pop() if self._stack else self._pop_marked()
 
     def _top(self, kind: type) -> Any:
-        """The top of the stack, which must be a container of a kind."""
+        """Return the top of the stack, which must be a container of a kind."""
         if not isinstance(self._stack[-1], kind):
             raise TypeError(f"{type(self._stack[-1]).__name__} where a {kind.__name__} should be")
         return self._stack[-1]
@@ -130,7 +130,7 @@ class Machine:
         self._stack = []
 
     def _pop_marked(self, _: None = None) -> list[Any]:
-        """Everything since the last mark."""
+        """Pop everything since the last mark."""
         items, self._stack = self._stack, self._marked.pop()
         return items
 
@@ -149,7 +149,7 @@ class Machine:
         self._push(value.built if isinstance(value, Unbuilt) and value.built is not None else value)
 
     def _name(self, spelling: str) -> None:
-        """``module name`` of GLOBAL."""
+        """Push the name ``module name`` of GLOBAL."""
         self._named(*spelling.split(" ", 1))
 
     def _named(self, module: Any, name: Any) -> None:
@@ -174,13 +174,13 @@ class Machine:
         self._push(unbuilt.built)
 
     def _paid(self, made: Any) -> Any:
-        """What was copied to be made, counted: a few bytes of the file may ask for the same copy again and again."""
+        """Count the copies made for a value: a few bytes of the file may ask for the same copy again and again."""
         if isinstance(made, bytes | set | frozenset):
             self._copied += 8 * len(made) if not isinstance(made, bytes) else len(made)
         elif isinstance(made, np.generic) or (isinstance(made, np.ndarray) and made.dtype.hasobject):
             self._copied += made.nbytes
         if isinstance(made, np.ndarray) and not made.size:
-            self._copied += math.prod(filter(None, made.shape))  # the lists that it would make
+            self._copied += math.prod(filter(None, made.shape))  # the size of the lists that it would make
         if self._copied > 2**20 + 16 * len(self._view):
             raise ValueError("more is copied than the file could hold")
         return made
@@ -196,7 +196,7 @@ class Machine:
 
 
 def _forbidden(opcode: str, stack: list[Any]) -> str:
-    """What an opcode would do that is no data."""
+    """Describe the forbidden action of an opcode that is no data."""
     asked = {
         "INST": "an instance of a class (INST)",
         "OBJ": "an instance of a class (OBJ)",

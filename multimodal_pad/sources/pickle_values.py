@@ -1,6 +1,6 @@
-"""What the names in a pickle of plain data stand for: arrays, dtypes, scalars, bytes and sets, and nothing else.
+"""The values behind the names in a pickle of plain data: arrays, dtypes, scalars, bytes and sets, and nothing else.
 
-The names are known by their spelling, and what they stand for is written here; none of them is ever looked up.
+The names are recognised by their spelling, and their meaning is written here; none of them is ever looked up.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ ALLOWED = {
 
 
 class RefusedError(Exception):
-    """What a pickle asks for and does not get: anything that is no data."""
+    """A request of a pickle that is refused: anything that is no data."""
 
 
 @dataclass(frozen=True, eq=False)
 class Name:
-    """An allowed name, as a stand-in for what it names."""
+    """An allowed name, as a stand-in for its object."""
 
     spelling: str
     means: str
@@ -40,7 +40,7 @@ class Name:
 
 @dataclass(eq=False)
 class Unbuilt:
-    """An array or a dtype of which only the kind is known, until its state is, and then what was built."""
+    """An array or a dtype of a known kind, until its state comes; then the object that was built."""
 
     means: str
     code: str = ""
@@ -48,12 +48,12 @@ class Unbuilt:
 
 
 def pairs(items: list[Any]) -> dict[Any, Any]:
-    """Keys and values in turn, as a dict."""
+    """Make a dict of keys and values in turn."""
     return dict(zip(keys(items[::2]), items[1::2], strict=True))
 
 
 def keys(items: list[Any]) -> list[Any]:
-    """What is hashed must be plain: tuples of tuples, and numbers with one hash, can be made to take forever."""
+    """Refuse keys that are not plain: tuples of tuples, and numbers with one hash, can be made to take forever."""
     for item in items:
         whole = isinstance(item, int) and abs(item) < 2**64
         number = isinstance(item, np.integer | np.floating) and item.itemsize <= 8  # longer ones are rounded to hash
@@ -62,7 +62,7 @@ def keys(items: list[Any]) -> list[Any]:
     return items
 
 
-# What a call of an allowed name means. A wrong number or kind of arguments is a TypeError or ValueError: damage.
+# Calls of allowed names. A wrong number or kind of arguments is a TypeError or ValueError: damage.
 
 
 def _call_empty_array(kind: Any, shape: Any, code: Any) -> Unbuilt:
@@ -112,13 +112,13 @@ def _items(items: Any) -> list[Any]:
 
 
 def build_array(state: tuple[Any, ...]) -> np.ndarray:
-    """``ndarray.__setstate__``: (version, shape, dtype, Fortran order, data), the version left out by old ones."""
+    """Do ``ndarray.__setstate__``: (version, shape, dtype, Fortran order, data), the version left out by old ones."""
     shape, dtype, fortran, data = state[-4:]
     return _view(shape, dtype, "F" if fortran else "C", data)
 
 
 def build_dtype(code: str, state: tuple[Any, ...]) -> np.dtype:
-    """``dtype.__setstate__``: (version, byte order, subarray, names, fields, ...)."""
+    """Do ``dtype.__setstate__``: (version, byte order, subarray, names, fields, ...)."""
     _, order, *structure = (item.decode("ascii") if isinstance(item, bytes) else item for item in state[:5])
     if order not in ("<", ">", "|", "=") or any(item is not None for item in structure):
         raise RefusedError("a dtype of several fields")
@@ -126,7 +126,7 @@ def build_dtype(code: str, state: tuple[Any, ...]) -> np.dtype:
 
 
 def _view(shape: Any, dtype: Any, order: Any, data: Any) -> np.ndarray:
-    """The array of these bytes, without a copy; of a list for objects."""
+    """Return the array of these bytes, without a copy; of a list for objects."""
     if not isinstance(dtype, np.dtype) or not isinstance(shape, tuple) or not all(map(_is_size, shape[:65])):
         raise TypeError("an array without a dtype, or without a shape")
     if len(shape) > 64:
@@ -155,7 +155,7 @@ def _is_size(value: Any) -> bool:
 
 
 def shown(value: Any) -> str:
-    """A value for an error: short, and whatever it holds."""
+    """Return a value as errors show it: short, whatever it holds."""
     if isinstance(value, Name):
         return value.spelling
     if isinstance(value, Unbuilt):

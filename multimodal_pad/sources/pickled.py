@@ -1,4 +1,4 @@
-"""What the pickles of the field have in common: splits of padded arrays ``(N, T, F)``, one per modality."""
+"""The common part of the field's pickles: splits of padded arrays ``(N, T, F)``, one per modality."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from multimodal_pad.sources.label_columns import WITHOUT_LABELS
 from multimodal_pad.sources.pickled_splits import id_texts, read_splits, with_text_keys
 from multimodal_pad.sources.pickles import FileMapping
 
-_BLOCK = 2**25  # bytes of an array that are looked at at once
+_BLOCK = 2**25  # bytes of an array to scan at once
 
 
 class PickledSplit:
-    """One split of a pickle, and the checks of what stands under its keys.
+    """One split of a pickle, and the checks of the values under its keys.
 
     Args:
         path: the pickle.
@@ -41,17 +41,17 @@ class PickledSplit:
         self.entries = with_text_keys(splits[split], self.where)
 
     def key(self, key: str) -> str:
-        """A key of the split, for errors."""
+        """Return the name of a key in errors."""
         return f"{self.where}, key {key!r}"
 
     def value(self, key: str) -> Any:
-        """What stands under a key, which must be there."""
+        """Return the value of a key, which must be there."""
         if key not in self.entries:
             raise SourceError(f"{self.where}: has no key {key!r}, only {some(sorted(self.entries))}")
         return self.entries[key]
 
     def numbers(self, key: str) -> np.ndarray:
-        """A numeric array of at least one axis, or what makes one: a list, or an array of objects, that are numbers."""
+        """Return a numeric array of at least one axis, also from a list or an array of objects that are numbers."""
         value = self.value(key)
         if isinstance(value, np.ndarray) and value.dtype.hasobject and value.ndim == 1:
             value = value.tolist()
@@ -62,7 +62,7 @@ class PickledSplit:
         return array
 
     def labels(self, key: str) -> np.ndarray:
-        """The numbers under a key of labels, which a blind test set doesn't have."""
+        """Return the numbers under a key of labels, which a blind test set doesn't have."""
         if key not in self.entries:
             raise SourceError(
                 f"{self.where}: has no key {key!r}, only {some(sorted(self.entries))}; a split without labels is read "
@@ -71,7 +71,7 @@ class PickledSplit:
         return self.numbers(key)
 
     def features(self, key: str) -> np.ndarray:
-        """Padded features ``(N, T, F)``."""
+        """Return padded features ``(N, T, F)``."""
         array = self.numbers(key)
         if array.ndim != 3 or 0 in array.shape[1:]:
             raise SourceError(
@@ -80,7 +80,7 @@ class PickledSplit:
         return array
 
     def check_count(self, counts: Mapping[str, int]) -> int:
-        """The number of samples, which all keys must agree on; at least one."""
+        """Return the number of samples, at least one, on which all keys must agree."""
         (first, count), *others = counts.items()
         for key, other in others:
             if other != count:
@@ -92,7 +92,7 @@ class PickledSplit:
         return count
 
     def ids(self, key: str, count: int) -> Sequence[str]:
-        """The ids under a key, or, where there is none, names made of the split and the sample's number.
+        """Return the ids under a key, or, where there is none, names made of the split and the sample's number.
 
         An id of several parts (video, start, end) becomes ``video[start,end]``; parts that the file shares are copied
         for each, which is bounded.
@@ -111,7 +111,7 @@ class PickledSplit:
 
 
 class PickledCorpus(Corpus):
-    """A split of padded arrays, of each row of which one run is real."""
+    """A split of padded arrays, in each row of which one run is real."""
 
     def __init__(
         self,
@@ -153,20 +153,20 @@ class PickledCorpus(Corpus):
 
 
 def split_names(path: str | Path) -> list[str]:
-    """The splits of a pickle, in its order."""
+    """Return the splits of a pickle, in its order."""
     return list(_splits(Path(path))[0])
 
 
 def nonzero_span(
     array: np.ndarray, mapping: FileMapping, tell: Progress | None, what: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The first row of each sample that is not all zero, and the end of the last one; T and 0 where all are zero.
+    """Return the first row of each sample that is not all zero, and the end of the last; T and 0 where all are.
 
     Args:
         array: ``(N, T, F)``; NaN is not zero.
-        mapping: of the file that it is read from.
-        tell: of the progress.
-        what: what to tell.
+        mapping: of the file.
+        tell: progress callback.
+        what: its description.
     """
     count, positions = array.shape[:2]
     first, end = np.full(count, positions), np.zeros(count, np.int64)
@@ -182,7 +182,7 @@ def nonzero_span(
 
 
 def choose_keys(nonfinite: NonFinite, modalities: Sequence[str], known: Mapping[str, str]) -> dict[str, str]:
-    """The keys of the modalities asked for, in the order asked for."""
+    """Return the keys of the modalities asked for, in the order asked for."""
     check_choice("nonfinite", nonfinite, NonFinite)
     unknown = [name for name in modalities if name not in known]
     if unknown or isinstance(modalities, str) or not modalities or len(set(modalities)) < len(modalities):
@@ -198,7 +198,7 @@ def _splits(path: Path) -> tuple[dict[str, dict[Any, Any]], FileMapping]:
 
 
 def _array_of_numbers(values: Sequence[Any]) -> np.ndarray | None:
-    """The array of numbers, or of arrays of one number; None where something else is among them."""
+    """Return the array of numbers, or of arrays of one number; None where there are other values among them."""
     flat = [value.reshape(-1)[0] if isinstance(value, np.ndarray) and value.size == 1 else value for value in values]
     if not all(isinstance(value, int | float | np.number | np.bool_) for value in flat):
         return None
@@ -206,7 +206,7 @@ def _array_of_numbers(values: Sequence[Any]) -> np.ndarray | None:
 
 
 def _blocks(array: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """Runs of samples, and the number of the first one of each."""
+    """Yield runs of samples, and the number of the first one of each."""
     rows = max(1, _BLOCK // max(1, array[:1].nbytes))
     for start in range(0, len(array), rows):
         yield start, array[start : start + rows]

@@ -1,4 +1,4 @@
-"""Pickles of splits, and what stands for ids in them: read within bounds, whatever they share."""
+"""Pickles of splits, and the ids in them: read within bounds, whatever parts they share."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from multimodal_pad.sources.pickles import FileMapping, read_pickle
 Container = TypeVar("Container", dict, list)
 
 MOST_SPLITS = 100
-"""Each is opened, converted and described by itself."""
+"""Most splits: each is opened, converted and described by itself."""
 
 _LONGEST = 1000
-"""Characters of a key or an id."""
+"""Most characters of a key or an id."""
 
 _PARTS = 8
-"""Of an id."""
+"""Most parts of an id."""
 
 
 def read_splits(path: Path, kind: type[Container], holding: str) -> tuple[dict[str, Container], FileMapping]:
-    """A pickled dict of splits, by name, and the mapping of the file.
+    """Read a pickled dict of splits, by name; return it with the mapping of the file.
 
     Args:
         path: the pickle.
-        kind: what each split is.
-        holding: what it holds, in words.
+        kind: the type of each split.
+        holding: its contents, in words.
 
     Raises:
         SourceError: as :func:`~multimodal_pad.sources.pickles.read_pickle`, or no such dict.
@@ -57,7 +57,7 @@ def read_splits(path: Path, kind: type[Container], holding: str) -> tuple[dict[s
 
 
 def with_text_keys(data: dict[Any, Any], where: str) -> dict[str, Any]:
-    """A dict whose keys are text: Python 2's are bytes."""
+    """Return the dict with text keys: Python 2's are bytes."""
     found: dict[str, Any] = {}
     for key, value in data.items():
         text = key.decode("latin-1") if isinstance(key, bytes) else str(key)
@@ -70,10 +70,10 @@ def with_text_keys(data: dict[Any, Any], where: str) -> dict[str, Any]:
 
 
 def id_texts(items: Sequence[Any], size: int, where: str) -> list[str]:
-    """The ids that values stand for; those of several parts (video, start, end) become ``video[start,end]``.
+    """Return values as ids; those of several parts (video, start, end) become ``video[start,end]``.
 
     Args:
-        items: of each sample.
+        items: a value for each sample.
         size: bytes of the file. Parts that it shares are copied for each sample, which is bounded.
         where: the file and the key, for errors.
 
@@ -97,7 +97,7 @@ def id_texts(items: Sequence[Any], size: int, where: str) -> list[str]:
 
 
 def _id_text(item: Any) -> str | None:
-    """The text of an id: of one value, or of the parts of one."""
+    """Return the text of an id: of one value, or of the parts of one."""
     several = isinstance(item, list | tuple)
     parts = [_part_text(part) for part in item[: _PARTS + 1]] if several else [_part_text(item)]
     texts = [part for part in parts if part is not None]

@@ -20,11 +20,11 @@ _OTHER_KINDS = {
     b"\x1f\x8b": "a gzip file",
     b"\x93NUMPY": "a NumPy file (.npy)",
 }
-"""First bytes of what is mistaken for a pickle."""
+"""First bytes of files that are mistaken for pickles."""
 
 
 class FileMapping:
-    """The bytes of a file, which the system reads as they are looked at and may forget again.
+    """The bytes of a file, which the system reads on access and may drop again.
 
     Raises:
         SourceError: the file is empty, or no file.
@@ -39,7 +39,7 @@ class FileMapping:
         self._looked_at = 0
 
     def looked_at(self, size: int) -> None:
-        """Count bytes that were read; every quarter of a GiB the process lets go of all of them."""
+        """Count bytes that were read; after every quarter of a GiB the process drops all of them."""
         self._looked_at += size
         if self._looked_at > 2**28 and hasattr(mmap, "MADV_DONTNEED"):
             self._looked_at = 0
@@ -47,7 +47,7 @@ class FileMapping:
 
 
 def read_pickle(path: str | Path) -> tuple[Any, FileMapping]:
-    """What a pickle holds: arrays, dtypes, scalars, containers, numbers and strings, of Python 2 or 3.
+    """Read a pickle as data: arrays, dtypes, scalars, containers, numbers and strings, of Python 2 or 3.
 
     Arrays are read-only views of the file, which take no memory of their own. Pickles that Python 3 wrote with
     protocol 0, 1 or 2 spell bytes as text: their arrays are decoded, and held in memory (twice while reading). Strings
@@ -59,7 +59,7 @@ def read_pickle(path: str | Path) -> tuple[Any, FileMapping]:
 
     Raises:
         SourceError: the file is no pickle, is damaged or cut short, or names anything but NumPy's reconstruction,
-            arrays, dtypes, scalars, sets, bytes and strings: the name is said, and nothing of it ran.
+            arrays, dtypes, scalars, sets, bytes and strings: the error has the name, and nothing of the file ran.
         OSError: it cannot be read.
     """
     path = Path(path)
@@ -71,12 +71,12 @@ def read_pickle(path: str | Path) -> tuple[Any, FileMapping]:
 
 
 def unpickle(data: bytes, where: str) -> Any:
-    """What a pickle in memory holds, such as an array of objects in a ``.npz``, as :func:`read_pickle` reads it."""
+    """Read a pickle in memory, such as an array of objects in a ``.npz``, as :func:`read_pickle` does."""
     return _run(Machine(io.BytesIO(data), memoryview(data)), len(data), where)
 
 
 def read_archive(path: str | Path) -> dict[str, np.ndarray]:
-    """The arrays of a ``.npz`` file, those of Python objects too, whose pickles are read as data.
+    """Read the arrays of a ``.npz`` file, those of Python objects too, whose pickles are read as data.
 
     Args:
         path: the file.

@@ -1,4 +1,4 @@
-"""Which columns of a table of rows are which parts of a sample, and samples of rows of Python values."""
+"""Columns of a table as parts of a sample, and samples from rows of Python values."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Named = str | Sequence[str] | Mapping[str, Any]
 
 
 class SampleColumns(NamedTuple):
-    """Which column is which part of a sample."""
+    """The column of each part of a sample."""
 
     modalities: dict[str, str]
     targets: Any
@@ -29,7 +29,7 @@ class SampleColumns(NamedTuple):
         return list(dict.fromkeys([*self.modalities.values(), *(name for part in parts for name in columns_of(part))]))
 
     def sample(self, read: Callable[[str], np.ndarray]) -> dict[str, Any]:
-        """The sample of a row, whose arrays ``read(column)`` gives."""
+        """Return the sample of a row, with the arrays of ``read(column)``."""
         sample: dict[str, Any] = {modality: read(column) for modality, column in self.modalities.items()}
         if self.targets is not None:
             sample[TARGETS] = _mapped(self.targets, read)
@@ -39,7 +39,7 @@ class SampleColumns(NamedTuple):
 
 
 class Rows:
-    """Rows of Python values, lists or arrays, whose widths and dtypes the first rows tell."""
+    """Rows of Python values, lists or arrays, whose widths and dtypes follow from the first rows."""
 
     def __init__(self, parts: SampleColumns) -> None:
         self._parts, self.known = parts, {}
@@ -49,7 +49,7 @@ class Rows:
         ]
 
     def samples(self, rows: Iterable[Any]) -> Iterator[dict[str, Any]]:
-        """The samples of rows, in order."""
+        """Yield the samples of rows, in order."""
         waiting: list[tuple[int, Any]] = []
         for number, row in enumerate(rows):
             self.look(row, number)
@@ -60,11 +60,11 @@ class Rows:
         yield from (self.sample(row, number) for number, row in waiting)
 
     def look(self, row: Any, number: int) -> None:
-        """Learn what columns hold, of the first row with a position in them.
+        """Learn the kinds of columns from the first row with a position in them.
 
         Raises:
             SourceError: a column is not there, or of text.
-            SampleError: it is no row, or holds something else than numbers.
+            SampleError: it is no row, or holds something other than numbers.
         """
         if not isinstance(row, Mapping):
             raise SampleError(f"row {number} is no mapping but {type(row).__name__}; a row is {{column: value}}")
@@ -79,10 +79,10 @@ class Rows:
                 self.known[name] = Column(name, array.ndim, array.dtype, array.shape[1:])
 
     def sample(self, row: Mapping[str, Any], number: int) -> dict[str, Any]:
-        """The sample of a row, whose columns hold what :meth:`look` has seen.
+        """Return the sample of a row, whose columns are of the kinds that :meth:`look` has found.
 
         Raises:
-            SampleError: it does not; row and column are named.
+            SampleError: they are not; row and column are named.
             SourceError: there is text in it.
         """
         sample = self._parts.sample(
@@ -99,7 +99,7 @@ class Rows:
 
 
 def choose_columns(modalities: Any, targets: Any, position_targets: Any) -> SampleColumns:
-    """The columns that a user names.
+    """Return the columns named for the parts of a sample.
 
     Raises:
         PaddingError: no modality, one twice, targets that name no columns, or position targets of a modality that is
@@ -125,7 +125,7 @@ def check_there(names: Sequence[str], columns: Sequence[str]) -> None:
 
 
 def columns_of(part: Any) -> list[str]:
-    """The columns of a part of a sample."""
+    """Return the columns of a part of a sample."""
     if part is None or isinstance(part, str):
         return [] if part is None else [part]
     return [name for one in (part.values() if isinstance(part, Mapping) else part) for name in columns_of(one)]
@@ -145,7 +145,7 @@ def _check_part(part: Any) -> None:
 
 
 def _mapped(part: Any, read: Callable[[str], np.ndarray]) -> Any:
-    """A part of a sample with arrays in the place of its columns."""
+    """Return a part of a sample with arrays in the place of its columns."""
     if isinstance(part, str):
         return read(part)
     if isinstance(part, Mapping):
@@ -154,7 +154,7 @@ def _mapped(part: Any, read: Callable[[str], np.ndarray]) -> Any:
 
 
 def stack_columns(columns: Sequence[np.ndarray], names: Sequence[str]) -> np.ndarray:
-    """Values of several columns as one array, on a new last axis; float32 where one of them is a float.
+    """Stack values of several columns as one array, on a new last axis; float32 where one of them is a float.
 
     Raises:
         SampleError: they are of unequal shapes.
@@ -170,17 +170,17 @@ def stack_columns(columns: Sequence[np.ndarray], names: Sequence[str]) -> np.nda
 
 
 def length_of(value: Any) -> int:
-    """How many positions a value has."""
+    """Return the number of positions of a value."""
     return 0 if is_missing(value) else len(value) if hasattr(value, "__len__") else 1
 
 
 def is_missing(value: Any) -> bool:
-    """Whether it is None, or NaN, which ``datasets`` makes of None where a row holds an array."""
+    """Return whether a value is None, or NaN, which ``datasets`` makes of None in rows that hold arrays."""
     return value is None or (isinstance(value, float) and value != value)
 
 
 def value_array(value: Any, column: Column | None, name: str, row: int, *, many: bool) -> np.ndarray:
-    """A value of a row as an array: of positions, where it is ``many``, or of targets.
+    """Return a value of a row as an array: of positions, where it is ``many``, or of targets.
 
     Raises:
         SampleError: it is no array of numbers, or not like those of other rows; row and column are named.

@@ -1,4 +1,4 @@
-"""Tables of samples: a row for each, with its id, split, targets and whatever else, of a file of any usual kind."""
+"""Tables of samples: a row for each, with its id, split, targets and other fields, from files of all usual kinds."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from multimodal_pad.reading import some
 from multimodal_pad.sources.pickles import read_archive
 
 NO_LABEL = -10
-"""What MERTools writes where a sample has no label of a kind."""
+"""MERTools' entry for a sample without a label of a kind."""
 
 SPLIT = "split"
-"""The field of the split, unless told otherwise."""
+"""The default field of the split."""
 
 _KINDS = ".csv, .tsv, .txt, .jsonl, .json, .npz"
 _CORPUS = "_corpus"
@@ -45,11 +45,11 @@ class Row(NamedTuple):
         return f"{self.path}, {self.place}"
 
     def value(self, field: str) -> Any:
-        """What stands in a field, or in one inside of it, as in ``"recording.duration"``; raises a SourceError."""
+        """Return the value of a field, or of one inside of it, as in ``"recording.duration"``; raises a SourceError."""
         return value_at(self.values, field, self.where)
 
     def text(self, field: str) -> str:
-        """The text of a field, or the number in it, as text.
+        """Return the text of a field, or the number in it, as text.
 
         Raises:
             SourceError: there is no such field, or nothing in it, or neither text nor a whole number.
@@ -61,12 +61,12 @@ class Row(NamedTuple):
         return value.strip() if isinstance(value, str) else str(value)
 
     def filled(self, form: str) -> str:
-        """A form such as ``"dia{Dialogue_ID}_utt{Utterance_ID}"`` with the text of the fields."""
+        """Fill a form such as ``"dia{Dialogue_ID}_utt{Utterance_ID}"`` with the text of the fields."""
         return _FIELD.sub(lambda found: self.text(found[1]), form)
 
 
 def read_rows(root: Path, table: str) -> list[Row]:
-    """The rows of a table, or of all tables of a name with ``{split}`` in it, each of which is that of a split.
+    """Read the rows of a table, or of all tables of a name with ``{split}`` in it, one for each split.
 
     Args:
         root: the folder.
@@ -134,7 +134,7 @@ def _read_npz(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _corpus(array: np.ndarray, path: Path, key: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The rows of ``{id: {label: value}}``, or ``{id: label}``."""
+    """Yield the rows of ``{id: {label: value}}``, or ``{id: label}``."""
     corpus = array.item() if array.ndim == 0 else None
     if not isinstance(corpus, dict):
         raise SourceError(f"{path}, {key!r}: is no dict {{id: {{label: value}}}}, as MERTools has one for each split")
@@ -149,15 +149,15 @@ def _is_no_label(value: Any) -> bool:
 
 
 def _decoded(value: Any) -> Any:
-    """Text where a value is bytes, as Python 2 and arrays of bytes have it."""
+    """Decode a value that is bytes, as in Python 2 and arrays of bytes, to text."""
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
 def find_ids(rows: Sequence[Row], ids: str | None) -> list[str]:
-    """The id of each row: of a field, or of a form with fields in braces; of ``id`` or ``name`` by default.
+    """Return the id of each row: of a field, or of a form with fields in braces; of ``id`` or ``name`` by default.
 
     Raises:
-        SourceError: there is no such field, or both, or a row has nothing there.
+        SourceError: there is no such field, or both, or a row has no value there.
     """
     if ids is None:
         there = [field for field in ("id", "name") if field in rows[0].values]
@@ -173,9 +173,9 @@ def find_ids(rows: Sequence[Row], ids: str | None) -> list[str]:
 def targets_of(
     rows: Sequence[Row], chosen: Sequence[int], names: Sequence[str], classes: Sequence[str] | None
 ) -> tuple[np.ndarray, list[str] | None]:
-    """The targets of some rows, and the classes where they are numbers of classes.
+    """Return the targets of some rows, and the classes where they are numbers of classes.
 
-    What a column holds is decided by all rows, so that it is the same in every split: whole numbers, other numbers, or
+    The kind of a column follows from all rows, so that it is the same in every split: whole numbers, other numbers, or
     names of classes, which are numbered in the order of ``classes``, by default that of the alphabet.
 
     Args:
@@ -217,7 +217,7 @@ def _is_missing(value: Any) -> bool:
 
 
 def _numbers(rows: Sequence[Row], name: str, values: list[Any]) -> list[Any] | None:
-    """The values as numbers, None where there is none; or None where they are names of classes."""
+    """Return the values as numbers, None where there is none; or None where they are names of classes."""
     texts = [index for index, value in enumerate(values) if isinstance(value, str) and value.strip()]
     if not texts:
         return values
@@ -234,7 +234,7 @@ def _numbers(rows: Sequence[Row], name: str, values: list[Any]) -> list[Any] | N
 
 
 def _parsed(text: str) -> int | float | None:
-    """The number that a text is; None where it is none."""
+    """Parse a text as a number; None where it is none."""
     text = text.strip()
     if re.fullmatch(r"[+-]?[0-9]{1,18}", text):
         return int(text)
@@ -258,7 +258,7 @@ def _classes(
 
 
 def _stacked(rows: Sequence[Row], chosen: Sequence[int], name: str, values: Sequence[Any]) -> np.ndarray:
-    """The chosen values as an array; whole numbers where all that the table has are."""
+    """Return the chosen values as an array; whole numbers where all values of the table are."""
     first: tuple[int, ...] | None = None
     found = []
     for index in chosen:

@@ -1,4 +1,4 @@
-"""A source with some of its modalities, and nothing else looked at."""
+"""A source with some of its modalities; the others are not read."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from multimodal_pad.sources.corpus import Corpus
 
 
 class Selected:
-    """Samples with the modalities named, in the order named, and their targets; whatever else they hold is not read.
+    """Samples with the modalities named, in the order named, and their targets; other keys are not read.
 
     Args:
         source: of the samples.

@@ -21,7 +21,7 @@ class FeatureStatistics:
     Attributes:
         mean: float64 ``feature_shape``.
         std: of the same shape; 1 where a feature is constant, so that it becomes 0.
-        frames: how many there were.
+        frames: number of frames measured.
 
     >>> found = FeatureStatistics.measure([{"audio": np.array([[1.0, 5.0], [3.0, 5.0]])}], "audio")
     >>> found.mean.tolist(), found.std.tolist(), found.frames
@@ -34,10 +34,10 @@ class FeatureStatistics:
 
     @classmethod
     def measure(cls, source: Source, modality: str, progress: Progress | None = None) -> FeatureStatistics:
-        """The statistics of all real frames of a source, padding and missing modalities left out.
+        """Measure the statistics of all real frames of a source, without padding and missing modalities.
 
         Computed in float64 and sample by sample (Chan, Golub and LeVeque 1983, eq. 2.1), so that the size of the
-        corpus costs neither memory nor digits.
+        corpus takes neither memory nor digits.
 
         Raises:
             PaddingError: the modality is token ids, or missing in every sample.
@@ -66,7 +66,7 @@ class FeatureStatistics:
                 progress(f"statistics of {modality}", index + 1, len(source))
         if not frames:
             raise PaddingError(f"{modality!r} is missing in every sample; there is nothing to standardise it by")
-        # Rounding leaves a constant feature a tiny deviation, to divide by which would blow the rounding up.
+        # Rounding leaves a constant feature a tiny deviation; dividing by it would blow up the rounding.
         return cls(mean, np.where(high > low, np.sqrt(squares / frames), 1.0), frames)
 
 
@@ -112,5 +112,5 @@ class Standardized:
 def measure_statistics(
     source: Source, modalities: Sequence[str], progress: Progress | None = None
 ) -> dict[str, FeatureStatistics]:
-    """The statistics of several modalities."""
+    """Measure the statistics of several modalities."""
     return {name: FeatureStatistics.measure(source, name, progress) for name in modalities}

@@ -13,8 +13,11 @@ from multimodal_pad.lengths.table import LengthTable
 WIDTHS = {"text": 300, "audio": 74, "visual": 35}
 """Features per position: GloVe, COVAREP and Facet, as in CMU-MOSEI."""
 
-AUDIO_RATE, VISUAL_RATE = 20, 15
-"""Frames per second, as in MulT."""
+AUDIO_RATE = 20
+"""Audio frames per second, as in MulT."""
+
+VISUAL_RATE = 15
+"""Visual frames per second, as in MulT."""
 
 # Quantiles of the 13,704 utterances of MELD (Poria et al., ACL 2019) of more than 0 and at most 40 s.
 _LEVELS = np.array([0, 1, 5, 10, 25, 50, 75, 90, 95, 98, 99, 99.5, 99.9, 100]) / 100
@@ -34,7 +37,7 @@ class Synthetic:
 
     Text carries one hidden class and audio another, each planted as a direction of its own on every
     position; the target is their sum modulo ``num_classes``. Each hidden class is independent of the
-    target, so that either modality alone says nothing about it and the two together say everything.
+    target, so either modality alone holds no information about it and the two together determine it.
     Visual is noise.
 
     Args:
@@ -92,7 +95,7 @@ class Synthetic:
 
 
 def _joint_lengths(count: int, rng: np.random.Generator) -> np.ndarray:
-    """Words, audio frames and visual frames, int64 ``(count, 3)``."""
+    """Return words, audio frames and visual frames, int64 ``(count, 3)``."""
     first, second = rng.standard_normal((2, count))
     second = _COPULA * first + np.sqrt(1 - _COPULA**2) * second
     words, seconds = (

@@ -1,4 +1,4 @@
-"""Which features of a TFDS dataset have a length of their own in each example, and reading them."""
+"""Features of a TFDS dataset that have a length in each example, and their reading."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from multimodal_pad.errors import SourceError
 
 
 class RaggedFeature:
-    """A feature whose first dimension is the only one that is not fixed.
+    """A feature whose first dimension is not fixed, and all others are.
 
     That is a ``Tensor`` of such a shape; a ``Sequence``, or a ``Dataset`` of steps, of tensors of one shape; or one of
     the features in a ``Sequence`` or ``Dataset`` of dicts.
@@ -43,7 +43,7 @@ class RaggedFeature:
         self._dtype = np.dtype(np.float32) if dtype.kind == "f" else dtype
 
     def length(self, example: Any) -> int:
-        """Positions of it in an example, without reading them."""
+        """Return its number of positions in an example, without reading them."""
         for part in self.key.split("/"):
             if not isinstance(example, Mapping):
                 break  # steps, of which each has the rest of the path
@@ -51,7 +51,7 @@ class RaggedFeature:
         return 0 if example is None else len(example)
 
     def array(self, example: Any, seen: dict[str, Any]) -> np.ndarray:
-        """Its values in an example, ``(length, *shape)``: float32, or whole numbers as they are.
+        """Return its values in an example, ``(length, *shape)``: float32, or whole numbers as they are.
 
         Args:
             example: of the dataset.
@@ -64,7 +64,7 @@ class RaggedFeature:
 
 
 def top_features(features: Any, where: str) -> dict[str, str]:
-    """The ragged features at the top, by the alphabet, as modalities of their own names.
+    """Return the ragged features at the top, by the alphabet, as modalities of the same names.
 
     Raises:
         SourceError: there is none; those further down are named.
@@ -81,7 +81,7 @@ def top_features(features: Any, where: str) -> dict[str, str]:
 
 
 def check_key(features: Any, key: str, where: str) -> None:
-    """Raise a SourceError where there is no feature of this path; what there is is named."""
+    """Raise a SourceError that lists all features where there is none of this path."""
     for part in key.split("/"):
         if part not in _keys(features):
             raise SourceError(f"{where}: has no feature {key!r}; it has {_keys(features)}")
@@ -89,7 +89,7 @@ def check_key(features: Any, key: str, where: str) -> None:
 
 
 def value_of(example: Any, key: str, seen: dict[str, Any] | None = None) -> Any:
-    """What an example has at a path; of steps, the values of all."""
+    """Return an example's value at a path; for steps, the values of all."""
     seen, path = {} if seen is None else seen, ""
     for part in key.split("/"):
         if isinstance(example, Mapping):
@@ -103,7 +103,7 @@ def value_of(example: Any, key: str, seen: dict[str, Any] | None = None) -> Any:
 
 
 def _tensor_info(features: Any, key: str) -> Any:
-    """Shape and dtype at a path, as the outermost sequence on it has them; a dict of such; None where it has none."""
+    """Return shape and dtype at a path, by the outermost sequence on it; a dict of such; None where there is none."""
     from tensorflow_datasets.core import features as kinds
 
     first, *rest = key.split("/")
@@ -122,7 +122,7 @@ def _tensor_info(features: Any, key: str) -> Any:
 
 
 def _is_ragged(info: Any) -> bool:
-    """Whether one dimension is not fixed, the first one, and the rest is numbers."""
+    """Return whether the first dimension is not fixed, all others are, and values are numbers."""
     shape = getattr(info, "shape", None)
     return bool(shape) and shape[0] is None and None not in shape[1:] and np.dtype(info.np_dtype).kind in "biuf"
 
@@ -132,5 +132,5 @@ def _keys(features: Any) -> list[str]:
 
 
 def _paths(features: Any, above: str = "") -> list[str]:
-    """All paths, from the top."""
+    """Return all paths, from the top."""
     return [path for key in _keys(features) for path in [f"{above}{key}", *_paths(features[key], f"{above}{key}/")]]

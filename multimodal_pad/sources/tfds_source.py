@@ -52,8 +52,8 @@ def tfds(
             none by default.
         ids: the feature of the ids; by default the split and the number of the example.
         data_dir: of TFDS.
-        nonfinite: what becomes of NaN and inf: ``"error"``, or ``"zero"`` puts 0 there and counts them.
-        progress: told how far opening is.
+        nonfinite: what to do with NaN and inf: ``"error"``, or ``"zero"`` puts 0 there and counts them.
+        progress: progress callback while the corpus is opened.
 
     Returns:
         The corpus: floats as float32 ``(length, *feature_shape)``, whole numbers as they are; targets float32 or int32.
@@ -78,7 +78,7 @@ def tfds(
 
 
 class TfdsCorpus(Corpus):
-    """What :func:`tfds` opens."""
+    """The corpus that :func:`tfds` opens."""
 
     kind = "tfds"
 
@@ -143,14 +143,14 @@ class TfdsCorpus(Corpus):
 
     @staticmethod
     def split_names(name: str | Path, data_dir: str | Path | None = None) -> list[str]:
-        """The splits of a prepared dataset."""
+        """Return the splits of a prepared dataset."""
         return list(open_builder(name, data_dir).info.splits)
 
     def _reading(self, index: int) -> AbstractContextManager[None]:
         return reading(f"{self._where}, example {index}, in {self._folder}", "prepare the dataset again")
 
     def _read(self, index: int) -> dict[str, np.ndarray]:
-        with self._reading(index), np.errstate(over="ignore", invalid="ignore"):  # what is too large for float32 is inf
+        with self._reading(index), np.errstate(over="ignore", invalid="ignore"):  # values beyond float32 become inf
             example = self._examples[index]
             seen: dict[str, Any] = {}
             return {name: feature.array(example, seen) for name, feature in self._features.items()}
@@ -160,7 +160,7 @@ class TfdsCorpus(Corpus):
 
 
 def open_builder(name: str | Path, data_dir: str | Path | None) -> Any:
-    """The TFDS builder of a prepared dataset."""
+    """Return the TFDS builder of a prepared dataset."""
     tensorflow_datasets = require_tfds()
     try:
         if Path(name, "dataset_info.json").is_file():
@@ -177,7 +177,7 @@ def open_builder(name: str | Path, data_dir: str | Path | None) -> Any:
 
 
 def require_tfds() -> Any:
-    """TensorFlow Datasets, or a PaddingError that says how to install it."""
+    """Return TensorFlow Datasets; raise a PaddingError that says how to install it where it is absent."""
     try:
         import array_record  # noqa: F401 - TFDS misses it only when it reads
         import tensorflow_datasets
@@ -193,6 +193,8 @@ def _targets(found: list[np.ndarray], ids: list[str], where: str) -> np.ndarray 
         return None
     shapes = {target.shape for target in found}
     if len(shapes) > 1 or found[0].dtype.kind not in "biuf":
-        raise SourceError(f"{where}: targets are numbers of one shape, got {found[0].dtype} of the shapes {shapes}")
+        raise SourceError(
+            f"{where}: got targets of {found[0].dtype} and the shapes {shapes}; targets are numbers of one shape"
+        )
     targets = np.stack(found)
     return (float_targets if targets.dtype.kind == "f" else whole_targets)(targets, ids, where)

@@ -39,10 +39,10 @@ _SPLITS = ("train", "valid", "test")
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class EmotionConfig(tfds.core.BuilderConfig):
-    """One corpus: its file, and what is in it.
+    """One corpus: its file, and its contents.
 
     Attributes:
-        file: its name in ``manual_dir``; empty where the folder itself is what is opened.
+        file: its name in ``manual_dir``; empty where the folder itself is opened.
         widths: features per frame of each modality; 0 for token ids.
         targets: shape and dtype.
         splits: as the file names them.
@@ -73,7 +73,7 @@ class UnalignedEmotion(tfds.core.GeneratorBasedBuilder):
 
     Args:
         file_format: by default ``"array_record"``, which has random access and needs no TensorFlow.
-        nonfinite: what becomes of NaN and inf: ``"error"``, or ``"zero"`` puts 0 there, and logs how often.
+        nonfinite: what to do with NaN and inf: ``"error"``, or ``"zero"`` puts 0 there, and logs how often.
         kwargs: of ``tfds.core.GeneratorBasedBuilder``; ``config`` names the corpus.
     """
 

@@ -1,4 +1,4 @@
-"""Whether a flat cache is what its manifest says: what is looked at whenever it is opened, and all of it."""
+"""Checks of a flat cache against its manifest: the quick ones at every opening, and those of all bytes."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from multimodal_pad.sources.manifest import AGAIN, digest_manifest, has_digests,
 def check_file(
     path: Path, said: Mapping[str, Any], *, whole: bool = True, tell: Callable[[int], None] | None = None
 ) -> None:
-    """Hold a file against what the manifest says of it.
+    """Check a file against its entry in the manifest.
 
     Args:
         path: of the file.
-        said: its ``bytes`` and its ``sha256``.
+        said: the entry: ``bytes`` and ``sha256``.
         whole: whether all of it is read, or only its size is compared.
         tell: called with the size of each block that is read.
 
@@ -40,10 +40,10 @@ def check_file(
 
 
 def check_files(folder: Path, said: Mapping[str, Any]) -> None:
-    """Hold the files of a split against the manifest, as far as that takes no time: sizes, and SHA-256 of the offsets.
+    """Check the files of a split against the manifest, as far as that takes no time: sizes, and SHA-256 of offsets.
 
     Raises:
-        SourceError: one is not what was written, or the manifest says nothing of it.
+        SourceError: one is not what was written, or the manifest lacks it.
     """
     files = said.get("files")
     if files is None:  # of the first version
@@ -55,10 +55,10 @@ def check_files(folder: Path, said: Mapping[str, Any]) -> None:
 
 
 def check_arrays(folder: Path, arrays: FlatArrays, modalities: Mapping[str, Any], said: Mapping[str, Any]) -> None:
-    """Hold number of samples, lengths, dtypes and shapes of a split against the manifest.
+    """Check number of samples, lengths, dtypes and shapes of a split against the manifest.
 
     Raises:
-        SourceError: they are others.
+        SourceError: they differ.
     """
     count, longest = len(arrays.lengths), {name: row["max"] for name, row in said["lengths"].items()}
     if count != said["samples"] or arrays.lengths.maxima != longest:
@@ -82,7 +82,7 @@ def verify_cache(folder: str | Path, progress: Progress | None = None) -> int:
     """Read all of a cache, and compare the SHA-256 of every file with the manifest, and of the manifest with itself.
 
     Returns:
-        How many files there are beside the manifest.
+        The number of files beside the manifest.
 
     Raises:
         SourceError: no cache, one that is not what was written (the file is named), or one of the first version, whose

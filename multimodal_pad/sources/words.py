@@ -1,4 +1,4 @@
-"""Words and punctuation marks of a text, of which each is written in one way only."""
+"""Words and punctuation marks of a text, each in one spelling only."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ASCII = {**dict.fromkeys(map(ord, _APOSTROPHES), "'"), **dict.fromkeys(map(ord,
 
 
 def _of_windows(code: int) -> str:
-    """The character that a byte is in cp1252, which some files hold as a control character."""
+    """Return the character of a byte in cp1252, which some files hold as a control character."""
     found = bytes([code]).decode("cp1252", "ignore")
     return _ASCII.get(ord(found), found) if found else ""
 
@@ -28,11 +28,11 @@ _WORD = re.compile(r"\w+(?:'\w+)?|[^\w\s]")
 
 
 def find_words(text: str) -> list[str]:
-    r"""The words, one apostrophe within them included, and the punctuation marks of a text, in lower case.
+    r"""Return the words, one apostrophe within them included, and the punctuation marks of a text, in lower case.
 
-    What is read the same is written the same: curly apostrophes and quotes are straight, letters with accents are
-    single characters, and characters that nothing is seen of, such as soft hyphens, are gone. The control characters
-    U+0080 to U+009F are what the same bytes are in cp1252, the code page that they come from.
+    Words that read the same are spelt the same: curly apostrophes and quotes become straight, letters with accents
+    single characters, and invisible characters, such as soft hyphens, are dropped. The control characters
+    U+0080 to U+009F become the characters of these bytes in cp1252, the code page that they come from.
 
     >>> find_words("I\u2019m fine\u2026 I'm \u201cfine\u201d"), find_words("I\x92m fine\x85")
     (["i'm", 'fine', '…', "i'm", '"', 'fine', '"'], ["i'm", 'fine', '…'])
@@ -41,7 +41,7 @@ def find_words(text: str) -> list[str]:
 
 
 def has_control_codes(text: str) -> bool:
-    r"""Whether there are control characters that are bytes of cp1252.
+    r"""Return whether there are control characters that are bytes of cp1252.
 
     >>> has_control_codes("I\x92m"), has_control_codes("I\u2019m")
     (True, False)
@@ -50,11 +50,11 @@ def has_control_codes(text: str) -> bool:
 
 
 UNKNOWN_ID = 1
-"""Of a word that is not in the vocabulary; 0 is what stands in the padding."""
+"""The number of a word that is not in the vocabulary; 0 is padding."""
 
 
 def number_words(utterances: Iterable[Sequence[str]], min_count: int = 1) -> dict[str, int]:
-    """A vocabulary: words by falling frequency, ties in order of appearance, from 2 on.
+    """Make a vocabulary: words by falling frequency, ties in order of appearance, from 2 on.
 
     Args:
         utterances: the words of each.
@@ -69,7 +69,7 @@ def number_words(utterances: Iterable[Sequence[str]], min_count: int = 1) -> dic
 
 
 def word_ids(words: Sequence[str], vocabulary: Mapping[str, int]) -> np.ndarray:
-    """The numbers of words in a vocabulary, int32 ``(words,)``; those that are not in it are unknown.
+    """Return the numbers of words in a vocabulary, int32 ``(words,)``; those that are not in it are unknown.
 
     >>> word_ids(["very", "new"], {"so": 2, "very": 3}).tolist()
     [3, 1]

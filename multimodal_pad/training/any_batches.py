@@ -1,4 +1,4 @@
-"""Everything that a training takes for batches."""
+"""All kinds of batches that a training takes."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from multimodal_pad.training.feed import Feed
 from multimodal_pad.training.stream_feed import GrainStream, GrainStreamFeed, StreamFeed
 
 AnyBatches = BucketBatcher | StreamBatcher | GrainBatches | GrainStream | Feed
-"""What a training takes for batches."""
+"""The kinds of batches that a training takes."""
 
 
 def as_feed(batches: Any, name: str = "batcher") -> Feed:
-    """Take batches as they come.
+    """Return the feed of batches, whichever kind they are.
 
     Raises:
-        TrainingError: they are none; ``name`` is what it calls them.
+        TrainingError: they are no batches; ``name`` is what it calls them.
 
     >>> from multimodal_pad import Fixed
     >>> as_feed(BucketBatcher([{"text": [5, 6, 7]}], Fixed({"text": 4}), batch_size=1)).steps(0)
@@ -32,7 +32,7 @@ def as_feed(batches: Any, name: str = "batcher") -> Feed:
         return BatcherFeed(batches)
     if isinstance(batches, StreamBatcher):
         return StreamFeed(batches)
-    # Grain's, told by what they have: to import their classes would be to need Grain.
+    # Grain's are recognised by their attributes: their classes would have to be imported with Grain.
     if isinstance(getattr(batches, "batcher", None), BucketBatcher) and hasattr(batches, "with_batcher"):
         return GrainFeed(batches)
     if isinstance(getattr(batches, "stream_options", None), StreamOptions):

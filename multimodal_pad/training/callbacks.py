@@ -1,4 +1,4 @@
-"""Functions of the user's that are told what a training does."""
+"""The user's callbacks of a training: functions that get its records."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from multimodal_pad.training.history import EpochRecord
 from multimodal_pad.training.run import Settled
 
 Record = dict[str, Any]
-"""What a callback is given: numbers and words by name, on one level; ``"event"`` says of what."""
+"""The record of an event, for a callback: numbers and words by name, on one level; ``"event"`` names the event."""
 
 Callback = Callable[[Record], Any]
-"""What is told of each event; what it returns is not looked at."""
+"""A function that gets each record of an event; what it returns is ignored."""
 
 Callbacks = Callback | Sequence[Callback]
-"""One of them, or several that are called in order."""
+"""A callback, or several that are called in order."""
 
 
 @runtime_checkable
@@ -28,11 +28,11 @@ class TakesMany(Protocol):
     """A callback that takes several records at once, in less time than one by one, and changes none of them."""
 
     def __call__(self, record: Mapping[str, Any]) -> Any:
-        """Take one."""
+        """Take one record."""
         ...
 
     def all_of(self, records: Sequence[Mapping[str, Any]]) -> None:
-        """Take them all."""
+        """Take several records."""
         ...
 
 
@@ -60,16 +60,16 @@ class Listeners:
         return self._callbacks[name]
 
     def steps(self, settled: Sequence[Settled]) -> None:
-        """Tell of steps that have run, all of them to one callback after the other."""
+        """Pass on steps that have run, all of them to one callback after the other."""
         self._tell("on_step", [_of_step(step) for step in settled])
 
     def epoch(self, record: EpochRecord) -> None:
-        """Tell of an epoch that is over."""
+        """Pass on an epoch that is over."""
         if self._callbacks["on_epoch"]:
             self._tell("on_epoch", [{"event": "epoch", **record.figures()}])
 
     def compiled(self, table: StepTable, shape: BatchShape, step: CompiledStep) -> None:
-        """Tell of a program."""
+        """Pass on a program that is compiled."""
         if self._callbacks["on_compile"]:
             record = {"event": "compile", "name": table.name, "shape": str(shape), "seconds": step.seconds}
             if step.device_bytes is not None:
@@ -85,7 +85,7 @@ class Listeners:
                     callback.all_of(records)
                     continue
                 for record in records:
-                    callback(dict(record) if len(callbacks) > 1 else record)  # its own, whatever it does to it
+                    callback(dict(record) if len(callbacks) > 1 else record)  # one may change it
             except Exception as error:
                 called = getattr(callback, "__qualname__", None) or type(callback).__qualname__
                 where = ", ".join(f"{key} {record[key]}" for key in ("epoch", "step", "shape") if key in record)

@@ -36,16 +36,16 @@ from multimodal_pad.training.processes import told_by_the_first
 _REPLACED = "replaced-"
 
 _Check = Callable[[dict[str, Any]], None]
-"""Is given a record, and raises where it is refused."""
+"""A function that gets a record, and raises where it is refused."""
 
 
 class Checkpoint(NamedTuple):
-    """What :meth:`Checkpoints.restore` gives.
+    """The result of :meth:`Checkpoints.restore`.
 
     Attributes:
         step: the number it was saved under.
         state: pytree of arrays.
-        record: what else was saved, JSON values by name.
+        record: the other values that were saved, JSON values by name.
     """
 
     step: int
@@ -108,7 +108,7 @@ class Checkpoints:
         Args:
             step: a whole number, above that of every checkpoint in the folder.
             state: pytree of jax and numpy arrays.
-            record: JSON values by name: what is no array, such as the history and the position in the data.
+            record: JSON values by name for all that is no array, such as the history and the position in the data.
             loss: by which the best is found; without one a checkpoint is never the best.
             replace: put it in the place of the checkpoint of this step, which is kept aside until it is whole.
 
@@ -165,7 +165,7 @@ class Checkpoints:
             CheckpointWarning: a checkpoint is damaged or half-written, and skipped. The next :meth:`save` renames a
                 damaged one to ``damaged-`` and its step, and deletes what is half-written.
         """
-        self.close()  # the next save looks at the folder anew
+        self.close()  # so that the next save reads the folder anew
         if like is not None:
             named_arrays(like)
         read: dict[int, Checkpoint] = {}
@@ -183,7 +183,7 @@ class Checkpoints:
     def check(self, like: Any, *, check: _Check = lambda _: None) -> None:
         """Raise where :meth:`restore` would refuse the last checkpoint by its record, without reading any array.
 
-        So that it shows before what takes long, such as compiling. What is damaged is passed over: restore tells of it.
+        This shows it before slow work such as compiling. Damage is passed over here, since restore reports it.
 
         Args:
             like: as for :meth:`restore`, and so is ``check``.
@@ -233,15 +233,15 @@ class Checkpoints:
         return self.directory / str(step)
 
     def _aside(self, step: int) -> Path:
-        """Where a checkpoint is while another takes its place."""
+        """Return where a checkpoint is while another takes its place."""
         return self.directory / f"{_REPLACED}{step}"
 
     def _put_back(self) -> None:
-        """Undo what was kept aside by a process that was killed before the new one was whole."""
+        """Put back what was kept aside by a process that was killed before the new one was whole."""
         for path in self.directory.glob(f"{_REPLACED}*"):
             step = path.name.removeprefix(_REPLACED)
             if not step.isdecimal():
-                continue  # somebody else's
+                continue  # not one of our checkpoints
             folder = self._folder(int(step))
             if folder.exists():
                 shutil.rmtree(path, ignore_errors=True)
@@ -263,7 +263,7 @@ class Checkpoints:
                 return
 
     def _choose(self, like: Any, check: _Check, read: dict[int, Checkpoint]) -> int | None:
-        """The step of the last whole checkpoint, which is put into ``read``."""
+        """Return the step of the last whole checkpoint, and put that into ``read``."""
         self._put_back()
         reasons: dict[int, DamageError] = {}
         for step in sorted(_steps(self.directory), reverse=True):
@@ -289,7 +289,7 @@ class Checkpoints:
 
     def _open(self) -> ocp.CheckpointManager:
         self._prepare()
-        # This process alone: Orbax would have all of them wait for each other.
+        # This process alone: Orbax would make all of them wait for each other.
         alone = jax.process_index()
         processes = ocp.options.MultiprocessingOptions(primary_host=alone, active_processes={alone})
         handlers = ocp.handlers.DefaultCheckpointHandlerRegistry()
@@ -320,7 +320,7 @@ class Checkpoints:
         self._damaged = []
 
     def _failed(self, error: Exception) -> TrainingError:
-        """The error to raise. The manager is not used again: it has forgotten checkpoints that it has not deleted."""
+        """Return the error to raise, and drop the manager, which has forgotten checkpoints that it has not deleted."""
         manager, self._manager = self._manager, None
         if manager is not None:
             manager.close()
@@ -332,7 +332,7 @@ class Checkpoints:
 
 @dataclass
 class _LowestLoss(ocp.checkpoint_managers.PreservationPolicy):
-    """Keeps the best by the losses of our records; Orbax's BestN would have them in files without a checksum."""
+    """A rule that keeps the best by our records' losses; Orbax's BestN has losses in files without a checksum."""
 
     count: int
     losses: dict[int, float | None] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""What one checkpoint holds: arrays by name, and a record that tells whether they are those that were written."""
+"""The contents of one checkpoint: arrays by name, and a record with checksums of them."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ STATE, RECORD = "state", "record"
 """The two items of a checkpoint, as Orbax names their folders."""
 
 _FORMAT = 2
-"""Of the record and of the names of arrays. Checkpoints of format 1 had none, and numbers for names."""
+"""Version of the record and of the names of arrays. Checkpoints of format 1 had no format, and numbers for names."""
 
 
 class DamageError(Exception):
-    """Says why a checkpoint is not as it was written."""
+    """The reason why a checkpoint is not as it was written."""
 
 
 class NamedArray(NamedTuple):
@@ -43,7 +43,7 @@ class NamedArray(NamedTuple):
 
 
 def named_arrays(state: Any) -> list[NamedArray]:
-    """The arrays of a pytree, and where they are in it.
+    """Return the arrays of a pytree, and where they are in it.
 
     Raises:
         TrainingError: no arrays, something else among them, two of one name, or one that no single process has whole.
@@ -78,7 +78,7 @@ def named_arrays(state: Any) -> list[NamedArray]:
 
 
 def array_copies(state: Any) -> list[NamedArray]:
-    """Copies that no later step can change.
+    """Return copies of the arrays of a state that no later step can change.
 
     On CPU a view would be of the device's buffer, which the next step may be given to write into.
     """
@@ -86,7 +86,7 @@ def array_copies(state: Any) -> list[NamedArray]:
 
 
 def nested(leaves: Iterable[tuple[tuple[str, ...], Any]]) -> dict[str, Any]:
-    """Nested dicts of values by their paths.
+    """Return nested dicts of values by their paths.
 
     >>> nested([(("a", "b"), 1), (("c",), 2)])
     {'a': {'b': 1}, 'c': 2}
@@ -101,7 +101,7 @@ def nested(leaves: Iterable[tuple[tuple[str, ...], Any]]) -> dict[str, Any]:
 
 
 def make_record(copies: Sequence[NamedArray], record: Mapping[str, Any], loss: float | None) -> dict:
-    """The JSON beside the arrays: the caller's record, the loss, and a checksum for each array and for the whole.
+    """Make the JSON beside the arrays: the caller's record, the loss, and checksums of each array and of the whole.
 
     Raises:
         TrainingError: a value that would not come back from JSON as it is (names its key).
@@ -131,7 +131,7 @@ def make_record(copies: Sequence[NamedArray], record: Mapping[str, Any], loss: f
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """The content of a checkpoint's record, with keys ``leaves``, ``loss`` and ``record``.
+    """Read a checkpoint's record, with keys ``leaves``, ``loss`` and ``record``.
 
     Raises:
         DamageError: it is not what was written.
@@ -154,7 +154,7 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 
 def read_state(folder: Path, content: Mapping[str, Any], like: Any = None) -> Any:
-    """The arrays of a checkpoint, as ``like`` has its own, or in nested dicts by name; compiles nothing.
+    """Read the arrays of a checkpoint, as ``like`` has its own, or in nested dicts by name; compiles nothing.
 
     Raises:
         TrainingError: they have other names, shapes or dtypes than those of ``like``.
@@ -182,10 +182,10 @@ def read_state(folder: Path, content: Mapping[str, Any], like: Any = None) -> An
 
 
 def check_arrays(folder: Path, content: Mapping[str, Any], like: Any) -> list[NamedArray]:
-    """The arrays of ``like``, once it is sure that those of a checkpoint have the same names, shapes and dtypes.
+    """Return the arrays of ``like``, after a check that the checkpoint's have the same names, shapes and dtypes.
 
     Raises:
-        TrainingError: they have others; the first difference is named.
+        TrainingError: they differ; the first difference is named.
     """
     wanted = named_arrays(like)
     there = {leaf["name"]: (tuple(leaf["shape"]), leaf["dtype"]) for leaf in content["leaves"]}
@@ -194,7 +194,7 @@ def check_arrays(folder: Path, content: Mapping[str, Any], like: Any) -> list[Na
 
 
 def array_handler(processes: ocp.options.MultiprocessingOptions) -> ocp.PyTreeCheckpointHandler:
-    """Orbax's handler of arrays, which copies nothing a second time and compresses nothing.
+    """Return Orbax's handler of arrays, which copies nothing a second time and compresses nothing.
 
     Floats hardly get smaller, and writing them takes longer.
     """
@@ -208,7 +208,7 @@ def array_handler(processes: ocp.options.MultiprocessingOptions) -> ocp.PyTreeCh
 
 
 class _ArrayFiles(ocp.type_handlers.NumpyHandler):
-    """Waits for all arrays where one can't be read: Orbax's own would leave reads behind, which print tracebacks."""
+    """A reader that waits for all arrays where one can't be read: Orbax's own leaves reads behind with tracebacks."""
 
     async def deserialize(
         self,
@@ -227,7 +227,7 @@ class _ArrayFiles(ocp.type_handlers.NumpyHandler):
 
 
 def _load(handler: ocp.CheckpointHandler, folder: Path, args: ocp.args.CheckpointArgs) -> Any:
-    """What Orbax reads, by this process alone; what it raises at damaged files is of any kind."""
+    """Read with Orbax, in this process alone; its errors at damaged files are of any kind."""
     alone = ocp.options.MultiprocessingOptions(jax.process_index(), {jax.process_index()})
     try:
         with ocp.Checkpointer(handler, multiprocessing_options=alone) as reader:
@@ -249,19 +249,19 @@ def check_alike(what: str, there: Mapping[str, tuple[tuple[int, ...], str]], arr
 
 
 def _key(entry: Any) -> str:
-    """The key of one level in the nested dicts that are stored: Orbax puts dots between them, and NumPy slashes."""
+    """Quote the key of one level in the stored nested dicts: Orbax puts dots between them, and NumPy slashes."""
     return quote(jax.tree_util.keystr((entry,), simple=True), safe=" ").replace(".", "%2E") or "%"
 
 
 def _unquoted(key: str) -> str:
-    """What :func:`_key` quoted."""
+    """Return the key that :func:`_key` quoted."""
     return "" if key == "%" else unquote(key)
 
 
 def _placed(array: np.ndarray, like: jax.Array | np.ndarray) -> jax.Array | np.ndarray:
     if isinstance(like, np.ndarray):
         return array
-    if not like.committed:  # as it was: committed to a device, it would make another program of a jitted function
+    if not like.committed:  # committed to a device, it would need another program of a jitted function
         return jax.device_put(array)
     return jax.make_array_from_callback(array.shape, like.sharding, lambda index: array[index])
 

@@ -1,4 +1,4 @@
-"""What a model was made of and for, as JSON values: to make it again without the code that trained it."""
+"""A description of a model and its inputs as JSON values, to make it again without the code that trained it."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from multimodal_pad.sources.standardizing import FeatureStatistics, Standardized
 from multimodal_pad.training.identity import STRUCTURE, describe_structure
 
 TRANSFORMER = "MultimodalTransformer"
-"""The kind of model that can be made again of what is described."""
+"""The kind of model that can be made again from its description."""
 
 
 MADE_OF = "made_of"
-"""Where the record of a checkpoint says what the model was made of and for: see :func:`describe_training`."""
+"""The key of a checkpoint's record with the description of model and inputs: see :func:`describe_training`."""
 
 
 class Batches(Protocol):
-    """What is said of batches."""
+    """Batches, as far as they are described."""
 
     @property
-    def policy(self) -> Policy: ...  # noqa: D102  told by their names
+    def policy(self) -> Policy: ...  # noqa: D102  the names say it
     @property
     def batch_size(self) -> int | None: ...  # noqa: D102
     @property
@@ -42,8 +42,8 @@ class Batches(Protocol):
 
 
 def describe_model(model: Any) -> dict[str, Any]:
-    """The kind and structure of a model; of a :class:`~multimodal_pad.models.MultimodalTransformer` its config, too."""
-    from multimodal_pad.models import MultimodalTransformer  # not where an exported program is run without models
+    """Return the kind and structure of a model, and of this package's transformer its config."""
+    from multimodal_pad.models import MultimodalTransformer  # exported programs run without models
 
     structure = {STRUCTURE: describe_structure(model)}
     if type(model) is MultimodalTransformer:
@@ -53,7 +53,7 @@ def describe_model(model: Any) -> dict[str, Any]:
 
 
 def model_of(description: Mapping[str, Any]) -> Any:
-    """A model that is made like the one described; its values are not those that it had.
+    """Make a model like the one described; its values are other ones.
 
     Raises:
         PaddingError: it is of another kind, or its config makes no sense.
@@ -83,7 +83,7 @@ def model_of(description: Mapping[str, Any]) -> Any:
 
 
 def describe_policy(policy: Policy) -> dict[str, Any]:
-    """A policy as JSON values; of one of another kind than this package's, its name alone."""
+    """Return a policy as JSON values; its name alone where its class is not one of this package."""
     if type(policy) in (Planned, Packed):
         return {"kind": type(policy).__name__, "plan": json.loads(policy.plan.to_json())}
     if type(policy) in (Fixed, Ladder):
@@ -93,7 +93,7 @@ def describe_policy(policy: Policy) -> dict[str, Any]:
 
 
 def policy_of(description: Mapping[str, Any]) -> Policy:
-    """The policy described.
+    """Make the policy described.
 
     Raises:
         PaddingError: it is of a kind that only its own code can make, or a plan or edges that make no sense.
@@ -116,7 +116,7 @@ def policy_of(description: Mapping[str, Any]) -> Policy:
 
 
 def describe_statistics(statistics: Mapping[str, FeatureStatistics]) -> dict[str, Any]:
-    """Statistics of features as JSON values."""
+    """Return statistics of features as JSON values."""
     return {
         name: {"mean": np.asarray(s.mean).tolist(), "std": np.asarray(s.std).tolist(), "frames": int(s.frames)}
         for name, s in statistics.items()
@@ -124,7 +124,7 @@ def describe_statistics(statistics: Mapping[str, FeatureStatistics]) -> dict[str
 
 
 def statistics_of(description: Mapping[str, Any]) -> dict[str, FeatureStatistics]:
-    """The statistics described.
+    """Make the statistics described.
 
     >>> statistics_of({"audio": {"mean": [1.0], "std": [2.0], "frames": 3}})
     {'audio': FeatureStatistics(mean=array([1.]), std=array([2.]), frames=3)}
@@ -136,7 +136,7 @@ def statistics_of(description: Mapping[str, Any]) -> dict[str, FeatureStatistics
 
 
 def standardized_by(source: Any) -> dict[str, FeatureStatistics]:
-    """What the features of a source were standardised by: a flat cache says so, or the source does it itself."""
+    """Return the statistics that a source's features were standardised by, from its flat cache or from the source."""
     if isinstance(source, Standardized):
         return {**standardized_by(source.source), **source.statistics}
     manifest = source.manifest if isinstance(source, NumpyDir) else None
@@ -144,7 +144,7 @@ def standardized_by(source: Any) -> dict[str, FeatureStatistics]:
 
 
 def describe_training(model: Any, batches: Batches) -> dict[str, Any]:
-    """What a checkpoint says of the model in training and its batches, so that it can be loaded to predict.
+    """Return a checkpoint's description of the model in training and its batches, for loading it to predict.
 
     Returns:
         JSON values: ``model``, ``policy``, ``batch_size``, ``inputs`` (feature shape and dtype of each modality),

@@ -41,20 +41,20 @@ class Epochs:
         train_table: of the train step.
         eval_table: of the evaluation step.
         mesh: devices that share the rows.
-        stop: what ends it early.
-        listeners: who is told.
-        checkpoints: where it is saved.
+        stop: ends it early.
+        listeners: its callbacks.
+        checkpoints: the folder to save in.
         save_every: after how many steps, beside the ends of epochs.
-        settings: what checkpoints are held against.
-        made_of: what checkpoints say of the model and its batches.
+        settings: compared with those of a checkpoint.
+        made_of: the description of the model and its batches in checkpoints.
         metrics: of the evaluation.
-        train_limits: of what the training batches hold.
-        eval_limits: of what those of the evaluation hold.
-        monitor: the figure of it that decides.
+        train_limits: limits of the values in training batches.
+        eval_limits: limits of the values in evaluation batches.
+        monitor: the figure of the evaluation that decides.
         best: the model of the best epoch, on the host, where it needs no program and no device memory, since the next
             step donates the state.
-        evaluated_part: of a state, what is evaluated and what the best model is made of; compiles nothing.
-        run: how far it is.
+        evaluated_part: takes the part of a state that is evaluated, and kept of the best; compiles nothing.
+        run: the position and the history.
     """
 
     state: TrainState
@@ -81,12 +81,12 @@ class Epochs:
         self._saved_at: int | None = None
 
     def check_saved(self) -> None:
-        """Raise where the last checkpoint is of another run: as :meth:`restore`, and before anything is compiled."""
+        """Raise where the last checkpoint is of another run, as :meth:`restore` does, before anything is compiled."""
         if self.checkpoints is None:
             return
 
         def check(record: dict[str, Any]) -> None:
-            self._check_record(record, warn=False)  # restore does
+            self._check_record(record, warn=False)  # restore warns
             self.train.check_state(record["batcher"])
 
         self.checkpoints.check(saved_arrays(self.state, self.best), check=check)
@@ -119,7 +119,7 @@ class Epochs:
                     if not self.run.ended:
                         self._train_epoch(began, shown, guard)
                 finally:
-                    self.run.tell()  # of the last steps before an error, too
+                    self.run.tell()  # also the last steps before an error
                 evaluation, evaluated_in = self._evaluate()
             except Interrupted:
                 self._save_where_it_stands(time.perf_counter() - began)
@@ -142,7 +142,7 @@ class Epochs:
 
     @property
     def checkpoint(self) -> Path | None:
-        """The folder of the checkpoint that holds all that is not lost."""
+        """The folder of the checkpoint that the run can go on from."""
         if self.checkpoints is None or self._saved_at is None:
             return None
         return self.checkpoints.directory / str(self._saved_at)
@@ -177,7 +177,7 @@ class Epochs:
         run.ended = True
 
     def _evaluate(self) -> tuple[dict[str, float], float]:
-        """The evaluation, and its seconds."""
+        """Return the evaluation, and its seconds."""
         if self.evaluate_on is None:
             return {}, 0.0
         began, compiled = time.perf_counter(), len(self.eval_table)
@@ -222,10 +222,10 @@ class Epochs:
 
 
 def model_part(state: TrainState) -> dict[str, Arrays]:
-    """What a model is made of again."""
+    """Return the arrays that a model is made of again."""
     return {"params": state.params, "rest": state.rest}
 
 
 def saved_arrays(state: TrainState, best: dict[str, Arrays] | None) -> dict[str, Any]:
-    """What a checkpoint holds: names to find in it are those of the state, and ``best``."""
+    """Return the arrays of a checkpoint: those of the state, by its names, and ``best``."""
     return state._asdict() if best is None else {**state._asdict(), "best": best}

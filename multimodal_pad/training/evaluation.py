@@ -17,6 +17,7 @@ from multimodal_pad.training.mesh import DataMesh
 from multimodal_pad.training.metrics import (
     OURS,
     Metrics,
+    check_metrics,
     classification_metrics,
     multilabel_metrics,
     regression_metrics,
@@ -56,8 +57,8 @@ def evaluate(
         its batches, and those of ``metrics``.
 
     Raises:
-        TrainingError: batches without targets, classes without scikit-learn, what gives no batches, or as
-            :meth:`DataMesh.share` and :meth:`DataMesh.batches`.
+        TrainingError: metrics that are no function, batches without targets, classes without scikit-learn, what gives
+            no batches, or as :meth:`DataMesh.share` and :meth:`DataMesh.batches`.
 
     >>> from multimodal_pad import BucketBatcher, Ladder
     >>> from multimodal_pad.training import Evaluated, l1
@@ -69,6 +70,7 @@ def evaluate(
     >>> evaluate(StepTable(eval_step), np.float32(0), BucketBatcher(samples, Ladder({"audio": [4]}), batch_size=2))
     {'loss': 1.0, 'mae': 1.0}
     """
+    check_metrics(metrics)
     feed = as_feed(batcher)
     if mesh is None:
         batches = feed.epoch(0)
@@ -80,7 +82,7 @@ def evaluate(
 def evaluate_batches(
     table: StepTable, state: TrainState, batches: Iterable[Batch], *, metrics: Metrics | None = None
 ) -> dict[str, float]:
-    """:func:`evaluate` over batches as they come, which lie where the table wants them."""
+    """Compute :func:`evaluate` over batches as they come, which lie where the table takes them."""
     total, sums, kept = 0.0, {}, []
     for batch in batches:
         found: Any = table(state, batch)
@@ -102,13 +104,13 @@ def evaluate_batches(
 
 
 def choose_metrics(evaluated: Evaluated, loss: Loss | None, metrics: Metrics | None, monitor: str) -> Metrics | None:
-    """The metrics of an evaluation, found out before anything is computed.
+    """Choose the metrics of an evaluation, before anything is computed.
 
     Args:
         evaluated: shapes and dtypes of what the evaluation step gives.
         loss: of outputs and targets; None where a ``loss_fn`` calls the model.
-        metrics: that were asked for.
-        monitor: the figure that is to be among them.
+        metrics: those asked for.
+        monitor: the figure that must be among them.
 
     Raises:
         TrainingError: metrics of ours that don't take such outputs and targets, or classes without scikit-learn; or
@@ -122,14 +124,14 @@ def choose_metrics(evaluated: Evaluated, loss: Loss | None, metrics: Metrics | N
         )
         metrics = metrics or usual_metrics_of(loss) or _metrics_for(*few)
         if metrics is not None and metrics not in OURS:
-            return metrics  # whose figures are not known, nor whether they can be had of two samples
+            return metrics  # the user's own may fail on two samples, so their names stay unknown
         names += metrics(*few) if metrics is not None else ()
     score(dict.fromkeys(names, 0.0), monitor)
     return metrics
 
 
 def _metrics_for(predicted: Any, wanted: Any) -> Metrics | None:
-    """What is computed of outputs and targets where neither it nor the loss is known."""
+    """Return the metrics that suit outputs and targets, where neither metrics nor loss say which."""
     if not isinstance(wanted, np.ndarray) or not isinstance(predicted, np.ndarray):
         return None
     if predicted.ndim == 2 and predicted.shape[1] > 1 and wanted.ndim == 1 and wanted.dtype.kind in "biu":
@@ -141,5 +143,5 @@ def _metrics_for(predicted: Any, wanted: Any) -> Metrics | None:
 
 
 def _wide(array: np.ndarray) -> np.ndarray:
-    """Half precision as float32, in which to add up."""
+    """Return half precision as float32, in which to add up."""
     return array.astype(np.float32) if jax.numpy.issubdtype(array.dtype, np.inexact) and array.itemsize < 4 else array

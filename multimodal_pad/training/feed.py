@@ -1,4 +1,4 @@
-"""What a training asks of its batches."""
+"""The interface between a training and its batches."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from multimodal_pad.training.mesh import DataMesh
 
 
 class Feed(ABC):
-    """Batches, as a training asks for them.
+    """Batches, with all that a training calls.
 
     Attributes:
         policy: of the batches.
-        batch_size: of the batches, where the policy doesn't say.
+        batch_size: of the batches, where the policy leaves it open.
         source: what the samples are read from.
         resumes_in_epochs: whether an epoch can be gone on with in its middle.
-        breaks_off: whether the wait for a batch may be broken off, and :meth:`state` is right all the same.
+        breaks_off: whether the wait for a batch may be broken off without spoiling :meth:`state`.
     """
 
     policy: Policy
@@ -31,27 +31,27 @@ class Feed(ABC):
 
     @abstractmethod
     def spec(self, epochs: int = 1) -> BatchSpec:
-        """What a step is to be compiled for."""
+        """Return the spec that a step is compiled for."""
 
     @abstractmethod
     def example(self) -> Batch:
-        """Any batch, for its feature widths, dtypes and targets."""
+        """Return any batch, for its feature widths, dtypes and targets."""
 
     @abstractmethod
     def epoch(self, epoch: int) -> Iterator[Batch]:
-        """The batches of an epoch; after :meth:`restore`, those that are left of it."""
+        """Return the batches of an epoch; after :meth:`restore`, those that are left of it."""
 
     @abstractmethod
     def steps(self, epoch: int) -> int | None:
-        """How many there are, or None where that is not known beforehand."""
+        """Return how many steps an epoch has, or None where that is not known beforehand."""
 
     @abstractmethod
     def identity(self) -> dict[str, Any]:
-        """What the batches are of, as JSON values."""
+        """Return a description of the batches, as JSON values."""
 
     @abstractmethod
     def check_state(self, state: Mapping[str, Any]) -> None:
-        """Raise a PaddingError where :meth:`state` was taken of other batches; stays where it stands."""
+        """Raise a PaddingError where :meth:`state` was taken of other batches; changes no position."""
 
     @abstractmethod
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -59,14 +59,14 @@ class Feed(ABC):
 
     @abstractmethod
     def shared(self, mesh: DataMesh, name: str) -> Feed:
-        """This process's share over the devices; raises a TrainingError where they can't be shared."""
+        """Return this process's share over the devices; raises a TrainingError where they can't be shared."""
 
     def state(self, epoch: int, step: int) -> dict[str, Any]:
-        """What :meth:`restore` is given to go on at a step, as JSON values."""
+        """Return JSON values with which :meth:`restore` goes on at a step."""
         return {**self.identity(), "epoch": epoch, "step": step}
 
     def numbers(self, epoch: int, step: int) -> list[int] | None:
-        """Of the real samples of this process's rows of a step, in their order; None where samples have no numbers."""
+        """Return the numbers of the real samples in this process's rows of a step; None where samples have none."""
         del epoch, step
 
     def check(self, name: str, *, epochs: int, passes: int) -> None:
@@ -75,7 +75,7 @@ class Feed(ABC):
 
 
 def waited_for(batches: Iterator[Any]) -> Iterator[Any]:
-    """The same batches, the wait for which has a name in a profile."""
+    """Yield the same batches, and give the wait for each a name in profiles."""
     try:
         while True:
             with span(WAIT):

@@ -10,7 +10,7 @@ from multimodal_pad.text_table import text_table
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """One epoch of training. What is not known, as of epochs that an older version saved, is None.
+    """One epoch of training. A figure that is not known is None, as in epochs that an older version saved.
 
     Attributes:
         epoch: its number, from 0.
@@ -43,7 +43,7 @@ class EpochRecord:
     padding_efficiency: float | None = None
 
     def figures(self) -> dict[str, float]:
-        """All that is known, on one level: ``train_<name>`` of the training, ``eval_<name>`` of the evaluation."""
+        """Return the known figures on one level: ``train_<name>`` of the training, ``eval_<name>`` of the other."""
         figures = {
             "epoch": self.epoch,
             "steps": self.steps,
@@ -102,7 +102,7 @@ class History(list[EpochRecord]):
 
 
 def in_short(figure: float | None) -> str:
-    """Four digits of a figure.
+    """Format a figure with four digits.
 
     >>> in_short(0.000123456), in_short(12.0), in_short(None)
     ('0.0001235', '12', '-')

@@ -1,4 +1,4 @@
-"""What a training and its model are, but for numbers that are learned or tuned: compared when a checkpoint is read."""
+"""The identity of a training and its model, without values that are learned or tuned: compared with checkpoints."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from flax import nnx
 from multimodal_pad.errors import TrainingError
 
 IDENTITY = "identity"
-"""Where the record of a checkpoint says it: see :func:`describe_identity`."""
+"""The key of a checkpoint's record: see :func:`describe_identity`."""
 
 STRUCTURE = "structure"
-"""Where the description of a model says it: see :func:`describe_structure`."""
+"""The key of a model's description: see :func:`describe_structure`."""
 
 _MODES = ("deterministic", "use_running_average")
 """Attributes that ``train()`` and ``eval()`` set."""
 
 _HOW = ("attention", "precision")
-"""Attributes that say how something is computed, and not what: they may change with the device."""
+"""Attributes that choose how something is computed, and not what: they may change with the device."""
 
 _IN_TRAINING = (*_HOW, "dropout_rate", "rate", "dtype", "param_dtype")
-"""Attributes that a model to predict with may have otherwise than the one in training."""
+"""Attributes that may differ between the model in training and the one that predicts."""
 
 _LIBRARIES = {"flax": flax.__version__, "optax": optax.__version__}
 
 
 def describe_structure(model: nnx.Module) -> dict[str, Any]:
-    """The classes of a model's modules and their plain attributes, as JSON values by place; not its arrays.
+    """Return the classes of a model's modules and their plain attributes, as JSON values by place; not its arrays.
 
-    A config that is a dataclass is told by field, and the order of a mapping counts.
+    A config that is a dataclass is compared by field, and the order of a mapping counts.
 
     >>> found = describe_structure(nnx.Sequential(nnx.Dropout(0.5), jax.nn.relu))
     >>> found[""], found["layers.0"], found["layers.0.rate"], found["layers.1"]
@@ -51,7 +51,7 @@ def describe_structure(model: nnx.Module) -> dict[str, Any]:
         place = ".".join(map(str, path))
         if any(place.startswith(above) for above in whole):
             continue
-        if _says_all(module):  # how it is built inside is its own affair, and may change with a version
+        if _says_all(module):  # its inside follows from the config, and may change with a version
             whole.append(f"{place}." if place else "")
         root, name = type(module).__module__.partition(".")[0], type(module).__qualname__
         found[place] = f"flax {name}" if root == "flax" else name
@@ -64,10 +64,10 @@ def describe_structure(model: nnx.Module) -> dict[str, Any]:
 
 
 def describe_identity(options: Mapping[str, Any]) -> dict[str, Any]:
-    """What a training is, beside its model and its batches, as JSON values.
+    """Return the identity of a training, beside its model and its batches, as JSON values.
 
-    Functions are told by their names, an optimizer by those of its transformations: rates, decays and schedules can be
-    changed from one start to the next.
+    Functions are compared by their names, an optimizer by those of its transformations: rates, decays and schedules
+    can be changed from one start to the next.
 
     >>> describe_identity({"loss": optax.l2_loss, "optimizer": optax.adamw(0.1)})["optimizer"]
     ['scale_by_adam', 'add_decayed_weights', 'scale']
@@ -79,7 +79,7 @@ def describe_identity(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_identity(saved: Mapping[str, Any], here: Mapping[str, Any], where: str) -> None:
-    """Hold the identity of a training that goes on against the one that was saved.
+    """Compare the identity of a training that goes on with the one that was saved.
 
     Raises:
         TrainingError: names what differs.
@@ -97,14 +97,14 @@ def check_identity(saved: Mapping[str, Any], here: Mapping[str, Any], where: str
 def check_structure(
     saved: Mapping[str, Any], here: Mapping[str, Any], where: str, libraries: Mapping[str, str], *, training: bool
 ) -> None:
-    """Hold the structure of a model against the one that was saved.
+    """Compare the structure of a model with the one that was saved.
 
     Args:
         saved: by :func:`describe_structure`, and so is ``here``.
         here: of the model.
-        where: what was saved is.
-        libraries: of the time of saving: with another Flax, attributes that only one of the two has don't count.
-        training: whether it goes on to be trained, and not only to predict.
+        where: names what was saved, for errors.
+        libraries: versions when it was saved: with another Flax, attributes that only one of the two has don't count.
+        training: whether the model goes on to be trained, and not only to predict.
 
     Raises:
         TrainingError: names what differs.
@@ -139,7 +139,7 @@ def _refuse(found: list[str], what: str, instead: str) -> None:
 
 
 def _says_all(module: Any) -> bool:
-    """Whether a module is made of its config alone."""
+    """Return whether a module follows from its config alone."""
     from multimodal_pad.models import MultimodalTransformer
 
     return type(module) is MultimodalTransformer
@@ -154,7 +154,7 @@ def _is_of_flax(place: str, here: Mapping[str, Any]) -> bool:
 
 
 def _flat(place: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """A value by places: fields of dataclasses and items of mappings each have one. None is as good as absent."""
+    """Yield a value by places: fields of dataclasses and items of mappings have one each. None is as good as absent."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         for field in dataclasses.fields(value):
             yield from _flat(f"{place}.{field.name}", getattr(value, field.name))
@@ -167,7 +167,7 @@ def _flat(place: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _value(value: Any) -> Any:
-    """A value, or its name, as JSON that is the same in every process."""
+    """Return a value, or its name, as JSON that is the same in every process."""
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):
@@ -186,7 +186,7 @@ def _value(value: Any) -> Any:
 
 
 def _transformations(optimizer: Any) -> list[str]:
-    """The names of the functions of optax, or of others, that made the parts of an optimizer."""
+    """Return the names of the functions of optax, or of others, that made the parts of an optimizer."""
     found: dict[str, None] = {}
     _look_for_updates(optimizer.update, found, set())
     return [name for name in found if name not in ("chain", "with_extra_args_support")]

@@ -1,4 +1,4 @@
-"""What a model and its loss take of a batch: held against every batch on the host, where a sample can be named."""
+"""Limits of the values in a batch, by model and loss: checked on the host, where the sample can be named."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from multimodal_pad.lengths.trees import Tree, named_leaves
 from multimodal_pad.training.loss import Loss, binary_cross_entropy, cross_entropy
 
 Numbers = Callable[[], Sequence[int] | None]
-"""Gives the numbers of a batch's real samples in their order, or None where samples have none."""
+"""A function that returns the numbers of a batch's real samples in order, or None where they have none."""
 
 
 class Limit(NamedTuple):
-    """From what to what the values of an array run.
+    """The range of an array's values.
 
     Attributes:
         low: the least.
         high: the largest.
-        kind: what a value is called.
-        advice: why, and what to do.
+        kind: a word for such a value.
+        advice: the reason, and what to do.
     """
 
     low: int
@@ -36,11 +36,11 @@ class Limit(NamedTuple):
     advice: str
 
     def holds(self, array: np.ndarray) -> bool:
-        """Whether it holds for all values; not for NaN."""
+        """Return whether all values are in the range; False for NaN."""
         return not array.size or bool(array.min() >= self.low and array.max() <= self.high)
 
     def first_beyond(self, array: np.ndarray) -> Any:
-        """The first value for which it doesn't hold."""
+        """Return the first value that is out of the range."""
         return array[~((array >= self.low) & (array <= self.high))].flat[0]
 
 
@@ -61,8 +61,8 @@ def check_dtypes(example: BatchOfLayout) -> None:
 class Limits:
     """The limits of the arrays of a training's batches, by where these are in a sample.
 
-    Checked are class numbers and probabilities, of ``loss=cross_entropy`` and ``loss=binary_cross_entropy``, token ids
-    of a ``MultimodalTransformer``, and whole numbers of 64 bits, which JAX takes in 32.
+    These are class numbers and probabilities, for ``loss=cross_entropy`` and ``loss=binary_cross_entropy``, token ids
+    for a ``MultimodalTransformer``, and whole numbers of 64 bits, which JAX takes in 32.
 
     Args:
         model: in training.
@@ -71,7 +71,7 @@ class Limits:
         classes: how many outputs the model has, where that is known.
 
     Raises:
-        TrainingError: a modality is not what the model says that it takes.
+        TrainingError: a modality is not as the model takes it.
 
     >>> from flax import nnx
     >>> from multimodal_pad import pad_samples
@@ -86,7 +86,7 @@ since the model has 3 outputs: number the classes from 0, or make the model with
     def __init__(self, model: Any, loss: Loss | None, example: BatchOfLayout, classes: int | None = None) -> None:
         arrays = _arrays(example)
         self._limits = {where: limit for where, x in arrays.items() if (limit := _of_dtype(x.dtype))}
-        from multimodal_pad.models import MultimodalTransformer  # not where a program is run without models
+        from multimodal_pad.models import MultimodalTransformer  # exported programs run without models
 
         if isinstance(model, MultimodalTransformer):
             self._limits |= _of_inputs(model.config.modalities, example)
@@ -103,7 +103,7 @@ since the model has 3 outputs: number the classes from 0, or make the model with
         beyond = [where for where, limit in self._limits.items() if not limit.holds(arrays[where])]
         if not beyond:
             return
-        samples = batch.layout.take_apart(batch)  # what lies in the padding is of no account
+        samples = batch.layout.take_apart(batch)  # padding is not checked
         for row, sample in enumerate(samples):
             arrays = _arrays_of_sample(sample)
             for where in beyond:
@@ -143,7 +143,7 @@ def _class_numbers(count: int) -> Limit:
 
 
 def _of_dtype(dtype: np.dtype) -> Limit | None:
-    """The limit of whole numbers that JAX takes in another dtype."""
+    """Return the limit of whole numbers that JAX takes in another dtype."""
     taken = jax.dtypes.canonicalize_dtype(dtype)
     if dtype.kind not in "iu" or taken == dtype:
         return None
@@ -152,7 +152,7 @@ def _of_dtype(dtype: np.dtype) -> Limit | None:
 
 
 def _of_inputs(modalities: Mapping[str, Any], example: BatchOfLayout) -> dict[str, Limit]:
-    """The limits of token ids.
+    """Return the limits of token ids.
 
     Raises:
         TrainingError: a modality is missing, or is of another kind or width than the model takes.
@@ -185,7 +185,7 @@ def _of_inputs(modalities: Mapping[str, Any], example: BatchOfLayout) -> dict[st
 
 
 def _targets_of_loss(arrays: Mapping[str, np.ndarray]) -> list[str]:
-    """Where the targets are that a loss of outputs takes: those of samples before those of positions."""
+    """Return the places of the targets that a loss of outputs takes: samples' before positions'."""
     of_samples = [where for where in arrays if where.startswith(repr(TARGETS))]
     return of_samples or [where for where in arrays if where.startswith(repr(POSITION_TARGETS))]
 
@@ -200,7 +200,7 @@ def _arrays_of_sample(sample: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 
 def _by_place(features: Mapping[str, Any], targets: Tree, position_targets: Tree) -> dict[str, np.ndarray]:
-    """All arrays by where they are, as errors say it."""
+    """Return all arrays by their places, as errors name them."""
     found = {repr(name): x for name, x in features.items()}
     found |= named_leaves(targets, repr(TARGETS))
     found |= named_leaves(position_targets, repr(POSITION_TARGETS))

@@ -23,7 +23,7 @@ from multimodal_pad.output import write_file
 
 
 class JsonLinesLog:
-    """Writes a JSON object in a line of its own for each record, at once, so that a killed run leaves whole lines.
+    """A log with a JSON object in a line of its own for each record, written at once: a killed run leaves whole lines.
 
     One file takes the records of all events. What is NaN or infinite is null.
 
@@ -68,7 +68,7 @@ class JsonLinesLog:
 
 
 class CsvLog:
-    """Writes a row for each record of one event, at once, under the names of the first one.
+    """A log with a row for each record of one event, written at once, under the names of the first record.
 
     Give each event a file of its own, since its records have names of their own.
 
@@ -128,10 +128,10 @@ class CsvLog:
 
 
 class TensorBoardLog:
-    """Writes numbers for TensorBoard, under the event's name: ``step/loss``, ``epoch/eval_accuracy``.
+    """A log of numbers for TensorBoard, under the event's name: ``step/loss``, ``epoch/eval_accuracy``.
 
-    A thread writes them, within five seconds, and what is left when the process ends. One number takes some tens of
-    microseconds, so that of short steps you may want to log the epochs only. Where a run goes on in the same folder,
+    A thread writes them, within five seconds, and the rest when the process ends. One number takes some tens of
+    microseconds, so log only the epochs where steps are short. Where a run goes on in the same folder,
     TensorBoard hides what was logged after the step that comes first now.
 
     Args:
@@ -208,7 +208,7 @@ class _Lines:
 
 
 def _comes_again(line: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
-    """Whether what was logged once is logged anew, where a run goes on with this record."""
+    """Return whether a logged line will come again, where a run goes on with this record."""
     steps = line.get("steps")
     if not isinstance(steps, (int, float)):
         return False
@@ -236,7 +236,7 @@ def _row(cells: Iterable[Any]) -> str:
 
 
 def _object(record: Mapping[str, Any]) -> str:
-    """The JSON of a record on one line. What records are made of is put into a template, in half the time of json's."""
+    """Write a record as JSON on one line. A template for its names takes half the time of the json module."""
     values = []
     for value in record.values():
         kind = type(value)

@@ -27,7 +27,13 @@ from multimodal_pad.training.history import History
 from multimodal_pad.training.identity import IDENTITY, describe_identity
 from multimodal_pad.training.loss import Loss, cross_entropy
 from multimodal_pad.training.mesh import DataMesh
-from multimodal_pad.training.metrics import NEED_SCIKIT_LEARN, Metrics, require_scikit_learn, usual_metrics_of
+from multimodal_pad.training.metrics import (
+    NEED_SCIKIT_LEARN,
+    Metrics,
+    check_metrics,
+    require_scikit_learn,
+    usual_metrics_of,
+)
 from multimodal_pad.training.objective import LossFn, WeightFn
 from multimodal_pad.training.optimizer import make_optimizer
 from multimodal_pad.training.preparing import prepare
@@ -43,7 +49,7 @@ if TYPE_CHECKING:  # Orbax takes a second to import
 
 @dataclass(frozen=True)
 class FitResult:
-    """What :func:`fit` returns.
+    """The result of :func:`fit`.
 
     Attributes:
         model: with parameters and statistics of the best epoch, or of the last where nothing was evaluated; in
@@ -112,10 +118,10 @@ def fit(
             the one modality that has; by default :func:`~multimodal_pad.training.cross_entropy`.
         loss_fn: in place of it, ``(model, batch) -> loss`` or ``-> (loss, {name: scalar})``, and ``(model, batch,
             rngs)`` for random numbers; see :class:`TrainStep`, as for the next three.
-        weight_fn: ``batch -> scalar``, what the mean of a batch was divided by; by default the number of real samples,
+        weight_fn: ``batch -> scalar``, the divisor of a batch's mean; by default the number of real samples,
             or with ``loss`` that of what the mask is of.
         optimizer: any of optax, of the parameters by name (see :class:`TrainStep`); by default ``make_optimizer()``.
-        eval_params: ``(opt_state, params) -> params``: what is evaluated, and what the result is made of, such as an
+        eval_params: ``(opt_state, params) -> params``: the parameters to evaluate and to return, such as an
             average that the optimizer keeps.
         seed: of the random numbers of ``loss_fn``.
         evaluate_on: batches whose evaluation decides which epoch is the best.
@@ -128,26 +134,25 @@ def fit(
         compiler_options: of XLA, see :class:`~multimodal_pad.compiling.StepTable`.
         strict: forbid compilations of any kind after the warm-up, in all of the process, see
             :func:`~multimodal_pad.compiling.forbid_compiles`.
-        checkpoints: where the run is saved after each epoch; where it holds a run already, that is what goes on.
+        checkpoints: the folder to save the run in, after each epoch; a run that is there already goes on.
         save_every: save after so many steps too. Not of a StreamBatcher, which can't go on within a pass.
         devices: share the rows of each batch, in all processes; by default all of them. In several processes
             give each the same batcher: it takes its own shard. With several devices the batchers that are given stay
             where they stand. Packed batches need a plan whose ``shares`` the devices divide.
-        on_step: is given a flat dict of each step, once it has run, of those of 0.05 s together; or several functions
-            that are. See
-            :mod:`multimodal_pad.training.logs` for ready ones.
-        on_epoch: the same of each epoch, once it is evaluated.
-        on_compile: the same of each program, once it is compiled.
+        on_step: called with a flat dict for each step that has run, for all steps of 0.05 s together; or several
+            functions. See :mod:`multimodal_pad.training.logs` for ready ones.
+        on_epoch: the same for each epoch, once it is evaluated.
+        on_compile: the same for each program, once it is compiled.
         progress: show a bar, or where the output is no terminal, a line per epoch.
 
     Raises:
         CompileError: something compiles after the warm-up, and ``strict`` is given.
         TrainingError: a model that is none of NNX or has no parameters, ``loss`` and ``loss_fn`` together, a loss that
-            is no scalar or finds no targets, a step that changes shapes or dtypes of the state, fewer than 1
-            epoch, patience or a figure to monitor without evaluation, a figure that the evaluation does not have, a
-            loss that is not finite (named by epoch and step), metrics without scikit-learn, ``strict`` for a policy
-            without a finite set of shapes, ``save_every`` without checkpoints, or with a stream that can't go on within
-            a pass, batches of another kind, an iterator that is to be read twice, a batcher that was restored,
+            is no scalar or finds no targets, a step that changes shapes or dtypes of the state, fewer than 1 epoch,
+            patience or a figure to monitor without evaluation, a figure that the evaluation does not have, a loss that
+            is not finite (named by epoch and step), metrics that are no function or lack scikit-learn, ``strict`` for a
+            policy without a finite set of shapes, ``save_every`` without checkpoints, or with a stream that can't go on
+            within a pass, batches of another kind, an iterator that is to be read twice, a batcher that was restored,
             checkpoints that are damaged, of another model, evaluation set or figure to monitor, or that can't be
             written, rows that the devices don't divide, or processes that differ, in what they are given or in a batch.
             (Of the optimizer the kinds of its transformations are compared, and not rates, decays or schedules.)
@@ -172,6 +177,7 @@ def fit(
     """
     train = as_feed(batcher)
     evaluated = None if evaluate_on is None else as_feed(evaluate_on, "evaluate_on")
+    check_metrics(metrics)
     _check_options(train, evaluated, epochs=epochs, patience=patience, monitor=monitor, strict=strict)
     if save_every is not None:
         _check_save_every(save_every, train, checkpoints)
@@ -200,7 +206,7 @@ def fit(
         made_of = {MADE_OF: describe_training(model, train), IDENTITY: describe_identity(identity)}
     spread: dict[str, Any] = {}
     state = step.state
-    del step.state  # the steps donate it: whoever held on to the first one would hold its memory
+    del step.state  # the steps donate it: a reference to the first state would hold its memory
     keeps_best = evaluated is not None or eval_params is not None
     best = host_copies(model_part(state)) if keeps_best else None
     if mesh is not None:
@@ -279,7 +285,9 @@ def _check_options(
             "with evaluate_on given"
         )
     if monitor != "loss" and evaluated is None:
-        raise TrainingError(f"got monitor={monitor!r}, a figure of the evaluation, without evaluate_on")
+        raise TrainingError(
+            f"got monitor={monitor!r}, a figure of the evaluation, without evaluate_on; give both or neither"
+        )
     endless = [feed.policy for feed in (train, evaluated) if feed is not None and not feed.policy.finite]
     if strict and endless:
         raise TrainingError(
@@ -301,7 +309,7 @@ def _check_save_every(save_every: int, train: Feed, checkpoints: Checkpoints | N
 
 
 def _stopped(training: Epochs, signal_number: int) -> BaseException:
-    """What a stopped run ends with, once a line says so."""
+    """Print where a stopped run stands, and return the exception that ends it."""
     run = training.run
     if jax.process_index() == 0:
         print(_where_it_stopped(training, signal_number), file=sys.stderr, flush=True)
@@ -329,7 +337,7 @@ def _where_it_stopped(training: Epochs, signal_number: int) -> str:
 
 
 def _kind_of_batches(feed: Feed) -> list[str]:
-    """Feature shapes, dtypes and targets of batches by name, at the smallest batch shape of their layout."""
+    """Return feature shapes, dtypes and targets of batches by name, at the smallest batch shape of their layout."""
     modalities = feed.policy.modalities
     struct = batch_struct(feed.example(), BatchShape.of(1, dict.fromkeys(modalities, 1), feed.policy.layout))
     leaves = jax.tree_util.tree_leaves_with_path(struct)

@@ -105,9 +105,9 @@ def l1(outputs: jax.Array, targets: ArrayLike, mask: ArrayLike) -> jax.Array:
 def _check_class_numbers(outputs: Any, targets: Any) -> None:
     """Raise a TrainingError that says what to hand in where targets are no class numbers for these outputs."""
     if not all(hasattr(x, "shape") and hasattr(x, "dtype") for x in (outputs, targets)):
-        return  # said by _checked
+        return  # _checked raises for it
     got = f"got targets of dtype {targets.dtype} and shape {targets.shape} for outputs of shape {outputs.shape}"
-    wants = f"cross_entropy takes class numbers, an int for each of {outputs.shape[:-1]}"
+    takes = f"cross_entropy takes class numbers, an int for each of {outputs.shape[:-1]}"
     if outputs.ndim and outputs.shape[-1] == 1 and targets.shape in (outputs.shape, outputs.shape[:-1]):
         raise TrainingError(
             f"{got}, and the cross-entropy of a single output is always 0; give loss=l1 for regression, "
@@ -115,20 +115,20 @@ def _check_class_numbers(outputs: Any, targets: Any) -> None:
         )
     if outputs.ndim and targets.shape == outputs.shape:
         raise TrainingError(
-            f"{got}; {wants}. Of one-hot rows give the number, int(np.argmax(row)), and where several labels can hold "
+            f"{got}; {takes}. Of one-hot rows give the number, int(np.argmax(row)), and where several labels can hold "
             "at once loss=binary_cross_entropy"
         )
     if targets.shape == (*outputs.shape[:-1], 1):
-        raise TrainingError(f"{got}; {wants}. Give a number and no array of one: int(label[0]), or labels[..., 0]")
+        raise TrainingError(f"{got}; {takes}. Give a number and no array of one: int(label[0]), or labels[..., 0]")
     if not (jnp.issubdtype(targets.dtype, jnp.integer) or targets.dtype == bool):
         raise TrainingError(
-            f"{got}; {wants}. Give np.int32(label), or where targets are values to be met loss=l1 and a model with one "
+            f"{got}; {takes}. Give np.int32(label), or where targets are values to be met loss=l1 and a model with one "
             "output for each"
         )
 
 
 def _checked(outputs: Any, targets: Any, mask: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Arrays, with zeros where nothing is real.
+    """Convert outputs, targets and mask to arrays, with zeros where nothing is real.
 
     Raises:
         TrainingError: outputs or targets are no arrays, or don't begin with the axes of the mask.
@@ -139,7 +139,7 @@ def _checked(outputs: Any, targets: Any, mask: Any) -> tuple[jax.Array, jax.Arra
         if not hasattr(given, "shape"):
             raise TrainingError(
                 f"got {name} that are a {type(given).__name__}, and this loss takes arrays; give a loss, or a "
-                "loss_fn(model, batch), that says what becomes of each"
+                "loss_fn(model, batch), that combines the parts"
             )
         array = jnp.asarray(given)
         if jnp.issubdtype(array.dtype, jnp.complexfloating):
@@ -155,7 +155,7 @@ def _checked(outputs: Any, targets: Any, mask: Any) -> tuple[jax.Array, jax.Arra
 
 
 def _as_many(targets: jax.Array, outputs: jax.Array) -> jax.Array:
-    """The targets in the shape of the outputs."""
+    """Return the targets in the shape of the outputs."""
     if targets.size != outputs.size:
         each = f"{outputs.shape[-1]} targets" if outputs.shape[-1:] != (1,) else "one target"
         raise TrainingError(
@@ -167,7 +167,7 @@ def _as_many(targets: jax.Array, outputs: jax.Array) -> jax.Array:
 
 
 def _mean(losses: jax.Array, mask: jax.Array) -> jax.Array:
-    """Mean over what is real, of several losses each; 0, with zero gradient, where there is nothing."""
+    """Average over what is real, several losses each; 0, with zero gradient, where there is nothing."""
     each = losses.reshape(*mask.shape, -1).mean(axis=-1) if losses.ndim > mask.ndim else losses
     total = jnp.where(mask, each, 0).sum(dtype=jnp.float32)
     return total / jnp.maximum(jnp.sum(mask), 1)

@@ -1,4 +1,4 @@
-"""What steps measure, of a batch."""
+"""The measurements of steps on a batch."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import jax
 
 
 class StepMetrics(NamedTuple):
-    """What a train step measures: scalars on the device.
+    """The measurements of a train step: scalars on the device.
 
     Attributes:
         loss: mean over what is real in the batch: samples or positions.
         grad_norm: global norm of the gradient, before clipping.
         samples: number of real samples, int32.
-        weight: what the mean was divided by, float32: as a rule how many samples or positions are real.
+        weight: the divisor of the mean, float32: as a rule the number of real samples or positions.
         metrics: those of ``loss_fn``, means like the loss, by name.
 
     >>> import jax.numpy as jnp
@@ -31,7 +31,7 @@ class StepMetrics(NamedTuple):
 
 
 class Evaluated(NamedTuple):
-    """What an evaluation step gives, of the whole batch, wherever its rows were computed.
+    """The result of an evaluation step, for the whole batch, wherever its rows were computed.
 
     Attributes:
         outputs: ``(B, K)``, or any tree of arrays whose first axes are those of ``mask``; None where a ``loss_fn`` was
@@ -40,7 +40,7 @@ class Evaluated(NamedTuple):
             padded ``(B, L, ...)``, packed ``(N, ...)``. None without outputs.
         mask: bool, of what counts: of samples ``(B,)``, or of positions ``(B, L)`` or ``(N,)``.
         loss: mean over what is real, a scalar.
-        weight: what that mean was divided by; None where it is the number of True in the mask.
+        weight: the divisor of that mean; None where it is the number of True in the mask.
         metrics: those of ``loss_fn``, means like the loss, by name; None where there are none.
 
     >>> import jax.numpy as jnp

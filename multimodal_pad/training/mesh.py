@@ -23,7 +23,7 @@ AXIS = "data"
 """The name of the mesh's only axis."""
 
 _AHEAD = 4
-"""Batches whose shapes are agreed upon ahead of their steps, so that asking never waits for the device; they are held
+"""Batches whose shapes are agreed upon ahead of their steps, so that no agreement waits for the device. They are held
 in host memory, beside those that are prefetched and in flight."""
 
 _BATCH, _END, _FAILED = 1, 0, -1
@@ -32,13 +32,13 @@ _BATCH, _END, _FAILED = 1, 0, -1
 class DataMesh:
     """Devices in a row, each of which has an equal run of every batch's rows, and the whole train state.
 
-    Every process takes its share of the samples, at the same shapes (:meth:`share`). Nothing in JAX notices when two
-    processes pad one step to different lengths: they train on, on wrong values. So the processes tell each other the
+    Every process takes its share of the samples, at the same shapes (:meth:`share`). JAX does not notice when two
+    processes pad one step to different lengths: they train on, on wrong values. So processes exchange the
     shape of every batch before its step, and all of them end with an error where they differ, or where one of them has
     no batch.
 
     Args:
-        devices: those of all processes, by default every one there is.
+        devices: those of all processes, by default all that there are.
 
     Attributes:
         mesh: the mesh, with one axis called ``"data"``.
@@ -70,9 +70,9 @@ class DataMesh:
         self._compiled: dict[int, Any] = {}
 
     def share(self, batcher: BucketBatcher, name: str = "batcher") -> BucketBatcher:
-        """This process's shard of the batches; ``name`` is what errors call them.
+        """Return this process's shard of the batches; ``name`` is what errors call them.
 
-        With several devices it is another batcher than the one given, which stays where it stands.
+        With several devices it is another batcher than the one given, which keeps its position.
 
         Raises:
             TrainingError: the devices can't share a batch evenly, or the batcher is a shard already, and of another
@@ -106,40 +106,41 @@ class DataMesh:
             )
 
     def place_state(self, state: Any) -> Any:
-        """A pytree of arrays that every process has alike, whole on each device."""
+        """Return a pytree of arrays that every process has alike, whole on each device."""
         return jax.tree.map(lambda x: _spread(self.state_sharding, np.asarray(x), np.shape(x)), state)
 
     def place_batch(self, batch: Batch) -> Batch:
-        """This process's rows as a part of the batch of all of them."""
+        """Place this process's rows as a part of the batch of all processes."""
         count = jax.process_count()
         return jax.tree.map(lambda x: _spread(self.batch_sharding, x, (x.shape[0] * count, *x.shape[1:])), batch)
 
     def prepare(self, modalities: Sequence[str]) -> None:
-        """Compile what :meth:`batches` tells shapes with."""
+        """Compile the exchange of shapes in :meth:`batches`."""
         if jax.process_count() > 1:
             self._compile(3 + len(modalities))
 
     def batches(
         self, batches: Iterator[Batch], modalities: Sequence[str], stop: Callable[[], int] = int
     ) -> Iterator[Batch]:
-        """The batches of all processes together, as arrays over the devices.
+        """Yield the batches of all processes together, as arrays over the devices.
 
         Args:
             batches: this process's shard.
             modalities: their names, in any order that is the same in all processes.
-            stop: the number of the signal that this process is to stop for, 0 for none. It is told ahead of each step,
-                so that all processes stop at the same one, by a KeyboardInterrupt whose ``signal_number`` it is.
+            stop: returns the number of the signal that this process is to stop for, 0 for none. It is sent ahead of
+                each step, so that all processes stop at the same one, by a KeyboardInterrupt whose ``signal_number`` it
+                is.
 
         Raises:
             TrainingError: a process has a batch of another shape, none any more, or failed to make one: all raise it,
-                but for the failed one, which raises what it failed by.
+                but for the failed one, which raises its own error.
         """
         if jax.process_count() == 1:
             yield from map(self.place_batch, batches)
             return
         self.prepare(modalities)
-        # What a process fails by waits for its turn like a batch, since the steps before it need this process too. And
-        # whoever has no more batches goes on saying so: each process must say as much as the others before each step.
+        # An error of this process waits for its turn like a batch, since the steps before it need this process too. A
+        # process that has run out keeps sending an end, because all must join each exchange.
         waiting: deque[tuple[Batch | Exception | None, jax.Array]] = deque()
         made: Batch | Exception | None = None
         ended = False
@@ -166,12 +167,12 @@ class DataMesh:
             yield self.place_batch(batch)
 
     def epoch(self, batcher: BucketBatcher, epoch: int) -> Iterator[Batch]:
-        """The batches of an epoch of all processes together; ``batcher`` is this process's :meth:`share`."""
+        """Return the batches of an epoch of all processes together; ``batcher`` is this process's :meth:`share`."""
         return self.batches(batcher.epoch(epoch), batcher.policy.modalities)
 
     @contextmanager
     def watch(self) -> Iterator[None]:
-        """Around steps: where one fails because another process has died, say so.
+        """Explain an error of a step that comes from the death of another process.
 
         Raises:
             TrainingError: JAX fails in a step that all processes take.
@@ -188,14 +189,14 @@ class DataMesh:
             ) from error
 
     def _compile(self, size: int) -> Any:
-        """What gathers so many numbers of each process."""
+        """Compile the gathering of so many numbers of each process."""
         if size not in self._compiled:
             struct = jax.ShapeDtypeStruct((self.mesh.size, size), np.int32)
             self._compiled[size] = self._gather.lower(struct).compile()
         return self._compiled[size]
 
     def _tell(self, said: list[int]) -> jax.Array:
-        """What every process says, ``(devices, n)``: a row for each of its devices."""
+        """Gather the numbers of every process, ``(devices, n)``: a row for each of its devices."""
         mine = np.repeat(np.array([said], np.int32), len(self.mesh.local_devices), axis=0)
         return self._compile(len(said))(_spread(self.batch_sharding, mine, (self.mesh.size, len(said))))
 
@@ -216,7 +217,7 @@ def _say(made: Batch | Exception | None, modalities: Sequence[str]) -> list[int]
 
 
 def _check_alike(said: np.ndarray, modalities: Sequence[str]) -> None:
-    """Raise a TrainingError unless all processes say the same."""
+    """Raise a TrainingError unless all processes sent the same."""
     if (said == said[0]).all():
         return
     described = " and ".join(sorted(_describe(row, modalities) for row in np.unique(said, axis=0).tolist()))

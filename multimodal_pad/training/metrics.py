@@ -8,15 +8,32 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 
 from multimodal_pad.errors import TrainingError
+from multimodal_pad.lengths.samples import shown
 from multimodal_pad.sources.mult import EMOTIONS
 from multimodal_pad.training.loss import Loss, binary_cross_entropy, cross_entropy, l1
 
 Metrics = Callable[[np.ndarray, np.ndarray], dict[str, float]]
 """``(outputs (N, K), targets (N, ...)) -> {name: figure}``."""
+
+
+def check_metrics(metrics: Any) -> None:
+    """Raise a TrainingError unless metrics are a function, or None.
+
+    >>> check_metrics("classification")
+    Traceback (most recent call last):
+    multimodal_pad.errors.TrainingError: got metrics='classification'; give a function of outputs and targets that \
+returns {name: figure}, such as multimodal_pad.training.classification_metrics, or leave it out for what suits the loss
+    """
+    if metrics is not None and not callable(metrics):
+        raise TrainingError(
+            f"got metrics={shown(metrics)}; give a function of outputs and targets that returns {{name: figure}}, such "
+            "as multimodal_pad.training.classification_metrics, or leave it out for what suits the loss"
+        )
 
 
 def require_scikit_learn() -> None:
@@ -88,15 +105,15 @@ def regression_metrics(outputs: np.ndarray, targets: np.ndarray) -> dict[str, fl
 
 
 def sentiment_metrics(outputs: np.ndarray, targets: np.ndarray) -> dict[str, float]:
-    """Compute what CMU-MOSI and CMU-MOSEI are reported in: sentiment from -3 to 3.
+    """Compute the usual figures for CMU-MOSI and CMU-MOSEI: sentiment from -3 to 3.
 
     - ``acc7``, ``acc5``: both clipped to ±3 or ±2, rounded (halves to even), equal.
     - ``acc2_has0``, ``f1_has0``: not negative (``>= 0``) against negative, all samples.
     - ``acc2_non0``, ``f1_non0``: positive (``> 0``) against the rest, without samples labelled 0; NaN where all are.
     - ``mae``: not clipped. ``corr``: Pearson's, NaN where outputs or targets are all equal.
 
-    F1 is weighted by the true number of samples of each class, as MMSA has it. (MulT's own code gives scikit-learn the
-    outputs as the truth, and so weighs by what was predicted.)
+    F1 is weighted by the true number of samples of each class, as in MMSA. (MulT's own code hands scikit-learn the
+    outputs as the truth, and so weighs by the predictions.)
 
     Args:
         outputs: sentiment, ``(N, 1)`` or ``(N,)``.
@@ -125,7 +142,7 @@ def sentiment_metrics(outputs: np.ndarray, targets: np.ndarray) -> dict[str, flo
 
 
 def sims_metrics(outputs: np.ndarray, targets: np.ndarray) -> dict[str, float]:
-    """Compute what CH-SIMS is reported in: sentiment from -1 to 1, to which outputs and targets are clipped.
+    """Compute the usual figures for CH-SIMS: sentiment from -1 to 1, to which outputs and targets are clipped.
 
     - ``acc2`` and ``f1``: classes split at 0; ``acc3``: at ±0.1; ``acc5``: at ±0.1 and ±0.7. A value at an edge
       belongs to the class below it. F1 is weighted by the number of samples of each class.
@@ -161,7 +178,7 @@ def sims_metrics(outputs: np.ndarray, targets: np.ndarray) -> dict[str, float]:
 
 
 def emotion_metrics(outputs: np.ndarray, targets: np.ndarray) -> dict[str, float]:
-    """Compute what IEMOCAP is reported in: accuracy and weighted F1 of each of four binary tasks.
+    """Compute the usual figures for IEMOCAP: accuracy and weighted F1 of each of four binary tasks.
 
     Args:
         outputs: logits ``(N, 4)``; above 0 means that the emotion is there.
@@ -193,19 +210,19 @@ def emotion_metrics(outputs: np.ndarray, targets: np.ndarray) -> dict[str, float
 NEED_SCIKIT_LEARN = (classification_metrics, multilabel_metrics, sentiment_metrics, sims_metrics, emotion_metrics)
 
 OURS = (*NEED_SCIKIT_LEARN, regression_metrics)
-"""What they give, and what they refuse, follows from shapes and dtypes alone."""
+"""This package's metrics: their names and errors follow from shapes and dtypes alone."""
 
 
 _USUAL = ((cross_entropy, classification_metrics), (binary_cross_entropy, multilabel_metrics), (l1, regression_metrics))
 
 
 def usual_metrics_of(loss: Loss | None) -> Metrics | None:
-    """What goes with a loss of ours; None with others."""
+    """Return the metrics for one of this package's losses; None for others."""
     return next((metrics for of, metrics in _USUAL if of is loss), None)
 
 
 def _as_many(outputs: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both, in the shape of the outputs."""
+    """Return both, in the shape of the outputs."""
     outputs, targets = np.asarray(outputs), np.asarray(targets)
     if outputs.size != targets.size or len(outputs) != len(targets):
         raise TrainingError(
@@ -215,7 +232,7 @@ def _as_many(outputs: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def _values(outputs: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """One value per sample of each, float64 ``(N,)``."""
+    """Return one value per sample of each, float64 ``(N,)``."""
     predicted, wanted = np.asarray(outputs, np.float64), np.asarray(targets, np.float64)
     if predicted.size != len(predicted) or wanted.size != len(wanted) or len(predicted) != len(wanted):
         raise TrainingError(

@@ -1,4 +1,4 @@
-"""What is given for a model where none of Flax NNX is, and what to do with it."""
+"""Models that are not of Flax NNX: what they are, and what to do with them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _OWN_LOOP = "the page 'Loops of your own' of the documentation has a loop of 20 
 
 
 def check_is_nnx(model: Any) -> None:
-    """Raise a TrainingError that says what the model is, and what to do, unless it is an ``nnx.Module``.
+    """Raise a TrainingError that names the kind of model, and what to do, unless it is an ``nnx.Module``.
 
     >>> check_is_nnx(nnx.Linear)
     Traceback (most recent call last):
@@ -25,7 +25,7 @@ it: Linear(..., rngs=nnx.Rngs(0))
 
 
 def _described(model: Any) -> tuple[str, str]:
-    """What it is, and what to do."""
+    """Return the kind of model, and what to do."""
     if isinstance(model, type):
         return f"the class {model.__name__}", f"make one of it: {model.__name__}(..., rngs=nnx.Rngs(0))"
     # By the names of modules: none of these libraries needs to be installed, nor is it imported for this.

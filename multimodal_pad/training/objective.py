@@ -1,4 +1,4 @@
-"""What a step minimizes: a loss of model and batch, what its mean was divided by, and metrics beside it."""
+"""The objective of a step: a loss of model and batch, the divisor of its mean, and metrics."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ LossFn = Callable[..., Any]
 batch; where it has a parameter named ``rngs``, that gets an ``nnx.Rngs``."""
 
 WeightFn = Callable[[BatchOfLayout], Any]
-"""``batch -> scalar``: what a loss's mean was divided by, such as the real positions of a batch."""
+"""``batch -> scalar``: the divisor of a loss's mean, such as the number of real positions of a batch."""
 
 
 class Objective:
     """A loss of outputs and targets, or of model and batch, as one function of model and batch.
 
     Args:
-        loss: of outputs, targets and mask; :func:`~multimodal_pad.training.cross_entropy` where nothing is given.
+        loss: of outputs, targets and mask; :func:`~multimodal_pad.training.cross_entropy` where none is given.
         loss_fn: of model and batch, in place of it.
-        weight_fn: what the mean was divided by; by default the number of real samples, or with ``loss`` and targets of
+        weight_fn: the divisor of the mean; by default the number of real samples, or with ``loss`` and targets of
             positions that of real positions.
 
     Raises:
@@ -54,7 +54,7 @@ class Objective:
         self.takes_rngs = loss_fn is not None and _takes_rngs(loss_fn)
 
     def __call__(self, model: Any, batch: BatchOfLayout, key: jax.Array | None) -> tuple[jax.Array, dict[str, Any]]:
-        """The loss, a scalar of at least float32, and metrics, scalars.
+        """Return the loss, a scalar of at least float32, and metrics, scalars.
 
         Args:
             model: in either mode.
@@ -66,20 +66,20 @@ class Objective:
         """
         if self._loss_fn is None:
             return self.of_outputs(model(batch), batch), {}
-        # Made here, since NNX lets random streams move only in the transformation that they were made in.
+        # Made here, since NNX lets random streams advance only in the transformation that they were made in.
         given = {"rngs": nnx.Rngs(key)} if self.takes_rngs else {}
         found = self._loss_fn(model, batch, **given)
         loss, metrics = found if isinstance(found, tuple) and len(found) == 2 else (found, {})
         return _checked_loss(loss, "loss_fn"), _checked_metrics(metrics)
 
     def of_outputs(self, outputs: Any, batch: BatchOfLayout) -> jax.Array:
-        """The loss of outputs that there are already; with ``loss`` only."""
+        """Return the loss of outputs that exist already; with ``loss`` only."""
         if self.loss is None:
             raise TrainingError("got a loss_fn, which calls the model itself; give a loss of outputs and targets")
         return _checked_loss(self.loss(outputs, *wanted(batch)), "loss")
 
     def weight(self, batch: BatchOfLayout) -> jax.Array:
-        """What the mean was divided by, float32.
+        """Return the divisor of the mean, float32.
 
         Raises:
             TrainingError: ``weight_fn`` gives no scalar.
@@ -97,7 +97,7 @@ class Objective:
 
 
 def wanted(batch: BatchOfLayout) -> tuple[Any, Any]:
-    """The targets of a batch, an array or a dict, and the mask of what has one: of samples, or of positions.
+    """Return the targets of a batch, an array or a dict, and the mask of what has one: of samples, or of positions.
 
     Raises:
         TrainingError: there are none, or those of several modalities' positions.
@@ -107,8 +107,8 @@ def wanted(batch: BatchOfLayout) -> tuple[Any, Any]:
     found = batch.position_targets or {}
     if len(found) != 1:
         raise TrainingError(
-            f"the batches have targets for the positions of {sorted(found)}; give loss_fn(model, batch), which says "
-            "what becomes of each"
+            f"the batches have targets for the positions of {sorted(found)}; give loss_fn(model, batch), which "
+            "combines them"
             if found
             else f"the batches have no targets; give every sample its {TARGETS!r} or {POSITION_TARGETS!r}, or a "
             "loss_fn(model, batch) that needs none, without metrics="
@@ -118,21 +118,21 @@ def wanted(batch: BatchOfLayout) -> tuple[Any, Any]:
 
 
 def _takes_rngs(loss_fn: LossFn) -> bool:
-    """Whether it has a parameter ``rngs``.
+    """Return whether it has a parameter ``rngs``.
 
     Raises:
         TrainingError: it doesn't take model and batch.
     """
     try:
         signature = inspect.signature(loss_fn)
-    except (TypeError, ValueError):  # of a function that doesn't tell
+    except (TypeError, ValueError):  # built-in functions have no signature
         return False
     takes = "rngs" in signature.parameters
     try:
         signature.bind(None, None, **({"rngs": None} if takes else {}))
     except TypeError as error:
         raise TrainingError(
-            f"got a loss_fn that takes {signature} ({error}); it is to take (model, batch), and rngs where it wants "
+            f"got a loss_fn that takes {signature} ({error}); it is to take (model, batch), and rngs where it needs "
             "random numbers. For a loss of outputs, targets and mask there is loss="
         ) from None
     return takes

@@ -1,4 +1,4 @@
-"""The optimizer that a training has by default."""
+"""The default optimizer of a training."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ def make_optimizer(
     clip: float = 0.8,
     weight_decay: float = 1e-2,
 ) -> optax.GradientTransformation:
-    """AdamW with linear warm-up, cosine decay and clipping by global norm (0.8 is MulT's).
+    """Make AdamW with linear warm-up, cosine decay and clipping by global norm (0.8 is MulT's).
 
     Args:
-        learning_rate: at its highest.
+        learning_rate: the highest.
         warmup_steps: steps in which it rises from 0.
-        decay_steps: the step, warm-up included, at which it has fallen to 0; by default it stays where it is.
+        decay_steps: the step, warm-up included, at which it has fallen to 0; by default it stays at its highest.
         clip: the largest global norm of a gradient.
         weight_decay: of AdamW; 0 is Adam.
 

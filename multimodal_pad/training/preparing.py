@@ -1,4 +1,4 @@
-"""What comes before the first step: whether all goes together, and the programs."""
+"""Preparation for the first step: checks that all goes together, and the programs."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from multimodal_pad.training.loss import Loss, cross_entropy
 
 
 def prepare(training: Epochs, model: Any, loss: Loss | None, epochs: int, progress: bool) -> None:
-    """Compile every batch shape of a policy that has finitely many, once it is sure that all goes together.
+    """Compile every batch shape of a policy that has finitely many, after checking that all goes together.
 
-    That is model, loss, targets and metrics: what doesn't shows before anything is compiled.
+    That is model, loss, targets and metrics: errors come before anything is compiled.
     """
     work, classes = [(training.train_table, _spec(training.train, epochs))], None
     check_dtypes(work[0][1].example)
@@ -33,10 +33,10 @@ def prepare(training: Epochs, model: Any, loss: Loss | None, epochs: int, progre
     training.train_limits = Limits(model, loss, work[0][1].example, classes)
     finite = [(table, spec) for table, spec in work if spec.shapes]
     if finite:
-        told = training.listeners.compiled if training.listeners["on_compile"] else None
-        warm_up_all(finite, training.state, progress=progress, on_compiled=told, check=training.stop.check)
+        compiled = training.listeners.compiled if training.listeners["on_compile"] else None
+        warm_up_all(finite, training.state, progress=progress, on_compiled=compiled, check=training.stop.check)
 
 
 def _spec(feed: Feed, epochs: int) -> BatchSpec:
-    """What is to be compiled; no shapes where a policy has no end of them."""
+    """Return the spec to compile for; no shapes where a policy has infinitely many."""
     return feed.spec(epochs) if feed.policy.finite else BatchSpec((), feed.example())

@@ -13,16 +13,16 @@ from jax._src import distributed
 from multimodal_pad.errors import TrainingError
 
 _PATIENCE = 600
-"""Seconds that a process waits for what the first one decides, which may have to read files for it."""
+"""Seconds that a process waits for a decision of the first one, which may read files for it."""
 
 _DECISIONS: dict[str, Iterator[int]] = {}
 
 
 def told_by_the_first(subject: str, decide: Callable[[], Any]) -> Any:
-    """What the first process decides (a JSON value), or the error that it meets, in all processes.
+    """Return a decision of the first process (a JSON value), or raise its error, in all processes.
 
-    It goes through JAX's coordinator, as a broadcast between devices would have to be compiled. All processes ask the
-    same questions of a subject, in the same order.
+    It goes through JAX's coordinator, as a broadcast between devices would have to be compiled. All processes call
+    this for the same subjects, in the same order.
 
     Raises:
         TrainingError: in the others, where the first one meets an error; in all, where they were not connected.

@@ -1,4 +1,4 @@
-"""How far a training is: a bar on a terminal, and where the output is piped, a line per epoch."""
+"""The progress of a training: a bar on a terminal, and where the output is piped, a line per epoch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from multimodal_pad.training.run import Run
 
 
 class Watched:
-    """Shows a run while the block lasts.
+    """The display of a run, within a block.
 
     Args:
         shown: whether it shows anything.
@@ -39,19 +39,19 @@ class Watched:
             self._bar.stop()
 
     def step(self, run: Run, steps: int | None) -> None:
-        """The steps of the current epoch, with the mean loss so far."""
+        """Show the steps of the current epoch, with the mean loss so far."""
         if self._bar is not None and self._task is not None:
-            told = f"epoch {run.epoch}  loss {run.loss:.4f}"
-            self._bar.update(self._task, description=told, completed=run.step, total=steps)
+            now = f"epoch {run.epoch}  loss {run.loss:.4f}"
+            self._bar.update(self._task, description=now, completed=run.step, total=steps)
 
     def epoch(self, record: EpochRecord) -> None:
-        """A line of the epoch that is over."""
+        """Print a line for the epoch that is over."""
         if self._lines:
             print(epoch_line(record), flush=True)
 
 
 def epoch_line(record: EpochRecord) -> str:
-    """What an epoch came to, in a line.
+    """Sum up an epoch in a line.
 
     >>> epoch_line(EpochRecord(3, 0.69312, 12.34, {"loss": 0.5512, "accuracy": 0.75}, best=True))
     'epoch 3  train_loss 0.6931  eval_loss 0.5512  eval_accuracy 0.75  12.3 s  best so far'
@@ -59,6 +59,6 @@ def epoch_line(record: EpochRecord) -> str:
     figures = {"train_loss": record.train_loss}
     figures |= {f"train_{name}": figure for name, figure in record.metrics.items()}
     figures |= {f"eval_{name}": figure for name, figure in record.evaluation.items()}
-    told = [f"epoch {record.epoch}", *(f"{name} {in_short(figure)}" for name, figure in figures.items())]
+    parts = [f"epoch {record.epoch}", *(f"{name} {in_short(figure)}" for name, figure in figures.items())]
     best = ["best so far"] if record.best and record.evaluation else []
-    return "  ".join([*told, f"{record.seconds:.1f} s", *best])
+    return "  ".join([*parts, f"{record.seconds:.1f} s", *best])

@@ -1,4 +1,4 @@
-"""How far a training run has come: what its progress bar shows, and what a checkpoint keeps beside the arrays."""
+"""The state of a training run: what its progress bar shows, and what a checkpoint keeps beside the arrays."""
 
 from __future__ import annotations
 
@@ -23,14 +23,15 @@ _IN_FLIGHT = 4
 """Steps dispatched ahead of the device: each holds its batch in host memory until it has run."""
 
 TOLD_SECONDS = 0.05
-"""Steps are told of together, so often: one at a time it takes far longer, as a step in between takes the caches."""
+"""Seconds for which steps are gathered before callbacks get them. One by one takes far longer, since the step in
+between takes the caches."""
 
 LOWER_IS_BETTER = ("loss", "mae")
 """Figures of an evaluation that are errors; of all others a higher one is better."""
 
 
 class Fed(NamedTuple):
-    """What a step was given.
+    """The batch that a step was given.
 
     Attributes:
         shape: batch shape, in words.
@@ -52,11 +53,11 @@ class Settled(NamedTuple):
         epoch: its epoch.
         step: its number in the epoch, from 0.
         steps: steps of the run up to it, itself included.
-        fed: what it was given.
-        samples: real ones.
-        loss: mean over them.
-        figures: all else that it measured, by name.
-        metrics: those of the loss, by name.
+        fed: its batch.
+        samples: real samples.
+        loss: mean over the samples.
+        figures: its other figures, by name.
+        metrics: metrics of the loss, by name.
         seconds: since the step before.
     """
 
@@ -73,7 +74,7 @@ class Settled(NamedTuple):
 
 @dataclass
 class Run:
-    """Where a run stands.
+    """The position of a run, and its figures so far.
 
     Attributes:
         epoch: the current epoch.
@@ -81,11 +82,11 @@ class Run:
         steps: steps of all epochs so far.
         ended: whether all steps of the epoch have run, and its evaluation comes next.
         loss_sum: losses of the current epoch, each times its weight.
-        weight: of the losses of the current epoch: real samples, positions, or what else they are means over.
+        weight: of the losses of the current epoch: real samples, positions, or whatever else they are means over.
         metric_sums: the same of the metrics, by name.
         samples: samples of the current epoch.
         seconds: of the current epoch, up to the last checkpoint.
-        waited: how many of them the loop waited for batches.
+        waited: seconds of these in which the loop waited for batches.
         real: real positions of the current epoch.
         padded: positions of the current epoch.
         shapes: batch shapes of the current epoch.
@@ -113,7 +114,7 @@ class Run:
 
     def __post_init__(self) -> None:
         self._in_flight: deque[tuple[int, int, StepMetrics, Fed]] = deque()
-        # The CPU's arrays are there to be read; from elsewhere, to ask early saves waiting later.
+        # The CPU's arrays can be read at once; from other devices, an early request saves waiting later.
         self._ask_early = jax.default_backend() != "cpu"
         self._seen = set(self.shapes)
         self._since = self._told_at = time.perf_counter()
@@ -126,12 +127,12 @@ class Run:
         return _mean(self.loss_sum, self.weight)
 
     def begin(self) -> float:
-        """The moment at which the current epoch would have begun, had it not been interrupted."""
+        """Return the moment at which the current epoch would have begun, had it not been interrupted."""
         self._since = time.perf_counter()
         return self._since - self.seconds
 
     def dispatched(self, metrics: StepMetrics, fed: Fed) -> None:
-        """One more step is on its way; those of a few steps ago are waited for."""
+        """Record that one more step is on its way, and wait for those of a few steps ago."""
         if self._ask_early:
             for x in jax.tree.leaves(metrics):
                 x.copy_to_host_async()
@@ -152,7 +153,7 @@ class Run:
         self.tell()
 
     def tell(self) -> None:
-        """Tell of the steps that have run since the last time."""
+        """Pass the steps that have run since the last time on to the callbacks."""
         untold, self._untold = self._untold, []
         if self.on_settled is not None and untold:
             self.on_settled(untold)
@@ -161,7 +162,7 @@ class Run:
     def end_epoch(
         self, seconds: float, evaluation: dict[str, float], monitor: str = "loss", *, evaluated_in: float = 0.0
     ) -> bool:
-        """Close the epoch; whether it is the best so far (without evaluation the last always is).
+        """Close the epoch, and decide whether it is the best so far (without evaluation the last always is).
 
         Args:
             seconds: of the epoch.
@@ -201,11 +202,11 @@ class Run:
         return better
 
     def stale(self, patience: int | None) -> bool:
-        """Whether the last ``patience`` epochs were all worse than the best."""
+        """Return whether the last ``patience`` epochs were all worse than the best."""
         return patience is not None and bool(self.history) and self.history[-1].epoch - self.best_epoch >= patience
 
     def to_record(self, batches: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
-        """All of it as JSON values, with the state of the batches at this step, and what else the run depends on."""
+        """Return the run as JSON values, with the batches' state at this step, and the settings that it depends on."""
         record = {**asdict(self), "batcher": batches, "settings": settings}
         record["history"] = [asdict(epoch) for epoch in self.history]
         for epoch in record["history"]:  # JSON has no NaN, which a metric can be
@@ -215,7 +216,7 @@ class Run:
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> Run:
-        """The run that :meth:`to_record` wrote, or that of an older version."""
+        """Make the run that :meth:`to_record` wrote, or that of an older version."""
         values = {name: value for name, value in record.items() if name in _FIELDS}
         values.setdefault("weight", float(record["samples"]))
         history = [
@@ -261,20 +262,20 @@ _FIGURES = ("evaluation", "metrics")
 def check_same(
     record: dict[str, Any], settings: dict[str, Any], here: dict[str, Any], where: str, *, warn: bool = True
 ) -> None:
-    """Check that a run goes on that is the one of a record: its settings, its model, its loss and its optimizer.
+    """Check that a record is of this run: its settings, its model, its loss and its optimizer.
 
     Args:
         record: of the checkpoint.
         settings: of the run, as for :meth:`Run.to_record`.
-        here: what else its record would say.
-        where: what goes on, and its folder.
-        warn: whether it is told where not all can be compared.
+        here: the other parts of its own record.
+        where: names the run and its folder, for errors.
+        warn: whether to warn where not all can be compared.
 
     Raises:
         TrainingError: names what differs.
 
     Warns:
-        CheckpointWarning: the record is of an older version of this package, which doesn't say all of it.
+        CheckpointWarning: the record is of an older version of this package, which lacks parts of it.
     """
     check_settings(record, settings)
     if IDENTITY not in record:
@@ -323,7 +324,7 @@ def _read(figures: dict[str, Any]) -> dict[str, float]:
 
 
 def score(evaluation: dict[str, float], monitor: str) -> float | None:
-    """The figure that is monitored, so that lower is better; None where it is NaN or inf, as a correlation can be.
+    """Return the monitored figure, so that lower is better; None where it is NaN or inf, as a correlation can be.
 
     >>> score({"loss": 2.0}, "loss"), score({"loss": 2.0, "weighted_f1": 0.5}, "weighted_f1")
     (2.0, -0.5)

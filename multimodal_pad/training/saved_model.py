@@ -23,10 +23,10 @@ def restore_model(checkpoints: Checkpoints, model: Model, *, best: bool = True) 
 
     Args:
         checkpoints: of the training.
-        model: one that is made like the one in training; it is read, not changed. Its values don't matter.
-        best: of the best epoch so far, where the training evaluates or has ``eval_params``, whose parameters these are
-            (before the end of the first epoch, the values it began with); else, and where it has neither, those that
-            are trained, of the last step.
+        model: one made like the model in training; it is read, not changed. Its values don't matter.
+        best: take the best epoch so far, where the training evaluates or has ``eval_params``, whose parameters these
+            are (before the end of the first epoch, the initial values); else, and where it has neither, take the
+            trained parameters of the last step.
 
     Returns:
         Another model with the parameters and all other variables of the checkpoint, in evaluation mode.
@@ -74,7 +74,7 @@ def restore_model(checkpoints: Checkpoints, model: Model, *, best: bool = True) 
 
 
 def check_restored(record: Mapping[str, Any], model: nnx.Module, where: str) -> None:
-    """Raise a TrainingError where a record says that the model was another one; older ones don't say."""
+    """Raise a TrainingError where a record describes another model; older records have no description."""
     there = record.get(MADE_OF, {}).get("model", {}).get(STRUCTURE)
     if there is not None:
         libraries = record.get(IDENTITY, {}).get("libraries", {})
@@ -82,12 +82,12 @@ def check_restored(record: Mapping[str, Any], model: nnx.Module, where: str) -> 
 
 
 def _filled(wanted: dict[str, Any], arrays: dict[str, Any]) -> tuple[Any, Any]:
-    """``params`` and ``rest`` with the structure of ``wanted`` and these arrays, by name."""
+    """Return ``params`` and ``rest`` with the structure of ``wanted`` and these arrays, by name."""
     values = [arrays[_name(x)] for x in named_arrays(wanted)]
     filled = jax.tree.unflatten(jax.tree.structure(wanted), values)
     return filled["params"], filled["rest"]
 
 
 def _name(leaf: NamedArray) -> str:
-    """Where an array is stored, in which numbers of a list are strings."""
+    """Return the stored name of an array, in which numbers of a list are strings."""
     return "".join(f"[{key!r}]" for key in leaf.path)

@@ -19,12 +19,12 @@ Arrays = dict[Any, Any]
 
 
 class TrainState(NamedTuple):
-    """What a train step is given and gives back. Random keys are held as their data, so all of it is numbers.
+    """The argument and result of a train step. Random keys are held as their data, so all of it is numbers.
 
     Attributes:
         step: updates so far, int32.
         params: the ``nnx.Param`` of the model: nested dicts by attribute name, as ``params["head"]["kernel"]``.
-        opt_state: what the optimizer made of ``params``.
+        opt_state: the optimizer's state for ``params``.
         rest: all other variables of the model, by name too: dropout streams, batch statistics.
 
     >>> import optax
@@ -42,7 +42,7 @@ class TrainState(NamedTuple):
 
 @dataclass(frozen=True)
 class Structure:
-    """What a model is made of but its arrays, in training mode and in evaluation mode.
+    """All of a model but its arrays, in training mode and in evaluation mode.
 
     Attributes:
         train: graph of the model in training mode.
@@ -55,19 +55,19 @@ class Structure:
     impls: list[Any]
 
     def keys_of(self, rest: Arrays) -> Arrays:
-        """``rest`` with random keys for their data."""
+        """Return ``rest`` with random keys in place of their data."""
         return as_keys(rest, self.impls)
 
     def training(self, params: Arrays, rest: Arrays) -> Any:
-        """The model in training mode, with these arrays and keys."""
+        """Return the model in training mode, with these arrays and keys."""
         return nnx.merge(self.train, params, rest)
 
     def evaluating(self, params: Arrays, rest: Arrays) -> Any:
-        """The model in evaluation mode, with these arrays; random keys as their data."""
+        """Return the model in evaluation mode, with these arrays; random keys as their data."""
         return nnx.merge(self.evaluate, params, self.keys_of(rest))
 
     def model(self, params: Arrays, rest: Arrays) -> Any:
-        """The model in evaluation mode, with copies of these arrays on the default device. Compiles nothing."""
+        """Return the model in evaluation mode, with copies of these arrays on the default device. Compiles nothing."""
         return self.evaluating(*jax.device_put(host_copies((params, rest))))
 
 
@@ -78,7 +78,7 @@ def take_apart(model: nnx.Module) -> tuple[Structure, Arrays, Arrays]:
         model: is read, not changed; it may be in either mode.
 
     Raises:
-        TrainingError: it is no NNX module (says what it is), or has no parameters.
+        TrainingError: it is no NNX module (the error names its kind), or has no parameters.
     """
     check_is_nnx(model)
     graphdef, params, rest = nnx.split(model, nnx.Param, ...)
@@ -94,27 +94,27 @@ def take_apart(model: nnx.Module) -> tuple[Structure, Arrays, Arrays]:
 
 
 def rest_of(model: Any) -> Arrays:
-    """All variables of a model but its parameters, by name."""
+    """Return all variables of a model but its parameters, by name."""
     return _pure(nnx.state(model, nnx.Not(nnx.Param)))
 
 
 def is_key(x: Any) -> bool:
-    """Whether an array is of random keys."""
+    """Return whether an array is of random keys."""
     return isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
 def key_impls(tree: Any) -> list[Any]:
-    """The generator of each leaf that is a random key, None for all others."""
+    """Return the generator of each leaf that is a random key, None for all others."""
     return [jax.random.key_impl(x) if is_key(x) else None for x in jax.tree.leaves(tree)]
 
 
 def as_numbers(tree: Any) -> Any:
-    """The tree with the data of random keys for the keys."""
+    """Return the tree with random keys replaced by their data."""
     return jax.tree.map(lambda x: jax.random.key_data(x) if is_key(x) else x, tree)
 
 
 def as_keys(tree: Any, impls: list[Any]) -> Any:
-    """What :func:`as_numbers` was given; ``impls`` are its :func:`key_impls`."""
+    """Undo :func:`as_numbers`; ``impls`` are the :func:`key_impls`."""
     leaves, structure = jax.tree.flatten(tree)
     keys = [
         x if impl is None else jax.random.wrap_key_data(x, impl=impl) for x, impl in zip(leaves, impls, strict=True)
@@ -128,7 +128,7 @@ def host_copies(tree: Any) -> Any:
 
 
 def compiled_for_state(function: Callable[[TrainState], Any], state: TrainState) -> Callable[[TrainState], Any]:
-    """The function, compiled now for states like this one, where they lie; so calling it compiles nothing."""
+    """Compile the function now for states like this one, where they lie, so that calling it compiles nothing."""
     sharding = getattr(state.step, "sharding", None)
     spread = {"in_shardings": sharding, "out_shardings": sharding} if sharding is not None else {}
     structs = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state)

@@ -31,16 +31,16 @@ from multimodal_pad.training.state import (
 )
 
 EvalParams = Callable[[Any, Arrays], Arrays]
-"""``(opt_state, params) -> params``: what is evaluated of a state that is being trained."""
+"""``(opt_state, params) -> params``: the parameters to evaluate of a state that is being trained."""
 
 
 class TrainStep:
     """The pure functions of training one model, over a tree of arrays by name.
 
-    The model is taken apart once: what it is made of is closed over, and its arrays travel as a :class:`TrainState`,
+    The model is taken apart once: its structure is closed over, and its arrays travel as a :class:`TrainState`,
     plain nested dicts by attribute name. The optimizer sees ``state.params``, so masks, labels and rates by name or by
     rank do what optax documents, and gets ``value``, ``grad`` and ``value_fn`` as extra arguments. A train step runs
-    the model in training mode (``model.train()``) and keeps what it does to its dropout streams and batch statistics;
+    the model in training mode (``model.train()``) and keeps the changes to its dropout streams and batch statistics;
     an evaluation step runs it in evaluation mode (``model.eval()``).
 
     Args:
@@ -54,20 +54,20 @@ class TrainStep:
             are means over what is real in the batch: over several devices each is computed of the rows of one of them,
             and counts by the weight of these. With a parameter ``rngs`` it gets an ``nnx.Rngs``, another one in each
             step and on each device, and in every evaluation step that of step 0.
-        weight_fn: ``batch -> scalar``: what the mean was divided by; by default the number of real samples, and with
+        weight_fn: ``batch -> scalar``: the divisor of the mean; by default the number of real samples, and with
             ``loss`` and targets of positions that of real positions.
-        eval_params: ``(opt_state, params) -> params``: what is evaluated instead of the parameters that are trained,
+        eval_params: ``(opt_state, params) -> params``: the parameters to evaluate instead of those that are trained,
             such as an average that the optimizer keeps.
         with_outputs: whether evaluation steps give outputs and targets with a ``loss_fn`` too: those of
             ``model(batch)``.
         seed: of ``rngs``; it is part of the program.
         mesh: devices that share the rows of each batch; by default there is one. Each computes the loss of its own
-            rows, and their mean by weight is the batch's. So is by numbers of samples that of variables that
-            are floats, such as batch statistics (give ``nnx.BatchNorm`` the mesh's axis as ``axis_name``, and it
-            normalizes by the statistics of all rows); integers must come out alike on all. Every device draws dropout
-            of its own, so that only without dropout results don't depend on the number of devices. A loss that compares
-            rows, such as a contrastive one, sees those of its device, unless it gathers what it compares
-            (``jax.lax.all_gather(x, "data", tiled=True)``); its ``weight_fn`` then counts what was gathered.
+            rows, and their mean by weight is the batch's. Variables that are floats, such as batch statistics, are
+            averaged by numbers of samples (give ``nnx.BatchNorm`` the mesh's axis as ``axis_name``, and it normalizes
+            by the statistics of all rows); integers must come out alike on all. Every device draws its own dropout, so
+            that results depend on the number of devices where there is some. A loss that compares rows, such as a
+            contrastive one, sees those of its device, unless it gathers what it compares (``jax.lax.all_gather(x,
+            "data", tiled=True)``); its ``weight_fn`` then counts what was gathered.
 
     Attributes:
         state: the initial state. A table that donates it takes it away: ``del step.state`` lets go of it.
@@ -104,7 +104,7 @@ class TrainStep:
         self._eval_params, self._with_outputs, self._seed = eval_params, with_outputs, seed
         self._structure, *arrays = take_apart(model)
         self._optimizer, self._mesh = _with_extra_args(optimizer), mesh
-        # Of arrays on the host no program is needed to copy them, and of the optimizer's state one for all of it:
+        # Arrays on the host need no program to be copied, and the optimizer's state needs one for all of it:
         # made eagerly, each shape would be a program of its own.
         params, rest = jax.device_put(arrays)
         opt_state = jax.jit(self._init_optimizer)(params)
@@ -135,7 +135,7 @@ class TrainStep:
         return self._structure.model(state.params, state.rest)
 
     def evaluated(self, state: TrainState) -> TrainState:
-        """The state with the parameters that are evaluated.
+        """Return the state with the parameters that are evaluated.
 
         Raises:
             TrainingError: ``eval_params`` gives other names, shapes or dtypes than the parameters have.
@@ -152,20 +152,20 @@ class TrainStep:
         return as_numbers(opt_state)
 
     def _on_mesh(self, local: Callable[..., Any]) -> Callable[..., Any]:
-        """The function of the rows on one device as one of the whole batch."""
+        """Make a function of the rows on one device one of the whole batch."""
         if self._mesh is None:
             return local
-        # Spelt out per device, since the partitioner would gather the whole batch for a loop over its samples. Sums
+        # Written out per device, since the partitioner would gather the whole batch for a loop over its samples. Sums
         # over the devices are ours too (_combine), so there is no replication for JAX to check.
         specs = PartitionSpec(), PartitionSpec(self._mesh.axis_names)
         return jax.shard_map(local, mesh=self._mesh, in_specs=specs, out_specs=PartitionSpec(), check_vma=False)
 
     def _sum(self, tree: Any) -> Any:
-        """The sum over all devices."""
+        """Return the sum over all devices."""
         return tree if self._mesh is None else jax.lax.psum(tree, self._mesh.axis_names)
 
     def _gather(self, x: jax.Array) -> jax.Array:
-        """The rows of all devices."""
+        """Return the rows of all devices."""
         return x if self._mesh is None else jax.lax.all_gather(x, self._mesh.axis_names, tiled=True)
 
     def _train(self, state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
@@ -216,7 +216,7 @@ class TrainStep:
         return Evaluated(outputs, targets, mask, loss, weight, metrics)
 
     def _weights(self, batch: Batch) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
-        """The real samples on all devices and this one's share of them, and the loss's weight in the same way.
+        """Return the real samples on all devices and this one's share of them, and the loss's weight in the same way.
 
         Raises:
             PaddingError: the batch is laid out for more devices than there are.
@@ -225,12 +225,12 @@ class TrainStep:
         return self._share(jnp.sum(batch.sample_mask)), self._share(self._objective.weight(batch))
 
     def _share(self, here: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The sum over all devices, and this one's part of it, from 0 to 1."""
+        """Return the sum over all devices, and this one's part of it, from 0 to 1."""
         total = self._sum(here)
         return total, jnp.where(total > 0, here / jnp.where(total > 0, total, 1), 0)
 
     def _key(self, step: Any) -> jax.Array | None:
-        """Of the random numbers of a step on this device; None where the loss takes none."""
+        """Return the key of a step's random numbers on this device; None where the loss takes none."""
         if not self._objective.takes_rngs:
             return None
         key = jax.random.fold_in(jax.random.key(self._seed), step)
@@ -239,21 +239,21 @@ class TrainStep:
         return jax.random.fold_in(key, jax.lax.axis_index(self._mesh.axis_names))
 
     def _combine(self, means: Any, share: jax.Array) -> Any:
-        """The means over all devices, of means on each, which may be NaN where its share is 0."""
+        """Average means over all devices; a mean may be NaN where its share is 0."""
         if self._mesh is None:
             return means
         sums = self._sum(jax.tree.map(lambda x: jnp.where(share > 0, share * x, 0), means))
         return jax.tree.map(lambda x, total: total.astype(x.dtype), means, sums)
 
     def _keys_of_device(self, rest: Arrays) -> Arrays:
-        """``rest`` with other random keys on each device."""
+        """Return ``rest`` with other random keys on each device."""
         if self._mesh is None:
             return rest
         index = jax.lax.axis_index(self._mesh.axis_names)
         return jax.tree.map(lambda x: _folded(x, index) if is_key(x) else x, rest)
 
     def _carried(self, before: Arrays, after: Arrays, share: jax.Array) -> Arrays:
-        """What all devices made of ``rest``: the means of floats, and random keys as they were for all."""
+        """Combine the devices' ``rest``: means of floats, and random keys as they were for all."""
         if self._mesh is None:
             return after
         was, (now, structure) = jax.tree.leaves(before), jax.tree.flatten(after)
@@ -266,8 +266,8 @@ class TrainStep:
 
 
 def _with_extra_args(optimizer: optax.GradientTransformation | optax.MultiSteps) -> Any:
-    """The optimizer with ``update(..., **extra_args)``."""
-    if isinstance(optimizer, optax.MultiSteps):  # optax itself would take it for one that wants none
+    """Return the optimizer with ``update(..., **extra_args)``."""
+    if isinstance(optimizer, optax.MultiSteps):  # optax itself would take it for one without extra arguments
         update: Any = optimizer.update
         return optax.GradientTransformationExtraArgs(optimizer.init, update)
     return optax.with_extra_args_support(optimizer)
@@ -284,15 +284,15 @@ def _check_outputs(outputs: Any, mask: jax.Array) -> None:
 
 
 def _folded(keys: jax.Array, number: jax.Array) -> jax.Array:
-    """Keys of any shape, with a number folded into each."""
+    """Return keys of any shape, with a number folded into each."""
     fold = jax.vmap(jax.random.fold_in, in_axes=(0, None))
     return fold(keys.reshape(-1), number).reshape(keys.shape)
 
 
 def _of_all(value: Callable[[Arrays], jax.Array], measure: Callable[[Arrays], tuple[Any, ...]]) -> Any:
-    """A function of the parameters with the gradient that is measured over all devices.
+    """Return a function of the parameters with the gradient that is measured over all devices.
 
-    JAX's own gradient of a sum over devices would be of what one of them adds to it.
+    JAX's own gradient of a sum over devices would be that of one device's part.
     """
     function = jax.custom_vjp(value)
     function.defvjp(

@@ -20,14 +20,14 @@ if hasattr(signal, "SIGHUP"):  # a connection that is lost; not on Windows
 
 
 class Stopped(SystemExit):
-    """A signal has ended :func:`fit`; the exit status of the process is then 128 + the signal's number.
+    """The end of :func:`fit` by a signal; the exit status of the process is then 128 + the signal's number.
 
-    That is 130 for Ctrl-C, 143 for SIGTERM and 129 for SIGHUP, by which shells and schedulers tell a stop from a
+    That is 130 for Ctrl-C, 143 for SIGTERM and 129 for SIGHUP; by it shells and schedulers tell a stop from a
     failure.
 
     Args:
         signal_number: which signal.
-        epoch: where the run stands.
+        epoch: the current epoch.
         step: the step of the epoch that comes next.
         checkpoint: the folder of the checkpoint to go on from; None where there is none.
 
@@ -42,7 +42,7 @@ class Stopped(SystemExit):
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal is acted on: this never leaves :func:`fit`."""
+    """The act on a signal, which never leaves :func:`fit`."""
 
     def __init__(self, signal_number: int) -> None:
         super().__init__(signal_number)
@@ -50,7 +50,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Stop:
-    """While the block runs, Ctrl-C, SIGTERM and SIGHUP ask it to stop, where it looks.
+    """A block in which Ctrl-C, SIGTERM and SIGHUP request a stop, where the block checks for one.
 
     A second Ctrl-C acts as ever. Another SIGTERM or SIGHUP changes nothing: launchers and schedulers send them to each
     process of a group, and again to those that they have started. Signals can be handled in the main thread only:
@@ -58,7 +58,7 @@ class Stop:
     stays ignored.
 
     Attributes:
-        signal_number: of the signal that has come; 0 as long as none has.
+        signal_number: number of the signal that has come; 0 as long as none has.
 
     >>> with Stop() as stop:
     ...     stop.check()
@@ -85,12 +85,12 @@ class Stop:
             raise Interrupted(self.signal_number)
 
     def at_once(self) -> AtOnce:
-        """A block that a signal breaks off wherever it is."""
+        """Return a block that a signal breaks off anywhere."""
         return AtOnce(self)
 
     @contextmanager
     def compiling(self) -> Iterator[None]:
-        """Around what traces and compiles: a second Ctrl-C ends the process there, see :func:`end_at_once`."""
+        """Guard tracing and compiling: a second Ctrl-C ends the process there, see :func:`end_at_once`."""
         self._compiling = True
         try:
             self.check()
@@ -100,7 +100,7 @@ class Stop:
         self.check()
 
     def watch(self, items: Iterator[T], *, at_once: bool) -> Iterator[T]:
-        """The items; a signal ends them between two, or with ``at_once`` while one is waited for, by Interrupted."""
+        """Yield the items; a signal raises Interrupted between two, or with ``at_once`` while one is waited for."""
         try:
             while True:
                 # In this order, so that no signal falls between the look and the wait.
@@ -137,7 +137,7 @@ class Stop:
 
 
 class AtOnce:
-    """What :meth:`Stop.at_once` gives."""
+    """The block of :meth:`Stop.at_once`."""
 
     def __init__(self, stop: Stop) -> None:
         self._stop = stop
@@ -151,12 +151,12 @@ class AtOnce:
 
 
 def asks_a_person(signal_number: int) -> bool:
-    """Whether it is Ctrl-C in a session that goes on after it, such as a notebook."""
+    """Return whether it is Ctrl-C in a session that goes on after it, such as a notebook."""
     return signal_number == signal.SIGINT and is_interactive()
 
 
 def name_of(signal_number: int) -> str:
-    """What people call a signal.
+    """Return the usual name of a signal.
 
     >>> name_of(2), name_of(15)
     ('Ctrl-C', 'SIGTERM')

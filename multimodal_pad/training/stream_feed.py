@@ -47,7 +47,7 @@ class StreamFeed(Feed):
         return self._stream.epoch(epoch)
 
     def steps(self, epoch: int) -> int | None:
-        del epoch  # known when it is over
+        del epoch  # not known before it is over
         return None
 
     def identity(self) -> dict[str, Any]:
@@ -73,9 +73,9 @@ class StreamFeed(Feed):
 
 
 class GrainStreamFeed(Feed):
-    """The passes over a stream of Grain's, which says where it stands."""
+    """The passes over a stream of Grain's, which can be gone on with in their middle."""
 
-    breaks_off = False  # what was half read would be in the state
+    breaks_off = False  # a half-read sample would be in the state
 
     def __init__(self, dataset: GrainStream) -> None:
         self._dataset, self._options, self.policy = dataset, dataset.stream_options, dataset.stream_options.policy
@@ -97,7 +97,7 @@ class GrainStreamFeed(Feed):
         return waited_for(batches)
 
     def steps(self, epoch: int) -> int | None:
-        del epoch  # known when it is over
+        del epoch  # not known before it is over
         return None
 
     def identity(self) -> dict[str, Any]:

@@ -23,11 +23,11 @@ class Supply:
     Args:
         feed: this process's share.
         mesh: devices that share the rows.
-        stop: ends it, by Interrupted, before the next batch; in several processes at the same one in all.
-        limits: that every batch is held against.
+        stop: ends the batches, by Interrupted, before the next one; in several processes at the same one in all.
+        limits: checked for every batch.
 
     Attributes:
-        fed: of the batch that was given last. Positions are those of this process.
+        fed: figures of the batch that was given last. Positions are those of this process.
     """
 
     def __init__(self, feed: Feed, mesh: DataMesh | None, stop: Stop, limits: Limits | None = None) -> None:
@@ -39,7 +39,7 @@ class Supply:
         self.fed = _NOTHING
 
     def epoch(self, epoch: int, step: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch, or those that are left of it from a step on.
+        """Yield the batches of an epoch, or those that are left of it from a step on.
 
         Raises:
             SampleError: a sample holds what the model or its loss doesn't take.

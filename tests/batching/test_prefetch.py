@@ -93,7 +93,7 @@ def test_closing_does_not_wait_for_ever():
     go = threading.Event()
     ahead = Prefetch(blocking(go), depth=2, close_seconds=0.1)
     assert next(ahead) == 0
-    with pytest.warns(ResourceWarning, match=r"the source still blocks 0\.1 s after it was told to stop"):
+    with pytest.warns(ResourceWarning, match=r"the source still blocks 0\.1 s after it was to stop"):
         ahead.close()
     ahead.close()  # which has been told already
     go.set()

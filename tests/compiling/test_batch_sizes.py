@@ -225,7 +225,7 @@ def test_a_gpu_tells_its_limit():
 def test_without_xlas_analysis_the_cost_model_says(monkeypatch):
     monkeypatch.setattr("multimodal_pad.compiling.table.device_bytes", lambda _: None)
     device = re.escape(jax.devices()[0].device_kind)
-    with pytest.raises(PaddingError, match=rf"no memory analysis on {device}.*\(position_count\) tells no bytes"):
+    with pytest.raises(PaddingError, match=rf"no memory analysis on {device}.*\(position_count\) gives no bytes"):
         fit(new_step())
     cost = TransformerCost(("audio",), d_model=8, crossmodal_layers=1, memory_layers=1)
     priced = plan_shapes(LengthTable.measure(SAMPLES), max_shapes=3, cost=cost)

@@ -91,7 +91,7 @@ def test_what_is_given_comes_on_top_of_the_defaults(passed, monkeypatch):
 def test_an_unknown_option_is_left_out_with_one_warning():
     table = StepTable(new_step(), compiler_options={"xla_of_the_future": 1, **KNOWN})
     with pytest.warns(
-        CompilerOptionWarning, match="'xla_of_the_future', which this version of XLA does not know"
+        CompilerOptionWarning, match="'xla_of_the_future', which this version of XLA does not have"
     ) as told:
         warm_up(table, BatchSpec(SHAPES, EXAMPLE), np.float32(0), progress=False)
     assert len(told) == 1

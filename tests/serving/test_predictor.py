@@ -228,7 +228,7 @@ class Counts(NoAxis):
     [
         ({"model": object()}, "got a builtins.object for the model; give a flax.nnx.Module"),
         ({"plan": [8]}, "got list for the policy; give a policy"),
-        ({"plan": Exact(["text"])}, "has no end of shapes"),
+        ({"plan": Exact(["text"])}, "has infinitely many shapes"),
         ({"plan": Ladder({"text": range(1, 30), "audio": range(1, 30)})}, r"which has 841 shapes, each a program"),
         ({"batch_size": None}, "got no batch_size"),
         ({"long_samples": "drop"}, r"got long_samples='drop'; choose one of \['error', 'truncate', 'window'\]"),

@@ -32,7 +32,7 @@ def saved(array):
         ("audio.offsets.npy", saved(np.array([0.0, 2.0])), r"audio\.offsets\.npy: holds float64"),
         ("audio.offsets.npy", saved(np.array([0, 3, 2])), r"offsets\.npy: offsets start at 0 and never fall"),
         ("audio.offsets.npy", saved(np.array([1, 3])), r"offsets\.npy: offsets start at 0 and never fall"),
-        ("targets.npy", saved(np.zeros(2)), r"the files speak of different numbers of samples: \{.*'targets\.npy': 2"),
+        ("targets.npy", saved(np.zeros(2)), r"the files have different numbers of samples: \{.*'targets\.npy': 2"),
         ("targets.npy", saved(np.full(6, np.nan)), r"targets\.npy: sample 0 \(s0\) is labelled nan"),
         (
             "targets.npy",

@@ -133,6 +133,16 @@ def test_metrics_of_ones_own_need_no_scikit_learn(monkeypatch):
         fit(MeanModel(), make_batcher(), metrics=classification_metrics, **options)
 
 
+@pytest.mark.parametrize("metrics", ["classification", [classification_metrics]])
+def test_metrics_that_are_no_function_are_refused_before_anything_runs(metrics):
+    message = r"got metrics=.*; give a function of outputs and targets that returns \{name: figure\}"
+    with pytest.raises(TrainingError, match=message):
+        fit(MeanModel(), make_batcher(), epochs=1, metrics=metrics, progress=False)
+    step = TrainStep(MeanModel(), optax.sgd(0.1), cross_entropy)
+    with pytest.raises(TrainingError, match=message):
+        evaluate(StepTable(step.eval_step), step.state, make_batcher(), metrics=metrics)
+
+
 def test_a_figure_that_there_is_not():
     with pytest.raises(
         TrainingError, match=r"got monitor='f1'; the evaluation has \['loss', 'accuracy', 'weighted_f1'\]"

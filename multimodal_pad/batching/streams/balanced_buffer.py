@@ -1,4 +1,4 @@
-"""Who goes with whom in a stream of packed batches: as many samples as a batch has, whose sums of lengths fit it."""
+"""Packed batches of a stream: as many samples as a batch has, chosen so that their sums of lengths fit it."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from multimodal_pad.batching.streams.buffer import OVERDUE, URGENT, StreamBuffer
 from multimodal_pad.errors import PaddingError
 from multimodal_pad.scheduling.dealing import batch_sizes_at
 
-NEAR = 0.01  # of a capacity: sums of lengths that are so near to what they should be are left as they are
-LOOKED_AT = 256  # samples that wait, as exchanges for those that are drawn
-_CHANGES = 16  # exchanges, for sums that fit but are not near
-_EXCESS = 1000.0  # times as bad as what is missing
+NEAR = 0.01  # of a capacity: sums of lengths that are so near to their goal are left as they are
+LOOKED_AT = 256  # waiting samples to try as exchanges for drawn ones
+_CHANGES = 16  # most exchanges, for sums that fit but are not near their goal
+_EXCESS = 1000.0  # weight of a position too many; one too few has weight 1
 
 T = TypeVar("T")
 
 
 class BalancedBuffer(StreamBuffer[T]):
-    """Any samples may meet: a batch is drawn at random, and then exchanges a few of them.
+    """A buffer in which any samples may meet: a batch is drawn at random, and a few samples are then exchanged.
 
     An exchange is the one, of a drawn sample for one that waits, that brings the sums of lengths nearest to those of as
     many samples of the mean lengths held, or to the capacity where it is less: so neither long samples nor short ones
@@ -80,7 +80,7 @@ class BalancedBuffer(StreamBuffer[T]):
         return Taken(tuple(padded.tolist()), self._size, ordinals, taken)
 
     def _order(self, bits: np.random.PCG64) -> tuple[np.ndarray, int]:
-        """Places of samples in the order in which they are drawn, and how many of the first must go."""
+        """Return the places of samples in the order in which they are drawn, and how many of the first must go."""
         order = np.argsort(bits.random_raw(len(self._samples)), kind="stable")
         oldest = int(self._ordinals[0])
         if self._waits(oldest, OVERDUE):
@@ -94,7 +94,7 @@ class BalancedBuffer(StreamBuffer[T]):
         return order, 0
 
     def _draw(self, order: np.ndarray, kept: int) -> np.ndarray:
-        """The first of an order, after exchanges that leave the first ``kept``, within a capacity."""
+        """Draw the first samples of an order, and exchange others than the first ``kept`` to fit a capacity."""
         size = min(self._size, len(order))
         mine, others = order[:size].copy(), order[size:].copy()
         goal = size * self._lengths.mean(axis=0)
@@ -107,7 +107,7 @@ class BalancedBuffer(StreamBuffer[T]):
     def _exchange(
         self, mine: np.ndarray, others: np.ndarray, kept: int, capacity: np.ndarray, goal: np.ndarray
     ) -> bool:
-        """Exchange samples until the sums of lengths are near the goal; says whether they are within the capacity."""
+        """Exchange samples until sums of lengths are near the goal; return whether they are within the capacity."""
         lengths, load = self._lengths, self._lengths[mine].sum(axis=0)
         fits = bool((load <= capacity).all())
         if (lengths[mine[:kept]] > capacity).any():
@@ -127,7 +127,7 @@ class BalancedBuffer(StreamBuffer[T]):
         return fits
 
     def _shortened(self, mine: np.ndarray, kept: int) -> np.ndarray:
-        """Without the samples that exceed the largest capacity most, but the first ``kept``."""
+        """Leave out the samples that exceed the largest capacity most, but none of the first ``kept``."""
         capacity, lengths = self._capacities[-1], self._lengths
         while (excess := (lengths[mine].sum(axis=0) - capacity) / capacity).max() > 0:
             mine = np.delete(mine, kept + int(lengths[mine[kept:], excess.argmax()].argmax()))
@@ -135,7 +135,7 @@ class BalancedBuffer(StreamBuffer[T]):
 
 
 def _missed(loads: np.ndarray, goal: np.ndarray, capacity: np.ndarray) -> np.ndarray:
-    """How far sums of lengths ``(..., M)`` are from a goal, and above all from a capacity: ``(...,)``."""
+    """Measure how far sums of lengths ``(..., M)`` are from a goal, and above all from a capacity: ``(...,)``."""
     missed = np.zeros(loads.shape[:-1])
     for m in range(len(goal)):  # one by one, so that the order of the additions is the same everywhere
         load = loads[..., m]

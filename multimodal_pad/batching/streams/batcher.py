@@ -1,4 +1,4 @@
-"""An iterable of unknown length -> a stream of batches, with no length table."""
+"""An iterable of unknown length to a stream of batches, without a length table."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class StreamBatcher:
             plan, or the path of its file. The shares of a packing plan play no part, as a stream is not shared out.
         prefetch: batches made ahead.
         timeout: seconds that the iterable may take for one sample; None for as long as it takes.
-        recent: samples whose lengths are remembered, to tell when a plan has gone stale.
+        recent: samples whose lengths are kept, to find out when a plan has gone stale.
         options: how samples become batches, such as ``batch_size`` and ``buffer``: the fields of
             :class:`~multimodal_pad.batching.streams.StreamOptions` beside the policy.
 
@@ -186,11 +186,11 @@ class StreamBatcher:
         return batcher
 
     def __iter__(self) -> Iterator[BatchOfLayout]:
-        """The next pass over the samples, see :meth:`epoch`."""
+        """Return the next pass over the samples, see :meth:`epoch`."""
         return self._batches(None)
 
     def epoch(self, epoch: int) -> Iterator[BatchOfLayout]:
-        """One pass over the samples, in the order of pass number ``epoch``, whichever ones went before.
+        """Return one pass over the samples, in the order of pass number ``epoch``, whichever ones went before.
 
         Leaving the loop early stops the background thread and closes the iterator of the samples. An exception that
         it raises reaches the consumer after the batches that were made before it, with a note that names the sample.
@@ -209,7 +209,7 @@ class StreamBatcher:
         return self._batches(epoch)
 
     def _batches(self, epoch: int | None) -> Iterator[BatchOfLayout]:
-        """The pass of an epoch; by default of the one after the last."""
+        """Yield the pass of an epoch; by default of the one after the last."""
         reader = self._begin()
         self._passes += 1
         number = self._epoch if epoch is None else epoch
@@ -221,7 +221,7 @@ class StreamBatcher:
                     self.stats.record(made.steps, made.lengths)
                     yield made.batch
             except GeneratorExit:
-                self._count_lost()  # nobody is there to be told
+                self._count_lost()  # a warning would have no loop to appear in
                 raise
             except BaseException as error:
                 self._count_lost()
@@ -243,10 +243,10 @@ class StreamBatcher:
         return self.options.policy
 
     def batch_shapes(self) -> list[BatchShape]:
-        """Every batch shape that may come: what a step is to be compiled for.
+        """Return every batch shape that may come: what a step is to be compiled for.
 
         Raises:
-            PaddingError: the policy has no end of shapes.
+            PaddingError: the policy has infinitely many shapes.
 
         >>> from multimodal_pad import Fixed
         >>> [str(shape) for shape in StreamBatcher([], Fixed({"text": 8}), batch_size=2).batch_shapes()]
@@ -255,16 +255,16 @@ class StreamBatcher:
         return policy_shapes(self.policy, self.options.batch_size)
 
     def spec(self, epochs: int = 1) -> BatchSpec:
-        """What a step is to be compiled for: :meth:`batch_shapes`, whichever ``epochs`` use them, and :meth:`example`.
+        """Return the spec that a step is compiled for: :meth:`batch_shapes`, whatever ``epochs``, and :meth:`example`.
 
         Raises:
-            PaddingError: the policy has no end of shapes, or there are no samples.
+            PaddingError: the policy has infinitely many shapes, or there are no samples.
         """
         del epochs
         return BatchSpec(self.batch_shapes(), self.example(), self.policy.fingerprint)
 
     def example(self) -> BatchOfLayout:
-        """A batch of the first sample: what a step is warmed up with, for its feature widths, dtypes and targets.
+        """Return a batch of the first sample: a step is warmed up with its feature widths, dtypes and targets.
 
         Before the first loop this reads as many samples as it takes for each modality to be there in one, most often
         one; the loop then begins with them.
@@ -285,10 +285,10 @@ class StreamBatcher:
         return self.options.example(self._intake.first, self._intake)
 
     def plan_report(self, batch_size: int | BatchBudget | None = None) -> PlanReport:
-        """How the policy does on the last samples, and how a plan made for them does, which takes a while to make.
+        """Compare the policy on the last samples with a new plan for them, which takes a while to make.
 
         Args:
-            batch_size: of the new plan; by default as now. A plan does not tell the measure of its batch budget, so it
+            batch_size: of the new plan; by default as now. A plan does not hold the measure of its batch budget, so it
                 is needed where such a plan was handed over.
 
         Raises:
@@ -299,7 +299,7 @@ class StreamBatcher:
         >>> for batch in batcher:
         ...     pass
         >>> print(batcher.plan_report())
-        of the last 27 samples 0 are longer than every bucket, and 0.900 of the padded cost of the others is real \
+        0 of the last 27 samples are longer than every bucket, and 0.900 of the padded cost of the others is real \
 (promised: 0.900)
         a new plan of 2 shapes holds all of them and keeps 0.900
         """
@@ -312,7 +312,7 @@ class StreamBatcher:
         return self._recent.report(rows, self._longest)
 
     def _begin(self) -> StreamReader:
-        """The pass that planning or an example has begun, or a new one."""
+        """Return the pass that planning or an example has begun, or a new one."""
         reader, self._begun = self._begun, None
         if reader is not None:
             return reader
@@ -324,7 +324,7 @@ class StreamBatcher:
         return StreamReader(self.samples, self.timeout, None if self._intake.whole else self.policy.modalities)
 
     def _make(self, reader: StreamReader, number: int) -> Iterator[_Made]:
-        """The batches of a pass, made in the background thread."""
+        """Yield the batches of a pass, made in the background thread."""
         buffer, added = self.options.new_buffer(number), None
         try:
             while (count := self._fill(buffer, reader, added or 0)) is not None:
@@ -344,7 +344,7 @@ class StreamBatcher:
             reader.close()
 
     def _fill(self, buffer: StreamBuffer[Waiting], reader: StreamReader, added: int) -> int | None:
-        """Read on, a chunk or until the buffer is full: how many samples it has been given by now, None at the end."""
+        """Read a chunk, or until the buffer is full; return how many samples have gone in so far, None at the end."""
         with span(READ):
             chunk = list(islice(reader, min(buffer.room, CHUNK)))
         if not chunk:
@@ -353,9 +353,7 @@ class StreamBatcher:
         buffer.add(covered, range(added, added + len(waiting)), waiting)
         stale = self._recent.add(lengths)
         if stale is not None:
-            self._intake.notices.append(
-                f"the shape plan has gone stale: {stale}; plan_report() tells how a new one does"
-            )
+            self._intake.notices.append(f"the shape plan has gone stale: {stale}; plan_report() compares a new one")
         return added + len(waiting)
 
     def _pad(self, taken: Taken[Waiting]) -> _Made:
@@ -366,7 +364,7 @@ class StreamBatcher:
         return _Made(self.options.lay_out(taken, self._intake), steps, LengthTable(names, lengths))
 
     def _tell(self) -> None:
-        """Say what the background thread has found, and count what it has left out."""
+        """Warn of what the background thread has found, and count what it has left out."""
         self._count_lost()
         while self._intake.notices:
             warnings.warn(self._intake.notices.popleft(), PlanWarning, stacklevel=3)

@@ -1,4 +1,4 @@
-"""What every buffer of a stream is: samples that wait for their batch, and no hidden state."""
+"""Buffers of streams: samples that wait for their batch, and no hidden state."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from multimodal_pad.scheduling.dealing import batch_sizes_at
 from multimodal_pad.scheduling.policy import Policy
 
 OVERDUE = 4
-"""A sample that so many buffers full of later ones have passed takes the next batch. With a smaller number samples go
-before they suit a batch, which costs padding; with a larger one samples wait, and a resumed run reads, for longer."""
+"""Buffers full of later samples after which a sample takes the next batch. With fewer, samples go before they suit a
+batch, which adds padding; with more, samples wait longer, and a resumed run reads for longer."""
 
 URGENT = OVERDUE + 1
-"""From here on no sample that is not overdue goes along. Each batch then frees only rows of overdue samples, of which
-there are at most ``capacity``, so that none waits for more than ``(URGENT + 1) * capacity`` samples and a batch."""
+"""Buffers full of later samples after which only overdue samples share a batch. Each batch then frees only rows of
+overdue samples, of which there are at most ``capacity``: none waits for more than ``(URGENT + 1) * capacity`` samples
+and a batch."""
 
-_STREAM = 1  # tells these random bits from those of a schedule's windows
+_STREAM = 1  # keeps these random bits apart from those of a schedule's windows
 
 T = TypeVar("T")
 
@@ -33,7 +34,7 @@ class Taken(NamedTuple, Generic[T]):
 
     Attributes:
         padded: the lengths of the batch's shape, in the policy's column order.
-        batch_size: of the batch; what the samples leave over is empty.
+        batch_size: rows of the batch; those that the samples leave over are empty.
         ordinals: numbers of the samples.
         samples: what was added under these numbers.
     """
@@ -57,8 +58,8 @@ class StreamBuffer(ABC, Generic[T]):
     Args:
         policy: rounds lengths up.
         capacity: samples held at most; at least the rows of the largest batch.
-        batch_size: rows per batch; by default what the policy's plan says.
-        cost: per sample; tells which batch is the cheaper one, and what is wasted.
+        batch_size: rows per batch; by default the policy's own.
+        cost: per sample, by which batches and waste are compared.
         seed: of the order.
         epoch: changes the order.
         batch: number of the next batch.
@@ -113,7 +114,7 @@ class StreamBuffer(ABC, Generic[T]):
         """The ordinals of the samples that wait, rising: the order in which a rebuilt buffer is to be given them."""
 
     def add(self, lengths: np.ndarray, ordinals: Sequence[int], samples: Sequence[T]) -> None:
-        """Let samples wait.
+        """Add samples, which wait for their batch.
 
         Args:
             lengths: int ``(n, M)``, covered by the policy.
@@ -137,19 +138,19 @@ class StreamBuffer(ABC, Generic[T]):
         self._count += len(lengths)
 
     def finish(self) -> None:
-        """The stream has ended: what is left is to be taken, without waiting for more."""
+        """Mark the end of the stream: samples that are left are then taken without waiting for more."""
         self._finished = True
 
     def take(self) -> Taken[T]:
-        """The next batch.
+        """Return the next batch.
 
         Raises:
             PaddingError: it is not time for one.
         """
         if not self.ready:
             raise PaddingError(
-                f"the buffer holds {self._count} of {self.capacity} samples; fill it up, or tell it that the stream "
-                "has ended (finish)"
+                f"the buffer holds {self._count} of {self.capacity} samples; fill it up, or, where the stream "
+                "has ended, call finish()"
             )
         bits = np.random.PCG64(np.random.SeedSequence(self.seed, spawn_key=(self.epoch, self.batch, _STREAM)))
         taken = self._take(bits)
@@ -166,5 +167,5 @@ class StreamBuffer(ABC, Generic[T]):
         """Choose the samples of the next batch, and let go of them."""
 
     def _waits(self, ordinal: int, buffers: int) -> bool:
-        """Whether later samples that fill so many buffers have passed one; none does when the stream has ended."""
+        """Return whether later samples that fill so many buffers have passed one; never after the stream has ended."""
         return not self._finished and self._newest - ordinal > buffers * self.capacity

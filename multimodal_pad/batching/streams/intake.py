@@ -1,4 +1,4 @@
-"""From what a stream gives to what waits for a batch: samples measured, held to be alike, cut or left out."""
+"""From a stream's samples to those that wait for a batch: measured, checked to be alike, cut or left out."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from multimodal_pad.scheduling.checks import LongSamples, check_long_samples
 from multimodal_pad.scheduling.policy import Policy
 
 CHUNK = 256
-"""Samples read before they are looked at: one that is too long is told before a large buffer is full."""
+"""Samples read before any of them is measured: one that is too long is reported before a large buffer is full."""
 
 
 class Waiting(NamedTuple):
@@ -44,19 +44,19 @@ class Intake:
     """Checks samples where they come in, so that an error names the sample and not its batch.
 
     Args:
-        policy: says which samples are too long.
-        long_samples: what becomes of those.
+        policy: decides which samples are too long.
+        long_samples: what to do with those.
 
     Raises:
-        PaddingError: it says something else than it may.
+        PaddingError: ``long_samples`` is not one of its values.
 
     Attributes:
-        alike: what the samples have in common.
+        alike: the check that samples are alike.
         whole: whether a sample may have no other modalities than the policy's.
         first: the first sample, or None before it.
         dropped: samples left out because no bucket holds them.
         truncated: samples cut to a bucket.
-        notices: what the user is to be told.
+        notices: warnings for the user.
     """
 
     def __init__(self, policy: Policy, long_samples: LongSamples) -> None:
@@ -68,7 +68,7 @@ class Intake:
         self.notices: deque[str] = deque()
 
     def held(self, number: int, sample: Any) -> dict[str, Any]:
-        """A sample as it was read, whatever becomes of what it was read into.
+        """Return a sample as it was read, so that later writes to what it was read into don't change it.
 
         Samples wait for long, and an iterable may go on writing to an array that it has given: such arrays are copied.
 
@@ -80,10 +80,10 @@ class Intake:
         return held_sample(sample, names, number, copy=True)
 
     def measure(self, number: int, sample: Any) -> Waiting:
-        """The arrays of a sample that is held, which are to be like those of the first one.
+        """Return the arrays of a held sample, checked to be like those of the first one.
 
         Raises:
-            SampleError: they are not, or a modality is missing or no array.
+            SampleError: they are not alike, or a modality is missing or no array.
         """
         names = self._policy.modalities
         sample = as_sample(sample, f"sample {number} of the stream")
@@ -121,10 +121,10 @@ class Intake:
             count += 1
 
     def admit(self, samples: Iterable[tuple[int, Sample]]) -> tuple[np.ndarray, np.ndarray, list[Waiting]]:
-        """What becomes of some samples.
+        """Measure some samples, and cut or leave out those that are too long.
 
         Returns:
-            the lengths of all, int64 ``(n, M)``; the lengths of those that are to wait, and these.
+            The lengths of all, int64 ``(n, M)``; the lengths of those that are to wait, and these samples.
 
         Raises:
             SampleError: a sample does not fit the others.

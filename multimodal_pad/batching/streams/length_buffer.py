@@ -1,4 +1,4 @@
-"""Who goes with whom in a stream of padded batches: samples of like shape."""
+"""Padded batches of a stream: samples of like shape."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from multimodal_pad.scheduling.dealing import batch_sizes_at
 from multimodal_pad.scheduling.filling import fill_up, share_out
 
 MOST_TRIED = 64
-"""Where no kind fills a batch, so many kinds are tried for the one that wastes least. Exact padding has almost as many
-kinds as samples, and to try them all would take longer than to pad them."""
+"""Where no kind fills a batch, kinds to try for the one that wastes least. Exact padding has almost as many kinds as
+samples, and to try them all would take longer than to pad them."""
 
 T = TypeVar("T")
 
@@ -31,7 +31,7 @@ class _Kind(Generic[T]):
 
 
 class LengthBuffer(StreamBuffer[T]):
-    """Samples wait by kind: the padded lengths that the policy gives them.
+    """A buffer whose samples wait by kind: the padded lengths that the policy gives them.
 
     Once the buffer is full, the next batch is drawn from a random kind that fills it; where no kind does, from the one
     that wastes least, filled up with samples of cheaper kinds that fit, and then with empty rows. An overdue sample
@@ -88,7 +88,7 @@ class LengthBuffer(StreamBuffer[T]):
         return self._let_go(shares, None if overdue else bits)
 
     def _choose(self, counts: np.ndarray, bits: np.random.PCG64) -> np.ndarray:
-        """A random kind that fills a batch, or the one that wastes least: how many to take of each kind up to it."""
+        """Choose a kind at random that fills a batch, or the one that wastes least; return how many of each to take."""
         upto = np.cumsum(counts // self._rows)
         if upto[-1]:
             index = np.searchsorted(upto, bits.random_raw() % int(upto[-1]), side="right")
@@ -102,11 +102,11 @@ class LengthBuffer(StreamBuffer[T]):
         return filled[int(np.argmax(np.divide(used, paid, out=np.ones_like(used), where=paid > 0)))]
 
     def _choose_last(self, counts: np.ndarray, bits: np.random.PCG64) -> np.ndarray:
-        """A random batch of those that are left, short ones filled up from the dearest kind down.
+        """Choose a random batch of those that are left, short ones filled up from the dearest kind down.
 
-        To take one of them leaves the others as they were, so that each batch may work them out anew.
+        Taking one of them leaves the others as they were, so that each call may work them out anew.
         """
-        own, lent = share_out(counts, self._shapes, self._rows, last=True)
+        own, moved = share_out(counts, self._shapes, self._rows, last=True)
         full, short = np.divmod(own, self._rows)
         # The dearest kind first, and of each kind the short batch before the full ones.
         upto = np.cumsum(np.stack([short > 0, full], axis=1)[::-1])
@@ -117,7 +117,7 @@ class LengthBuffer(StreamBuffer[T]):
             shares[index] = self._rows[index]
         else:
             shares[index] = short[index]
-            for kind, source, count in lent:
+            for kind, source, count in moved:
                 if kind == index:
                     shares[source] = count
         return shares

@@ -13,7 +13,7 @@ from multimodal_pad.scheduling.checks import LongSamples, check_long_samples
 
 
 def with_longest(lengths: LengthTable, longest: Mapping[str, int] | None) -> LengthTable:
-    """The table and one more row, of the longest lengths that may come, so that a plan for it holds them.
+    """Return the table and one more row, of the longest lengths that may come, so that a plan for it holds them.
 
     >>> with_longest(LengthTable(("text", "audio"), np.array([[3, 40], [5, 0]])), {"audio": 99}).values.tolist()
     [[3, 40], [5, 0], [5, 99]]
@@ -25,12 +25,12 @@ def with_longest(lengths: LengthTable, longest: Mapping[str, int] | None) -> Len
 
 
 def within_longest(lengths: LengthTable, longest: Mapping[str, int] | None, long_samples: LongSamples) -> LengthTable:
-    """Lengths of the first samples as they are planned for: none is longer than the longest that may come.
+    """Return lengths of the first samples as they are planned for: none is longer than the longest that may come.
 
     Args:
         lengths: of the first samples.
         longest: the longest that may come, per modality.
-        long_samples: what becomes of samples that are longer.
+        long_samples: what to do with samples that are longer.
 
     Raises:
         LengthError: another modality, or no length.

@@ -1,4 +1,4 @@
-"""How a stream becomes batches: the options of every batcher of streams, and what is made of them."""
+"""Options of all batchers of streams, and the buffers and intakes that are made of them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from multimodal_pad.spans import LAY_OUT, span
 
 
 class StreamKeywords(TypedDict, total=False):
-    """The options as keywords, so that type checkers know them in the signatures that pass them on."""
+    """The options as keywords, for type checkers, in the signatures that pass them on."""
 
     batch_size: int | None
     buffer: int
@@ -34,18 +34,18 @@ class StreamKeywords(TypedDict, total=False):
 
 @dataclass(frozen=True, eq=False)
 class StreamOptions:
-    """How the samples of a stream become batches.
+    """Options for making batches of a stream's samples.
 
     :class:`~multimodal_pad.StreamBatcher` and :class:`~multimodal_pad.grain.StreamIterDataset` take these options as
     keywords.
 
     Args:
         policy: rounds lengths up to buckets; its modalities are the ones that are padded.
-        batch_size: samples of every batch, where the policy doesn't say (a plan does).
+        batch_size: samples of every batch, where the policy leaves it open (a plan does not).
         buffer: samples that wait at most; more of them leave less padding.
         seed: of the order.
-        long_samples: what becomes of samples that no bucket holds: ``"error"``, ``"truncate"`` (keep the front) or
-            ``"drop"``; a warning tells the first one, and :attr:`StreamBatcher.stats` counts all.
+        long_samples: what to do with samples that no bucket holds: ``"error"``, ``"truncate"`` (keep the front) or
+            ``"drop"``; a warning names the first one, and :attr:`StreamBatcher.stats` counts all.
         pad_value: what stands in the padding, for all modalities or per modality.
         check_finite: look for NaN and inf in float features.
         cost: cost per sample, for the grouping and the statistics; by default the plan's, or positions.
@@ -72,7 +72,7 @@ class StreamOptions:
     with_ids: bool = False
 
     def __post_init__(self) -> None:
-        self.new_buffer()  # what is made of the options checks them
+        self.new_buffer()  # the classes that are made of the options check them
         self.new_intake()
         pad_values(self.pad_value, self.policy.modalities)
 
@@ -82,7 +82,7 @@ class StreamOptions:
         return choose_cost(self.policy, self.cost)
 
     def new_buffer(self, epoch: int = 0, batch: int = 0) -> StreamBuffer[Waiting]:
-        """An empty buffer: of samples of like shape, or for batches whose samples lie end to end.
+        """Return an empty buffer: of samples of like shape, or for batches whose samples lie end to end.
 
         Args:
             epoch: number of the pass over the samples, which changes the order.
@@ -101,16 +101,16 @@ class StreamOptions:
         )
 
     def new_intake(self) -> Intake:
-        """An intake that no sample has passed yet."""
+        """Return an intake that no sample has passed yet."""
         return Intake(self.policy, self.long_samples)
 
     def example(self, first: Waiting, intake: Intake) -> BatchOfLayout:
-        """A batch of one sample, at its own lengths."""
+        """Lay out a batch of one sample, at its own lengths."""
         padded = tuple(max(1, len(first.sample[name])) for name in self.policy.modalities)
         return self.lay_out(Taken(padded, 1, [0], [first]), intake)
 
     def lay_out(self, taken: Taken[Waiting], intake: Intake) -> BatchOfLayout:
-        """The batch of the samples taken, whose numbers errors give, and which this intake has let in."""
+        """Lay out the batch of the samples taken, which this intake has let in; errors give their numbers."""
         names, layout = self.policy.modalities, self.policy.layout
         samples: list[Sample] = [dict(waiting.sample) for waiting in taken.samples]
         numbers = [waiting.number for waiting in taken.samples]

@@ -18,8 +18,8 @@ _AHEAD = 64  # samples on their way between two threads
 class StreamReader(Iterator[tuple[int, Sample]]):
     """The samples of an iterable and their numbers, read in one thread and watched from another.
 
-    What the iterable raises goes on with a note that names the sample. As a context manager it stops whoever
-    reads, at the next sample.
+    What the iterable raises goes on with a note that names the sample. As a context manager it stops the reading
+    thread at the next sample.
 
     Args:
         samples: the iterable.
@@ -45,7 +45,7 @@ class StreamReader(Iterator[tuple[int, Sample]]):
         return self._ahead.popleft() if self._ahead else self._read()
 
     def read_ahead(self, count: int) -> list[Sample]:
-        """The first ``count`` samples, or all where there are fewer; iterating begins with them all the same.
+        """Read the first ``count`` samples, or all where there are fewer; iterating begins with them all the same.
 
         Raises:
             StreamTimeoutError: one of them does not come in time.
@@ -106,4 +106,4 @@ class StreamReader(Iterator[tuple[int, Sample]]):
 
 
 class _StoppedError(Exception):
-    """The samples are waited for no more: ends the reading, and is raised no further."""
+    """Ends the reading of samples that are no longer waited for; it is raised no further."""

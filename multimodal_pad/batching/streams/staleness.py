@@ -1,4 +1,4 @@
-"""Whether a policy still suits what a stream gives, and how a new plan would do."""
+"""Checks whether a policy still suits a stream's samples, and how a new plan would do."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from multimodal_pad.planning.planner import plan_shapes
 from multimodal_pad.scheduling.policy import Policy
 
 MOST_NEW_SHAPES = 32
-"""For a policy that is no plan, a new plan has as many shapes as the policy used of late, and not more than these."""
+"""Most shapes of a new plan for a policy that is no plan; it has as many as the policy used of late."""
 
 
 @dataclass(frozen=True)
 class Service:
-    """How a policy serves the last samples.
+    """The figures of a policy on the last samples.
 
     Attributes:
         samples: looked at.
@@ -47,14 +47,14 @@ class Service:
     def __str__(self) -> str:
         promise = "" if self.promised is None else f" (promised: {self.promised:.3f})"
         return (
-            f"of the last {self.samples:,} samples {self.uncovered:,} are longer than every bucket, and "
+            f"{self.uncovered:,} of the last {self.samples:,} samples are longer than every bucket, and "
             f"{self.efficiency:.3f} of the padded cost of the others is real{promise}"
         )
 
 
 @dataclass(frozen=True, eq=False)
 class PlanReport(Service):
-    """How a policy serves the last samples, beside a plan that is made for them.
+    """The figures of a policy on the last samples, beside a plan that is made for them.
 
     Attributes:
         samples: looked at.
@@ -85,7 +85,7 @@ class PlanReport(Service):
 
 
 class RecentLengths:
-    """The lengths of the last samples, and a look at them each time that as many are new.
+    """The lengths of the last samples, on which the policy is checked each time that as many are new.
 
     Args:
         policy: the one in use.
@@ -103,7 +103,7 @@ class RecentLengths:
         self.values = np.empty((0, len(policy.modalities)), np.int64)
 
     def add(self, lengths: np.ndarray) -> Service | None:
-        """Remember the next samples; of a plan that is found to be stale the figures, the first time."""
+        """Add the lengths of the next samples; return the figures the first time that a plan is found to be stale."""
         self.values = np.concatenate([self.values, lengths])[-self._size :]
         self._new += len(lengths)
         if self._told or self._new < self._size or not self._policy.plan_options:
@@ -113,7 +113,7 @@ class RecentLengths:
         return service if service.stale else None
 
     def report(self, batch_size: int | BatchBudget, longest: Mapping[str, int] | None = None) -> PlanReport:
-        """The policy beside a new plan of such batches, which holds ``longest`` too where it is given.
+        """Compare the policy with a new plan of such batches, which holds ``longest`` too where it is given.
 
         Raises:
             PaddingError: no sample has come yet.

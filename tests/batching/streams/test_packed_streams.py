@@ -68,7 +68,7 @@ def test_samples_longer_than_the_capacity():
 def test_a_plan_that_goes_stale_is_told_and_another_packing_plan_offered():
     short = LengthTable(TABLE.modalities, TABLE.values // 3)
     batcher = StreamBatcher(make_samples(TABLE) + make_samples(short) * 2, POLICY, buffer=64, recent=400)
-    with pytest.warns(PlanWarning, match="the shape plan has gone stale: of the last 400 samples 0 are longer"):
+    with pytest.warns(PlanWarning, match="the shape plan has gone stale: 0 of the last 400 samples are longer"):
         list(batcher)
     report = batcher.plan_report()
     assert report.stale

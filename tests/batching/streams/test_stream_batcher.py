@@ -322,7 +322,7 @@ def test_an_example_is_of_the_first_sample_which_still_comes():
 
 
 def test_shapes_without_an_end():
-    with pytest.raises(PaddingError, match="has no end of shapes"):
+    with pytest.raises(PaddingError, match="has infinitely many shapes"):
         StreamBatcher(texts([3]), Exact(["text"]), batch_size=2).batch_shapes()
 
 

@@ -100,7 +100,7 @@ def test_a_plan_that_goes_stale_is_told_once_and_reported():
     assert len(report.new_plan) == 4
     first, second = str(report).splitlines()
     assert first == (
-        f"of the last 500 samples 0 are longer than every bucket, and {report.efficiency:.3f} of the padded cost of "
+        f"0 of the last 500 samples are longer than every bucket, and {report.efficiency:.3f} of the padded cost of "
         f"the others is real (promised: {report.promised:.3f}): stale"
     )
     assert second == f"a new plan of 4 shapes holds all of them and keeps {report.new_efficiency:.3f}"
