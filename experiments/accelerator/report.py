@@ -8,7 +8,7 @@ import numpy as np
 
 from experiments.accelerator.config import SECOND_STARTS
 from experiments.accelerator.work import shape_of
-from experiments.lib.tables import Table, spread
+from experiments.lib.tables import Table, paragraphs, spread
 
 Results = dict[str, Any]
 
@@ -23,11 +23,11 @@ def tables(results: Results) -> list[Table]:
 
 
 def markdown(results: Results) -> str:
-    """All tables, what is missing, and where it comes from."""
-    from experiments.lib.provenance import where_measured
+    """Return all tables, what is missing, and where it was measured."""
+    from experiments.lib.provenance import measured_on
 
     parts = [f"### {table.title}\n\n{table.markdown()}" for table in tables(results)]
-    return "\n\n".join([*parts, *filter(None, [missing(results)]), where_measured(results)])
+    return paragraphs(*parts, missing(results), measured_on(results))
 
 
 def product_rate(results: Results, dtype: str = "bfloat16") -> float | None:

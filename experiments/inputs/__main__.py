@@ -18,8 +18,8 @@ from rich.progress import Progress
 
 from experiments.inputs.case import ROOT, Case, cases_of, hand_in
 from experiments.lib.command_line import command_line, run_experiment
-from experiments.lib.provenance import where_measured
-from experiments.lib.tables import Table
+from experiments.lib.provenance import measured_on
+from experiments.lib.tables import Table, paragraphs
 from multimodal_pad import PaddingError
 
 BEFORE = "48ae543"
@@ -78,25 +78,26 @@ def _cell(outcome: dict[str, Any]) -> str:
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """The table: kind, input, before, now."""
+    """Return the table of kind, input, before and now, and where it was measured."""
     cases = results["cases"]
     counts = {
         side: {kind: sum(each[side]["kind"] == kind for each in cases) for kind in ("other error", "no end")}
         for side in ("before", "now")
     }
     note = (
-        f"{len(cases)} inputs, `experiments/inputs/`. Errors of another library or of Python: "
-        f"{counts['before']['other error']} before, {counts['now']['other error']} now; no end within two minutes: "
-        f"{counts['before']['no end']} before, {counts['now']['no end']} now. Seconds from {SLOW} and memory from "
-        f"1 GiB are told. Before: commit {results['before_commit']}. "
+        f"{len(cases)} inputs. Errors of another library or of Python: {counts['before']['other error']} before, "
+        f"{counts['now']['other error']} now; no end within two minutes: {counts['before']['no end']} before, "
+        f"{counts['now']['no end']} now. Seconds are shown from {SLOW} s, memory from 1 GiB. Before: commit "
+        f"{results['before_commit']}."
     )
-    return Table(
+    table = Table(
         "What becomes of inputs",
         ["kind", "input", "before", "now"],
         [[each["kind"], each["input"], _cell(each["before"]), _cell(each["now"])] for each in cases],
-        note + where_measured(results),
+        note,
         text_columns=4,
-    ).markdown()
+    )
+    return paragraphs(table.markdown(), measured_on(results))
 
 
 def main(arguments: list[str]) -> int:

@@ -21,7 +21,7 @@ from rich.progress import Progress
 from experiments.lib.command_line import command_line, run_experiment
 from experiments.lib.distributions import draw_lengths
 from experiments.lib.reference_cost import reference_cost
-from experiments.lib.tables import Table
+from experiments.lib.tables import Table, paragraphs
 from experiments.packing import contenders as packing
 from experiments.packing.contenders import SEED, told_fill
 from multimodal_pad import LengthTable, Packed, make_schedule, plan_packing
@@ -154,7 +154,7 @@ def fill_bound(lengths: LengthTable, batch_size: int, shapes: int = 1, alignment
 
 
 def fill_table(results: dict[str, Any]) -> Table:
-    """A row per length table, batch size and number of shapes."""
+    """Make a row per length table, batch size and number of shapes."""
     alignments = results["config"]["alignments"]
     cases: dict[tuple[str, int, int], list[dict[str, Any]]] = {}
     for row in results["rows"]:
@@ -182,13 +182,14 @@ def fill_table(results: dict[str, Any]) -> Table:
     heading = ["lengths", "B", "shapes", f"fill by modality, {rounded[0]}", *(f"fill, {how}" for how in rounded)]
     return Table(
         "How full packed batches are",
-        [*heading, *(f"in cost, {how}" for how in rounded), "batches", "planning", "dealing"],
+        [*heading, *(f"real cost, {how}" for how in rounded), "batches", "planning", "dealing"],
         body,
-        f"Real positions / capacity in an epoch of {first}: {', '.join(results['modalities'][results['corpus']])}; of "
-        f"{' and '.join(others)}; log-normal: five modalities of medians {', '.join(map(str, MEDIANS))}, sigma 1 and a "
-        f"correlation of {CORRELATION:g} (lowest to highest). Capacities are rounded up to multiples of 8, or of 64, "
-        "which are tiles of attention. In brackets the bound: no packing of at most B samples a batch reaches more. In "
-        "cost: real cost / real cost and that of the positions that hold nothing.",
+        f"Fill is the share of real positions in the capacities of an epoch: of {first}, by modality "
+        f"{', '.join(results['modalities'][results['corpus']])}; of {' and '.join(others)}. Log-normal: 5 modalities "
+        f"of medians {', '.join(map(str, MEDIANS))}, sigma 1 and a correlation of {CORRELATION:g} (lowest to highest). "
+        "Capacities are rounded up to multiples of 8, or of 64, which are tiles of attention. Brackets hold the bound, "
+        "which no packing of at most B samples a batch exceeds. Real cost is by the reference cost, where the padded "
+        "cost of a packed batch is that of its samples and of its empty positions.",
     )
 
 
@@ -197,15 +198,15 @@ def _rounding(alignment: int) -> str:
 
 
 def tables(results: dict[str, Any]) -> list[Table]:
-    """How full batches are, and whose."""
+    """Make a table of how full batches are, and one of other packers."""
     return [fill_table(results), packing.table(results["peers"], results["corpus"])]
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """Both tables, and where they come from."""
-    from experiments.lib.provenance import where_measured
+    """Return both tables, and where they were measured."""
+    from experiments.lib.provenance import measured_on
 
-    return "\n\n".join([*(table.markdown() for table in tables(results)), where_measured(results)])
+    return paragraphs(*(table.markdown() for table in tables(results)), measured_on(results))
 
 
 def main(arguments: list[str]) -> int:

@@ -157,11 +157,11 @@ def table(results: dict[str, Any], corpus: str) -> Table:
     config = results["config"]
     wide = ", ".join(f"{n} wide ({m})" for m, n in WIDTHS.items())
     return Table(
-        "Who packs the same lengths how well",
+        "How well other packers fill the same capacities",
         ["packer", "capacity", "fill by modality", "fill", "batches", "samples in a batch", "samples/s"],
         rows,
         f"{results['rows'][0]['samples']:,} samples ({corpus}) in the capacities of "
-        f"`plan_packing(batch_size={config['batch_size']})`: median number of samples in a batch, fewest and most. "
+        f"`plan_packing(batch_size={config['batch_size']})`; samples in a batch: median, fewest and most. "
         f"Samples per second: an epoch of float32 features, {wide}, dealt and laid out in one thread, median of "
         f"{config['repeats']} epochs in turn. grain {results['grain']}; Axolotl by its rule, computed: at most "
         f"{AXOLOTL_MOST} samples in a batch.",

@@ -25,7 +25,7 @@ from rich.progress import Progress
 
 from experiments.lib.command_line import command_line
 from experiments.lib.output import write_results
-from experiments.lib.tables import Table, spread
+from experiments.lib.tables import Table, paragraphs, spread
 from experiments.lib.worker import start
 from experiments.peers.batcher_contenders import CONTENDERS
 from experiments.peers.batcher_process import Config, prepare
@@ -94,21 +94,21 @@ def table(results: dict[str, Any]) -> Table:
     texts = [
         f"{results['samples']:,} samples ({results['corpus']}) in {results['batches']} batches of "
         f"{config['batch_size']}, at most {config['shapes']} planned shapes, "
-        f"{measured[0]['bytes'] / 1e6:,.0f} MB padded, {100 * results['padding_efficiency']:.0f} % of the positions "
-        f"real; medians and middle halves of {config['repeats']} epochs each, in turn; the shares of np.copyto are of "
-        "the same repeat.",
+        f"{measured[0]['bytes'] / 1e6:,.0f} MB padded, {100 * results['padding_efficiency']:.0f} % real positions. "
+        f"Medians and middle halves of {config['repeats']} epochs each, in turn; a share of np.copyto is that of the "
+        "same repeat.",
         *([f"Not installed: {', '.join(absent)}."] if absent else []),
-        ", ".join(f"{name} {version}" for name, version in results["contender_versions"].items()),
+        f"Versions: {', '.join(f'{name} {version}' for name, version in results['contender_versions'].items())}.",
     ]
     heading = ["", "padded to", "GB/s of output", "of np.copyto", "samples/s"]
     return Table("Padding on the host", heading, rows, " ".join(texts), text_columns=2)
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """The table, and where it comes from, for the README."""
-    from experiments.lib.provenance import where_measured  # imports JAX, which the contenders do without
+    """Return the table, and where it was measured."""
+    from experiments.lib.provenance import measured_on  # imports JAX, which the contenders do without
 
-    return f"{table(results).markdown()}; {where_measured(results)}"
+    return paragraphs(table(results).markdown(), measured_on(results))
 
 
 def main(arguments: list[str]) -> int:

@@ -190,7 +190,7 @@ def as_batches(steps: Steps) -> list[tuple[list[int], list[int]]]:
 
 
 def tables(rows: Sequence[dict[str, Any]]) -> list[Table]:
-    """One table: the cost efficiency and the number of shapes of each rule on each distribution."""
+    """Make one table: real cost and number of shapes of each rule on each distribution."""
     distributions = list(dict.fromkeys(row["distribution"] for row in rows))
     cells: dict[tuple[str, str, str], dict[str, str]] = {}
     for row in rows:
@@ -202,16 +202,16 @@ def tables(rows: Sequence[dict[str, Any]]) -> list[Table]:
     dealt = {f"{row['package']} {row['version']}" for row in measured}
     computed = {row["package"] for row in rows if row["package"]} - {row["package"] for row in measured}
     texts = [
-        "Real share of the padded cost of one epoch; in brackets the batch shapes that it has, of which rows are a "
-        "part, and the samples that the rule can't take. Alike: what the samples of a batch have in common. "
-        "`transformers`, `tensorflow` and `lhotse` keep a short last batch of each bucket, whose number of rows is a "
-        "shape of its own; here it is filled up with empty rows, which are paid for.",
+        "Real cost of one epoch, by the reference cost; in brackets the number of its batch shapes, which differ in "
+        "rows too, and of samples that the rule can't take. Alike: what the samples of a batch have in common. "
+        "`transformers`, `tensorflow` and `lhotse` keep a short last batch of each bucket, whose number of rows makes "
+        "another shape; here it is filled up with empty rows, whose cost counts.",
         *([f"Batches dealt by the package itself: {', '.join(sorted(dealt))}."] if dealt else []),
         *([f"Computed by the package's rule: {', '.join(sorted(computed))}."] if computed else []),
     ]
     return [
         Table(
-            "How much of the padded work is real",
+            "Real cost of each rule",
             ["rule", "of", "alike", *distributions],
             [[*rule, *(found.get(name, "") for name in distributions)] for rule, found in cells.items()],
             " ".join(texts),

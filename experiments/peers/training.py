@@ -173,7 +173,8 @@ def table(results: dict[str, Any]) -> Table:
         "Training: samples per second, and seconds predicted for some epochs",
         heading,
         rows,
-        _note(results) + (" Memory: of the largest step on the device, by XLA's analysis." if with_memory else ""),
+        _note(results)
+        + (" Memory is that of the largest step on the device, by XLA's analysis." if with_memory else ""),
         text_columns=2,
     )
 
@@ -198,11 +199,10 @@ def _note(results: dict[str, Any]) -> str:
         f"{results['samples']:,} samples ({results['corpus']}), batches of {corpus['batch_size']}, "
         f"{results['parameters']:,} parameters, {same}jax {versions['jax']}"
         + (f", torch {versions['torch']}" if "torch" in versions else "")
-        + ". Samples per second of an epoch once compiled, padding included, predicted from the steps measured: "
-        "median and middle half of "
-        f"{results['config']['rounds']} turns of {results['config']['turn_seconds']:g} s. Seconds with planning and "
-        "compiling; `~`: not every shape was compiled, and the seconds of the others are taken to be the same. "
-        f"Both libraries with `{_tunable('torch')}`, and with `{_tunable(SMALL_PAGES)}` for small pages "
+        + ". Samples per second are those of an epoch once compiled, predicted from the steps measured: median and "
+        f"middle half of {results['config']['rounds']} turns of {results['config']['turn_seconds']:g} s. Seconds "
+        "include planning and compiling; `~`: some shapes were not compiled, and count as many seconds as the others. "
+        f"Both libraries run with `{_tunable('torch')}`, and with `{_tunable(SMALL_PAGES)}` for small pages "
         f"(transparent_hugepage: {results['pages']['transparent_hugepage']}; {results['pages']['c_library']})."
         + missing
     )

@@ -30,6 +30,7 @@ from rich.progress import track
 from experiments.lib.command_line import command_line
 from experiments.lib.distributions import MODALITIES, log_normal_lengths
 from experiments.lib.reference_cost import reference_cost
+from experiments.lib.tables import Table, paragraphs
 from multimodal_pad import LengthTable, Planned, ShapePlan, make_schedule, plan_shapes
 from multimodal_pad.cli import exit_status
 from multimodal_pad.output import write_folder
@@ -183,40 +184,43 @@ def draw(lengths: LengthTable, path: Path) -> None:
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """The table, with what it took and where it comes from, for the README."""
-    lines = [
-        "| batch shapes | planned | in a schedule | bound | powers of two | quantiles | planning |",
-        "|---:|---:|---:|---:|---:|---:|---:|",
-    ]
+    """Return the table, what other splits and sizes give, and where it was measured."""
+    from experiments.lib.provenance import measured_on  # imports JAX, which a large table's process does without
+
+    rows = []
     for row in results["plans"]:
         ladders = [
             f"{row['ladders'][name]['cost']:.3f} ({row['ladders'][name]['shapes']})"
             for name in ("powers of two", "quantiles")
         ]
         shares = [f"{row[key]:.3f}" for key in ("efficiency", "scheduled_efficiency", "bound")]
-        cells = [str(row["shapes"]), *shares, *ladders, f"{np.median(row['seconds']):.2f} s"]
-        lines.append("| " + " | ".join(cells) + " |")
+        rows.append([str(row["shapes"]), *shares, *ladders, f"{np.median(row['seconds']):.2f} s"])
     config = results["config"]
-    texts = [
-        f"Real share of the padded cost; {results['samples']:,} samples ({results['corpus']}); batches of "
-        f"{config['batch_size']} in the schedule; in brackets, the shapes that the finest such ladder has; median of "
-        f"{config['repeats']} plans on one core.",
+    findings = [
         *(
-            f"The plan with {row['shapes']} shapes keeps {row['efficiency']:.3f} on {row['split']} "
-            f"({row['samples']:,} samples, {row['uncovered']} too long for it), a plan of its own "
+            f"The plan with {row['shapes']} shapes has a real cost of {row['efficiency']:.3f} on {row['split']} "
+            f"({row['samples']:,} samples, {row['uncovered']} too long for it); a plan made for that split has "
             f"{row['own_efficiency']:.3f}."
             for row in results["transfers"]
             if row["shapes"] == 16
         ),
         *(
             f"{row['samples']:,} samples in multiples of 8: {row['shapes']} shapes in {row['seconds']:.1f} s and "
-            f"{row['peak_memory_gib']:.1f} GiB, the table's {row['table_gib']:.1f} GiB included."
+            f"{row['peak_memory_gib']:.1f} GiB, of which the table takes {row['table_gib']:.1f} GiB."
             for row in results["large"]
         ),
     ]
-    where = f"{results['device']['cpu']}; Python {results['python']}, numpy {results['versions']['numpy']}"
-    texts.append(f"{where}; commit {(results['commit'] or 'unknown')[:10]}; `{results['command']}`.")
-    return "\n".join([*lines, "", " ".join(texts)])
+    table = Table(
+        "Planned shapes",
+        ["batch shapes", "planned", "in a schedule", "bound", "powers of two", "quantiles", "planning"],
+        rows,
+        f"Real cost, by the reference cost, on {results['samples']:,} samples ({results['corpus']}), with batches of "
+        f"{config['batch_size']} in the schedule. Brackets hold the number of shapes of the finest ladder within the "
+        f"same number. Planning: median of {config['repeats']} plans on one core.",
+        text_columns=0,
+        findings=" ".join(findings),
+    )
+    return paragraphs(table.markdown(), measured_on(results))
 
 
 def main(arguments: list[str]) -> int:

@@ -20,7 +20,8 @@ from rich.progress import Progress
 from experiments.lib import corpora, policies
 from experiments.lib.command_line import command_line, run_experiment
 from experiments.lib.measure import make_step
-from experiments.lib.provenance import where_measured
+from experiments.lib.provenance import measured_on
+from experiments.lib.tables import Table, paragraphs
 from multimodal_pad import BatchShape, BatchSpec, Planned, plan_shapes
 from multimodal_pad.compiling import Calibration, StepTable, calibrate, typical_shapes
 from multimodal_pad.layouts.layout import batch_shapes
@@ -96,25 +97,24 @@ def _predict(found: Calibration, shape: np.ndarray, rows: int) -> float:
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """The table, what it took and where it comes from, for the README."""
+    """Return the table, the errors, and where they were measured."""
     rows = results["unseen"]
-    lines = [
-        "| shape | measured | predicted | with one rate for all FLOPs |",
-        "|---|---:|---:|---:|",
-    ]
+    cells = []
     for row in rows:
         shape = ", ".join(f"{name} {length}" for name, length in row["lengths"].items())
-        cells = [f"{1e3 * row[key]:,.0f} ms" for key in ("seconds", "two_rates", "one_rate")]
-        lines.append("| " + " | ".join([shape, *cells]) + " |")
+        cells.append([shape, *(f"{1e3 * row[key]:,.0f} ms" for key in ("seconds", "two_rates", "one_rate"))])
     two, one = (_off(rows, key) for key in ("two_rates", "one_rate"))
-    texts = [
+    table = Table(
+        "Seconds of a step, predicted",
+        ["shape", "measured", "predicted", "with one rate for all FLOPs"],
+        cells,
         f"Steps of {results['config']['batch_size']} rows at {len(rows)} planned shapes, predicted from "
-        f"{len(results['seen'])} others ({results['corpus']}): off by {two}; with one rate by {one}.",
-        f"`calibrate` took {results['seconds_to_calibrate']:.0f} s and itself reported an error of "
+        f"{len(results['seen'])} others ({results['corpus']}).",
+        findings=f"The predictions are off by {two}; with one rate by {one}. `calibrate` took "
+        f"{results['seconds_to_calibrate']:.0f} s and reported an error of "
         f"{100 * results['error']['two_rates']:.0f} %.",
-        where_measured(results),
-    ]
-    return "\n".join([*lines, "", " ".join(texts)])
+    )
+    return paragraphs(table.markdown(), measured_on(results))
 
 
 def _off(rows: list[dict[str, Any]], key: str) -> str:

@@ -20,7 +20,7 @@ from experiments.lib import corpora, policies
 from experiments.lib.command_line import command_line
 from experiments.lib.measure import make_step
 from experiments.lib.output import write_results
-from experiments.lib.tables import Table
+from experiments.lib.tables import Table, paragraphs
 from multimodal_pad import LengthTable, PaddingError
 from multimodal_pad.cli import exit_status
 from multimodal_pad.compiling import PolicyTime, PolicyTimes, StepTable, time_policies
@@ -115,14 +115,14 @@ def _as_json(time: PolicyTime) -> dict[str, Any]:
 
 
 def times(results: dict[str, Any], kind: str) -> dict[str, PolicyTime]:
-    """The policies' times on one kind of lengths."""
+    """Return the policies' times on one kind of lengths."""
     fields = ("samples", "shapes", "compile_seconds", "epoch_seconds")
     rows = [row for row in results["rows"] if row["lengths"] == kind]
     return {row["policy"]: PolicyTime(**{name: row[name] for name in fields}) for row in rows}
 
 
 def table(results: dict[str, Any]) -> Table:
-    """A row per policy and kind of lengths; the fastest of each is bold."""
+    """Make a row per policy and kind of lengths; the fastest of each is bold."""
     epochs = results["config"]["epochs"]
     plural = [f"{n} epoch{'s' if n > 1 else ''}, s" for n in epochs]
     heading = ["lengths", "policy", "shapes", "compiling, s", "ms per sample", *plural]
@@ -139,18 +139,18 @@ def table(results: dict[str, Any]) -> Table:
     equal = ", ".join(f"{name} {length}" for name, length in results["medians"].items())
     note = (
         f"{results['samples']:,} samples ({results['corpus']}), batches of {results['config']['batch_size']}, the "
-        f"model of `make compare`; all equal: each modality cut or repeated to its median ({equal}). Steps: medians of "
-        f"{results['config']['repeats']} at each of the largest shape and the one of most steps, other shapes "
-        f"predicted; batches ready on the host. {' '.join(told)}"
+        f"model of `make compare`. All equal: each modality is cut or repeated to its median ({equal}). A step is the "
+        f"median of {results['config']['repeats']}, at the largest shape and at that of most steps; the other shapes "
+        "are predicted. Batches lie ready on the host."
     )
-    return Table("Which policy is fastest", heading, rows, note, text_columns=2)
+    return Table("Which policy is fastest", heading, rows, note, text_columns=2, findings=" ".join(told))
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """The table, and where it comes from."""
-    from experiments.lib.provenance import where_measured
+    """Return the table, and where it was measured."""
+    from experiments.lib.provenance import measured_on
 
-    return f"{table(results).markdown()} {where_measured(results)}"
+    return paragraphs(table(results).markdown(), measured_on(results))
 
 
 def main(arguments: list[str]) -> int:

@@ -22,7 +22,7 @@ from experiments.lib import configs, emotion
 from experiments.lib.command_line import command_line
 from experiments.lib.emotion import load_splits
 from experiments.lib.output import write_results
-from experiments.lib.tables import Table
+from experiments.lib.tables import Table, paragraphs
 from experiments.lib.training import train
 from multimodal_pad import PaddingError
 from multimodal_pad.cli import exit_status
@@ -117,24 +117,24 @@ def table(results: dict[str, Any]) -> Table:
     floors = results["floors"] | {f"{name} (as published)": value for name, value in published.items()}
     rows += [[name, f"{value:.3f}", *[""] * (len(seeds) + 4)] for name, value in floors.items()]
     differences = "; ".join(
-        f"{one} less {other}, by seed: F1 {_spread(figures[one] - figures[other], '+.3f')}, loss "
+        f"{one} less {other}, F1 {_spread(figures[one] - figures[other], '+.3f')}, loss "
         f"{_spread(losses[one] - losses[other], '+.3f')}"
         for one, other in combinations(figures, 2)
     )
     counts = " / ".join(f"{count:,}" for count in results["samples"].values())
     note = (
         f"MELD, text alone with its real labels, {counts} utterances; {results['rows'][0]['parameters']:,} parameters; "
-        f"means and standard deviations over the seeds; {differences}. The epoch is the best one on "
-        "dev. Seconds include compiling."
+        "means and standard deviations over the seeds. The epoch is the best one on dev. Seconds include compiling."
     )
-    return Table("Weighted F1 of seven emotions", heading, rows, note)
+    findings = f"Differences by seed: {differences}." if differences else ""
+    return Table("Weighted F1 of seven emotions", heading, rows, note, findings=findings)
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """The table, and where it comes from."""
-    from experiments.lib.provenance import where_measured
+    """Return the table, and where it was measured."""
+    from experiments.lib.provenance import measured_on
 
-    return f"{table(results).markdown()} {where_measured(results)}"
+    return paragraphs(table(results).markdown(), measured_on(results))
 
 
 def _told(padding: str) -> str:

@@ -26,6 +26,7 @@ from experiments.lib.command_line import command_line
 from experiments.lib.distributions import MODALITIES, log_normal_lengths
 from experiments.lib.output import write_results
 from experiments.lib.reference_cost import reference_cost
+from experiments.lib.tables import Table, paragraphs
 from multimodal_pad import BucketBatcher, LengthTable, Planned, ShapePlan, plan_shapes
 from multimodal_pad.cli import exit_status
 from multimodal_pad.lengths.samples import EMPTY
@@ -131,11 +132,10 @@ def _peak_gib() -> float:
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """The table, and where it comes from, for the README."""
-    lines = [
-        "| samples x 3 | steps | first batch | memory beside the table | resume at the start | middle | end |",
-        "|---:|---:|---:|---:|---:|---:|---:|",
-    ]
+    """Return the table, and where it was measured."""
+    from experiments.lib.provenance import measured_on  # imports JAX, whose memory would count in a part's process
+
+    rows = []
     for row in results["rows"]:
         parts = row["parts"]
         beside = np.median([part["peak_gib"] - part["imported_gib"] - part["table_gib"] for part in parts])
@@ -149,19 +149,22 @@ def markdown(results: dict[str, Any]) -> str:
             f"{max(0.0, beside):.2f} GiB",
             *(f"{second:.2f} s" for second in seconds),
         ]
-        lines.append("| " + " | ".join(cells) + " |")
+        rows.append(cells)
     config, last = results["config"], results["rows"][-1]["parts"]
-    where = f"{results['device']['cpu']}; Python {results['python']}, numpy {results['versions']['numpy']}"
     restoring = [part["resumed"][at]["restore"] for part in last for at in part["resumed"]]
-    texts = [
-        f"Log-normal lengths, {config['shapes']} planned shapes, batches of {config['batch_size']}, each a process of "
-        f"its own, median of {config['repeats']}. First batch and resuming: from the file of lengths to the batch, the "
-        "epoch's order and the table's fingerprint included; memory: the peak less what importing takes and the "
-        f"memory-mapped table ({last[0]['table_gib']:.2f} GiB for the largest). To restore alone takes "
-        f"{np.median(restoring):.1f} s there, most of it the order of the epoch, at any step.",
-        f"{where}; commit {(results['commit'] or 'unknown')[:10]}; `{results['command']}`.",
-    ]
-    return "\n".join([*lines, "", " ".join(texts)])
+    table = Table(
+        "The first batch of large corpora",
+        ["samples x 3", "steps", "first batch", "memory beside the table", "resume at the start", "middle", "end"],
+        rows,
+        f"Log-normal lengths, {config['shapes']} planned shapes, batches of {config['batch_size']}; medians of "
+        f"{config['repeats']} processes. First batch and resuming count from the file of lengths to the batch, with "
+        "the epoch's order and the table's fingerprint. Memory is the peak without the imports and without the "
+        f"memory-mapped table ({last[0]['table_gib']:.2f} GiB for the largest).",
+        text_columns=0,
+        findings=f"Restoring alone takes {np.median(restoring):.1f} s for the largest, at any step; most of that is "
+        "the order of the epoch.",
+    )
+    return paragraphs(table.markdown(), measured_on(results))
 
 
 def main(arguments: list[str]) -> int:

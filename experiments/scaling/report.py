@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.lib.tables import Table, spread
+from experiments.lib.tables import Table, paragraphs, spread
 from experiments.scaling.fit import PERCENTILES, fit_series
 
 PANELS = {"time": "s", "memory": "B", "compilations": ""}
@@ -179,7 +179,7 @@ def _setting(results: dict[str, Any], axis: Axis) -> str:
         "modalities": f"A train step of {rows}, {lengths}; {step}",
         "shapes": (
             f"{results['samples']:,} samples ({results['corpus']}), batches of {config['planned_rows']}, grouped by "
-            f"length. Real cost: share of the plan's padded cost; bound: what no plan exceeds. Compilations: as JAX "
+            f"length. Real cost, by the reference cost; bound: what no plan exceeds. Compilations: as JAX "
             f"reports them, for the warm-up and a step at each shape of an epoch, of a small model that pools all "
             f"modalities at width {config['pooled_width']}; memory: of its train step."
         ),
@@ -220,9 +220,9 @@ def _exponents(results: dict[str, Any]) -> Table:
             )
     low, high = PERCENTILES
     note = (
-        "Least squares of logarithms through the medians of all points; off: the largest distance of a median from "
-        f"that line. In brackets the {low}th to {high}th percentile over bootstrap resamples of the rounds; none where "
-        "a point has one round, or where nothing is timed."
+        "Each exponent is a least-squares fit of logarithms through the medians of all points. Off: the largest "
+        f"distance of a median from that line. Brackets hold the {low}th to {high}th percentile over bootstrap "
+        "resamples of the rounds; there are none where a point has one round or nothing is timed."
     )
     heading = ["grows", "figure", "exponent over all", "off", "between the two largest", "which are"]
     return Table("Exponents", heading, rows, note, 2)
@@ -237,18 +237,18 @@ def _number(value: float) -> str:
 
 
 def exponents(results: dict[str, Any]) -> str:
-    """The exponents, and where they come from, for a page."""
-    from experiments.lib.provenance import where_measured
+    """Return the exponents, and where they were measured, for a page."""
+    from experiments.lib.provenance import measured_on
 
-    return f"{_exponents(results).markdown()} {where_measured(results)}"
+    return paragraphs(_exponents(results).markdown(), measured_on(results))
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """All tables, and where they come from."""
-    from experiments.lib.provenance import where_measured
+    """Return all tables, and where they were measured."""
+    from experiments.lib.provenance import measured_on
 
     parts = [f"### {table.title}\n\n{table.markdown()}" for table in tables(results)]
-    return "\n\n".join([*parts, where_measured(results)])
+    return paragraphs(*parts, measured_on(results))
 
 
 def draw(results: dict[str, Any], path: Path) -> None:

@@ -25,7 +25,7 @@ from rich.progress import Progress
 
 from experiments.lib.command_line import command_line, run_experiment
 from experiments.lib.distributions import draw_lengths
-from experiments.lib.tables import Table
+from experiments.lib.tables import Table, paragraphs
 from multimodal_pad import Fixed, LengthTable, plan_packing, plan_shapes
 from multimodal_pad.compiling import CompileLog
 from multimodal_pad.errors import QueueFullError
@@ -231,13 +231,13 @@ def table(results: dict[str, Any]) -> Table:
     layers = f"{config['layers']} layer{'s' * (config['layers'] > 1)}"
     return Table(
         "Single requests",
-        [*heading, "padding efficiency", "compiled meanwhile"],
+        [*heading, "real positions", "compiled meanwhile"],
         body,
-        "p50 / p99 latency in ms, and what is answered per second where some is refused, since the queue of "
-        f"{config['queue_size']} is full. Lengths {results['corpus']}, a transformer of d_model {config['d_model']} "
-        f"with {layers} per encoder, batches of up to {config['batch_size']}, gathered for {config['max_delay_ms']:g} "
-        "ms at most. One by one: batches of one, at their own planned shape; one thread answers "
-        f"{results['unit']:,.0f} a second. Padding efficiency at the highest load.",
+        "p50 / p99 latency in ms; in brackets, the requests answered per second where others are refused because the "
+        f"queue of {config['queue_size']} is full. Lengths: {results['corpus']}. The model is a transformer of d_model "
+        f"{config['d_model']} with {layers} per encoder; batches of up to {config['batch_size']} are gathered for "
+        f"{config['max_delay_ms']:g} ms at most. One by one: batches of one, at their own planned shape; one thread "
+        f"answers {results['unit']:,.0f} a second. Real positions are those at the highest load.",
     )
 
 
@@ -247,10 +247,10 @@ def _told(row: dict[str, Any]) -> str:
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """The table, and where it comes from."""
-    from experiments.lib.provenance import where_measured
+    """Return the table, and where it was measured."""
+    from experiments.lib.provenance import measured_on
 
-    return f"{table(results).markdown()}\n\n{where_measured(results)}"
+    return paragraphs(table(results).markdown(), measured_on(results))
 
 
 def draw(results: dict[str, Any], path: Path) -> None:

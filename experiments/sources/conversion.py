@@ -24,6 +24,7 @@ import numpy as np
 from rich.progress import Progress
 
 from experiments.lib.command_line import command_line, run_experiment
+from experiments.lib.tables import Table, paragraphs
 from multimodal_pad.sources import Synthetic
 from multimodal_pad.sources.inspection import inspect_cache
 from tests.helpers.corpora import write_mult
@@ -134,15 +135,17 @@ def run(config: Config, progress: Progress) -> dict[str, Any]:
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """Two tables: what converting takes, and what padding costs; and where they come from."""
-    from experiments.lib.provenance import where_measured
+    """Return two tables, what converting takes and what padding costs, and where they were measured."""
+    from experiments.lib.provenance import measured_on
 
-    lines = [
-        "| corpus | samples | input | cache | convert | peak memory | inspect |",
-        "|---|---:|---:|---:|---:|---:|---:|",
-    ]
-    for row in results["rows"]:
-        cells = [
+    return paragraphs(*(table.markdown() for table in tables(results)), measured_on(results))
+
+
+def tables(results: dict[str, Any]) -> list[Table]:
+    """Make a table of conversions, and one of what padding leaves real."""
+    config = results["config"]
+    converted = [
+        [
             row["corpus"],
             f"{sum(row['samples'].values()):,}",
             shown_size(row["input_bytes"]),
@@ -151,28 +154,41 @@ def markdown(results: dict[str, Any]) -> str:
             f"{_median(row['convert'], 'peak_mib'):,.0f} MiB",
             f"{_median(row['inspect'], 'seconds'):.1f} s",
         ]
-        lines.append("| " + " | ".join(cells) + " |")
-    lines += [
-        "",
-        "| corpus | padding of the training split | shapes | real text | audio | visual | real cost | padded cost |",
-        "|---|---|---:|---:|---:|---:|---:|---:|",
+        for row in results["rows"]
     ]
+    padded_rows = []
     for row in results["rows"]:
         least = list(row["policies"].values())[-1]["padded_cost"]
         for name, found in row["policies"].items():
-            shares = " | ".join(f"{share:.3f}" for share in (*found["positions"], found["cost"]))
+            shares = [f"{share:.3f}" for share in (*found["positions"], found["cost"])]
             padded = " / ".join(map(str, row["padded_to"].values())) if name.endswith("in the file") else ""
             label = f"{name} ({padded})" if padded else name
-            lines.append(
-                f"| {row['corpus']} | {label} | {found['shapes']:,} | {shares} | {found['padded_cost'] / least:.2f} x |"
-            )
-    config = results["config"]
-    text = (
-        f"Medians of {config['repeats']} runs, each a process of its own, imports included; the pickles are generated, "
-        f"with lengths that follow MELD's; batches of {config['batch_size']}; cost in FLOPs of a transformer. "
-        f"{where_measured(results)}"
-    )
-    return "\n".join([*lines, "", text])
+            cells = [row["corpus"], label, f"{found['shapes']:,}", *shares, f"{found['padded_cost'] / least:.2f} x"]
+            padded_rows.append(cells)
+    return [
+        Table(
+            "What converting takes",
+            ["corpus", "samples", "input", "cache", "convert", "peak memory", "inspect"],
+            converted,
+            f"Medians of {config['repeats']} runs, each a process of its own, imports included. The pickles are "
+            "generated, with lengths that follow MELD's.",
+        ),
+        Table(
+            "What padding leaves real",
+            [
+                "corpus",
+                "padding of the training split",
+                "shapes",
+                *(f"real {name}" for name in ("text", "audio", "visual")),
+                "real cost",
+                "padded cost",
+            ],
+            padded_rows,
+            f"Batches of {config['batch_size']}. Real text, audio and visual are shares of positions; the cost is "
+            "`TransformerCost`'s, in FLOPs.",
+            text_columns=2,
+        ),
+    ]
 
 
 def shown_size(size: int) -> str:

@@ -27,7 +27,7 @@ import numpy as np
 from rich.progress import Progress
 
 from experiments.lib.command_line import command_line, run_experiment
-from experiments.lib.tables import Table, spread
+from experiments.lib.tables import Table, paragraphs, spread
 from experiments.sources.conversion import measure, shown_size
 from multimodal_pad import LengthTable, TransformerCost, plan_packing
 from multimodal_pad.planning.comparison import packing_efficiency
@@ -195,16 +195,16 @@ def tables(results: dict[str, Any]) -> list[Table]:
         [[cell() for _, cell in columns]],
         text_columns=0,
         note=(
-            f"Medians of {config['repeats']} runs and the middle half of them in brackets, each a process of its own, "
-            "imports included, and the files read from the disk; converting reads them twice, once for their SHA-256. "
-            "Peak memory is what was resident (VmHWM), the system's page cache not."
+            f"Medians of {config['repeats']} runs, with the middle half in brackets; each run is a process of its own, "
+            "imports included, and reads the files from the disk. Converting reads them twice, once for their SHA-256. "
+            "Peak memory is what was resident (VmHWM), without the system's page cache."
         ),
     )
     policies: dict[str, Any] = results["policies"]
     least = policies[f"planned {config['max_shapes']}, length"]["padded_cost"]
     padding = Table(
         "What padding leaves real",
-        ["padding of the training split", "shapes", "real frames", "real cost", "padded cost"],
+        ["padding of the training split", "shapes", "real positions", "real cost", "padded cost"],
         [
             [
                 NAMES.get(name, name),
@@ -221,13 +221,11 @@ def tables(results: dict[str, Any]) -> list[Table]:
 
 
 def _note(results: dict[str, Any]) -> str:
-    from experiments.lib.provenance import where_measured
-
     config = results["config"]
     return (
         f"Three features at {config['rate']:g} Hz, {config['width']:,} wide, of utterances as long as MELD's: "
         f"{results['seconds_of_a_sample']:.1f} s on average, {results['longest']:,} frames at most; batches of "
-        f"{config['batch_size']}; cost in FLOPs of a transformer. {where_measured(results)}"
+        f"{config['batch_size']}. The cost is `TransformerCost`'s, in FLOPs."
     )
 
 
@@ -236,8 +234,10 @@ def _spread(runs: list[dict[str, float]], key: str, form: str) -> str:
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """Both tables, and where they come from."""
-    return "\n\n".join(table.markdown() for table in tables(results))
+    """Return both tables, and where they were measured."""
+    from experiments.lib.provenance import measured_on
+
+    return paragraphs(*(table.markdown() for table in tables(results)), measured_on(results))
 
 
 def main(arguments: list[str]) -> int:

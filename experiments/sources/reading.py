@@ -22,6 +22,7 @@ import numpy as np
 from rich.progress import Progress
 
 from experiments.lib.command_line import command_line, run_experiment
+from experiments.lib.tables import Table, paragraphs
 from experiments.sources.conversion import MOSI, pickled
 from experiments.sources.conversion import Config as Generated
 from multimodal_pad.sources import Mult, NumpyDir, convert, tfds
@@ -122,24 +123,26 @@ def _time(read: Reader, index: int) -> float:
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """The table, and where it comes from."""
-    from experiments.lib.provenance import where_measured
+    """Return the table, and where it was measured."""
+    from experiments.lib.provenance import measured_on
 
-    lines = ["| | median read | 95 % are below | mean | of the flat cache's |", "|---|---:|---:|---:|---:|"]
+    rows = []
     first = np.median(results["rows"][0]["mean"])
     for row in results["rows"]:
         middle, high = (np.array(row["percentiles"][str(level)]) * 1e6 for level in LEVELS)
         mean = np.array(row["mean"]) * 1e6
         cells = [_spread(middle), _spread(high), _spread(mean), f"{np.median(mean) / first / 1e6:.1f} x"]
-        lines.append(f"| {row['name']} | " + " | ".join(cells) + " |")
+        rows.append([row["name"], *cells])
     packages = ", ".join(f"{name} {number}" for name, number in results["tfds_versions"].items())
-    text = (
-        f"Microseconds to read a sample and copy its values; {results['samples']:,} samples of "
-        f"{results['mean_bytes'] / 1e3:.1f} kB on average, as large as CMU-MOSI; medians of "
-        f"{results['config']['repeats']} rounds, in turn, and the middle half of them in brackets. "
-        f"{packages}; {where_measured(results)}"
+    table = Table(
+        "Reading a sample",
+        ["", "median read", "95 % are below", "mean", "of the flat cache's"],
+        rows,
+        f"Microseconds to read a sample and copy its values: {results['samples']:,} samples of "
+        f"{results['mean_bytes'] / 1e3:.1f} kB on average, as large as CMU-MOSI. Medians of "
+        f"{results['config']['repeats']} rounds, in turn, with the middle half in brackets; {packages}.",
     )
-    return "\n".join([*lines, "", text])
+    return paragraphs(table.markdown(), measured_on(results))
 
 
 def _spread(values: np.ndarray) -> str:

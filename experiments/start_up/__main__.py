@@ -26,7 +26,8 @@ from rich.progress import Progress
 
 from experiments.lib.command_line import command_line
 from experiments.lib.output import write_results
-from experiments.lib.provenance import where_measured
+from experiments.lib.provenance import measured_on
+from experiments.lib.tables import Table, paragraphs
 from multimodal_pad import PaddingError
 from multimodal_pad.cli import exit_status
 from multimodal_pad.sources import Meld
@@ -101,7 +102,7 @@ def run(config: Config, progress: Progress) -> dict[str, Any]:
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """The table, the sentences and where they come from, for the README."""
+    """Return the table, the findings, and where they were measured."""
     config = results["config"]
     starts = {(row["policy"], row["start"]): row for row in results["starts"]}
     policies = list(dict.fromkeys(row["policy"] for row in results["starts"]))
@@ -115,21 +116,24 @@ def markdown(results: dict[str, Any]) -> str:
         "filled cache",
         f"compiled in steps 2 to {first['steps']}",
     ]
-    lines = ["| " + " | ".join(heading) + " |", "|---|" + "---:|" * (len(heading) - 1)]
+    cells = []
     for policy in policies:
         rows = [starts[policy, kind] for kind in STARTS]
         times = [f"{row['seconds_to_first_step']:,.0f} s, {row['seconds_to_last_step']:,.0f} s" for row in rows]
         late = [row["compiled_after_first_step"] for row in rows]
         shapes = f"{rows[0]['shapes']:,}"
         compiled = f"{late[0]} ({late[-1]} with the filled cache)" if late[0] else "0"
-        lines.append("| " + " | ".join([policy.replace("_", " ").replace("/", ", "), shapes, *times, compiled]) + " |")
+        cells.append([policy.replace("_", " ").replace("/", ", "), shapes, *times, compiled])
     told = (_tell_warming, _tell_dispatch, _tell_batch_sizes)
-    texts = [
-        f"Seconds from the start of the process to the end of the first step, and of step {first['steps']}.",
-        *(tell(results) for tell in told),
-        f"{results['corpus']}, batches of {config['batch_size']}; {where_measured(results)}",
-    ]
-    return "\n".join([*lines, "", " ".join(texts)])
+    table = Table(
+        "Until the first step",
+        heading,
+        cells,
+        f"Seconds from the start of the process to the end of the first step, and of step {first['steps']}; "
+        f"{results['corpus']}, batches of {config['batch_size']}.",
+        findings=" ".join(tell(results) for tell in told),
+    )
+    return paragraphs(table.markdown(), measured_on(results))
 
 
 def _tell_warming(results: dict[str, Any]) -> str:

@@ -20,8 +20,8 @@ from experiments.lib import corpora, policies
 from experiments.lib.command_line import command_line
 from experiments.lib.measure import make_step
 from experiments.lib.output import write_results
-from experiments.lib.provenance import where_measured
-from experiments.lib.tables import Table, spread
+from experiments.lib.provenance import measured_on
+from experiments.lib.tables import Table, paragraphs, spread
 from experiments.lib.timing import time_calls
 from multimodal_pad import Batch, BatchShape, BucketBatcher, PaddingError, Planned, plan_shapes
 from multimodal_pad.cli import exit_status
@@ -162,17 +162,18 @@ def table(results: dict[str, Any]) -> Table:
     usual_ms = [1e3 * float(np.median(step["step_seconds"][""])) for step in results["steps"]]
     heading = ["options", "compiling", "of XLA's", *(f"step, {shape}" for shape in shapes)]
     note = (
-        f"Seconds to trace, lower and compile one shape, {shapes[min(1, len(shapes) - 1)]}, alone: median and middle "
-        f"half of {results['config']['compilations']} compilations, in turn. Ratios to XLA as it is, round by round; "
-        f"of steps in {results['config']['rounds']} rounds, in turn; XLA as it is takes "
-        f"{', '.join(f'{ms:,.1f}' for ms in usual_ms)} ms. {results['corpus']}; {where_measured(results)}"
+        f"{results['corpus']}. Compiling: seconds to trace, lower and compile one shape alone, "
+        f"{shapes[min(1, len(shapes) - 1)]}; median and middle half of {results['config']['compilations']} "
+        f"compilations, in turn. The other columns are ratios to XLA as it is, round by round, of "
+        f"{results['config']['rounds']} rounds in turn; steps with XLA as it is take "
+        f"{', '.join(f'{ms:,.1f}' for ms in usual_ms)} ms."
     )
     return Table("Compiler options", heading, rows, note)
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """The table as text."""
-    return table(results).markdown()
+    """Return the table, and where it was measured."""
+    return paragraphs(table(results).markdown(), measured_on(results))
 
 
 def main(arguments: list[str]) -> int:

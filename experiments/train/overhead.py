@@ -28,7 +28,7 @@ from flax import nnx
 from rich.progress import Progress
 
 from experiments.lib.command_line import command_line, run_experiment
-from experiments.lib.tables import Table
+from experiments.lib.tables import Table, paragraphs
 from multimodal_pad import BucketBatcher, Fixed
 from multimodal_pad.layouts.layout import Batch, BatchSpec
 from multimodal_pad.spans import span
@@ -252,7 +252,7 @@ def table(results: dict[str, Any]) -> Table:
         )
     note = (
         f"Medians of {config['rounds']} trainings of {config['epochs'] - 1} epochs of {config['steps']} steps, in "
-        f"turns, and the middle half of the rounds; batches of {config['batch_size']}, ready on the host; a step is "
+        f"turns, and the middle half of the rounds. Batches of {config['batch_size']} lie ready on the host; a step is "
         f"{results['links']} products. Inside: what the loop's thread computes in callbacks and names."
     )
     of_step = f"of a step of {config['step_ms']:g} ms"
@@ -261,10 +261,10 @@ def table(results: dict[str, Any]) -> Table:
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """The table, and where it comes from."""
-    from experiments.lib.provenance import where_measured
+    """Return the table, and where it was measured."""
+    from experiments.lib.provenance import measured_on
 
-    return f"{table(results).markdown()} {where_measured(results)}"
+    return paragraphs(table(results).markdown(), measured_on(results))
 
 
 def main(arguments: list[str]) -> int:
