@@ -6,8 +6,8 @@ A page says where a table comes from:
     ...
     <!-- end of table -->
 
-The function makes the text between the two lines from the results in that file, and finds the link from the page to the
-file in the results, too.
+The named function makes the text between the two lines from the results in that file, with the link from the page to the
+file added to them.
 
 With Python: python -m experiments.fill_tables; with --check, change nothing and fail where something would change
 """

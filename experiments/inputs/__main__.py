@@ -27,11 +27,11 @@ SUBJECTS = sorted(
     path.stem for path in Path(__file__).parent.glob("*.py") if path.stem not in ("__init__", "__main__", "case")
 )
 SLOW, LARGE = 5, 1024
-"""From how many seconds, and MiB, an outcome says what it took."""
+"""Least seconds, and MiB, that are shown with an outcome."""
 
 
 def package_of(commit: str, folder: Path) -> Path:
-    """The package as it stands in a commit, written to a folder.
+    """Write the package of a commit to a folder; return the folder.
 
     Raises:
         PaddingError: git does not know the commit.
@@ -46,7 +46,7 @@ def package_of(commit: str, folder: Path) -> Path:
 
 
 def run(subjects: list[str], before: str, progress: Progress, *, quick: bool = False) -> dict[str, Any]:
-    """All cases of these subjects, or the first of each, with both packages."""
+    """Run all cases of these subjects, or the first of each, with both packages."""
     found: list[tuple[str, str, Case]] = [
         (subject, name, each)
         for subject in subjects
@@ -67,7 +67,7 @@ def run(subjects: list[str], before: str, progress: Progress, *, quick: bool = F
 
 
 def _cell(outcome: dict[str, Any]) -> str:
-    """What came out, and what it took where that was much, for a cell of a table."""
+    """Make a table's cell: the outcome, and its seconds and memory where they are large."""
     taken = []
     if outcome["kind"] != "no end" and (outcome["seconds"] or 0) >= SLOW:
         taken.append(f"{outcome['seconds']:.0f} s")
@@ -101,7 +101,7 @@ def markdown(results: dict[str, Any]) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Parse, run, write; the exit status."""
+    """Run and write the results; return the exit status."""
     parser = command_line("inputs", __doc__)
     parser.add_argument("--subjects", nargs="+", choices=SUBJECTS, default=SUBJECTS, help="which ones (all)")
     parser.add_argument("--before", default=BEFORE, metavar="COMMIT", help=f"the commit to hold against ({BEFORE})")

@@ -46,7 +46,7 @@ JOBS = {
 
 
 def count_lines(text: str) -> int:
-    """The lines of a script that hold code: none that are blank, of comments or of docstrings.
+    """Count the lines of a script that hold code, without blank ones, comments and docstrings.
 
     >>> count_lines('\"\"\"Says what it is.\"\"\"\\n\\n# and why\\nx = (\\n    1\\n)  # one\\n')
     3
@@ -63,7 +63,7 @@ def count_lines(text: str) -> int:
 
 
 def run_script(side: str, job: str) -> dict[str, Any]:
-    """Run one script in a process of its own, and say how long it is.
+    """Run one script in a process of its own; return its lines, its seconds and the end of its output.
 
     Raises:
         PaddingError: it failed.
@@ -89,7 +89,7 @@ def run_script(side: str, job: str) -> dict[str, Any]:
 
 
 def run(jobs: list[str], progress: Progress) -> dict[str, Any]:
-    """All scripts of these jobs."""
+    """Run all scripts of these jobs."""
     task = progress.add_task("jobs", total=len(SIDES) * len(jobs))
     found: dict[str, Any] = {}
     for job in jobs:
@@ -117,7 +117,7 @@ def markdown(results: dict[str, Any]) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Parse, run, write; the exit status."""
+    """Run and write the results; return the exit status."""
     parser = command_line("jobs", __doc__)
     parser.add_argument("--jobs", nargs="+", choices=JOBS, default=list(JOBS), help="which ones (all)")
     options = parser.parse_args(arguments)

@@ -50,7 +50,7 @@ class Table(NamedTuple):
             )
 
         body = "".join(f"<tr>{row(cells, 'td')}</tr>" for cells in self.rows)
-        # A column of names without a name of its own has a cell above it, and no heading.
+        # An empty heading is a plain cell, since screen readers announce headings.
         head = f"<thead><tr>{row(self.heading, 'th')}</tr></thead>".replace("<th class=words></th>", "<td></td>")
         note, findings = (f"<p class=note>{to_html(text)}</p>" if text else "" for text in (self.note, self.findings))
         kind = "prose" if self.text_columns == len(self.heading) else "figures"

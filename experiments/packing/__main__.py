@@ -38,7 +38,7 @@ CORRELATION = 0.2  # of their logarithms
 
 @dataclass(frozen=True)
 class Config:
-    """One run; every default is here.
+    """Options of one run, with every default.
 
     Attributes:
         data_dir: MELD's CSV files, or None for synthetic lengths that follow MELD's.
@@ -61,7 +61,7 @@ QUICK = {
     "alignments": (1, 8),
     "peers": packing.Config(batch_size=8, bins=(4,), repeats=1),
 }
-"""A look at whether everything works."""
+"""Options under --quick, to check that everything works."""
 
 
 def log_normal_five(samples: int, seed: int = 0) -> LengthTable:
@@ -88,7 +88,7 @@ def length_tables(config: Config) -> dict[str, LengthTable]:
 
 
 def run(config: Config, progress: Progress) -> dict[str, Any]:
-    """All figures."""
+    """Measure everything; return the results."""
     tables = length_tables(config)
     cases = list(product(tables, config.batch_sizes, (1, 2), config.alignments))
     task = progress.add_task("packing", total=len(cases))
@@ -210,7 +210,7 @@ def markdown(results: dict[str, Any]) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Run and write; the exit status."""
+    """Run and write the results; return the exit status."""
     parser = command_line("packing", __doc__, data_dir="MELD's three CSV files (default: synthetic lengths)")
     options = parser.parse_args(arguments)
     config = Config(options.data_dir, **(QUICK if options.quick else {}))

@@ -35,7 +35,7 @@ Epoch = Callable[[], Iterable[Any]]
 
 @dataclass(frozen=True)
 class Config:
-    """One comparison; every default is here.
+    """Options of one comparison, with every default.
 
     Attributes:
         batch_size: of the plan whose capacities all packers get.
@@ -138,7 +138,7 @@ def told_fill(fill: dict[str, float]) -> str:
 
 
 def table(results: dict[str, Any], corpus: str) -> Table:
-    """A row per packer, on all modalities and on text alone; ``corpus`` says whose lengths they are."""
+    """Make a row per packer, on all modalities and on text alone; ``corpus`` names the source of the lengths."""
     rows = []
     for row in results["rows"]:
         low, middle, high = row["samples_per_batch"]

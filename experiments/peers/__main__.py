@@ -91,7 +91,7 @@ def markdown(results: dict[str, Any]) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Run and write; the exit status."""
+    """Run and write the results; return the exit status."""
     parser = command_line("peers", __doc__, data_dir="MELD's three CSV files (default: lengths that follow MELD's)")
     parser.add_argument(
         "--only", nargs="+", choices=SECTIONS, default=SECTIONS, metavar="SECTION", help=f"of {', '.join(SECTIONS)}"
@@ -111,7 +111,7 @@ def main(arguments: list[str]) -> int:
 
 def _run(options: argparse.Namespace, arguments: list[str]) -> None:
     if options.data_dir is not None:
-        Meld(options.data_dir, "train")  # a wrong folder is known before the first process
+        Meld(options.data_dir, "train")  # so that a wrong folder is an error before the first process
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's greeting
     sections = tuple(options.only)
     names = [each for name in options.contenders for each in (contenders.MAIN if name == "main" else (name,))]

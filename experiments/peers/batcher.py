@@ -33,11 +33,11 @@ from multimodal_pad.cli import exit_status
 from multimodal_pad.sources import Meld
 
 QUICK = {"samples": 150, "batch_size": 16, "shapes": 2, "repeats": 2}
-"""What --quick changes: a look at whether everything works. --data-dir has as many samples as it has."""
+"""Options under --quick, to check that everything works; --data-dir gives all of its samples."""
 
 
 def run(config: Config, progress: Progress) -> dict[str, Any]:
-    """All figures."""
+    """Measure everything; return the results."""
     installed = [contender for contender in CONTENDERS if find_spec(contender.package)]
     packages = dict.fromkeys(contender.package for contender in CONTENDERS)
     task = progress.add_task("epochs", total=len(installed) * (1 + config.repeats))
@@ -74,7 +74,7 @@ def run(config: Config, progress: Progress) -> dict[str, Any]:
 
 
 def table(results: dict[str, Any]) -> Table:
-    """A row per contender."""
+    """Make a row per contender."""
     measured = results["rows"]
     copying = measured[0]["bytes"] / np.array(measured[0]["seconds"])
     rows = []
@@ -112,7 +112,7 @@ def markdown(results: dict[str, Any]) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Run and write; the exit status."""
+    """Run and write the results; return the exit status."""
     parser = command_line("peers.batcher", __doc__, data_dir="MELD's three CSV files (default: synthetic lengths)")
     options = parser.parse_args(arguments)
     return exit_status(lambda: _run(options, arguments))
@@ -121,7 +121,7 @@ def main(arguments: list[str]) -> int:
 def _run(options: argparse.Namespace, arguments: list[str]) -> None:
     config = Config(options.data_dir, **(QUICK if options.quick else {}))
     if options.data_dir is not None:
-        Meld(options.data_dir, "train")  # a wrong folder is known before the first process
+        Meld(options.data_dir, "train")  # so that a wrong folder is an error before the first process
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's greeting
     write_results("peers.batcher", arguments, options.out, lambda progress: run(config, progress), markdown)
 

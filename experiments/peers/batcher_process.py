@@ -19,7 +19,7 @@ from multimodal_pad.sources.synthetic import WIDTHS
 
 @dataclass(frozen=True)
 class Config:
-    """One run; every default is here."""
+    """Options of one run, with every default."""
 
     data_dir: str | None = None
     samples: int = 9988

@@ -93,7 +93,7 @@ take many times as long on CPU: a step there is a turn."""
 
 @dataclass(frozen=True)
 class Config:
-    """One comparison; every default is here.
+    """Options of one comparison, with every default.
 
     Attributes:
         corpus: samples and model.
@@ -114,7 +114,7 @@ QUICK = {"modalities": ("audio",), "samples": 96, "d_model": 8, "num_heads": 2}
 
 
 def quick(config: Config) -> Config:
-    """A look at whether everything works."""
+    """Options under --quick, to check that everything works."""
     corpus = replace(config.corpus, source="synthetic", data_dir=None, **{**corpora.QUICK, **QUICK})
     few = tuple(
         contender._replace(batches=contender.batches.replace("_8", "_2"), compiled=contender.compiled and 1)

@@ -46,7 +46,7 @@ DRAWN = 16
 
 @dataclass(frozen=True)
 class Config:
-    """One run; every default is here."""
+    """Options of one run, with every default."""
 
     data_dir: str | None = None
     samples: int = 9988
@@ -79,7 +79,7 @@ def load(config: Config) -> dict[str, LengthTable]:
 
 
 def run(config: Config, splits: dict[str, LengthTable]) -> dict[str, Any]:
-    """All figures."""
+    """Measure everything; return the results."""
     train = splits["train"]
     rows, transfers = [], []
     console = Console(stderr=True)
@@ -224,7 +224,7 @@ def markdown(results: dict[str, Any]) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Run and write; the exit status."""
+    """Run and write the results; return the exit status."""
     parser = command_line("planning", __doc__, data_dir="MELD's three CSV files (default: synthetic lengths)")
     parser.add_argument("--large", nargs=2, type=int, metavar=("SAMPLES", "SHAPES"), help="only plan a large table")
     options = parser.parse_args(arguments)

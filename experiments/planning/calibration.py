@@ -33,7 +33,7 @@ QUANTILES = (0.25, 0.5, 0.9, 0.99, 1.0)
 
 @dataclass(frozen=True)
 class Config:
-    """One run; every default is here."""
+    """Options of one run, with every default."""
 
     data_dir: str | None = None
     modalities: tuple[str, ...] | None = None
@@ -44,11 +44,11 @@ class Config:
 
 
 QUICK = {"modalities": ("text",), "samples": 64, "batch_size": 8, "shapes": 2, "repeats": 1}
-"""What --quick changes: a look at whether everything works."""
+"""Options under --quick, to check that everything works."""
 
 
 def run(config: Config, progress: Progress) -> dict[str, Any]:
-    """All figures."""
+    """Measure everything; return the results."""
     comparison = corpora.on_corpus(
         config.data_dir, modalities=config.modalities, samples=config.samples, batch_size=config.batch_size
     )
@@ -123,7 +123,7 @@ def _off(rows: list[dict[str, Any]], key: str) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Run and write; the exit status."""
+    """Run and write the results; return the exit status."""
     parser = command_line(
         "planning.calibration", __doc__, data_dir="MELD's three CSV files (default: synthetic samples)"
     )

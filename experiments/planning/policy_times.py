@@ -29,7 +29,7 @@ from multimodal_pad.lengths.samples import TARGETS
 
 @dataclass(frozen=True)
 class Config:
-    """One run; every default is here.
+    """Options of one run, with every default.
 
     Attributes:
         policies: of :mod:`experiments.lib.policies`.
@@ -46,13 +46,13 @@ class Config:
 
 
 QUICK = {"modalities": ("text",), "samples": 64, "batch_size": 8, "repeats": 1}
-"""What --quick changes: a look at whether everything works."""
+"""Options under --quick, to check that everything works."""
 
 VARIED, EQUAL = "as they are", "all equal"
 
 
 def run(config: Config, progress: Progress) -> dict[str, Any]:
-    """All figures."""
+    """Measure everything; return the results."""
     corpus = corpora.on_corpus(
         config.data_dir, modalities=config.modalities, samples=config.samples, batch_size=config.batch_size
     )
@@ -154,7 +154,7 @@ def markdown(results: dict[str, Any]) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Run and write; the exit status."""
+    """Run and write the results; return the exit status."""
     parser = command_line(
         "planning.policy_times", __doc__, data_dir="MELD's three CSV files (default: synthetic samples)"
     )

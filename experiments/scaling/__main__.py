@@ -32,7 +32,7 @@ __all__ = ["Config", "draw", "exponents", "main", "markdown", "run", "tables"]
 
 
 def run(config: Config, progress: Progress) -> dict[str, Any]:
-    """All figures."""
+    """Measure everything; return the results."""
     if config.data_dir is None:
         lengths = draw_lengths("meld", config.planned_samples, config.seed)
     else:
@@ -60,7 +60,7 @@ def run(config: Config, progress: Progress) -> dict[str, Any]:
 
 
 def main(arguments: list[str]) -> int:
-    """Run and write; the exit status."""
+    """Run and write the results; return the exit status."""
     parser = command_line("scaling", __doc__, data_dir="MELD's three CSV files (default: synthetic lengths)")
     options = parser.parse_args(arguments)
     config = Config(options.data_dir, **(QUICK if options.quick else {}))

@@ -36,7 +36,7 @@ PLANNED_FROM = 100_000
 
 @dataclass(frozen=True)
 class Config:
-    """One run; every default is here."""
+    """Options of one run, with every default."""
 
     samples: tuple[int, ...] = (10_000, 1_000_000, 10_000_000)
     shapes: int = 8
@@ -59,7 +59,7 @@ class Zeros:
 
 
 def run(config: Config, progress: Progress) -> dict[str, Any]:
-    """All figures."""
+    """Measure everything; return the results."""
     task = progress.add_task("measuring", total=len(config.samples) * config.repeats)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
@@ -168,7 +168,7 @@ def markdown(results: dict[str, Any]) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Run and write; the exit status."""
+    """Run and write the results; return the exit status."""
     parser = command_line("scaling.corpora", __doc__)
     parser.add_argument("--part", type=Path, metavar="DIR", help="only measure, on the table and plan in a folder")
     options = parser.parse_args(arguments)

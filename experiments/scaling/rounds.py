@@ -10,7 +10,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Config:
-    """One run; every default is here.
+    """Options of one run, with every default.
 
     ``lengths``, ``batch_sizes``, ``modalities``, ``shapes`` and ``samples`` are the axes; ``length``, ``batch_size``
     and ``modality_count`` are what a step has where it is not they that grow.
@@ -61,7 +61,7 @@ QUICK = {
     "rounds": 1,
     "seconds": 1.0,
 }
-"""What --quick changes: a look at whether everything works."""
+"""Options under --quick, to check that everything works."""
 
 Measure = Callable[[], float]
 """Does one thing once and gives the seconds that it took."""

@@ -44,7 +44,7 @@ VOCABULARY = 1000
 
 @dataclass(frozen=True)
 class Config:
-    """One run; every default is here.
+    """Options of one run, with every default.
 
     Attributes:
         data_dir: MELD's CSV files, or None for synthetic lengths that follow MELD's.
@@ -82,7 +82,7 @@ QUICK = {
     "seconds": 0.3,
     "d_model": 8,
 }
-"""A look at whether everything works."""
+"""Options under --quick, to check that everything works."""
 
 
 def lengths_of(config: Config) -> LengthTable:
@@ -132,7 +132,7 @@ def ways(config: Config, table: LengthTable, model: nnx.Module, example: Sample)
 
 
 def run(config: Config, progress: Progress) -> dict[str, Any]:
-    """All figures."""
+    """Measure everything; return the results."""
     table, rng = lengths_of(config), np.random.default_rng(0)
     drawn = table.values[rng.integers(0, len(table), min(len(table), 500))].tolist()
     samples = [make_sample(dict(zip(table.modalities, row, strict=True)), rng) for row in drawn]
@@ -216,7 +216,7 @@ def positions_of(predictor: Predictor) -> tuple[int, int]:
 
 
 def table(results: dict[str, Any]) -> Table:
-    """A row per way, and for each load what it answers, how fast."""
+    """Make a row per way of serving, with latency and throughput at each load."""
     config, rows = results["config"], results["rows"]
     names = list(dict.fromkeys(row["way"] for row in rows))
     loads = list(dict.fromkeys(row["load"] for row in rows))
@@ -268,7 +268,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Run and write; the exit status."""
+    """Run and write the results; return the exit status."""
     parser = command_line("serving", __doc__, data_dir="MELD's three CSV files (default: synthetic lengths)")
     options = parser.parse_args(arguments)
     config = Config(options.data_dir, **(QUICK if options.quick else {}))

@@ -37,7 +37,7 @@ AUDIO, VISUAL = 12.5, 15.0
 
 @dataclass(frozen=True)
 class Config:
-    """One run; every default is here."""
+    """Options of one run, with every default."""
 
     data_dir: str | None = None
     large: bool = False
@@ -48,7 +48,7 @@ class Config:
 
 
 QUICK = {"repeats": 1, "share": 0.02}
-"""What --quick changes: a look at whether everything works."""
+"""Options under --quick, to check that everything works."""
 
 
 def mosi_lengths(samples: int, seed: int, longest: tuple[int, ...]) -> np.ndarray:
@@ -120,7 +120,7 @@ def run_corpus(name: str, source: list[str], size: int, config: Config, progress
 
 
 def run(config: Config, progress: Progress) -> dict[str, Any]:
-    """All figures."""
+    """Measure everything; return the results."""
     rows = []
     sizes = {"as large as CMU-MOSI": ("mosi", MOSI)}
     if config.large:
@@ -201,7 +201,7 @@ def _median(runs: list[dict[str, float]], key: str) -> float:
 
 
 def main(arguments: list[str]) -> int:
-    """Run and write; the exit status."""
+    """Run and write the results; return the exit status."""
     parser = command_line("sources.conversion", __doc__, data_dir="MELD's three CSV files")
     parser.add_argument("--large", action="store_true", help="a file as large as CMU-MOSEI, too: 40 GB of disk")
     options = parser.parse_args(arguments)

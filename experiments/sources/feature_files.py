@@ -46,7 +46,7 @@ EMOTIONS = ("neutral", "angry", "happy", "sad", "worried", "surprise")
 
 @dataclass(frozen=True)
 class Config:
-    """One run; every default is here."""
+    """Options of one run, with every default."""
 
     repeats: int = 3
     share: float = 1.0
@@ -57,7 +57,7 @@ class Config:
 
 
 QUICK = {"repeats": 1, "share": 0.004, "width": 16}
-"""What --quick changes: a look at whether everything works."""
+"""Options under --quick, to check that everything works."""
 
 OPEN = """
 import sys
@@ -119,7 +119,7 @@ def forget(root: Path) -> None:
 
 
 def run(config: Config, progress: Progress) -> dict[str, Any]:
-    """All figures."""
+    """Measure everything; return the results."""
     total = sum(max(4, round(config.share * count)) for count in SPLITS.values())
     writing = progress.add_task("writing features", total=total)
     with generated(config, lambda done: progress.update(writing, completed=done)) as (root, frames, size):
@@ -241,7 +241,7 @@ def markdown(results: dict[str, Any]) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Run and write; the exit status."""
+    """Run and write the results; return the exit status."""
     parser = command_line("sources.feature_files", __doc__)
     options = parser.parse_args(arguments)
     config = Config(**(QUICK if options.quick else {}))

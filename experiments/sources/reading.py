@@ -30,7 +30,7 @@ from multimodal_pad.sources import Mult, NumpyDir, convert, tfds
 
 @dataclass(frozen=True)
 class Config:
-    """One run; every default is here."""
+    """Options of one run, with every default."""
 
     repeats: int = 7
     share: float = 1.0
@@ -38,7 +38,7 @@ class Config:
 
 
 QUICK = {"repeats": 2, "share": 0.02}
-"""What --quick changes: a look at whether everything works."""
+"""Options under --quick, to check that everything works."""
 
 LEVELS = (50, 95)
 """Per cent of the reads."""
@@ -82,7 +82,7 @@ def readers(path: Path, folder: Path) -> tuple[dict[str, Reader], Any]:
 
 
 def run(config: Config, progress: Progress) -> dict[str, Any]:
-    """All figures."""
+    """Measure everything; return the results."""
     with (
         pickled("mosi", MOSI, Generated(share=config.share)) as path,
         tempfile.TemporaryDirectory(dir=Path.cwd(), prefix=".reading-") as folder,
@@ -151,7 +151,7 @@ def _spread(values: np.ndarray) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Run and write; the exit status."""
+    """Run and write the results; return the exit status."""
     parser = command_line("sources.reading", __doc__)
     options = parser.parse_args(arguments)
     config = Config(**(QUICK if options.quick else {}))

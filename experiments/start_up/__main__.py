@@ -38,7 +38,7 @@ STARTS = ("without_first", "without_second", "empty_cache", "filled_cache")
 
 @dataclass(frozen=True)
 class Config:
-    """One run; every default is here."""
+    """Options of one run, with every default."""
 
     data_dir: str | None = None
     policies: tuple[str, ...] = ("exact/random", "powers_of_two/length", "planned_8/length")
@@ -63,11 +63,11 @@ QUICK = {
     "rounds": 1,
     "bytes_limit": 1e8,  # on a GPU, matrix products alone have some 30 MB to work in
 }
-"""What --quick changes: a look at whether everything works."""
+"""Options under --quick, to check that everything works."""
 
 
 def run(config: Config, progress: Progress) -> dict[str, Any]:
-    """All figures. Every part is a process of its own, so that none finds what another has compiled."""
+    """Measure everything, each part in a process of its own, so that none finds programs of another."""
     parts = len(STARTS) * len(config.policies) + 3
     task = progress.add_task("starting", total=parts)
 
@@ -174,7 +174,7 @@ def _spread(seconds: list[float]) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Run and write; the exit status."""
+    """Run and write the results; return the exit status."""
     parser = command_line("start_up", __doc__, data_dir="MELD's three CSV files (default: synthetic samples)")
     parser.add_argument(
         "--bytes-limit",
@@ -198,7 +198,7 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> None:
     limit = {} if options.bytes_limit is None else {"bytes_limit": _limit(options.bytes_limit)}
     config = Config(options.data_dir, **{**(QUICK if options.quick else {}), **limit})
     if options.data_dir is not None:
-        Meld(options.data_dir, "train")  # a wrong folder is known before the first start
+        Meld(options.data_dir, "train")  # so that a wrong folder is an error before the first start
     write_results("start_up", arguments, options.out, lambda progress: run(config, progress), markdown)
 
 

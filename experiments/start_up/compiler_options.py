@@ -44,7 +44,7 @@ CANDIDATES: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Config:
-    """One run; every default is here."""
+    """Options of one run, with every default."""
 
     data_dir: str | None = None
     options: tuple[str, ...] = ()
@@ -58,7 +58,7 @@ class Config:
 
 
 QUICK = {"modalities": ("text",), "samples": 64, "batch_size": 8, "shapes": 3, "compilations": 1, "rounds": 2}
-"""What --quick changes: a look at whether everything works."""
+"""Options under --quick, to check that everything works."""
 
 
 def parse_options(text: str) -> dict[str, bool | int | str]:
@@ -78,7 +78,7 @@ def parse_options(text: str) -> dict[str, bool | int | str]:
 
 
 def run(config: Config, progress: Progress) -> dict[str, Any]:
-    """All figures."""
+    """Measure everything; return the results."""
     sets = ["", *(config.options or CANDIDATES.get(jax.default_backend(), ()))]
     given = {text: parse_options(text) for text in sets}
     comparison = corpora.on_corpus(
@@ -150,7 +150,7 @@ def _seconds(table: StepTable, initial: Any, batch: Batch, seconds: float) -> fl
 
 
 def table(results: dict[str, Any]) -> Table:
-    """A row per set of options."""
+    """Make a row per set of options."""
     compiling, usual = results["compile_seconds"], results["compile_seconds"][""]
     rows = []
     for text in results["sets"]:
@@ -177,7 +177,7 @@ def markdown(results: dict[str, Any]) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Run and write; the exit status."""
+    """Run and write the results; return the exit status."""
     parser = command_line(
         "start_up.compiler_options", __doc__, data_dir="MELD's three CSV files (default: synthetic samples)"
     )

@@ -35,7 +35,7 @@ SECONDS_TO_NOTICE = 30
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """A row per epoch, and the test split."""
+    """Make a row per epoch, and the test split."""
     names = list(results["test"])
     lines = [
         f"| epoch | train loss | {' | '.join(names)} | seconds |",
@@ -92,7 +92,7 @@ def start_processes(count: int, arguments: list[str]) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Run and write; the exit status."""
+    """Run and write the results; return the exit status."""
     parser = command_line("train", __doc__, data_dir="of the corpus' files, or a flat cache")
     parser.add_argument("--config", choices=configs.NAMES, default="synthetic", help="the corpus (default: synthetic)")
     changes = parser.add_argument_group("instead of what the configuration says")

@@ -40,7 +40,7 @@ from multimodal_pad.training.logs import JsonLinesLog
 
 @dataclass(frozen=True)
 class Config:
-    """One run; every default is here.
+    """Options of one run, with every default.
 
     Attributes:
         batch_size: samples of a batch.
@@ -60,7 +60,7 @@ class Config:
 
 
 QUICK = {"steps": 20, "epochs": 2, "rounds": 1, "step_ms": 0.5}
-"""What --quick changes: a look at whether everything works."""
+"""Options under --quick, to check that everything works."""
 
 PLAIN, NAMES, CALLBACK, JSON_LINES = "neither", "names in profiles", "names and a function", "names and JSON lines"
 _NOTHING = nullcontext()
@@ -233,7 +233,7 @@ def by_round(results: dict[str, Any], loop: str, seconds: str) -> np.ndarray:
 
 
 def table(results: dict[str, Any]) -> Table:
-    """A row per kind of loop."""
+    """Make a row per kind of loop."""
     config = results["config"]
     unit = 1e3 * config["step_ms"]
     plain, nothing, rows = by_round(results, PLAIN, CLOCK), by_round(results, PLAIN, INSIDE), []
@@ -268,7 +268,7 @@ def markdown(results: dict[str, Any]) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Run and write; the exit status."""
+    """Run and write the results; return the exit status."""
     parser = command_line("train.overhead", __doc__)
     options = parser.parse_args(arguments)
     config = Config(**(QUICK if options.quick else {}))
