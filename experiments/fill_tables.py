@@ -6,8 +6,8 @@ A page says where a table comes from:
     ...
     <!-- end of table -->
 
-The named function makes the text between the two lines from the results in that file, with the link from the page to the
-file added to them.
+The named function makes the text between the two lines from the results in that file, to which the page's link to the
+file is added.
 
 With Python: python -m experiments.fill_tables; with --check, change nothing and fail where something would change
 """

@@ -53,7 +53,9 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # A shell that runs the tests in the background has them ignore Ctrl-C, and what they start inherits that.
 with suppress(ValueError):  # not in the main thread
     signal.signal(signal.SIGINT, signal.default_int_handler)
-settings.register_profile("steady", deadline=None, derandomize=True)
+# The default run is to stay short; a night may have more, and other ones: --hypothesis-profile thorough.
+settings.register_profile("steady", deadline=None, derandomize=True, max_examples=40)
+settings.register_profile("thorough", deadline=None, max_examples=1000)
 settings.load_profile("steady")
 
 MELD = Path(__file__).resolve().parents[2] / "shared" / "data" / "meld"

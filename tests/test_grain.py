@@ -78,6 +78,7 @@ def test_the_batcher_and_grain_take_each_others_state():
     assert_same(list(batcher.epoch(0)), batches_of(1)[1:])
 
 
+@pytest.mark.slow
 def test_the_number_of_workers_may_change_on_the_way():
     """Two steps without workers, two with one, two with two, and the rest without any again."""
     whole, found, state = batches_of(1), [], make_batcher().state()
@@ -91,6 +92,7 @@ def test_the_number_of_workers_may_change_on_the_way():
     assert_same(found, whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_sample_that_cannot_be_read_is_named(workers):
     list(BatchIterDataset(make_batcher(), workers=workers))  # starts the threads that Grain keeps for the process

@@ -1,8 +1,8 @@
-"""What is said of a claim: how it was measured, the figures, the verdict by a stated rule, and the reason."""
+"""A claim: how it was measured, the figures, a verdict by a stated rule for each kind of batch, and the reason."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
@@ -15,10 +15,26 @@ from multimodal_pad.models import TransformerConfig
 
 Verdict = Literal["holds", "holds in part", "does not hold here"]
 
+KINDS = {"exact": "exact/random", "planned": "planned_8/length", "packed": "packed"}
+"""The kinds of dynamic batches, and the policy of :mod:`experiments.lib.policies` that stands for each.
+
+Exact padding, each random batch to its own maxima, is what the description writes down; planned shapes and packed
+batches are what else keeps padding low where each shape is compiled.
+"""
+
+
+def judge(whole: bool, part: bool) -> Verdict:
+    """Return the verdict on a claim that holds as a whole, or in part.
+
+    >>> judge(False, True)
+    'holds in part'
+    """
+    return "holds" if whole else "holds in part" if part else "does not hold here"
+
 
 @dataclass
 class Claim:
-    """One claim, and what became of it.
+    """One claim, and what was found.
 
     Attributes:
         section: of the description.
@@ -27,6 +43,8 @@ class Claim:
         rule: when it holds.
         figures: name to values, one per seed, batch or repetition.
         forms: how to print the values of each figure.
+        verdicts: one per kind of batch.
+        reason: of the verdicts.
     """
 
     section: str
@@ -35,7 +53,7 @@ class Claim:
     rule: str
     figures: dict[str, list[float]] = field(default_factory=dict)
     forms: dict[str, str] = field(default_factory=dict)
-    verdict: Verdict = "does not hold here"
+    verdicts: dict[str, Verdict] = field(default_factory=dict)
     reason: str = ""
 
     def add(self, name: str, values: Sequence[float] | np.ndarray | float, form: str = ".2f") -> np.ndarray:
@@ -48,9 +66,9 @@ class Claim:
         """A figure for a sentence: the median, and the middle half where there are several values."""
         return spread(self.figures[name], self.forms[name])
 
-    def conclude(self, whole: bool, part: bool, reason: str) -> Claim:
-        """The verdict: it holds, in part, or not, and why."""
-        self.verdict = "holds" if whole else "holds in part" if part else "does not hold here"
+    def conclude(self, verdicts: Verdict | Mapping[str, Verdict], reason: str) -> Claim:
+        """Keep the verdict of each kind of batch, or the one that holds for all of them, and why."""
+        self.verdicts = dict.fromkeys(KINDS, verdicts) if isinstance(verdicts, str) else dict(verdicts)
         self.reason = reason
         return self
 

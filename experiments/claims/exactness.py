@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from experiments.claims.claim import Claim, Setting
+from experiments.claims.claim import Claim, Setting, judge
 from experiments.lib.exactness import apart, with_nan
 from experiments.lib.measure import initial_model
 from multimodal_pad import PackedBatch, PaddedBatch, pack_samples, pad_samples
@@ -67,11 +67,10 @@ def masking(setting: Setting, tick: Callable[[], None]) -> Claim:
     claim.add("weight on padding, M of ones and zeros", listed, ".0%")
     claim.add("weight on padding, M of minus infinity", infinite, ".0%")
     claim.add("outputs that are NaN where a modality is missing, M of minus infinity", missing, ".0%")
-    apart_most = max(lengths.max(), packed.max())
-    exact = not nan.any() and apart_most <= OUTPUTS_APART and gradients.max() <= GRADIENTS_APART
+    padded = bool(not nan.any() and lengths.max() <= OUTPUTS_APART and gradients.max() <= GRADIENTS_APART)
+    same = {"exact": padded, "planned": padded, "packed": bool(packed.max() <= OUTPUTS_APART)}
     return claim.conclude(
-        bool(exact and max(listed) == 0),
-        bool(exact),
+        {kind: judge(holds and max(listed) == 0, holds) for kind, holds in same.items()},
         "Masked with `where` on keys, values and queries, padding changes nothing: exactly for what stands in it, "
         f"within {lengths.max():.0e} for how long it is; packed samples, next to others, give the same within "
         f"{packed.max():.0e}. The formula as written does not do that. A mask of ones and "
@@ -111,11 +110,11 @@ def positions(setting: Setting) -> Claim:
     right = claim.add("changed, padding on the right", changed["right"], ".0%")
     left = claim.add("changed, padding on the left", changed["left"], ".0%")
     return claim.conclude(
-        not right.any() and not left.any(),
-        not right.any(),
+        judge(not right.any() and not left.any(), not right.any()),
         "With the padding on the right a position is a sample's own, whatever the batch: nothing changes. With the "
         "padding on the left, as the files of CMU-MOSI and CMU-MOSEI have it, arange counts the padding, and the "
-        f"same sample comes out {claim.text('changed, padding on the left')} different in another batch.",
+        f"same sample comes out {claim.text('changed, padding on the left')} different in another batch. Planned "
+        "shapes pad on the right too, and each packed sample counts its positions from 0.",
     )
 
 

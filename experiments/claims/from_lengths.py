@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-
 import numpy as np
 
-from experiments.claims.claim import Claim, Setting
+from experiments.claims.claim import KINDS, Claim, Setting, judge
 from experiments.lib.distributions import DISTRIBUTIONS, draw_lengths
 from multimodal_pad import (
     Exact,
@@ -38,8 +36,8 @@ def no_truncation(setting: Setting) -> Claim:
         "fixed lengths, how many samples they cut.",
         "Holds if every sample comes back whole, and one of the fixed lengths cuts some; in part if the former alone.",
     )
-    whole = []
-    for policy in ("exact/random", "fixed/random", "planned_8/length", "packed"):
+    whole = {}
+    for kind, policy in {"fixed": "fixed/random", **KINDS}.items():
         batcher, equal = setting.batcher(policy), 0
         schedule, seen = batcher.schedule(0), 0
         for step, (_, row) in enumerate(schedule):
@@ -48,7 +46,7 @@ def no_truncation(setting: Setting) -> Claim:
                 original = setting.samples[index]
                 equal += all(np.array_equal(sample[m], original[m]) for m in setting.lengths.modalities)
                 seen += 1
-        whole.append(claim.add(f"samples whole, {policy.split('/')[0]}", equal / seen, ".0%")[0] == 1)
+        whole[kind] = bool(claim.add(f"samples whole, {kind}", equal / seen, ".0%")[0] == 1)
     lengths, names = setting.lengths.values, setting.lengths.modalities
     limits = {
         "the longest sample": lengths.max(axis=0),
@@ -61,8 +59,7 @@ def no_truncation(setting: Setting) -> Claim:
     }
     at_95, of_mosi = (claim.text(f"samples cut by {name}") for name in list(limits)[1:])
     return claim.conclude(
-        all(whole) and any(cut.values()),
-        all(whole),
+        {kind: judge(whole[kind] and any(cut.values()), whole[kind]) for kind in KINDS},
         "Every sample comes out of its batch as it went in, under every policy here. Only fixed lengths below the "
         f"longest sample cut anything: those at the 95th percentile cut {at_95} of the samples, CMU-MOSI's {of_mosi}. "
         "Fixed padding to the longest sample loses nothing either; what it costs is padding, and not content.",
@@ -81,44 +78,40 @@ def distributions(setting: Setting, samples: int) -> Claim:
         "meld is their own lengths, in an order per seed; features are as wide as the model's.",
         "Holds if at least 60 % is saved on every distribution, in part if on some.",
     )
-    median: dict[str, float] = {}
+    saved: dict[str, dict[str, float]] = {kind: {} for kind in KINDS}
     for name in DISTRIBUTIONS:
-        found: dict[str, list[float]] = {"exact": [], "planned 8": [], "shapes of exact": [], "real cost, exact": []}
-        found |= {"real cost, planned 8": [], "packed": [], "real cost, packed": []}
+        found: dict[str, dict[str, list[float]]] = {
+            kind: {"bytes": [], "shapes": [], "real_cost": []} for kind in KINDS
+        }
         for seed in range(setting.seeds):
             own = name == "meld" and setting.corpus.source == "meld"
             table = setting.lengths if own else draw_lengths(name, samples, seed).select(setting.lengths.modalities)
-            rows = setting.corpus.batch_size
+            cost, rows = setting.model_config.cost, setting.corpus.batch_size
+            plan = plan_shapes(table, max_shapes=8, cost=cost, grouping="length", batch_size=rows)
             fixed = _epoch(setting, table, Fixed.longest(table), "random", seed)
-            exact = _epoch(setting, table, Exact(table.modalities), "random", seed)
-            plan = plan_shapes(table, max_shapes=8, cost=setting.model_config.cost, grouping="length", batch_size=rows)
-            planned = _epoch(setting, table, Planned(plan), "length", seed)
-            packing = plan_packing(table, cost=setting.model_config.cost, batch_size=rows)
-            packed = _epoch(setting, table, Packed(packing), None, seed)
-            found["exact"].append(1 - exact["bytes"] / fixed["bytes"])
-            found["planned 8"].append(1 - planned["bytes"] / fixed["bytes"])
-            found["packed"].append(1 - packed["bytes"] / fixed["bytes"])
-            found["real cost, packed"].append(packed["real_cost"])
-            found["shapes of exact"].append(exact["shapes"])
-            found["real cost, exact"].append(exact["real_cost"])
-            found["real cost, planned 8"].append(planned["real_cost"])
-        claim.add(f"{name}: saved, exact", found["exact"], ".0%")
-        claim.add(f"{name}: saved, planned 8", found["planned 8"], ".0%")
-        claim.add(f"{name}: saved, packed", found["packed"], ".0%")
-        claim.add(f"{name}: shapes, exact", found["shapes of exact"], ",.0f")
-        claim.add(f"{name}: real cost, exact", found["real cost, exact"], ".2f")
-        claim.add(f"{name}: real cost, planned 8", found["real cost, planned 8"], ".2f")
-        claim.add(f"{name}: real cost, packed", found["real cost, packed"], ".2f")
-        median[name] = float(np.median(found["exact"]))
-    least, most = min(median, key=lambda n: median[n]), max(median, key=lambda n: median[n])
-    enough = [name for name, saved in median.items() if saved >= SAVING[0]]
+            epochs = {
+                "exact": _epoch(setting, table, Exact(table.modalities), "random", seed),
+                "planned": _epoch(setting, table, Planned(plan), "length", seed),
+                "packed": _epoch(setting, table, Packed(plan_packing(table, cost=cost, batch_size=rows)), None, seed),
+            }
+            for kind, epoch in epochs.items():
+                epoch["bytes"] = 1 - epoch["bytes"] / fixed["bytes"]
+                for figure, values in found[kind].items():
+                    values.append(epoch[figure])
+        for kind, figures in found.items():
+            saved[kind][name] = float(np.median(claim.add(f"{name}: saved, {kind}", figures["bytes"], ".0%")))
+            claim.add(f"{name}: real cost, {kind}", figures["real_cost"], ".2f")
+        claim.add(f"{name}: shapes, exact", found["exact"]["shapes"], ",.0f")
+    enough = {kind: sum(share >= SAVING[0] for share in of_kind.values()) for kind, of_kind in saved.items()}
+    least, most = (pick(saved["exact"], key=lambda n: saved["exact"][n]) for pick in (min, max))
     return claim.conclude(
-        len(enough) == len(median),
-        bool(enough),
+        {kind: judge(enough[kind] == len(saved[kind]), enough[kind] > 0) for kind in KINDS},
         f"What a batch's own maximum saves depends on how far the longest of {setting.corpus.batch_size} samples "
-        f"stays below the longest of all: {median[least]:.0%} on {least}, {median[most]:.0%} on {most}. It is 60 % or "
-        f"more on {len(enough)} of {len(median)} distributions ({', '.join(enough) or 'none'}). A random batch of a "
-        "wide distribution nearly always holds a long sample, which is what grouping by length changes.",
+        f"stays below the longest of all: {saved['exact'][least]:.0%} on {least}, {saved['exact'][most]:.0%} on "
+        f"{most}. A random batch of a wide distribution nearly always holds a long sample, which grouping by length "
+        f"and packing change: 60 % or more is saved on {enough['exact']} of {len(DISTRIBUTIONS)} distributions by "
+        f"exact padding, on {enough['planned']} by planned shapes and on {enough['packed']} by packing. Where all "
+        "samples are alike nothing can be saved.",
     )
 
 
@@ -131,9 +124,3 @@ def _epoch(setting: Setting, table: LengthTable, policy: Policy, grouping: str |
     stats = PaddingStats(table.modalities, cost, policy.layout)
     stats.record(schedule.steps(), table)
     return {"bytes": float(held.sum()), "shapes": len(stats.shapes), "real_cost": stats.cost_efficiency}
-
-
-def claims(setting: Setting, samples: int) -> Iterator[Callable[[], Claim]]:
-    """Those of this module."""
-    yield lambda: no_truncation(setting)
-    yield lambda: distributions(setting, samples)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from experiments.claims.claim import Claim, Setting
+from experiments.claims.claim import Claim, Setting, judge
 from experiments.lib.measure import initial_model
 from multimodal_pad import PaddedBatch
 from multimodal_pad.training import cross_entropy
@@ -63,8 +63,7 @@ def gradient_stability(setting: Setting, tick: Callable[[], None]) -> Claim:
         claim.add(f"relative variance of the norm, {name}", variances, ".3f")
     lower, changed = float(np.median(noise)) < 1, bool(masked.max() > SAME)
     return claim.conclude(
-        lower and changed,
-        lower,
+        judge(lower and changed, lower),
         (
             f"Padding changed the masked model's gradient ({claim.text('gradients apart, masked')}), as it should not. "
             if changed

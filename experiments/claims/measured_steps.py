@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.claims.claim import Claim, Setting
+from experiments.claims.claim import KINDS, Claim, Setting, judge
 from experiments.claims.from_lengths import SAVING
 from experiments.lib.measure import make_step
 from multimodal_pad import Batch
@@ -26,34 +26,37 @@ ATTENTION_ROWS = 8
 
 
 class MeasuredSteps:
-    """Random batches, under fixed and exact padding and packed: bytes, and seconds of a train step and a forward pass.
+    """Batches under fixed padding and of each kind: bytes, and seconds of a train step and a forward pass.
 
-    The padded ones hold the same samples, the packed ones as many others; they are timed in alternation. What is timed
-    is compiled before.
+    Those under fixed and exact padding hold the same samples, the others as many; all are timed in alternation. What is
+    timed is compiled before.
     """
 
     def __init__(self, setting: Setting, tick: Callable[[], None]) -> None:
         self.setting = setting
-        self.fixed, self.exact = setting.batcher("fixed/random"), setting.batcher("exact/random")
-        self.packed = setting.batcher("packed")
-        self.places = np.random.default_rng(0).permutation(len(self.exact.schedule(0)))[: setting.batches].tolist()
+        self.fixed = setting.batcher("fixed/random")
+        self.batchers = {"fixed": self.fixed} | {kind: setting.batcher(policy) for kind, policy in KINDS.items()}
+        steps = min(len(batcher.schedule(0)) for batcher in self.batchers.values())
+        self.places = np.random.default_rng(0).permutation(steps)[: setting.batches].tolist()
         self._step = make_step(setting.model_config, 1e-3, 0)
         self._train, self._forward = StepTable(self._step.train_step), StepTable(self._step.eval_step)
         self._tick = tick
 
     def peaks(self) -> dict[str, int]:
-        """Most bytes in use on the device after a train step of every batch under exact, and then under fixed padding.
+        """Return the bytes at the peak of each kind, and under fixed padding.
 
-        Empty where the device does not tell, as on CPU. Only the first call of a process says anything, since nothing
-        but a new process sets the peak back.
+        Where the device has statistics, these are the most bytes in use after a train step of every batch measured.
+        Only the first call of a process gives them, since only a new process sets the peak back. Elsewhere, as on CPU,
+        they are the bytes that the train step of an epoch's largest batch holds, by XLA's memory analysis.
         """
         found: dict[str, int] = {}
-        if peak_bytes_in_use() is None:
-            return found
-        for name, batcher in (
-            ("exact", self.exact),
-            ("fixed", self.fixed),
-        ):  # the smaller ones first: a peak only rises
+        for name in ("packed", "exact", "planned", "fixed"):  # the smaller ones first: a peak only rises
+            batcher = self.batchers[name]
+            if peak_bytes_in_use() is None:
+                kept = self.setting.model_config.cost.activation_bytes(batcher.schedule(0).lengths)
+                largest = batcher.batch(0, int(kept.argmax()))
+                found[name] = self._train.compile(self._step.state, largest).device_bytes or 0
+                continue
             for place in self.places:
                 jax.block_until_ready(self._train(self._step.state, batcher.batch(0, place)))
             found[name] = peak_bytes_in_use() or 0
@@ -61,15 +64,11 @@ class MeasuredSteps:
 
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
-        """A row per batch, with the figures of both paddings."""
+        """A row per batch, with the figures under fixed padding and of each kind."""
         step, train, forward = self._step, self._train, self._forward
         found = []
         for place in self.places:
-            batches = {
-                "fixed": self.fixed.batch(0, place),
-                "exact": self.exact.batch(0, place),
-                "packed": self.packed.batch(0, place),
-            }
+            batches = {name: batcher.batch(0, place) for name, batcher in self.batchers.items()}
             row: dict[str, Any] = {"compile_seconds": {}}
             for name, batch in batches.items():
                 compiled = train.compile(step.state, batch)
@@ -77,7 +76,7 @@ class MeasuredSteps:
                 row["compile_seconds"][name] = compiled.seconds
                 row[f"device_bytes_{name}"] = compiled.device_bytes
                 row[f"batch_bytes_{name}"] = batch.nbytes
-                row[f"lengths_{name}"] = [dict(batch.shape.lengths)[m] for m in self.exact.policy.modalities]
+                row[f"lengths_{name}"] = [dict(batch.shape.lengths)[m] for m in self.setting.lengths.modalities]
                 row[f"train_{name}"], row[f"forward_{name}"] = [], []
             for _ in range(self.setting.repeats):
                 for name, batch in batches.items():
@@ -88,7 +87,7 @@ class MeasuredSteps:
         return found
 
     def saved(self, name: str, kind: str = "exact") -> np.ndarray:
-        """The share of a figure that exact padding, or packing, saves of that of fixed padding, per batch."""
+        """The share of a figure of fixed padding that a kind of batch saves, per batch."""
         return np.array([1 - np.median(row[f"{name}_{kind}"]) / np.median(row[f"{name}_fixed"]) for row in self.rows])
 
     def memory(self) -> Claim:
@@ -96,38 +95,44 @@ class MeasuredSteps:
         claim = Claim(
             "3.1",
             "60 to 80 % less memory than fixed padding; efficiency ratio L_batch / L_global",
-            f"{len(self.places)} random batches under both paddings: bytes of the arrays, bytes that the train step "
-            "holds (XLA's memory analysis); the peak, which is measured where the device tells the bytes in use, and "
-            "otherwise the bytes that the model keeps of an epoch's largest batch, predicted from its lengths; over an "
-            "epoch, L_batch / L_global per modality.",
+            f"{len(self.places)} batches of each kind: bytes of the arrays, bytes that the train step holds (XLA's "
+            "memory analysis); the peak, which is the most bytes in use where the device has statistics, and otherwise "
+            "what the train step of an epoch's largest batch holds; over an epoch of exact padding, L_batch / L_global "
+            "per modality.",
             "Holds if the median saving is 60 % or more in both kinds of bytes and at the peak, in part if in some.",
         )
-        peaks = self.peaks()
-        batch = claim.add("saved of a batch's bytes", self.saved("batch_bytes"), ".0%")
-        device = claim.add("saved of the step's bytes", self.saved("device_bytes"), ".0%")
-        claim.add("saved of a batch's bytes, packed", self.saved("batch_bytes", "packed"), ".0%")
-        claim.add("saved of the step's bytes, packed", self.saved("device_bytes", "packed"), ".0%")
-        schedule = self.exact.schedule(0)
+        peaks, verdicts = self.peaks(), {}
+        for kind in KINDS:
+            saved = [
+                float(np.median(claim.add(f"saved of {what}, {kind}", values, ".0%")))
+                for what, values in {
+                    "a batch's bytes": self.saved("batch_bytes", kind),
+                    "the step's bytes": self.saved("device_bytes", kind),
+                    "the peak": 1 - peaks[kind] / peaks["fixed"],
+                }.items()
+            ]
+            verdicts[kind] = judge(min(saved) >= SAVING[0], max(saved) >= SAVING[0])
+        schedule = self.batchers["exact"].schedule(0)
         longest = self.setting.lengths.values.max(axis=0)
-        for column, name in enumerate(self.exact.policy.modalities):
+        for column, name in enumerate(self.setting.lengths.modalities):
             claim.add(f"L_batch / L_global, {name}", schedule.lengths[:, column] / longest[column])
-        if not peaks:
-            kept = self.setting.model_config.cost.activation_bytes
-            peaks = {"exact": kept(schedule.lengths).max(), "fixed": kept(longest[None])[0]}
-        peak = claim.add("saved at the peak", 1 - peaks["exact"] / peaks["fixed"], ".0%")
         claim.add(
             "share of batches that hold a modality's longest sample",
             (schedule.lengths == longest).any(axis=1).mean(),
             ".1%",
         )
-        medians = [float(np.median(values)) for values in (batch, device, peak)]
-        smaller, less = claim.text("saved of a batch's bytes"), claim.text("saved of the step's bytes")
+        batch, step, peak = (
+            {kind: claim.text(f"saved of {what}, {kind}") for kind in KINDS}
+            for what in ("a batch's bytes", "the step's bytes", "the peak")
+        )
         return claim.conclude(
-            min(medians) >= SAVING[0],
-            max(medians) >= SAVING[0],
-            f"Batches are {smaller} smaller, and a step holds {less} less, in the median and the middle half of the "
-            "batches. The peak, which is what has to fit the device, comes with the longest sample, whatever the "
-            f"others are padded to: {claim.text('saved at the peak')} of its bytes are saved.",
+            verdicts,
+            f"Exactly padded batches are {batch['exact']} smaller, and a step holds {step['exact']} less, in the "
+            "median and the middle half of the batches. The peak, which is what has to fit the device, comes with the "
+            f"longest sample, whatever the others are padded to: {peak['exact']} of its bytes are saved. Planned "
+            f"shapes save {batch['planned']} of a batch, {step['planned']} of a step, and {peak['planned']} of the "
+            f"peak, since one shape must hold the longest sample. A packed batch of one shape saves "
+            f"{batch['packed']}, {step['packed']} and {peak['packed']}.",
         )
 
     def step_time(self) -> Claim:
@@ -135,21 +140,26 @@ class MeasuredSteps:
         claim = Claim(
             "3.2.2",
             "Faster forward and backward propagation",
-            f"{len(self.places)} random batches under both paddings, {self.setting.repeats} times each in "
-            "alternation, compiled before: seconds of a forward pass and of a train step.",
+            f"{len(self.places)} batches of each kind, {self.setting.repeats} times each in alternation with fixed "
+            "padding, compiled before: seconds of a forward pass and of a train step.",
             "Holds if both are faster in every batch, in part if in the median.",
         )
-        forward = claim.add("time saved, forward", self.saved("forward"), ".0%")
-        train = claim.add("time saved, train step", self.saved("train"), ".0%")
-        claim.add("time saved, train step, packed", self.saved("train", "packed"), ".0%")
-        claim.add("train step, packed (ms)", [1e3 * np.median(row["train_packed"]) for row in self.rows], ",.0f")
-        claim.add("train step, fixed (ms)", [1e3 * np.median(row["train_fixed"]) for row in self.rows], ",.0f")
-        claim.add("train step, exact (ms)", [1e3 * np.median(row["train_exact"]) for row in self.rows], ",.0f")
+        verdicts, texts = {}, {}
+        for kind in KINDS:
+            forward = claim.add(f"time saved, forward, {kind}", self.saved("forward", kind), ".0%")
+            train = claim.add(f"time saved, train step, {kind}", self.saved("train", kind), ".0%")
+            verdicts[kind] = judge(
+                bool((forward > 0).all() and (train > 0).all()),
+                bool(np.median(forward) > 0 and np.median(train) > 0),
+            )
+            texts[kind] = [claim.text(f"time saved, {what}, {kind}") for what in ("forward", "train step")]
+        for name in self.batchers:
+            claim.add(f"train step, {name} (ms)", [1e3 * np.median(row[f"train_{name}"]) for row in self.rows], ",.0f")
         return claim.conclude(
-            bool((forward > 0).all() and (train > 0).all()),
-            bool(np.median(forward) > 0 and np.median(train) > 0),
-            f"A forward pass takes {claim.text('time saved, forward')} less time, a train step "
-            f"{claim.text('time saved, train step')} less, once both are compiled.",
+            verdicts,
+            "Once compiled, a forward pass and a train step take less time: "
+            + "; ".join(f"{kind} {forward} and {train} less" for kind, (forward, train) in texts.items())
+            + ".",
         )
 
     def performance(self, epochs: int) -> Claim:
@@ -157,34 +167,36 @@ class MeasuredSteps:
         claim = Claim(
             "5.1",
             "Memory 60 to 80 % lower, training 15 to 25 % faster",
-            "The batches of 3.1 and 3.2.2; and seconds to train, which are compiling every shape that comes, and "
-            f"stepping through {epochs} epochs, predicted from the batches measured.",
-            "Holds if memory and time are saved as predicted or more, with compiling; in part if without it.",
+            "The batches of 3.1 and 3.2.2; and seconds to train, which are compiling every shape that comes, one after "
+            f"the other, and stepping through {epochs} epochs, predicted from the batches measured.",
+            "Holds if memory and time are saved as expected or more, with compiling; in part if without it.",
         )
-        memory = claim.add("saved of the step's bytes", self.saved("device_bytes"), ".0%")
-        once = claim.add("time saved, compiled", self.saved("train"), ".0%")
-        kinds = ("fixed", "exact", "packed")
-        seconds = {name: float(np.mean([np.median(row[f"train_{name}"]) for row in self.rows])) for name in kinds}
-        compiling = [row["compile_seconds"]["exact"] for row in self.rows]
-        claim.add("compiling one shape (s)", compiling, ".1f")
-        steps = sum(len(self.exact.schedule(epoch)) for epoch in range(epochs))
-        batchers = {"fixed": self.fixed, "exact": self.exact, "packed": self.packed}
-        shapes = {name: len(batcher.batch_shapes(epochs)) for name, batcher in batchers.items()}
-        claim.add("shapes that exact padding compiles", shapes["exact"], ",.0f")
-        each = {name: float(np.median([row["compile_seconds"][name] for row in self.rows])) for name in kinds}
-        each["fixed"] = each["exact"]  # one program, which one measurement says less of than those of many
-        whole = {name: steps * seconds[name] + shapes[name] * each[name] for name in kinds}
-        for name, value in whole.items():
-            claim.add(f"predicted seconds to train, {name}", value, ",.0f")
-        saved = claim.add("time saved, with compiling", 1 - whole["exact"] / whole["fixed"], ".0%")[0]
-        enough = bool(np.median(memory) >= SAVING[0]), bool(np.median(once) >= FASTER[0])
+        whole, shapes = {}, {}
+        compiling = claim.add("compiling one shape (s)", [r["compile_seconds"]["exact"] for r in self.rows], ".1f")
+        for name, batcher in self.batchers.items():
+            shapes[name] = len(batcher.batch_shapes(epochs))
+            step = float(np.mean([np.median(row[f"train_{name}"]) for row in self.rows]))
+            once = [row["compile_seconds"]["packed"] for row in self.rows] if name == "packed" else compiling
+            steps = sum(len(batcher.schedule(epoch)) for epoch in range(epochs))
+            whole[name] = steps * step + shapes[name] * float(np.median(once))
+            claim.add(f"shapes compiled, {name}", shapes[name], ",.0f")
+            claim.add(f"predicted seconds to train, {name}", whole[name], ",.0f")
+        verdicts = {}
+        for kind in KINDS:
+            memory = np.median(claim.add(f"saved of the step's bytes, {kind}", self.saved("device_bytes", kind), ".0%"))
+            once = np.median(claim.add(f"time saved, compiled, {kind}", self.saved("train", kind), ".0%"))
+            saved = claim.add(f"time saved, with compiling, {kind}", 1 - whole[kind] / whole["fixed"], ".0%")[0]
+            enough = bool(memory >= SAVING[0] and once >= FASTER[0])
+            verdicts[kind] = judge(enough and bool(saved >= FASTER[0]), enough)
+        times = {kind: f"{whole[kind] / whole['fixed']:.2f}" for kind in KINDS}
         return claim.conclude(
-            all(enough) and saved >= FASTER[0],
-            all(enough),
-            f"Once compiled a step takes {claim.text('time saved, compiled')} less time. But nearly every batch has a "
-            f"shape of its own: {shapes['exact']:,} programs in {epochs} epochs, "
-            f"{claim.text('compiling one shape (s)')} s each, make the run {whole['exact'] / whole['fixed']:.1f} "
-            "times as long as with fixed padding. In an eager framework there is nothing to compile.",
+            verdicts,
+            f"Once compiled, an exactly padded step takes {claim.text('time saved, compiled, exact')} less time. But "
+            f"nearly every batch has a shape of its own: {shapes['exact']:,} programs in {epochs} epochs, "
+            f"{claim.text('compiling one shape (s)')} s each, make the run {times['exact']} times as long as with "
+            f"fixed padding. With {shapes['planned']} planned shapes it is {times['planned']} times as long, and "
+            f"packed, with {shapes['packed']}, {times['packed']} times. In an eager framework there is nothing to "
+            "compile.",
         )
 
     def attention_cost(self) -> Claim:
@@ -194,26 +206,31 @@ class MeasuredSteps:
             "Attention costs O(B H L^2 D), so shorter batches save quadratically",
             f"Masked self-attention alone, forward and backward, at {', '.join(map(str, ATTENTION_LENGTHS))} "
             f"positions, {self.setting.repeats} times in alternation; the exponent is the slope in the logarithms. "
-            "Over an epoch: the attention FLOPs of exact over fixed padding, and the share of attention in the FLOPs "
-            "of the whole model.",
+            "Over an epoch: the attention FLOPs of exact padding and of planned shapes over those of fixed padding, "
+            "and the share of attention in the FLOPs of the whole model.",
             "Holds if the exponent lies between 1.7 and 2.3 and attention is most of the model's cost; in part if "
             "the first.",
         )
         exponents = claim.add("exponent of the time", _attention_exponents(self.setting, self._tick))
         cost = self.setting.model_config.cost
-        exact, fixed = (cost.step_flops(b.schedule(0).lengths).sum(axis=0) for b in (self.exact, self.fixed))
-        claim.add("attention FLOPs of an epoch, exact / fixed", exact[1] / fixed[1], ".3f")
-        claim.add("other FLOPs of an epoch, exact / fixed", exact[0] / fixed[0], ".3f")
+        fixed, exact, planned = (
+            cost.step_flops(self.batchers[name].schedule(0).lengths).sum(axis=0)
+            for name in ("fixed", "exact", "planned")
+        )
+        for name, flops in (("exact", exact), ("planned", planned)):
+            claim.add(f"attention FLOPs of an epoch, {name} / fixed", flops[1] / fixed[1], ".3f")
+            claim.add(f"other FLOPs of an epoch, {name} / fixed", flops[0] / fixed[0], ".3f")
         share = claim.add("attention's share of the FLOPs, fixed", fixed[1] / fixed.sum(), ".0%")[0]
         claim.add("attention's share of the FLOPs, exact", exact[1] / exact.sum(), ".0%")
         quadratic = 1.7 <= float(np.median(exponents)) <= 2.3
         at_fixed, at_exact = (claim.text(f"attention's share of the FLOPs, {name}") for name in ("fixed", "exact"))
         return claim.conclude(
-            quadratic and share > 0.5,
-            quadratic,
+            judge(quadratic and bool(share > 0.5), quadratic),
             f"The time of attention grows with L^{claim.text('exponent of the time')}. Over an epoch exact padding "
             f"leaves {claim.text('attention FLOPs of an epoch, exact / fixed')} of the attention FLOPs, and "
-            f"{claim.text('other FLOPs of an epoch, exact / fixed')} of all others, which grow with L. Attention is "
+            f"{claim.text('other FLOPs of an epoch, exact / fixed')} of all others, which grow with L; planned shapes "
+            f"leave {claim.text('attention FLOPs of an epoch, planned / fixed')} and "
+            f"{claim.text('other FLOPs of an epoch, planned / fixed')}. Attention is "
             f"{at_fixed} of the model's FLOPs under fixed padding and {at_exact} under exact padding, so that the "
             "square rules only part of the cost.",
         )

@@ -55,7 +55,7 @@ PARTS = (
     Part(
         "quality",
         "quality",
-        ("--paddings", "planned", "fixed", "exact", "packed", "--seeds", "0", "1", "2", "3", "4"),
+        ("--paddings", "planned", "planned/random", "fixed", "exact", "packed", "--seeds", "0", "1", "2", "3", "4"),
         ("--paddings", "planned", "fixed", "exact", "packed", "--seeds", "0"),
         needs_corpus=True,
     ),

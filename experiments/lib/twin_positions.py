@@ -43,7 +43,7 @@ class Rows(NamedTuple):
         return table[: self.mask.shape[1]]
 
     def attend(self, source: Rows, query: Any, key: Any, value: Any) -> Any:
-        """Attend ``(B, L, heads, width)`` to the real positions of a source; the result is undefined where it has none."""
+        """Attend ``(B, L, heads, width)`` to the real positions of a source; undefined where it has none."""
         first = torch.zeros_like(source.mask)
         first[:, 0] = True  # real in every row, since a row without keys gives NaN, gradients included
         keys = (source.mask | (first & ~source.mask.any(1, keepdim=True)))[:, None, None, :]

@@ -31,7 +31,7 @@ def make_batcher(table=TABLE, batch_size=8, shares=1, **options):
 
 
 @pytest.mark.parametrize("shares", [1, 2, 3, 7])
-@settings(max_examples=50)
+@settings(max_examples=25)
 @given(uneven_lengths(), st.integers(1, 9), st.sampled_from([1, 3, 1024]), st.integers(1, 2), st.integers(0, 9))
 def test_whatever_the_lengths_batches_are_full_and_within_their_capacity(shares, lengths, own, window, shapes, seed):
     table = LengthTable(tuple("abcd"[: lengths.shape[1]]), lengths)
@@ -51,7 +51,7 @@ def test_whatever_the_lengths_batches_are_full_and_within_their_capacity(shares,
         assert len(schedule) == -(-len(sizes) // shares)
 
 
-@settings(max_examples=60)
+@settings(max_examples=25)
 @given(length_tables(), st.sampled_from([1, 2, 3]), st.integers(1, 5), st.integers(0, 3), st.booleans())
 def test_each_sample_once_as_it_was(table, shares, own, seed, apart):
     batcher = make_batcher(table, batch_size=own * shares, shares=shares, seed=seed)

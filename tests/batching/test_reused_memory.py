@@ -102,7 +102,7 @@ def check(batches):
     assert sorted(seen) == list(range(COUNT))
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(st.sampled_from(KINDS), st.integers(1, 5), st.integers(1, 7), st.sampled_from([0, 2]))
 def test_samples_of_a_batcher(kind, slots, batch_size, prefetch):
     batcher = BucketBatcher(Reusing(kind, slots), POLICY, batch_size=batch_size, lengths=TABLE, prefetch=prefetch)
@@ -110,7 +110,7 @@ def test_samples_of_a_batcher(kind, slots, batch_size, prefetch):
         check(batcher)
 
 
-@settings(max_examples=30)
+@settings(max_examples=25)
 @given(st.sampled_from(KINDS), st.integers(1, 5), st.integers(1, 7))
 def test_samples_of_a_stream(kind, slots, batch_size):
     check(StreamBatcher(Reusing(kind, slots), POLICY, batch_size=batch_size, buffer=9))

@@ -113,7 +113,7 @@ if find_spec("torch"):
     CONTAINERS["list of torch"] = lambda x: [torch.tensor(row) for row in x]
 
 
-@settings(max_examples=60)
+@settings(max_examples=25)
 @given(st.data())
 def test_whatever_holds_the_values(data):
     place = data.draw(st.sampled_from(sorted(PLACES)))

@@ -83,6 +83,7 @@ def filled(tmp_path_factory):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+@pytest.mark.slow
 def test_damaged_entries_are_replaced(filled, tmp_path):
     """One cut short, one with a byte changed, and one that unpacks to nonsense."""
     folder = tmp_path / "cache"
@@ -103,6 +104,7 @@ def test_damaged_entries_are_replaced(filled, tmp_path):
     assert (again[1], errors) == ("0 3", "")
 
 
+@pytest.mark.slow
 def test_two_processes_start_together(tmp_path):
     folder = tmp_path / "cache"
     processes = [begin(folder) for _ in range(2)]

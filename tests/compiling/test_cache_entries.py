@@ -65,7 +65,7 @@ def all_whole(folder: Path) -> bool:
 # Threads
 
 
-@pytest.mark.parametrize("times", [40, pytest.param(200, marks=pytest.mark.long)])
+@pytest.mark.parametrize("times", [10, pytest.param(200, marks=pytest.mark.long)])
 def test_threads_compile_a_shared_program_once(folder, times):
     """Nothing of the batch is used, so that all shapes have one program. A warning would be an error."""
     for number in range(times):
@@ -161,6 +161,7 @@ def run_pair(top: Path, rounds: int) -> None:
         assert all_whole(top / str(number))
 
 
+@pytest.mark.slow
 def test_a_pair_of_processes_on_new_folders(tmp_path):
     run_pair(tmp_path, rounds=5)
 
@@ -234,7 +235,7 @@ def test_an_entry_of_another_key_is_compiled_anew(folder):
     assert compile_anew().total.cache_hits == 1
 
 
-@settings(max_examples=30)
+@settings(max_examples=25)
 @given(st.data())
 def test_any_damage_is_found(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("cache")

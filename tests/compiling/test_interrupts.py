@@ -19,8 +19,12 @@ def long_step(state, batch):
         x = jnp.tanh(x @ jnp.ones((3, 3))) + jnp.roll(x, number, axis=1)
     return state + x.sum()
 
-def interrupt(*_):
-    for _ in range(int(sys.argv[1])):
+left = int(sys.argv[1])
+
+def interrupt(*_):  # each thread may have compiled one before the first is acted on
+    global left
+    while left:
+        left -= 1
         os.kill(os.getpid(), signal.SIGINT)
 
 example = pad_samples([{"audio": np.ones((2, 3), np.float32)}])

@@ -6,7 +6,7 @@ from rich.progress import Progress
 
 from experiments.claims import __main__ as seed_claims
 from experiments.claims import exactness, gradients, measured_steps
-from experiments.claims.claim import Claim, Setting
+from experiments.claims.claim import KINDS, Claim, Setting, judge
 from experiments.claims.measured_steps import MeasuredSteps
 from experiments.claims.quality import model_quality
 from experiments.lib import corpora
@@ -46,7 +46,9 @@ def test_every_claim_has_a_verdict_and_a_reason(results):
     sections = ["3.1", "3.2.1", "3.2.2", "3.3", "4.1", "4.2", "5.1", "5.1, gradients", "5.2", "6.4"]
     assert [claim["section"] for claim in results["claims"]] == sections
     for claim in results["claims"]:
-        assert claim["verdict"] in ("holds", "holds in part", "does not hold here")
+        expected = {"exact"} if claim["section"] == "5.2" else set(KINDS)  # what the quality file above has
+        assert claim["verdicts"].keys() == expected
+        assert set(claim["verdicts"].values()) <= {"holds", "holds in part", "does not hold here"}
         assert claim["reason"]
         assert claim["figures"].keys() == claim["forms"].keys()
         assert all(values for values in claim["figures"].values())
@@ -79,6 +81,7 @@ def test_what_follows_from_lengths(results):
     assert (lengths["constant: shapes, exact"] == 1).all()
     assert lengths["meld: saved, exact"].min() > 0.3
     assert (lengths["meld: saved, packed"] > lengths["meld: saved, exact"]).all()
+    assert (lengths["meld: saved, planned"] > lengths["meld: saved, exact"]).all()
     assert lengths["meld: real cost, packed"].min() > 0.8
     whole = figures(results, "3.3")
     kept = [values for name, values in whole.items() if name.startswith("samples whole")]
@@ -91,11 +94,12 @@ def test_what_follows_from_lengths(results):
 
 @pytest.mark.experiment
 def test_savings_are_those_of_the_batches(results):
-    saved = figures(results, "3.1")["saved of a batch's bytes"]
     batches = results["batches"]
-    expected = [1 - batch["batch_bytes_exact"] / batch["batch_bytes_fixed"] for batch in batches]
-    np.testing.assert_allclose(saved, expected)
     assert batches
+    for kind in KINDS:
+        saved = figures(results, "3.1")[f"saved of a batch's bytes, {kind}"]
+        expected = [1 - batch[f"batch_bytes_{kind}"] / batch["batch_bytes_fixed"] for batch in batches]
+        np.testing.assert_allclose(saved, expected)
     assert all(batch["device_bytes_exact"] < batch["device_bytes_fixed"] for batch in batches)
 
 
@@ -116,14 +120,20 @@ def test_the_tables_show_every_figure(results):
     ],
 )
 def test_quality_is_judged_by_a_paired_test(scores, verdict):
-    assert model_quality(quality_results(scores)).verdict == verdict
+    assert model_quality(quality_results(scores)).verdicts == {"exact": verdict}
+
+
+def test_each_kind_of_batch_is_judged_by_itself():
+    scores = {"fixed": [0.50, 0.51, 0.52], "packed": [0.60, 0.61, 0.63], "planned": [0.5, 0.52, 0.51]}
+    verdicts = model_quality(quality_results(scores)).verdicts
+    assert verdicts == {"planned": "does not hold here", "packed": "holds"}
 
 
 def test_a_verdict_follows_from_the_rule():
     claim = Claim("1", "says", "method", "rule")
-    assert claim.conclude(True, True, "why").verdict == "holds"
-    assert claim.conclude(False, True, "why").verdict == "holds in part"
-    assert claim.conclude(False, False, "why").verdict == "does not hold here"
+    assert claim.conclude(judge(True, True), "why").verdicts == dict.fromkeys(KINDS, "holds")
+    assert claim.conclude({"exact": judge(False, True)}, "why").verdicts == {"exact": "holds in part"}
+    assert judge(False, False) == "does not hold here"
 
 
 @pytest.mark.parametrize("content", [None, "{", '{"rows": [{"padding": "fixed"}]}'])
@@ -136,14 +146,12 @@ def test_a_wrong_quality_file(tmp_path, capsys, content):
     assert not (tmp_path / "run").exists()
 
 
-def test_the_peak_is_told_where_the_device_tells_it(monkeypatch):
-    peaks = iter([1, 50, 200])
+def test_the_peak_is_measured_where_the_device_has_statistics(monkeypatch):
+    peaks = iter([1, 40, 1, 50, 1, 190, 1, 200])
     monkeypatch.setattr(measured_steps, "peak_bytes_in_use", lambda: next(peaks))
     corpus = corpora.on_corpus(None, modalities=("audio",), samples=24, batch_size=8, d_model=8, num_heads=2)
     samples, lengths, config, _ = corpora.load(corpus, Progress(disable=True))
     setting = Setting(samples, lengths, config, corpus, repeats=1, batches=3, seeds=1)
     monkeypatch.setattr(measured_steps, "StepTable", lambda _: lambda leaves, _: leaves)
     steps = MeasuredSteps(setting, lambda: None)
-    assert steps.peaks() == {"exact": 50, "fixed": 200}
-    monkeypatch.setattr(measured_steps, "peak_bytes_in_use", lambda: None)
-    assert steps.peaks() == {}
+    assert steps.peaks() == {"packed": 40, "exact": 50, "planned": 190, "fixed": 200}

@@ -154,6 +154,7 @@ PADDED = {"text": 6, "audio": 15}
 @pytest.fixture(scope="module")
 def taught():
     """Samples that lack modalities, a model's configuration and parameters, its outputs, and losses of three steps."""
+    pytest.importorskip("torch")
     from flax import nnx
 
     from experiments.lib.measure import parameters_of

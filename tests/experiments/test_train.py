@@ -63,6 +63,7 @@ FILES = {
 }
 
 
+@pytest.mark.experiment
 @pytest.mark.parametrize("name", FILES)
 def test_every_corpus_trains_from_a_file_in_its_format(name, tmp_path):
     write, figures = FILES[name]
@@ -81,6 +82,7 @@ def test_every_configuration_has_a_test():
     assert sorted([*FILES, "synthetic"]) == configs.NAMES
 
 
+@pytest.mark.experiment
 def test_a_flat_cache_under_fixed_padding(tmp_path):
     written = write_mult(tmp_path / "files")
     convert({split: Mult(written.path, split) for split in written.splits}, tmp_path / "cache")

@@ -40,7 +40,7 @@ def all_samples(batches):
     return {int(s["targets"]): s for batch in batches for s in batch.layout.take_apart(batch)}
 
 
-@settings(max_examples=60)
+@settings(max_examples=25)
 @given(
     st.lists(st.one_of(st.just("has"), st.sampled_from(range(len(EMPTY)))), min_size=1, max_size=9),
     st.integers(1, 4),

@@ -28,7 +28,7 @@ def assert_lie_as_their_modality(batch):
         assert leaf.flags.c_contiguous
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(st.sampled_from(sorted(LAYOUTS)), length_tables(max_samples=8), st.integers(0, 3), st.integers(0, 4))
 def test_there_and_back(layout, table, empty, more):
     lay_out, take_apart = LAYOUTS[layout]
@@ -48,7 +48,7 @@ def test_padding_of_targets_is_zero_whatever_that_of_features_is():
     assert pack_samples(samples, pad_value=9, capacity={"text": 5}).position_targets["text"].tolist() == [1, 1, 1, 1, 0]
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(length_tables(max_samples=12), st.sampled_from([2, 3]), st.integers(0, 3), st.randoms(use_true_random=False))
 def test_shares_have_theirs(table, shares, more, random):
     samples = with_all_targets(make_samples(table))

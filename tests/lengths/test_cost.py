@@ -56,6 +56,7 @@ def test_flops_are_those_that_xla_counts(names, lengths):
     assert B * config.cost(np.array([lengths]))[0] / 3 == pytest.approx(forward, rel=0.12)
 
 
+@pytest.mark.slow
 def test_flops_grow_with_length_as_xla_says():
     """Three batch shapes, each twice the one before: linear and quadratic terms are both right."""
     lengths = np.array([[10, 40], [20, 80], [40, 160]])
@@ -65,6 +66,7 @@ def test_flops_grow_with_length_as_xla_says():
     np.testing.assert_allclose(cost / cost[0], np.array(counted) / counted[0], rtol=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("attention", "names", "lengths"),
     [("tiled", ("text", "audio"), (60, 200)), ("xla", ("text", "audio"), (60, 200))],

@@ -115,6 +115,7 @@ def test_gradients_equal_those_of_xla(implementation):
         np.testing.assert_allclose(np.asarray(one, np.float32), other, atol=tolerance)
 
 
+@pytest.mark.slow
 def test_gradients_of_the_second_order_equal_those_of_xla():
     def curvature(implementation):
         def squared(arrays):

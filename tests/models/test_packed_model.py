@@ -29,7 +29,7 @@ MODALITIES = {
 CAPACITY = {"text": 45, "audio": 140, "visual": 40, "pose": 30}
 ROWS = {"text": 19, "audio": 33, "visual": 20, "pose": 15}
 BATCH = 6
-IMPLEMENTATIONS = ["tiled", "xla", "paired"]
+IMPLEMENTATIONS = ["tiled", *(pytest.param(other, marks=pytest.mark.slow) for other in ("xla", "paired"))]
 """``paired`` is ``xla`` over the pairs of tiles that the batch lists."""
 
 

@@ -137,6 +137,7 @@ def test_neighbours_that_are_not_masked_would_be_seen(implementation):
     assert np.abs(got - reference(*arrays())).max() > 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_gradients_of_the_second_order(implementation):
     def curvature(arrays):

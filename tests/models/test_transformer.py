@@ -85,6 +85,7 @@ def alone():
     return run([sample(5, 11)], pad_to={"text": 5, "audio": 11}, batch_size=1)
 
 
+@pytest.mark.slow
 def test_padded_far_is_alone(alone):
     assert_close(run([sample(5, 11)]), alone)
 
@@ -94,6 +95,7 @@ def test_among_other_rows_is_alone(alone):
     assert_close(run(rows, counted=[True, False, False, False, False]), alone)
 
 
+@pytest.mark.slow
 def test_a_fully_padded_row_changes_no_loss_and_no_gradient():
     rows = [sample(5, 11), sample(2, 30, target=0), sample(9, 4, target=2)]
     one, other = run(rows, batch_size=3), run(rows)
@@ -192,6 +194,7 @@ def test_bfloat16_is_near_float32():
     assert (np.asarray(outputs) != wanted).any(), "it did compute in another dtype"
 
 
+@pytest.mark.slow
 def test_in_bfloat16_another_shape_changes_no_more_than_rounding_does():
     apply = with_options(dtype="bfloat16")
     rows = [sample(5, 11), sample(2, 30), sample(17, 4)]
@@ -199,6 +202,7 @@ def test_in_bfloat16_another_shape_changes_no_more_than_rounding_does():
     np.testing.assert_allclose(near, far, atol=5e-3)
 
 
+@pytest.mark.slow
 def test_dropout_is_that_of_flax():
     """In training mode a key of the model's own stream for each call, and in evaluation mode none."""
     config = TransformerConfig(**{**vars(CONFIG), "dropout_rate": 0.3})

@@ -86,7 +86,7 @@ def test_ladders_of_the_longest_lengths():
 SIZES = st.sampled_from([1, 8, 2**20, 2**31 - 1, 2**31, 2**40, 10**25])
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     st.lists(st.sampled_from([0, 1, 9, 2**20, 2**31 - 8, LONGEST]), min_size=1, max_size=12),
     st.sampled_from([1, 8, 1000, 2**30, 2**31, 10**30]),
@@ -109,7 +109,7 @@ def test_a_plan_is_one_that_can_be_read_back(lengths, alignment, size, limit, ov
     assert plan.covers(table.values).all()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     st.lists(st.sampled_from([0, 1, 9, 2**20, 2**31 - 8, LONGEST]), min_size=1, max_size=8),
     st.sampled_from([1, 8, 2**30, 10**30]),

@@ -29,7 +29,7 @@ def measured(plan, measure=position_count):
     return max(plan.batch_size * float(measure(row[None] / plan.batch_size)[0]) for row in plan.lengths)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     st.one_of(length_tables(), uneven_tables()),
     st.sampled_from([position_count, attention_area]),

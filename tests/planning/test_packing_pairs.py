@@ -36,7 +36,8 @@ def tables(draw):
     return LengthTable(("text", "audio", "visual")[:columns], lengths.astype(int))
 
 
-@settings(max_examples=40, deadline=None)
+@pytest.mark.slow
+@settings(max_examples=25, deadline=None)
 @given(tables(), st.integers(1, 12), st.sampled_from([1, 2, 3]), st.integers(1, 2), st.integers(0, 9))
 def test_every_batch_of_other_epochs_has_room(table, size, shares, shapes, seed):
     """Laid out end to end and share by share; laying out raises where there is none."""

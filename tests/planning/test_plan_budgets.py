@@ -49,6 +49,7 @@ def test_the_batch_budget_holds_for_every_batch(table, k, multiple, more):
     assert sorted(schedule.ids[schedule.ids >= 0].tolist()) == list(range(len(table)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_rows_that_exceed_the_budget_together_are_not_held_together(monkeypatch, seed):
     monkeypatch.setattr(planner, "SEARCHED_ROWS", 60)

@@ -51,7 +51,7 @@ def test_eight_samples_equal_brute_force(k):
 
 def test_the_search_is_near_the_optimum_where_plans_are_no_longer_enumerated():
     losses = []
-    for seed in range(25):
+    for seed in range(10):
         rng = np.random.default_rng(seed)
         values = np.unique(rng.integers(1, [12, 30, 25], (10, 3)), axis=0)
         search = ShapeSearch(values, np.ones(len(values)), weighted)
@@ -91,8 +91,8 @@ def test_what_every_plan_promises(table, k, alignment, random):
         assert plan.place(table.values.max(axis=0)[None]) >= 0, "a batch may have the longest of every modality"
 
 
-@settings(max_examples=50)
-@given(length_tables(max_samples=50), st.randoms(use_true_random=False), st.sampled_from(["length", "random"]))
+@settings(max_examples=15)
+@given(length_tables(max_samples=30), st.randoms(use_true_random=False), st.sampled_from(["length", "random"]))
 def test_the_order_of_samples_and_modalities_changes_nothing(table, random, grouping):
     def plan(lengths):
         cost = TransformerCost(lengths.modalities, feature_widths={"text": 0, "audio": 700, "visual": 40})
@@ -110,7 +110,11 @@ def test_the_order_of_samples_and_modalities_changes_nothing(table, random, grou
 
 @pytest.mark.parametrize(
     ("samples", "longest", "count", "seed"),
-    [(20, 7, 4, 24), (25, 11, 4, 11), (40, 11, 5, 4), (40, 11, 5, 6), (40, 11, 5, 16), (40, 29, 5, 4)],
+    [
+        (20, 7, 4, 24),
+        (25, 11, 4, 11),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in [(40, 11, 5, 4), (40, 11, 5, 6), (40, 29, 5, 4)]),
+    ],
 )
 def test_the_order_in_which_a_cost_adds_up_changes_nothing(samples, longest, count, seed):
     """A tenth, three tenths and seven tenths add up to other last bits in another order.
@@ -127,7 +131,7 @@ def test_the_order_in_which_a_cost_adds_up_changes_nothing(samples, longest, cou
     assert all(one == shapes[0] for one in shapes)
 
 
-@settings(max_examples=50)
+@settings(max_examples=25)
 @given(length_tables(max_samples=50), st.sampled_from([1e-9, 0.3, 7.0, 1e12]))
 def test_the_unit_of_the_cost_changes_nothing(table, factor):
     one = plan_shapes(table, max_shapes=4, cost=weighted)
@@ -146,6 +150,7 @@ def test_the_unit_of_the_cost_changes_nothing_in_one_modality(lengths, k, factor
     np.testing.assert_array_equal(one.lengths, other.lengths)
 
 
+@pytest.mark.slow
 def test_the_unit_of_the_cost_changes_nothing_where_rows_are_held_together(monkeypatch):
     monkeypatch.setattr(planner, "SEARCHED_ROWS", 64)
     for seed in range(6):
@@ -173,14 +178,15 @@ def test_costs_that_are_mostly_zero_are_planned_all_the_same(monkeypatch):
 
 
 def test_more_shapes_are_never_worse_and_the_curve_is_that_of_smaller_plans():
-    table = Synthetic(800).lengths
-    plans = [plan_shapes(table, max_shapes=k, cost=weighted) for k in (1, 2, 5, 9, 12)]
+    table = Synthetic(300).lengths
+    plans = [plan_shapes(table, max_shapes=k, cost=weighted) for k in (1, 2, 5, 9)]
     efficiencies = [plan.efficiency for plan in plans]
     assert efficiencies == sorted(efficiencies)
     for plan in plans[:-1]:
         np.testing.assert_array_equal(plan.efficiencies, plans[-1].efficiencies[: len(plan.efficiencies)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["budget", "random", "coarse"])
 def test_more_shapes_are_never_worse_however_they_are_planned(how, monkeypatch):
     if how == "coarse":
@@ -209,13 +215,13 @@ def test_the_same_seed_gives_the_same_plan():
         pytest.param(table_of(*[[n % 7, n % 5] for n in range(100)], [4000, 9000]), id="one giant"),
         pytest.param(table_of(*[[n, 40 - n] for n in range(1, 40)]), id="opposite order"),
         pytest.param(
-            table_of(*(1 + np.random.default_rng(0).pareto(0.8, (200, 3)) * 4).astype(int).tolist()), id="Pareto tails"
+            table_of(*(1 + np.random.default_rng(0).pareto(0.8, (60, 3)) * 4).astype(int).tolist()), id="Pareto tails"
         ),
     ],
 )
 @pytest.mark.parametrize("grouping", ["length", "random"])
 def test_degenerate_tables(table, grouping):
-    for k in (1, 2, 7, 50):
+    for k in (1, 3, 50):
         check_plan(plan_shapes(table, max_shapes=k, grouping=grouping, batch_size=4), table, k)
 
 

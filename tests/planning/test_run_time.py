@@ -45,6 +45,7 @@ rows_of_lengths = st.lists(st.tuples(st.integers(1, 12), st.integers(1, 12)), mi
 times = st.sampled_from([(0, 1), (1, 1), (40, 1), (1000, 1)])
 
 
+@pytest.mark.slow
 @given(rows_of_lengths, st.lists(st.tuples(st.integers(1, 14), st.integers(1, 14)), max_size=3), times)
 def test_compiled_shapes_are_in_the_plan_and_help(rows, compiled, prices):
     table, (compile_seconds, epochs) = table_of(*rows), prices

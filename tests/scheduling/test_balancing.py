@@ -18,7 +18,7 @@ def drawn_tables(draw):
     return lengths, order, draw(st.integers(1, 40)), draw(st.integers(1, 9))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(drawn_tables(), st.floats(1, 2))
 def test_every_sample_once_exactly_so_many_and_none_above(drawn, margin):
     lengths, order, size, window = drawn

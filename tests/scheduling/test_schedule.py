@@ -201,6 +201,7 @@ def test_length_grouping_of_too_many_shapes_is_refused(monkeypatch):
         make_schedule(table, Exact(["text"]), batch_size=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("grouping", ["random", "length"])
 def test_every_order_of_an_epoch_is_as_likely(grouping):
     """Also of steps within a window: their random bits are not those of the epoch's order."""

@@ -26,6 +26,7 @@ from tests.helpers.training import MeanModel, make_samples
 FIXED = Fixed({"text": 8, "audio": 19})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plan", PLANS)
 def test_500_random_samples_in_random_chunks(plan):
     """Lists and iterators by turns; after the warm-up nothing compiles."""

@@ -22,7 +22,7 @@ from tests.helpers.corpora import write_numpy_dir
 OLD = Path(__file__).parent / "golden" / "flat_cache_1"
 """A cache as the first version of the format was written."""
 
-quick = settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+quick = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 class Utterances(list):

@@ -139,7 +139,7 @@ def test_a_modality_that_is_missing_everywhere(tmp_path):
 numbers = st.sampled_from(["?", *"bBhHiIqQefdg", "D", "O", "U3", "M8[s]"])
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 @given(dtype=numbers, order=st.sampled_from("<>"), what=st.sampled_from(["features", "targets"]))
 def test_every_dtype_is_kept_converted_by_the_rule_or_refused(dtype, order, what, tmp_path_factory):
     """Whole numbers stay what they are, floating point is what was asked for, in the byte order of this machine."""

@@ -40,7 +40,7 @@ def opened(folder, ids=IDS, **options):
     order=st.sampled_from("CF"),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 def test_any_array_in_any_container_is_what_was_saved(tmp_path_factory, dtype, shape, lengths, containers, order, seed):
     folder = tmp_path_factory.mktemp("features")
     rng = np.random.default_rng(seed)

@@ -150,6 +150,7 @@ assert all(np.asarray(leaf).tolist() == list(range(6)) for leaf in got)
 """
 
 
+@pytest.mark.slow
 def test_arrays_over_two_devices_come_back_as_they_were_laid_out(tmp_path):
     command = [sys.executable, "-W", "error", "-c", MESH, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=cpu_environment(devices=2))

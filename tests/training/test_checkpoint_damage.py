@@ -153,6 +153,7 @@ with Checkpoints(sys.argv[1], keep_last=3) as checkpoints:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::multimodal_pad.errors.CheckpointWarning")  # if it was writing, half is there
 def test_a_process_that_is_killed_leaves_whole_checkpoints(tmp_path):
     command = [sys.executable, "-c", SAVE_FOR_EVER, str(tmp_path)]

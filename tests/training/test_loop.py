@@ -98,6 +98,7 @@ def test_a_figure_that_is_nan_is_never_the_best():
     assert result.best_epoch == 3
 
 
+@pytest.mark.slow
 def test_figures_that_are_nan_go_through_checkpoints(tmp_path):
     """A correlation is NaN where all outputs are equal: as a figure that is monitored, and as one that is not."""
     samples = [{**s, "targets": np.float32(s["targets"])} for s in make_samples()]
@@ -273,6 +274,7 @@ def test_a_restart_from_a_file_compiles_nothing(place, tmp_path):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_exact_padding_compiles_as_it_goes(after_warm_up):
     exact = BucketBatcher(make_samples(), Exact(["audio"]), batch_size=6)
     with CompileLog() as log:
@@ -311,6 +313,7 @@ def test_strict_training_refuses_what_the_source_compiles():
     fit(MeanModel(), batcher(), epochs=1, strict=True, progress=False)
 
 
+@pytest.mark.slow
 def test_the_cache_serves_training(tmp_path):
     with restored_cache_options():
         with CompileLog() as first:

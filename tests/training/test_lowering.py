@@ -51,6 +51,7 @@ def lowered_for(device, batch, *, packed=False):
 EVEN, ODD, ONES = ({"text": 8, "audio": 16}, {"text": 18, "audio": 49}, {"text": 1, "audio": 1})
 
 
+@pytest.mark.slow
 def test_for_tpu():
     implementation, text = lowered_for(AttentionDevice("tpu"), pad_samples(SAMPLES, pad_to=ODD))
     assert implementation == "xla"

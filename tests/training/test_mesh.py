@@ -84,6 +84,7 @@ def one_cpu(tmp_path_factory):
     return {layout: np.load(folder / f"{layout}.npz") for layout in LAYOUTS}
 
 
+@pytest.mark.slow
 def test_two_devices_train_as_one(tmp_path, one_cpu):
     command = [sys.executable, "-W", "error", "-c", TWO_DEVICES.format(folder=tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=cpu_environment(devices=2))

@@ -47,7 +47,7 @@ def test_what_has_no_value_is_nan():
     assert np.isnan(sentiment_metrics(np.array([[1.0], [1.0]]), np.array([0.0, 1.0]))["corr"])
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(sentiments)
 def test_sentiment_equals_scikit_learn_and_scipy(pairs):
     predicted, wanted = split(pairs)
@@ -96,7 +96,7 @@ def test_sims_bins(dtype):
             assert found["mae"] == pytest.approx(abs(np.clip(value, -1, 1) - np.clip(other, -1, 1)), abs=1e-6)
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(sentiments)
 def test_sims_f1_and_correlation(pairs):
     predicted, wanted = split(pairs)
@@ -107,7 +107,7 @@ def test_sims_f1_and_correlation(pairs):
         assert found["corr"] == pytest.approx(pearsonr(*clipped).statistic, abs=1e-6)
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(st.lists(st.tuples(*[st.floats(-3, 3)] * 4, *[st.integers(0, 1)] * 4), min_size=1, max_size=20))
 def test_iemocap_is_four_binary_tasks(rows):
     outputs, targets = np.hsplit(np.array(rows), 2)

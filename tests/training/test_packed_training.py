@@ -66,6 +66,7 @@ def test_a_batch_for_several_devices_is_no_batch_for_one():
             function(step.state, next(batcher.epoch(0)))
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_ends_as_one_that_was_not(tmp_path):
     whole = train(2)
     train(1, checkpoints=Checkpoints(tmp_path))

@@ -61,6 +61,7 @@ def compare(make, optimizer):
     return result.model
 
 
+@pytest.mark.slow
 def test_weight_decay_of_matrices_alone():
     """Optax: ``mask`` is a tree of bools by name, or a function that makes one of the parameters."""
 
@@ -135,11 +136,13 @@ def test_batch_statistics():
     assert (np.asarray(model.norm.mean[...]) != 0).any()
 
 
+@pytest.mark.slow
 def test_dropout_of_flax():
     model = compare(lambda: DeepModel(dropout=0.5), make_optimizer(0.01))
     assert int(model.dropout.rngs.count[...]) == EPOCHS * len(make_batcher().schedule(0)), "a key per step"
 
 
+@pytest.mark.slow
 def test_dropout_and_statistics_of_a_model_in_evaluation_mode():
     def make():
         model = DeepModel(norm=True, dropout=0.5)

@@ -46,7 +46,7 @@ def assert_same(one, other):
         np.testing.assert_array_equal(one[name], other[name])
 
 
-@pytest.mark.parametrize("at", [60, 300])
+@pytest.mark.parametrize("at", [60, pytest.param(300, marks=pytest.mark.slow)])
 def test_interrupted_anywhere_it_goes_on(at, tmp_path, uninterrupted):
     lengths = {"lengths": make_batcher(make_samples(41)).lengths}
     batcher = make_batcher(Interrupted(make_samples(41), at), **lengths)
@@ -58,6 +58,7 @@ def test_interrupted_anywhere_it_goes_on(at, tmp_path, uninterrupted):
     assert_same(killed.train(tmp_path), uninterrupted["padded"])
 
 
+@pytest.mark.slow
 def test_dropout_and_statistics_go_on_where_they_were(tmp_path):
     def run(source, **options):
         batcher = make_batcher(source, lengths=make_batcher(make_samples(41)).lengths)

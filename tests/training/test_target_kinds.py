@@ -119,7 +119,8 @@ KINDS = {
 DTYPES = ["bool", "int8", "uint8", "int32", "int64", "uint64", "float16", "float32", "float64"]
 
 
-@settings(max_examples=80)
+@pytest.mark.slow
+@settings(max_examples=30)
 @given(st.data())
 def test_what_a_step_takes_the_metrics_take(data):
     """Of any kind, dtype, loss and number of outputs: a loss that is finite has metrics, or a TrainingError says no."""

@@ -34,7 +34,7 @@ def streams(draw, max_samples=80):
     return table, plan, size + draw(st.integers(0, 20))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(streams(), st.integers(0, 9))
 def test_every_sample_comes_once_within_the_smallest_capacity(drawn, seed):
     table, plan, capacity = drawn
@@ -107,7 +107,7 @@ def test_a_longer_shape_takes_long_samples_when_they_are_drawn():
     assert max(waits) < 4 * 160, "none of them has to be overdue first"
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(streams(max_samples=12), st.integers(0, 99))
 def test_none_waits_for_long(drawn, seed):
     """Most samples are of the first rows of the table, which a plan for as many of each serves badly."""
@@ -129,7 +129,7 @@ def test_many_samples_that_need_a_batch_of_their_own_do_not_keep_each_other_wait
     assert longest_wait(BalancedBuffer(policy, capacity), values) > bound, "so both limits are needed"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(streams(max_samples=40), st.integers(0, 9), st.integers(0, 9))
 def test_a_rebuilt_buffer_goes_on_as_the_first_would(drawn, seed, epoch):
     table, plan, capacity = drawn

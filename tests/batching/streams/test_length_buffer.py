@@ -52,7 +52,7 @@ def test_rows_keep_a_batch_budget(table, shapes, limit):
         assert taken.batch_size == rows[taken.padded]
 
 
-@settings(max_examples=50)
+@settings(max_examples=25)
 @given(st.data(), length_tables(max_samples=12), st.integers(1, 4), st.integers(0, 6), st.integers(0, 99))
 def test_none_waits_for_long(data, table, rows, more, seed):
     """Most samples are of the first rows of the table, so that the last ones are rare."""
@@ -73,7 +73,7 @@ def test_many_rare_kinds_do_not_keep_each_other_waiting(monkeypatch, limit):
     assert longest_wait(LengthBuffer(policy, capacity, batch_size=rows), values) > bound, "so both limits are needed"
 
 
-@settings(max_examples=50)
+@settings(max_examples=25)
 @given(st.data(), length_tables(max_samples=40), sizes, st.integers(0, 9), st.integers(0, 9))
 def test_a_rebuilt_buffer_goes_on_as_the_first_would(data, table, size, seed, epoch):
     rows, capacity = size

@@ -1,5 +1,0 @@
-"""What pytest looks for examples in: PyTorch's side only where PyTorch, which is optional, is installed."""
-
-from importlib.util import find_spec
-
-collect_ignore = [] if find_spec("torch") else ["torch_side.py", "twin.py", "twin_positions.py"]
