@@ -1,6 +1,6 @@
-"""How full are packed batches, how full could any packing make them, and who else packs the same lengths how well?
+"""How full are packed batches, how full could any packing make them, and how well do other packers do?
 
-Batches are dealt to each plan, and what is counted is what their capacities hold. Beside each stands the bound: no
+Batches are dealt to each plan, and the real positions in their capacities are counted. Beside each is the bound: no
 packing of at most B samples a batch has a higher fill, since its capacity holds the longest sample, too. Other
 packers get the same lengths and capacities, and a number of samples per batch that varies.
 
@@ -31,9 +31,9 @@ from multimodal_pad.lengths.samples import EMPTY
 from multimodal_pad.sources import Meld
 
 MEDIANS = (8, 20, 45, 60, 120)
-"""Positions of the five log-normal modalities."""
+"""Median lengths of the five log-normal modalities."""
 
-CORRELATION = 0.2  # of their logarithms
+CORRELATION = 0.2  # of the logarithms of the lengths
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ QUICK = {
 
 
 def log_normal_five(samples: int, seed: int = 0) -> LengthTable:
-    """Five modalities, whose logarithms have a standard deviation of 1 and a correlation of 0.2.
+    """Draw five modalities, whose logarithms have a standard deviation of 1 and a correlation of 0.2.
 
     >>> log_normal_five(3).values.min() >= 1
     np.True_
@@ -78,7 +78,7 @@ def log_normal_five(samples: int, seed: int = 0) -> LengthTable:
 
 
 def length_tables(config: Config) -> dict[str, LengthTable]:
-    """Whose batches are packed."""
+    """Return the length tables whose batches are packed."""
     meld = draw_lengths("meld", config.samples) if config.data_dir is None else Meld(config.data_dir, "train").lengths
     return {
         "like MELD" if config.data_dir is None else "MELD": meld,
@@ -110,7 +110,7 @@ def run(config: Config, progress: Progress) -> dict[str, Any]:
 
 
 def measure(lengths: LengthTable, *, batch_size: int, max_shapes: int, alignment: int) -> dict[str, Any]:
-    """What a plan's batches hold of its capacities, in an epoch as it is dealt, and the bound of any packing."""
+    """Measure how full a plan's batches are in a dealt epoch, with the bound of any packing."""
     begun = time.perf_counter()
     plan = plan_packing(lengths, batch_size=batch_size, max_shapes=max_shapes, alignment=alignment, cost=reference_cost)
     planned = time.perf_counter()
@@ -137,10 +137,10 @@ def measure(lengths: LengthTable, *, batch_size: int, max_shapes: int, alignment
 
 
 def fill_bound(lengths: LengthTable, batch_size: int, shapes: int = 1, alignment: int = 1) -> dict[str, float]:
-    """The highest fill of any packing of at most ``batch_size`` samples a batch, per modality and in ``"total"``.
+    """Bound the fill of any packing of at most ``batch_size`` samples a batch, per modality and in ``"total"``.
 
     There are at least N / B batches. With one shape the capacity of each holds a mean batch and the longest sample;
-    with two shapes only the sum of capacities is bounded, by what there is to hold.
+    with two shapes only the sum of capacities is bounded, by the sum of all lengths.
 
     >>> fill_bound(LengthTable(("text",), np.array([[9], [2], [1], [2]])), 2)["text"]  # 14 in 2 x 9
     0.7777777777777778
@@ -162,7 +162,7 @@ def fill_table(results: dict[str, Any]) -> Table:
     body = []
     for (name, batch_size, most), rows in cases.items():
         shapes = [len(row["capacities"]) for row in rows]
-        if most == 1 or max(shapes) > 1:  # where a second shape doesn't pay, the plan is that of one
+        if most == 1 or max(shapes) > 1:  # a plan of two shapes has only one where a second doesn't pay
             extra = max(row["extra"] for row in rows)
             body.append(
                 [

@@ -1,8 +1,8 @@
 """Why not just PyTorch, tf.data or one power-of-two pad? Other libraries beside this one, on the same samples.
 
-Three comparisons: how fast samples are padded (kernel), how much of the padded work is real and how many shapes come
-out (shapes), and how long training takes, compiling included (training). Parity is checked before anything is timed:
-the same batches, the same parameters, the same outputs. A library that is not installed is left out, with a line:
+There are three comparisons: how fast samples are padded (kernel), the real cost and the number of shapes of each rule
+(shapes), and how long training takes, compiling included (training). Parity is checked before anything is timed: the
+same batches, the same parameters, the same outputs. A library that is not installed is left out, with a line:
 pip install "multimodal-pad[peers]".
 
 With Python: python -m experiments.peers --data-dir DIR --out results/evidence/peers
@@ -112,7 +112,7 @@ def main(arguments: list[str]) -> int:
 def _run(options: argparse.Namespace, arguments: list[str]) -> None:
     if options.data_dir is not None:
         Meld(options.data_dir, "train")  # so that a wrong folder is an error before the first process
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's greeting
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # without TensorFlow's messages at its start
     sections = tuple(options.only)
     names = [each for name in options.contenders for each in (contenders.MAIN if name == "main" else (name,))]
     names = list(dict.fromkeys(names))

@@ -2,7 +2,7 @@
 
 All pad the same batches of the same samples: float32 text (300 wide), audio (74) and visual (35) with the lengths of
 MELD's training utterances (--data-dir), or of synthetic ones that follow them. The samples are ready arrays in
-memory, so nothing is read or decoded. Each contender has a process of its own, so that none meets another's threads
+memory, so nothing is read or decoded. Each contender has a process of its own, so that none shares another's threads
 or heap; in each repeat every one of them runs one epoch, in turn, while the others wait.
 
 torch, tensorflow and grain are measured where they are installed: pip install "multimodal-pad[peers]".
@@ -122,7 +122,7 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> None:
     config = Config(options.data_dir, **(QUICK if options.quick else {}))
     if options.data_dir is not None:
         Meld(options.data_dir, "train")  # so that a wrong folder is an error before the first process
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's greeting
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # without TensorFlow's messages at its start
     write_results("peers.batcher", arguments, options.out, lambda progress: run(config, progress), markdown)
 
 

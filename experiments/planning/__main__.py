@@ -1,8 +1,7 @@
 """How good are planned shapes, how near the bound, and how long does planning take on one core?
 
-With --data-dir, on MELD's training utterances with the cost that published figures for them use, and then what
-the plan is worth on the dev and test utterances; without it, on synthetic lengths that follow MELD's. Last, on a
-table of millions of samples.
+With --data-dir, shapes are planned for MELD's training utterances by the reference cost, and then rated on the dev and
+test utterances; without it, for synthetic lengths that follow MELD's. Last comes a table of millions of samples.
 
 With Python: python -m experiments.planning --data-dir DIR --out results/planning/mine
 """
@@ -41,7 +40,7 @@ from multimodal_pad.sources import Meld, Synthetic
 
 SHAPES = (1, 4, 8, 16, 32)
 DRAWN = 16
-"""Shapes of the plan in the picture."""
+"""Number of shapes of the plan in the picture."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ def one_core() -> Iterator[None]:
 
 
 def load(config: Config) -> dict[str, LengthTable]:
-    """The lengths of each split."""
+    """Load the lengths of each split."""
     if config.data_dir is None:
         return {"train": Synthetic(config.samples).lengths, "dev": Synthetic(config.samples // 9, seed=1).lengths}
     return {split: Meld(config.data_dir, split).lengths for split in ("train", "dev", "test")}
@@ -106,7 +105,7 @@ def run(config: Config, splits: dict[str, LengthTable]) -> dict[str, Any]:
 
 
 def _timed_plan(lengths: LengthTable, count: int, config: Config) -> tuple[ShapePlan, list[float]]:
-    """A plan, and the seconds that it took, each time."""
+    """Plan several times; return the plan, and the seconds of each time."""
     seconds, plans = [], []
     for _ in range(config.repeats):
         begun = time.perf_counter()
@@ -117,7 +116,7 @@ def _timed_plan(lengths: LengthTable, count: int, config: Config) -> tuple[Shape
 
 
 def _plan_row(plan: ShapePlan, train: LengthTable, seconds: list[float]) -> dict[str, Any]:
-    """A plan, its schedule, and ladders with as many shapes."""
+    """Measure a plan, its schedule, and ladders with as many shapes."""
     steps = make_schedule(train, Planned(plan), cost=reference_cost)
     padded = float(steps.batch_sizes @ reference_cost(steps.lengths))
     ladders = {
@@ -138,7 +137,7 @@ def _plan_row(plan: ShapePlan, train: LengthTable, seconds: list[float]) -> dict
 
 
 def _transfer_row(plan: ShapePlan, split: str, lengths: LengthTable, effort: float) -> dict[str, Any]:
-    """What a plan keeps on lengths that it was not made for, against a plan made for them."""
+    """Compare a plan, on lengths that it was not made for, with a plan made for them."""
     covered = Planned(plan).covers(lengths.values)
     kept = LengthTable(lengths.modalities, lengths.values[covered])
     own = plan_shapes(kept, max_shapes=len(plan), cost=reference_cost, effort=effort)
@@ -160,7 +159,7 @@ def _run_large(samples: int, shapes: int) -> dict[str, Any]:
 
 
 def plan_large(samples: int, shapes: int) -> dict[str, Any]:
-    """Plan so many lengths of three modalities in multiples of 8."""
+    """Plan shapes for so many lengths of three modalities in multiples of 8."""
     table = LengthTable(MODALITIES, log_normal_lengths(samples))
     begun = time.perf_counter()
     plan = plan_shapes(table, max_shapes=shapes, cost=reference_cost, alignment=8)
@@ -177,7 +176,7 @@ def plan_large(samples: int, shapes: int) -> dict[str, Any]:
 
 
 def draw(lengths: LengthTable, path: Path) -> None:
-    """The picture of a plan beside the ladders."""
+    """Draw a plan beside the ladders."""
     ladders = ladders_within(lengths, DRAWN).items()
     others = {name: policy_efficiency(policy, lengths, reference_cost) for name, policy in ladders}
     plot_plan(plan_shapes(lengths, max_shapes=DRAWN, cost=reference_cost), lengths, path, others)

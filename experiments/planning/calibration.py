@@ -1,4 +1,4 @@
-"""How well does a calibrated cost model predict the seconds of steps at shapes that it has not seen?
+"""How well does a calibrated cost model predict the seconds of steps at other shapes?
 
 The step is calibrated at quantiles of the lengths, and then timed at the shapes of a plan. The cost model is fitted
 with one rate for linear and one for quadratic FLOPs, and with one rate for all.
@@ -28,7 +28,7 @@ from multimodal_pad.layouts.layout import batch_shapes
 from multimodal_pad.lengths.cost import Cost
 
 QUANTILES = (0.25, 0.5, 0.9, 0.99, 1.0)
-"""Of the lengths: the step is calibrated at a shape of each."""
+"""Quantile levels of the lengths; the step is calibrated at the shape of each."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def run(config: Config, progress: Progress) -> dict[str, Any]:
 
 
 def _predict(found: Calibration, shape: np.ndarray, rows: int) -> float:
-    """Seconds of a step of so many rows at padded lengths ``(M,)``."""
+    """Predict the seconds of a step of so many rows at padded lengths ``(M,)``."""
     return found.seconds_per_cost * (found.batch_overhead + rows * float(found.cost(shape[None])[0]))
 
 

@@ -33,7 +33,7 @@ class Config:
 
     Attributes:
         policies: of :mod:`experiments.lib.policies`.
-        epochs: the numbers of epochs of runs that are judged.
+        epochs: numbers of epochs for which the fastest policy is found.
     """
 
     data_dir: str | None = None
@@ -70,7 +70,7 @@ def run(config: Config, progress: Progress) -> dict[str, Any]:
             name, grouping = policies.parse_policy(spec)
             policy = policies.make_policy(name, grouping, table, corpus, model_config)
             batchers[spec] = policies.make_batcher(policy, grouping, chosen, table, corpus, model_config)
-        steps = StepTable(step.train_step)  # of its own, so that no policy finds what another compiled
+        steps = StepTable(step.train_step)  # a new one, so that no policy finds programs of another
         found = time_policies(steps, batchers, step.state, epochs=max(config.epochs), repeats=config.repeats)
         rows += [{"lengths": kind, "policy": name, **_as_json(time)} for name, time in found.times.items()]
         progress.advance(task)
@@ -84,7 +84,7 @@ def run(config: Config, progress: Progress) -> dict[str, Any]:
 
 
 def _equal(samples: list[dict[str, Any]], medians: dict[str, int]) -> tuple[list[dict[str, Any]], LengthTable]:
-    """The samples, each modality cut or repeated to its length, and a copy's lengths."""
+    """Return the samples with each modality cut or repeated to its length, and their lengths."""
     made = []
     for sample in samples:
         arrays = {name: np.asarray(sample[name]) for name in medians}

@@ -1,7 +1,7 @@
 """How long until the first batch of a large corpus, in how much memory, and how long until a run is resumed?
 
 The length table lies in a file that is memory-mapped; each measurement is a process of its own, whose peak memory
-is then its own. What is measured is the batcher: a sample is a few zeros.
+is then its own. Samples are a few zeros, so that only the batcher is measured.
 
 With Python: python -m experiments.scaling.corpora --out results/scale/mine
 """
@@ -83,7 +83,7 @@ def run(config: Config, progress: Progress) -> dict[str, Any]:
 
 
 def measure(folder: Path) -> dict[str, Any]:
-    """What one process sees."""
+    """Measure in one process."""
     imported = _peak_gib()
     begun = time.perf_counter()
     batcher = _open(folder)
@@ -124,7 +124,7 @@ def _open(folder: Path) -> BucketBatcher:
 
 
 def _peak_gib() -> float:
-    """Peak resident memory of this program; getrusage would count the parent's at the time of the fork."""
+    """Return the peak resident memory of this program; getrusage would include the parent's at the time of the fork."""
     found = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"))
     if found is None:
         raise OSError("/proc/self/status tells no VmHWM; this experiment needs Linux")

@@ -2,7 +2,7 @@
 
 Requests come at random times (a Poisson process) that don't depend on the answers. First, as many as one thread answers
 one by one, each alone in a batch at its own planned shape: that rate is the unit of the loads. Then each way of serving
-gets the same requests at the same times. A request that finds the queue full is refused. Latency counts from the time
+gets the same requests at the same times. When the queue is full, a request is refused. Latency counts from the time
 that a request was due, so that a late submission makes nothing look better. Nothing compiles meanwhile.
 
 With Python: python -m experiments.serving --data-dir DIR --out results/serving/mine
@@ -37,7 +37,7 @@ from multimodal_pad.sources import Meld
 ONE_BY_ONE = "one by one"
 
 WIDTHS = {"audio": 32, "visual": 32}
-"""Features per position; text is token ids."""
+"""Features per position of each modality; text is token ids."""
 
 VOCABULARY = 1000
 
@@ -86,14 +86,14 @@ QUICK = {
 
 
 def lengths_of(config: Config) -> LengthTable:
-    """Lengths to plan for and to draw from."""
+    """Return the lengths to plan for and to draw from."""
     if config.data_dir is None:
         return draw_lengths("meld", config.samples)
     return Meld(config.data_dir, "train").lengths
 
 
 def make_sample(lengths: dict[str, int], rng: np.random.Generator) -> Sample:
-    """Random features and token ids of these lengths."""
+    """Make random features and token ids of these lengths."""
     return {
         name: rng.standard_normal((n, WIDTHS[name]), np.float32)
         if name in WIDTHS
@@ -103,7 +103,7 @@ def make_sample(lengths: dict[str, int], rng: np.random.Generator) -> Sample:
 
 
 def make_model(config: Config, table: LengthTable) -> MultimodalTransformer:
-    """A transformer as it is made: what it says doesn't matter here."""
+    """Make an untrained transformer, since its outputs don't matter here."""
     tokens = ModalityConfig(vocabulary_size=VOCABULARY)
     sizes = {name: ModalityConfig(feature_width=width) for name, width in WIDTHS.items()}
     modalities = {name: sizes.get(name, tokens) for name in table.modalities}
@@ -114,7 +114,7 @@ def make_model(config: Config, table: LengthTable) -> MultimodalTransformer:
 
 
 def ways(config: Config, table: LengthTable, model: nnx.Module, example: Sample) -> dict[str, Callable[[], Predictor]]:
-    """How requests are served, by name; each is compiled when it is called."""
+    """Return the ways of serving, by name; each is compiled when it is called."""
     size, cost = config.batch_size, model.config.cost  # type: ignore[attr-defined]
     planned = plan_shapes(table, max_shapes=config.shapes, batch_size=size, cost=cost)
     alone = plan_shapes(table, max_shapes=config.shapes, batch_size=1, cost=cost)
@@ -162,7 +162,7 @@ def run(config: Config, progress: Progress) -> dict[str, Any]:
 
 
 def rate_one_by_one(predictor: Predictor, samples: list[Sample], seconds: float) -> float:
-    """Requests per second that one thread answers, one after the other."""
+    """Measure the requests per second that one thread answers, one after the other."""
     started, count = time.perf_counter(), 0
     while time.perf_counter() - started < seconds:
         predictor(samples[count % len(samples)])
@@ -171,7 +171,7 @@ def rate_one_by_one(predictor: Predictor, samples: list[Sample], seconds: float)
 
 
 def offer(predictor: Predictor, samples: list[Sample], rate: float, config: Config) -> dict[str, Any]:
-    """Requests at random times, ``rate`` a second: how many are answered, and how long that takes."""
+    """Send requests at random times, ``rate`` a second; measure how many are answered, and how fast."""
     rng = np.random.default_rng(1)
     due = np.cumsum(rng.exponential(1 / rate, max(1, int(rate * config.seconds)))).tolist()
     latencies: list[float] = []
@@ -211,7 +211,7 @@ def offer(predictor: Predictor, samples: list[Sample], rate: float, config: Conf
 
 
 def positions_of(predictor: Predictor) -> tuple[int, int]:
-    """Real positions, and all, so far."""
+    """Return the numbers of real positions and of all positions so far."""
     return predictor.stats.real_positions, predictor.stats.positions
 
 
@@ -254,7 +254,7 @@ def markdown(results: dict[str, Any]) -> str:
 
 
 def draw(results: dict[str, Any], path: Path) -> None:
-    """p99 against the offered load."""
+    """Draw p99 against the offered load."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4), layout="constrained")

@@ -1,4 +1,4 @@
-"""What does it take to convert a corpus, and what does its own padding cost?
+"""How long does it take to convert a corpus, in how much memory, and how much of its own padding is real?
 
 ``multimodal-pad convert`` and ``inspect``, each a process of its own, on a file as large as MulT's CMU-MOSI (1,284, 229
 and 686 samples, padded to 50, 375 and 500), with --large on one as large as CMU-MOSEI (12.7 GB of float64), and with
@@ -32,7 +32,7 @@ from tests.helpers.corpora import write_mult
 MOSI = {"train": 1284, "valid": 229, "test": 686}
 MOSEI = {"train": 16326, "valid": 1871, "test": 4659}
 AUDIO, VISUAL = 12.5, 15.0
-"""Frames per second: then the longest utterance, of 28.5 s, comes near to what MOSI's files are padded to."""
+"""Frames per second, at which the longest utterance, of 28.5 s, is about as long as MOSI's files are padded."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ QUICK = {"repeats": 1, "share": 0.02}
 
 
 def mosi_lengths(samples: int, seed: int, longest: tuple[int, ...]) -> np.ndarray:
-    """Words, audio and video frames of utterances as in MELD, at most what the file has room for."""
+    """Draw words, audio and video frames of utterances as in MELD, at most as many as the file holds."""
     words, audio, visual = Synthetic(samples, seed=seed).lengths.values.T  # at 20 and 15 Hz
     lengths = np.stack([words, audio * AUDIO / 20, visual * VISUAL / 15], axis=1)
     return np.clip(np.rint(lengths), 1, longest).astype(np.int64)
@@ -60,7 +60,7 @@ def mosi_lengths(samples: int, seed: int, longest: tuple[int, ...]) -> np.ndarra
 
 @contextmanager
 def pickled(corpus: str, counts: dict[str, int], config: Config) -> Iterator[Path]:
-    """A pickle as large as a corpus, in a temporary folder; its arrays are made on the disk, too."""
+    """Write a pickle as large as a corpus to a temporary folder; its arrays are made on the disk, too."""
     counts = {split: max(2, round(config.share * count)) for split, count in counts.items()}
     longest = (50, 375, 500) if corpus == "mosi" else (50, 500, 500)
     with tempfile.TemporaryDirectory(dir=Path.cwd(), prefix=".conversion-") as folder:
@@ -85,18 +85,18 @@ with open("/proc/self/status") as file:
     print(next(line.split()[1] for line in file if line.startswith("VmHWM")))
 sys.exit(status)
 """
-"""A command in a process that tells its peak at the end: what the system tells the parent counts the parent in."""
+"""Program that runs a command and prints its peak at the end: the system's figure for children includes the parent."""
 
 
 def measure(command: list[str], program: str = RUN) -> dict[str, float]:
-    """Seconds and peak memory of a process of its own, which prints its peak at the end."""
+    """Measure seconds and peak memory of a process, which prints its peak at the end."""
     begun = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", program, *command], stdout=subprocess.PIPE, text=True, check=True)
     return {"seconds": time.perf_counter() - begun, "peak_mib": int(done.stdout.split()[-1]) / 1024}
 
 
 def run_corpus(name: str, source: list[str], size: int, config: Config, progress: Progress) -> dict[str, Any]:
-    """Convert and inspect, a few times, and what padding leaves real."""
+    """Convert and inspect a few times, and compute how much of each padding is real."""
     task = progress.add_task(name, total=config.repeats)
     converting, inspecting, inspections = [], [], []
     for _ in range(config.repeats):
@@ -192,7 +192,7 @@ def tables(results: dict[str, Any]) -> list[Table]:
 
 
 def shown_size(size: int) -> str:
-    """Bytes, for a table."""
+    """Format bytes, for a table."""
     return f"{size / 1e9:,.2f} GB" if size > 1e9 else f"{size / 1e6:,.1f} MB"
 
 

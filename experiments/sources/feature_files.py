@@ -1,4 +1,4 @@
-"""What does it take to convert a folder of feature files as MERTools has them, and what does its own padding cost?
+"""How long does it take to convert a folder of MERTools' feature files, and how much of its own padding is real?
 
 7,000 samples in three splits, each with three features at 50 Hz, 1,024 wide, float32, a ``.npy`` file each, and labels
 in an ``.npz``: about 13 GB, which are generated here, and as much again for the cache. Utterances last as long as
@@ -67,18 +67,18 @@ Files(root, split, table="label-6way.npz", features=dict(pair.split("=") for pai
 with open("/proc/self/status") as file:
     print(next(line.split()[1] for line in file if line.startswith("VmHWM")))
 """
-"""Lengths alone, by the headers of a split's files."""
+"""Program that reads only lengths, from the headers of a split's files."""
 
 
 def draw_frames(samples: int, rate: float, seed: int) -> np.ndarray:
-    """Frames of utterances that last as long as in MELD."""
+    """Draw frames of utterances that last as long as in MELD."""
     seconds = Synthetic(samples, seed=seed).lengths.select(["audio"]).values[:, 0] / AUDIO_RATE
     return np.maximum(1, np.rint(seconds * rate)).astype(np.int64)
 
 
 @contextmanager
 def generated(config: Config, tell: Callable[[int], None]) -> Iterator[tuple[Path, dict[str, np.ndarray], int]]:
-    """A folder as MERTools has it, beside where we are; the frames of each split, and the bytes of all files."""
+    """Write a folder like MERTools', beside this one; return the frames of each split, and the bytes of all files."""
     counts = {split: max(4, round(config.share * count)) for split, count in SPLITS.items()}
     frames = {split: draw_frames(count, config.rate, seed) for seed, (split, count) in enumerate(counts.items())}
     needed = 2 * sum(int(lengths.sum()) for lengths in frames.values()) * len(FEATURES) * config.width * 4
@@ -110,7 +110,7 @@ def generated(config: Config, tell: Callable[[int], None]) -> Iterator[tuple[Pat
 
 
 def forget(root: Path) -> None:
-    """Have the system write the files to the disk, and forget what they hold."""
+    """Make the system write the files to the disk, and drop them from its page cache."""
     os.sync()
     if hasattr(os, "posix_fadvise"):
         for path in root.rglob("*.np[yz]"):
@@ -155,14 +155,14 @@ def run(config: Config, progress: Progress) -> dict[str, Any]:
 
 
 def padded_bytes(frames: np.ndarray, width: int) -> int:
-    """What ``frm_unalign`` holds in memory of a split: zeros of float64 are put before each sample but the longest."""
+    """Count the bytes of a split after ``frm_unalign``, which puts zeros of float64 before shorter samples."""
     longest = int(frames.max())
     full = int((frames == longest).sum())
     return ((len(frames) - full) * 8 + full * 4) * longest * width * len(FEATURES)
 
 
 def compare(lengths: LengthTable, config: Config) -> dict[str, Any]:
-    """What each way of padding leaves real of the training split, whole-corpus padding first."""
+    """Compute how much of the training split is real under each padding, that of the whole corpus first."""
     packing = plan_packing(lengths, batch_size=config.batch_size)
     found = compare_policies(lengths, None, config.batch_size, config.max_shapes)
     packed = packing_efficiency(packing, lengths, TransformerCost(lengths.modalities))
@@ -173,11 +173,11 @@ NAMES = {
     "fixed, longest": "to the longest sample (`frm_unalign`)",
     "exact, random": "random batches to their own longest",
 }
-"""What the policies are called in the table."""
+"""Names of the policies in the table."""
 
 
 def tables(results: dict[str, Any]) -> list[Table]:
-    """What converting takes, and what padding costs."""
+    """Make a table of converting, and one of what padding leaves real."""
     config, size = results["config"], results["input_bytes"]
     columns: list[tuple[str, Callable[[], str]]] = [
         ("samples", lambda: f"{sum(results['samples'].values()):,}"),

@@ -1,4 +1,4 @@
-"""What does it cost to read one sample at random? The flat cache, a TFDS dataset in array_record, a .npz per sample.
+"""How long does it take to read one sample at random: from the flat cache, a TFDS dataset in array_record, an .npz?
 
 All hold the same samples, of a file as large as MulT's CMU-MOSI that is generated with lengths that follow MELD's, and
 everything lies in the page cache. A read is over when every value has been copied once, as padding does; each way reads
@@ -41,13 +41,13 @@ QUICK = {"repeats": 2, "share": 0.02}
 """Options under --quick, to check that everything works."""
 
 LEVELS = (50, 95)
-"""Per cent of the reads."""
+"""Percentiles of the reads."""
 
 Reader = Callable[[int], dict[str, np.ndarray]]
 
 
 def readers(path: Path, folder: Path) -> tuple[dict[str, Reader], Any]:
-    """A function that reads one sample, of each way, and the source that all are made of."""
+    """Make a function per format that reads one sample; return them and the source of all."""
     from multimodal_pad.sources.unaligned_emotion import UnalignedEmotion
     from multimodal_pad.sources.unaligned_emotion import tfds as package
 
@@ -73,7 +73,7 @@ def readers(path: Path, folder: Path) -> tuple[dict[str, Reader], Any]:
         ".npz per sample": from_npz,
         "the pickle itself": source.__getitem__,
     }
-    for name, read in found.items():  # all of them read the same, and nothing is read for the first time below
+    for name, read in found.items():  # checks that all read the same, and warms them up
         for index in range(len(source)):
             for key, value in source[index].items():
                 if not np.array_equal(read(index)[key], value):
@@ -104,7 +104,7 @@ def run(config: Config, progress: Progress) -> dict[str, Any]:
         "rows": [
             {
                 "name": name,
-                # A percentile of each repeat, so that their spread is there and not every read.
+                # A percentile of each repeat keeps their spread without keeping every read.
                 "percentiles": {
                     str(level): [float(np.percentile(times, level)) for times in all_times] for level in LEVELS
                 },

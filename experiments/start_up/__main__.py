@@ -33,7 +33,7 @@ from multimodal_pad.cli import exit_status
 from multimodal_pad.sources import Meld
 
 STARTS = ("without_first", "without_second", "empty_cache", "filled_cache")
-"""In this order; the last two share a folder."""
+"""Kinds of starts, in order; the last two share a folder."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def run(config: Config, progress: Progress) -> dict[str, Any]:
         progress.update(task, description=" ".join([name, *map(str, options.values())][:3]))
         command = [sys.executable, "-m", "experiments.start_up.part", name]
         given = {**asdict(config), **options, "started": time.time()}
-        # A part has the cache that it is given, and no other.
+        # A part uses only the cache that it is given.
         environment = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
         done = subprocess.run(
             [*command, json.dumps(given)], capture_output=True, text=True, check=False, env=environment

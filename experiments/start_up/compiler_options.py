@@ -1,4 +1,4 @@
-"""What compiler options do to compiling and to the step, side by side in one run.
+"""How do compiler options change compiling and the step, side by side in one run?
 
 The train step of `make compare` is compiled with each set of options in turn, several times, and each set's programs
 are timed in turn at a small, a medium and the largest shape of a plan. Ratios are to XLA as it is, round by round.
@@ -39,7 +39,7 @@ CANDIDATES: dict[str, tuple[str, ...]] = {
         "xla_gpu_enable_triton_gemm=false xla_gpu_experimental_enable_fusion_autotuner=false",
     ),
 }
-"""By platform: sets of options that are said to compile faster."""
+"""Sets of options that may compile faster, by platform."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ QUICK = {"modalities": ("text",), "samples": 64, "batch_size": 8, "shapes": 3, "
 
 
 def parse_options(text: str) -> dict[str, bool | int | str]:
-    """The options of one set.
+    """Parse the options of one set.
 
     >>> parse_options("xla_a=1 xla_b=false xla_c=text")
     {'xla_a': 1, 'xla_b': False, 'xla_c': 'text'}
@@ -95,7 +95,7 @@ def run(config: Config, progress: Progress) -> dict[str, Any]:
     task = progress.add_task("compiling", total=config.compilations * len(sets) + 1)
 
     def compiled(text: str, batch: Batch) -> StepTable:
-        jax.clear_caches()  # else what was compiled before would be found
+        jax.clear_caches()  # so that no program compiled before is found
         table = StepTable(step.train_step, donate_state=True, compiler_options=given[text])
         table.compile(initial, batch)
         return table
@@ -126,7 +126,7 @@ def run(config: Config, progress: Progress) -> dict[str, Any]:
 
 
 def _batches(batcher: BucketBatcher, shapes: list[BatchShape]) -> list[Batch]:
-    """The first batch of an epoch of each shape."""
+    """Return the first batch of an epoch of each shape."""
     found: dict[BatchShape, Batch] = {}
     for batch in batcher.epoch(0):
         if batch.shape in shapes:
@@ -137,7 +137,7 @@ def _batches(batcher: BucketBatcher, shapes: list[BatchShape]) -> list[Batch]:
 
 
 def _seconds(table: StepTable, initial: Any, batch: Batch, seconds: float) -> float:
-    """Of a step: the median of rounds that follow a first step."""
+    """Time a step: the median of rounds after a first step."""
     state = jax.device_put(initial)
 
     def step() -> Any:
@@ -193,9 +193,9 @@ def main(arguments: list[str]) -> int:
 
     def measure() -> None:
         for text in config.options:
-            parse_options(text)  # what is wrong is said before anything is compiled
+            parse_options(text)  # so that a wrong option is an error before anything is compiled
         cached = jax.config.jax_enable_compilation_cache  # type: ignore[attr-defined]
-        jax.config.update("jax_enable_compilation_cache", False)  # what compiling takes is what is measured
+        jax.config.update("jax_enable_compilation_cache", False)  # since compiling is measured
         try:
             write_results(
                 "start_up.compiler_options", arguments, options.out, lambda progress: run(config, progress), markdown

@@ -31,7 +31,7 @@ from multimodal_pad.cli import exit_status
 from multimodal_pad.errors import TrainingError
 
 SECONDS_TO_NOTICE = 30
-"""After so many without a sign of life a process counts as dead, and all the others end."""
+"""Seconds without a heartbeat after which a process counts as dead, and all others end."""
 
 
 def markdown(results: dict[str, Any]) -> str:
@@ -69,7 +69,7 @@ def start_processes(count: int, arguments: list[str]) -> None:
         for index in range(count):
             command = [sys.executable, "-m", "experiments.train", *arguments]
             joined = ["--join", port, str(index), str(count)]
-            out = None if index == 0 else subprocess.DEVNULL  # all would say the same
+            out = None if index == 0 else subprocess.DEVNULL  # all would print the same
             with without_ctrl_c():
                 processes.append(subprocess.Popen([*command, *joined], stdout=out, env=environment))
         while any(process.poll() is None for process in processes):
