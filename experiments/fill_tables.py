@@ -1,6 +1,6 @@
 """Fill the tables of README.md and docs/ from committed results, so that no figure is typed by hand.
 
-A page says where a table comes from:
+A page names the source of a table:
 
     <!-- table experiments.planning.__main__:markdown results/planning/readme-meld/results.json -->
     ...
@@ -53,7 +53,7 @@ def fill(page: Path) -> tuple[str, list[str]]:
             results = json.loads((ROOT / file).read_text(encoding="utf-8"))
             link = Path(os.path.relpath(ROOT / file, page.parent)).as_posix()
             made = getattr(import_module(module), function)({**results, LINK: link})
-        except (OSError, ImportError, AttributeError, ValueError) as error:
+        except (OSError, ImportError, AttributeError, LookupError, ValueError) as error:
             raise PaddingError(f"{page}: the table of {module}:{function} from {file} can't be made: {error}") from None
         return f"<!-- table {module}:{function} {file} -->\n{made}\n{END}"
 

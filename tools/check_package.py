@@ -7,7 +7,7 @@ command. Then it does the same with the source distribution in place of the whee
 takes minutes to install, and because nothing shows better that the data side doesn't import it.
 
 It needs the packages ``build`` and ``hatchling`` and a package index, and takes about a minute. pip builds the source
-distribution on its own, with what ``[build-system]`` asks for. Faults go to stderr, and the status is 1.
+distribution on its own, with the requirements of ``[build-system]``. Faults go to stderr, and the status is 1.
 """
 
 from __future__ import annotations

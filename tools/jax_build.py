@@ -1,6 +1,6 @@
 """Choose the build of JAX that make installs: ``python tools/jax_build.py [CUDA]``.
 
-Prints the extra of pyproject.toml that brings it (``cpu``, ``cuda12`` or ``cuda13``), and a sentence that says why.
+Prints the extra of pyproject.toml that brings it (``cpu``, ``cuda12`` or ``cuda13``), and a sentence with the reason.
 CUDA is 12, 13, or empty for the CPU; without it, the NVIDIA driver decides. It runs before anything is installed, with
 whatever Python there is.
 """
@@ -51,11 +51,11 @@ def choose(cuda: str | None, find: Callable[[], Found]) -> tuple[str, str]:
     """Return the extra, and the sentence; ``find`` returns :class:`Found` or raises :class:`NoGpuError`."""
     chosen = {build.version: build.extra for build in BUILDS}
     if cuda == "":
-        return "cpu", "JAX on the CPU, as CUDA= says."
+        return "cpu", "JAX on the CPU, by CUDA=."
     if cuda is not None and cuda not in chosen:
         sys.exit(f"got CUDA={cuda}; give 12 or 13, or nothing for the CPU, or leave CUDA out")
     if cuda is not None:
-        return chosen[cuda], f"JAX for CUDA {cuda}, as CUDA={cuda} says."
+        return chosen[cuda], f"JAX for CUDA {cuda}, by CUDA={cuda}."
     try:
         found = find()
     except NoGpuError as why:

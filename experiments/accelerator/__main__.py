@@ -16,7 +16,7 @@ Parts, one after the other, each in a process of its own:
   torch         the same two models in PyTorch on the same device, executed eagerly
 
 Every part writes its figures as it goes, and results.json is written anew after every part: a run that is cut off, or
-stopped by Ctrl-C, keeps what it has, and its table says what is missing. Where --minutes is short, fewer batch shapes
+stopped by Ctrl-C, keeps what it has, and its table lists what is missing. Where --minutes is short, fewer batch shapes
 are measured: the largest, the smallest and those of most steps first. Without a GPU everything runs on the CPU.
 
 With Python: python -m experiments.accelerator --minutes 8

@@ -146,7 +146,7 @@ def end_to_end_table(results: Results) -> Table:
     note = (
         "Laying out, transfer and steps together, median and middle half of windows of steps; the device is waited for "
         "once a window. Waiting for a batch: share of the time; steps go on meanwhile. Stepping: share of the time "
-        "that the same steps take alone. Peak memory: as the device tells it, so far in the process. `~`: not all "
+        "that the same steps take alone. Peak memory: as the device reports it, so far in the process. `~`: not all "
         "shapes were compiled, or not all steps of an epoch run, and the rate is estimated from those. Padded before: "
         "the batches lie in pinned memory before the clock starts."
     )
@@ -212,7 +212,7 @@ def _share(part: float, whole: float | None) -> str:
 
 
 def _megabytes(value: float | None) -> str:
-    return "not told" if value is None else f"{value / 1e6:,.0f} MB"
+    return "not known" if value is None else f"{value / 1e6:,.0f} MB"
 
 
 def _difference(value: float) -> str:

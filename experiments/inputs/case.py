@@ -130,7 +130,7 @@ def tell(module: str, name: str) -> None:
         kind, outcome = "value", cases_of(module)[name].run()
     except PaddingError as error:
         kind, outcome = "error of the package", f"{type(error).__name__}: {error}"
-    except Exception as error:  # noqa: BLE001 - whatever comes out is what is asked for
+    except Exception as error:  # noqa: BLE001 - any error is the outcome
         kind, outcome = "other error", f"{type(error).__name__}: {error}"
     told = {
         "kind": kind,

@@ -100,7 +100,7 @@ def _serve(connection: Connection, prepare: Prepare, arguments: tuple[Any, ...])
             except EOFError:
                 return
             connection.send(answer(*question))
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is told
+    except Exception as error:  # noqa: BLE001 - any error is sent to the parent
         traceback.print_exc()
         connection.send(_Failed(f"{type(error).__name__}: {error}".splitlines()[0]))
 
@@ -109,7 +109,7 @@ def _receive(connection: Connection, name: str) -> Any:
     try:
         received = connection.recv()
     except (EOFError, OSError):
-        raise RuntimeError(f"{name}: its process ended; the reason stands above, if it could tell") from None
+        raise RuntimeError(f"{name}: its process ended; the reason stands above, if it printed one") from None
     if isinstance(received, _Failed):
         raise RuntimeError(f"{name}: its process ended with {received.why}")
     return received

@@ -127,7 +127,7 @@ def _peak_gib() -> float:
     """Return the peak resident memory of this program; getrusage would include the parent's at the time of the fork."""
     found = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"))
     if found is None:
-        raise OSError("/proc/self/status tells no VmHWM; this experiment needs Linux")
+        raise OSError("/proc/self/status has no VmHWM; this experiment needs Linux")
     return int(found[1]) / 2**20
 
 

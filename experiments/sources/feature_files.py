@@ -3,7 +3,7 @@
 7,000 samples in three splits, each with three features at 50 Hz, 1,024 wide, float32, a ``.npy`` file each, and labels
 in an ``.npz``: about 13 GB, which are generated here, and as much again for the cache. Utterances last as long as
 MELD's do (3.1 s on average, 28.5 s at most). ``multimodal-pad convert files`` and ``inspect`` run in processes of their
-own; before each, the system is told to forget what it holds of the features, so that they are read from the disk.
+own; before each, the features are dropped from the system's page cache, so that they are read from the disk.
 
 MERTools pads every sample of a split, on the left, to the longest one (``frm_unalign``) as it loads them, in float64.
 

@@ -95,7 +95,7 @@ def main(arguments: list[str]) -> int:
     """Run and write the results; return the exit status."""
     parser = command_line("train", __doc__, data_dir="of the corpus' files, or a flat cache")
     parser.add_argument("--config", choices=configs.NAMES, default="synthetic", help="the corpus (default: synthetic)")
-    changes = parser.add_argument_group("instead of what the configuration says")
+    changes = parser.add_argument_group("in place of the configuration's")
     changes.add_argument("--modalities", nargs="+", metavar="NAME", help="which to train on")
     changes.add_argument("--epochs", type=int)
     changes.add_argument("--batch-size", type=int, help="rows of all processes together")
