@@ -17,8 +17,8 @@ class Table(NamedTuple):
         title: what it is of.
         heading: a cell per column.
         rows: a cell per column, each.
-        note: what a reader must know first, such as the meaning of a column; above the table. May hold Markdown's
-            `code`.
+        note: what a reader must know first, such as the meaning of a column; above the table in Markdown. May hold
+            Markdown's `code`.
         text_columns: how many columns from the left hold words; the others hold figures.
         folded: whether a page shows the title alone until it is opened.
         findings: sentences made of figures that the rows don't show; below the table.
@@ -41,7 +41,7 @@ class Table(NamedTuple):
         return paragraphs(self.note, "\n".join(lines), self.findings)
 
     def html(self) -> str:
-        """Return the same, in a box that scrolls where the window is narrow."""
+        """Return the table in a box that scrolls where the window is narrow, and note and findings below it."""
 
         def row(cells: Sequence[str], tag: str) -> str:
             kinds = ["words" if i < self.text_columns else "figures" for i in range(len(cells))]
@@ -52,10 +52,10 @@ class Table(NamedTuple):
         body = "".join(f"<tr>{row(cells, 'td')}</tr>" for cells in self.rows)
         # An empty heading is a plain cell, since screen readers announce headings.
         head = f"<thead><tr>{row(self.heading, 'th')}</tr></thead>".replace("<th class=words></th>", "<td></td>")
-        note, findings = (f"<p class=note>{to_html(text)}</p>" if text else "" for text in (self.note, self.findings))
+        below = "".join(f"<p class=note>{to_html(text)}</p>" for text in (self.note, self.findings) if text)
         kind = "prose" if self.text_columns == len(self.heading) else "figures"
         region = f'class="scroll {kind}" tabindex=0 role=region aria-label="{html.escape(self.title)}"'
-        return f"{note}<div {region}><table>{head}<tbody>{body}</tbody></table></div>{findings}"
+        return f"<div {region}><table>{head}<tbody>{body}</tbody></table></div>{below}"
 
 
 def paragraphs(*texts: str) -> str:

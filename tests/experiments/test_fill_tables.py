@@ -3,6 +3,7 @@ import json
 import pytest
 
 from experiments import fill_tables
+from experiments.lib.provenance import measured_on
 from multimodal_pad import PaddingError
 from tests.helpers.repository import needs_repository
 
@@ -12,8 +13,6 @@ MARKED = "<!-- table experiments.lib.tables:shown {file} -->\n{body}<!-- end of 
 @needs_repository
 @pytest.mark.parametrize("page", fill_tables.pages(), ids=lambda page: page.name)
 def test_the_tables_are_those_of_the_committed_results(page):
-    if page.name == 'evidence.md':
-        pytest.skip('TEMPORARY')
     filled, files = fill_tables.fill(page)
     assert filled == page.read_text(encoding="utf-8")
     for file in files:
@@ -24,7 +23,7 @@ def test_the_tables_are_those_of_the_committed_results(page):
 
 @needs_repository
 def test_the_pages_hold_tables():
-    shown = {page.name: fill_tables.fill(page)[1] for page in fill_tables.pages() if page.name != "evidence.md"}
+    shown = {page.name: fill_tables.fill(page)[1] for page in fill_tables.pages()}
     assert shown["README.md"]
     assert sum(map(len, shown.values())) >= 10
 
@@ -36,6 +35,16 @@ def page(tmp_path, monkeypatch):
     (tmp_path / "results.json").write_text('{"n": 3}', encoding="utf-8")
     (tmp_path / "docs").mkdir()
     return tmp_path / "README.md"
+
+
+def test_a_footer_links_from_its_page_to_the_result_file(page, monkeypatch):
+    origin = {"device": {"platform": "cpu", "cpu": "a CPU", "cores": 2}, "versions": {"jax": "1", "flax": "2"}}
+    (page.parent / "results.json").write_text(json.dumps({**origin, "commit": "0" * 40}), encoding="utf-8")
+    monkeypatch.setattr("experiments.lib.tables.shown", measured_on)
+    for place, link in ((page, "results.json"), (page.parent / "docs" / "page.md", "../results.json")):
+        place.write_text(MARKED.format(file="results.json", body=""), encoding="utf-8")
+        line = f"a CPU, 2 cores, CPU only; jax 1, flax 2; commit 0000000000; [result]({link})"
+        assert fill_tables.fill(place)[0].splitlines()[1] == line
 
 
 def test_a_page_is_filled_and_checked(page, capsys):
