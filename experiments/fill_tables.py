@@ -1,25 +1,28 @@
 """Fill the tables of README.md and docs/ from committed results, so that no figure is typed by hand.
 
-A page says where a table comes from:
+A page names the source of a table:
 
     <!-- table experiments.planning.__main__:markdown results/planning/readme-meld/results.json -->
     ...
     <!-- end of table -->
 
-and what stands between the two lines is what that function makes of that file.
+The named function makes the text between the two lines from the results in that file, to which the page's link to the
+file is added.
 
-With Python: python -m experiments.fill_tables, or with --check to change nothing and fail where something would change
+With Python: python -m experiments.fill_tables; with --check, change nothing and fail where something would change
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import sys
 from importlib import import_module
 from pathlib import Path
 
+from experiments.lib.provenance import LINK
 from multimodal_pad import PaddingError
 from multimodal_pad.cli import exit_status
 from multimodal_pad.output import write_file
@@ -30,15 +33,15 @@ _TABLE = re.compile(r"^<!-- table (\S+):(\w+) (\S+) -->\n(.*?)^<!-- end of table
 
 
 def pages() -> list[Path]:
-    """README.md and everything under docs/ that may hold tables."""
+    """Return README.md and all pages under docs/, since any of them may hold tables."""
     return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def fill(page: Path) -> tuple[str, list[str]]:
-    """The text of a page as it should be, and the result files that it shows.
+    """Return the text of a page as it should be, and the result files that it shows.
 
     Raises:
-        PaddingError: a marker without its end, or one that names no function or no file.
+        PaddingError: if a marker has no end, or names a function or a file that is not there.
     """
     text = page.read_text(encoding="utf-8")
     files: list[str] = []
@@ -48,8 +51,9 @@ def fill(page: Path) -> tuple[str, list[str]]:
         files.append(file)
         try:
             results = json.loads((ROOT / file).read_text(encoding="utf-8"))
-            made = getattr(import_module(module), function)(results)
-        except (OSError, ImportError, AttributeError, ValueError) as error:
+            link = Path(os.path.relpath(ROOT / file, page.parent)).as_posix()
+            made = getattr(import_module(module), function)({**results, LINK: link})
+        except (OSError, ImportError, AttributeError, LookupError, ValueError) as error:
             raise PaddingError(f"{page}: the table of {module}:{function} from {file} can't be made: {error}") from None
         return f"<!-- table {module}:{function} {file} -->\n{made}\n{END}"
 
@@ -60,7 +64,7 @@ def fill(page: Path) -> tuple[str, list[str]]:
 
 
 def main(arguments: list[str]) -> int:
-    """Fill, or check; the exit status."""
+    """Fill or check the pages; return the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m experiments.fill_tables",
         description=__doc__,

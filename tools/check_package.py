@@ -1,13 +1,13 @@
-"""Build the wheel and the source distribution, and try both in an environment of their own.
+"""Build the wheel and the source distribution, and test both in an environment of their own.
 
 ``python tools/check_package.py [--keep DIR]`` builds from the working tree into a temporary folder, or into DIR, and
 looks at what is in both. Then it makes an environment, installs there NumPy, rich and the wheel, without the wheel's
 other dependencies, and runs what is to work without JAX: ``import multimodal_pad``, all data-side modules, and the
-command. At last the same once more with the source distribution in place of the wheel. JAX is left out because it
+command. Then it does the same with the source distribution in place of the wheel. JAX is left out because it
 takes minutes to install, and because nothing shows better that the data side doesn't import it.
 
 It needs the packages ``build`` and ``hatchling`` and a package index, and takes about a minute. pip builds the source
-distribution on its own, with what ``[build-system]`` asks for. Faults go to stderr, and the status is 1.
+distribution on its own, with the requirements of ``[build-system]``. Faults go to stderr, and the status is 1.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ IN_SDIST = {
     *("ARCHITECTURE.md", "CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "LICENSE", "README.md"),
 }
 SDIST_LIMIT = 2 * 2**20
-"""Bytes; a folder of results or a cache that came along by mistake is larger."""
+"""Bytes; a folder of results or a cache included by mistake would be larger."""
 
 TRY = """
 import importlib, importlib.metadata, importlib.util, pathlib, sys
@@ -68,16 +68,16 @@ for name in light:
     try:
         importlib.import_module(name)
         imported += 1
-    except multimodal_pad.PaddingError as error:  # names the extra that brings what it needs
+    except multimodal_pad.PaddingError as error:  # it names the extra that it needs
         assert "pip install" in str(error), (name, error)
 print(f"{imported} of {len(names)} modules are imported without JAX")
 """
 MODEL_SIDE = "models,compiling,training,serving,grain"
-"""The rooms that need JAX, or what an extra brings; all others are to be imported without."""
+"""Packages that need JAX or an extra; all others must be importable without."""
 
 
 def source_version(root: Path) -> str:
-    """``__version__`` as it is written, which is where all others come from; nothing is imported."""
+    """Read ``__version__``, the source of all other versions, without importing anything."""
     for node in ast.parse((root / PACKAGE / "__init__.py").read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == ["__version__"]:
             return str(ast.literal_eval(node.value))
@@ -85,13 +85,13 @@ def source_version(root: Path) -> str:
 
 
 def source_files(root: Path) -> set[str]:
-    """The files of the package as a wheel names them."""
+    """List the files of the package by their names in a wheel."""
     paths = (path for path in (root / PACKAGE).rglob("*") if path.is_file() and "__pycache__" not in path.parts)
     return {path.relative_to(root).as_posix() for path in paths}
 
 
 def wheel_faults(wheel: Path, root: Path) -> list[str]:
-    """What is wrong with a wheel: its files are those of the package, with its version, licence and command."""
+    """List the faults of a wheel, which must have the package's files, its version, licence and command."""
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         (folder,) = {name.split("/")[0] for name in names if ".dist-info/" in name}
@@ -108,7 +108,7 @@ def wheel_faults(wheel: Path, root: Path) -> list[str]:
 
 
 def sdist_faults(sdist: Path, root: Path) -> list[str]:
-    """What is wrong with a source distribution: it has what is listed, no more, and is small."""
+    """List the faults of a source distribution, which must have the listed files, no others, and be small."""
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames() if "/" in name}
     faults = listed("not in the source distribution", source_files(root), names)
@@ -122,12 +122,12 @@ def sdist_faults(sdist: Path, root: Path) -> list[str]:
 
 
 def listed(what: str, wanted: Iterable[str], there: set[str]) -> list[str]:
-    """A line for each that is wanted and not there."""
+    """Make a line for each name that is missing."""
     return [f"{what}: {name}" for name in sorted(set(wanted) - there)]
 
 
 def metadata_faults(metadata: Message, root: Path) -> list[str]:
-    """What a wheel says of itself, against the source and pyproject.toml."""
+    """Compare the metadata of a wheel with the source and pyproject.toml."""
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     said = {
         "Version": ([metadata["Version"]], [source_version(root)]),
@@ -142,13 +142,13 @@ def metadata_faults(metadata: Message, root: Path) -> list[str]:
 
 
 def requirements(root: Path) -> list[str]:
-    """Of the dependencies in pyproject.toml, those of :data:`INSTALLED`, with their bounds."""
+    """Return the dependencies of :data:`INSTALLED` with their bounds in pyproject.toml."""
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     return [line for line in project["dependencies"] if re.split(r"[^\w-]", line)[0] in INSTALLED]
 
 
 def run(*command: str | Path, cwd: Path) -> str:
-    """The output of a command; one that fails ends the check with all that it said."""
+    """Run a command and return its output; a failure ends the check with all of it."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
         command, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
@@ -159,7 +159,7 @@ def run(*command: str | Path, cwd: Path) -> str:
 
 
 def try_installed(folder: Path, binaries: Path, root: Path) -> str:
-    """Run what is to work without JAX, outside of the source tree; a sentence of what was imported."""
+    """Run everything that must work without JAX, outside the source tree; return a sentence on what was imported."""
     version = source_version(root)
     said = run(binaries / "python", "-I", "-c", TRY, version, MODEL_SIDE, cwd=folder)
     command = binaries / "multimodal-pad"
@@ -172,7 +172,7 @@ def try_installed(folder: Path, binaries: Path, root: Path) -> str:
 
 
 def check(out: Path, work: Path) -> list[str]:
-    """Build into ``out``, try in ``work``, and give what is wrong."""
+    """Build into ``out``, test in ``work``, and return the faults."""
     run(sys.executable, "-m", "build", "--no-isolation", "--outdir", out, ROOT, cwd=work)
     version = source_version(ROOT)
     wheel, sdist = out / f"{PACKAGE}-{version}-py3-none-any.whl", out / f"{PACKAGE}-{version}.tar.gz"
@@ -190,7 +190,7 @@ def check(out: Path, work: Path) -> list[str]:
 
 
 def main() -> int:
-    """Status 0 where all is well."""
+    """Run the check; return status 0 where there are no faults."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--keep", metavar="DIR", type=Path, help="leave wheel and source distribution in DIR")
     keep = parser.parse_args().keep

@@ -1,6 +1,6 @@
-"""Which build of JAX make is to install: ``python tools/jax_build.py [CUDA]``.
+"""Choose the build of JAX that make installs: ``python tools/jax_build.py [CUDA]``.
 
-Prints the extra of pyproject.toml that brings it (``cpu``, ``cuda12`` or ``cuda13``), and a sentence that says why.
+Prints the extra of pyproject.toml that brings it (``cpu``, ``cuda12`` or ``cuda13``), and a sentence with the reason.
 CUDA is 12, 13, or empty for the CPU; without it, the NVIDIA driver decides. It runs before anything is installed, with
 whatever Python there is.
 """
@@ -19,7 +19,7 @@ DEV = Path("/dev")
 
 
 class Build(NamedTuple):
-    """A build of JAX for NVIDIA's GPUs, and the oldest driver and compute capability that it runs with."""
+    """A build of JAX for NVIDIA's GPUs, with its oldest driver and lowest compute capability."""
 
     version: str
     driver: int
@@ -27,7 +27,7 @@ class Build(NamedTuple):
 
     @property
     def extra(self) -> str:
-        """Of pyproject.toml."""
+        """Return its extra in pyproject.toml."""
         return f"cuda{self.version}"
 
 
@@ -44,18 +44,18 @@ class Found(NamedTuple):
 
 
 class NoGpuError(Exception):
-    """Why there is no GPU to use."""
+    """Raised with the reason why there is no GPU to use."""
 
 
 def choose(cuda: str | None, find: Callable[[], Found]) -> tuple[str, str]:
-    """The extra, and the sentence; ``find`` gives what is :class:`Found`, or raises :class:`NoGpuError`."""
+    """Return the extra, and the sentence; ``find`` returns :class:`Found` or raises :class:`NoGpuError`."""
     chosen = {build.version: build.extra for build in BUILDS}
     if cuda == "":
-        return "cpu", "JAX on the CPU, as CUDA= says."
+        return "cpu", "JAX on the CPU, by CUDA=."
     if cuda is not None and cuda not in chosen:
         sys.exit(f"got CUDA={cuda}; give 12 or 13, or nothing for the CPU, or leave CUDA out")
     if cuda is not None:
-        return chosen[cuda], f"JAX for CUDA {cuda}, as CUDA={cuda} says."
+        return chosen[cuda], f"JAX for CUDA {cuda}, by CUDA={cuda}."
     try:
         found = find()
     except NoGpuError as why:
@@ -76,7 +76,7 @@ def choose(cuda: str | None, find: Callable[[], Found]) -> tuple[str, str]:
 
 
 def find_gpu() -> Found:
-    """Ask nvidia-smi, or where that is not installed, as in some containers, the kernel."""
+    """Find a GPU by nvidia-smi or, where that is not installed, as in some containers, by the kernel."""
     try:
         return from_nvidia_smi()
     except FileNotFoundError:
@@ -84,7 +84,7 @@ def find_gpu() -> Found:
 
 
 def from_nvidia_smi() -> Found:
-    """What nvidia-smi says; one of an old driver knows nothing of compute capability."""
+    """Read the output of nvidia-smi, which has no compute capability with an old driver."""
     failed = "no answer"
     for fields in ("driver_version,name,compute_cap", "driver_version,name"):
         command = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader"]
@@ -101,13 +101,13 @@ def from_nvidia_smi() -> Found:
 
 
 def lowest(capabilities: list[str]) -> tuple[int, int] | None:
-    """The lowest of compute capabilities such as ``9.0``; None where none is known."""
+    """Return the lowest of compute capabilities such as ``9.0``; None where none is known."""
     pairs = [text.split(".") for text in capabilities if re.fullmatch(r"\d+\.\d+", text)]
     return min(((int(major), int(minor)) for major, minor in pairs), default=None)
 
 
 def from_kernel(proc: Path, dev: Path) -> Found:
-    """What the driver's kernel module says; a container sees its version even where it has none of its devices."""
+    """Read the version of the driver's kernel module, which containers have even without its devices."""
     found = re.search(r"\d{3}\.\d+(\.\d+)?", proc.read_text(errors="replace")) if proc.is_file() else None
     if found is None or not list(dev.glob("nvidia[0-9]*")):
         raise NoGpuError("no NVIDIA driver is found")

@@ -16,7 +16,7 @@ Parts, one after the other, each in a process of its own:
   torch         the same two models in PyTorch on the same device, executed eagerly
 
 Every part writes its figures as it goes, and results.json is written anew after every part: a run that is cut off, or
-stopped by Ctrl-C, keeps what it has, and its table says what is missing. Where --minutes is short, fewer batch shapes
+stopped by Ctrl-C, keeps what it has, and its table lists what is missing. Where --minutes is short, fewer batch shapes
 are measured: the largest, the smallest and those of most steps first. Without a GPU everything runs on the CPU.
 
 With Python: python -m experiments.accelerator --minutes 8
@@ -45,7 +45,7 @@ from multimodal_pad.sources import Meld
 
 
 def folder_name(kind: str) -> str:
-    """The kind of a device as a folder's name.
+    """Turn the kind of a device into a folder's name.
 
     >>> folder_name("NVIDIA H100 80GB HBM3")
     'nvidia-h100-80gb-hbm3'
@@ -54,7 +54,7 @@ def folder_name(kind: str) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Run and write; the exit status: 0 also where the time did not suffice, 2 where a part failed."""
+    """Run and write the results; return the exit status: 2 where a part failed, 0 also where time ran out."""
     names = [part.name for part in PARTS]
     parser = argparse.ArgumentParser(
         prog="python -m experiments.accelerator",
@@ -90,7 +90,7 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> None:
     if not minutes > 0:
         raise PaddingError(f"got --minutes {minutes:g}; give more than 0")
     if options.data_dir is not None:
-        Meld(options.data_dir, "train")  # a wrong folder is an error before the first process
+        Meld(options.data_dir, "train")  # so that a wrong folder is an error before the first process
     if options.out is not None:
         _check_free(options.out)
     corpus = corpora.on_corpus(options.data_dir)

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 SHORTEST = 5.0
-"""Seconds below which a part is not begun."""
+"""Least seconds for which a part is begun."""
 
 STARTING = 60.0
-"""Seconds that the first part has at least: it loads JAX and the device's libraries from a cold disk."""
+"""Least seconds of the first part, which loads JAX and the device's libraries from a cold disk."""
 
 
 class Allotment(NamedTuple):
@@ -28,7 +28,7 @@ class Allotment(NamedTuple):
 
 @dataclass
 class Budget:
-    """Divides what is left of the time over the parts that are still to come.
+    """The remaining time, divided over the remaining parts.
 
     A part that ends early leaves its time to the later ones. A part may run half as long again as planned, since
     compiling cannot be interrupted, but takes at most half of the time of the later ones.
@@ -52,7 +52,7 @@ class Budget:
         self._begun = self.now()
 
     def allot(self, name: str) -> Allotment | None:
-        """The time of a part, or None where too little is left to begin it."""
+        """Return the time of a part, or None where too little is left to begin it."""
         left = self._begun + self.seconds - self.now()
         if left < SHORTEST:
             return None
@@ -65,7 +65,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class Clock:
-    """What is left of the time of a part, in the part's own process.
+    """The remaining time of a part, in the part's own process.
 
     Attributes:
         begun: ``time.time()`` when the process was started.
@@ -79,13 +79,13 @@ class Clock:
     seconds: float
 
     def elapsed(self) -> float:
-        """Seconds since the process was started, its imports included."""
+        """Return the seconds since the process was started, its imports included."""
         return time.time() - self.begun
 
     def left(self) -> float:
-        """Seconds left; at least 0."""
+        """Return the seconds left, at least 0."""
         return max(0.0, self.seconds - self.elapsed())
 
     def over(self) -> bool:
-        """Whether nothing more is to be begun."""
+        """Return whether the time is over, so that nothing more should begin."""
         return self.left() == 0

@@ -28,7 +28,7 @@ from multimodal_pad.compiling import default_threads
 from multimodal_pad.models import ModalityConfig, MultimodalTransformer, TransformerConfig, masked_attention
 
 PRECISIONS = (None, "tensorfloat32", "float32")
-"""Of float32 matrix products; None is JAX's default for the device."""
+"""Precisions of float32 matrix products; None is JAX's default for the device."""
 
 ATTENTION = {"odd lengths": ((17, 49), (17, 3, 1, 0, 9), (49, 1, 0, 5, 21)), "lengths of 1": ((1, 1), (1, 1), (1, 0))}
 """Padded lengths of queries and keys, and the real lengths of each sample."""
@@ -48,16 +48,16 @@ class Case(NamedTuple):
     precision: str | None = None
 
     def context(self) -> Any:
-        """Trace in it."""
+        """Return a context in which to trace the case."""
         return nullcontext() if self.precision is None else jax.default_matmul_precision(self.precision)
 
 
 Check = tuple[str, Case, Callable[[], Row]]
-"""What is checked, the case, and what gives the figures."""
+"""Name of the check, the case, and the function that returns its figures."""
 
 
 def cases(platform: str) -> list[Case]:
-    """What is checked on a platform (``jax.default_backend()``): cuDNN on a GPU alone, which has it in bfloat16.
+    """List the cases to check on a platform (``jax.default_backend()``): cuDNN only on a GPU, in bfloat16.
 
     On CPU float32 products are exact at every precision, so that one is checked.
 
@@ -79,7 +79,7 @@ def cases(platform: str) -> list[Case]:
 
 
 def measure(_name: str, config: Config, record: Record, clock: Clock, _cache_dir: Path) -> None:
-    """A row per check, several compiled side by side; what time does not allow is left out."""
+    """Measure a row per check, compiling several side by side; leave out those for which there is no time."""
     listed = cases(jax.default_backend())
     if jax.default_backend() != "gpu":
         record.note("cuDNN needs an NVIDIA GPU")
@@ -104,7 +104,7 @@ def measure(_name: str, config: Config, record: Record, clock: Clock, _cache_dir
 
 
 def run_check(what: str, case: Case, check: Callable[[], Row]) -> Row:
-    """The row of a check; where it raises an error, that is what the row says, and the others go on.
+    """Make the row of a check; an error is put into the row, and the other checks go on.
 
     >>> run_check("division", Case("xla", "float32"), lambda: 1 / 0)["failed"]
     'ZeroDivisionError: division by zero'
@@ -118,7 +118,7 @@ def run_check(what: str, case: Case, check: Callable[[], Row]) -> Row:
 
 
 def check_attention(case: Case, name: str) -> Row:
-    """``masked_attention`` and its gradients at one pair of padded lengths.
+    """Check ``masked_attention`` and its gradients at one pair of padded lengths.
 
     >>> row = check_attention(Case("xla", "float32", "float32"), "lengths of 1")
     >>> row["output_apart"] < 1e-5, row["nan_changes"]
@@ -161,7 +161,7 @@ def check_attention(case: Case, name: str) -> Row:
 
 
 class ModelCheck:
-    """The model of two modalities, one of them missing in some samples, and what it should give.
+    """A model of two modalities, one of them missing in some samples, with its exact outputs.
 
     Its gradient is compared with float64 along random directions ``d``, where a central difference gives the slope of
     the exact function: the mean of ``((g - exact) . d)^2`` over standard normal ``d`` is the squared norm of the
@@ -214,7 +214,7 @@ class ModelCheck:
         )
 
     def check(self, case: Case) -> Row:
-        """Outputs and gradient of one case."""
+        """Check outputs and gradient of one case."""
         config = replace(self.config, dtype=case.dtype, attention=case.implementation)
         graphdef = nnx.graphdef(nnx.eval_shape(lambda: MultimodalTransformer(config, rngs=nnx.Rngs(0))))
 
@@ -242,7 +242,7 @@ class ModelCheck:
 
 
 def _figures(found: Mapping[str, tuple[np.ndarray, ...]], wanted: np.ndarray, gradient_apart: float) -> Row:
-    """What is told of outputs and gradients by the name of the input."""
+    """Make the figures of outputs and of gradients, by the name of the input."""
 
     def changed(name: str) -> float:
         return max(apart(one, other) for one, other in zip(found["clean"], found[name], strict=True))

@@ -1,4 +1,4 @@
-"""What a run measures, and what --quick changes."""
+"""Options of a run, and those under --quick."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Model:
 
     @property
     def name(self) -> str:
-        """For tables.
+        """Return the name for tables.
 
         >>> Model("bfloat16", 256, 8, 4).name
         'bfloat16, d 256, 4 layers'
@@ -35,7 +35,7 @@ class Model:
         return f"{self.dtype}, d {self.d_model}, {self.layers} layer{'s' * (self.layers > 1)}"
 
     def sized(self, config: TransformerConfig) -> TransformerConfig:
-        """The configuration of a model of this size for the same modalities."""
+        """Return the configuration of a model of this size for the same modalities."""
         return replace(
             config,
             dtype=self.dtype,
@@ -48,7 +48,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Steps:
-    """What a part measures the steps of.
+    """A model and the policies whose steps a part measures.
 
     Attributes:
         model: by its name in the configuration.
@@ -63,12 +63,12 @@ class Steps:
 PADDED = ("planned_8/length", "fixed/random")
 
 SECOND_STARTS = {"second_start": "float32", "packed_second_start": "packed"}
-"""Parts that do once more what another did until its first step."""
+"""Parts that repeat another part until its first step, with a filled compilation cache."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """One run; every default is here.
+    """Options of one run, with every default.
 
     Attributes:
         corpus: samples and batch size.
@@ -104,11 +104,11 @@ class Config:
 
 
 QUICK_MINUTES = 3.0
-"""For a tiny run."""
+"""Options of a tiny run."""
 
 
 def quick(config: Config) -> Config:
-    """A tiny run that shows whether every part works."""
+    """Return the options of a tiny run, to check that every part works."""
     corpus = replace(config.corpus, modalities=("text", "audio"), samples=64, batch_size=8)
     models = {"float32": Model("float32", 8, 2, 1), "bfloat16": Model("bfloat16", 16, 2, 1)}
     padded = ("planned_2/length", "fixed/random")

@@ -16,11 +16,11 @@ from experiments.lib.timing import time_calls
 
 SMALLEST = 1024
 LONGEST_PRODUCT = 0.2
-"""Seconds of a product after which no larger one is tried."""
+"""Longest seconds of a product after which a larger one is tried."""
 
 
 def measure(_name: str, config: Config, record: Record, clock: Clock, _cache_dir: Path) -> None:
-    """Where the run takes place, and FLOP/s of products of bfloat16 and of float32 as JAX multiplies it by default."""
+    """Measure FLOP/s of products in bfloat16 and in float32 at JAX's default precision, and name the device."""
     stats = jax.devices()[0].memory_stats() or {}
     record.keep(**provenance("experiments.accelerator", list(config.arguments)), bytes_limit=stats.get("bytes_limit"))
     products = []
@@ -38,7 +38,7 @@ def measure(_name: str, config: Config, record: Record, clock: Clock, _cache_dir
 
 
 def product_seconds(size: int, dtype: str, seconds: float) -> list[float]:
-    """Seconds of a product of two ``(size, size)`` matrices of normal variates, round by round.
+    """Time a product of two ``(size, size)`` matrices of normal variates, in seconds, round by round.
 
     >>> len(product_seconds(8, "float32", 1.0)) > 0
     True

@@ -19,11 +19,11 @@ from multimodal_pad.lengths.samples import EMPTY
 
 WINDOW_STEPS = 64
 WINDOW_SECONDS = 2.0
-"""A window ends after so many steps or so long, with a wait for the device."""
+"""Most steps, and most seconds, of a window, which ends when the device has finished."""
 
 
 def run_policy(work: Work, spec: str, rows: list[dict[str, Any]], record: Record, seconds: float, most: int) -> None:
-    """Run a policy's epochs for so long, and keep its figures in ``record`` under ``policies``.
+    """Run a policy's epochs for some seconds, and keep its figures in ``record`` under ``policies``.
 
     There are ``most`` windows at most. Steps of shapes that are not compiled are passed over. The rate of a whole epoch
     is that of its steps as ``rows`` (see :mod:`experiments.accelerator.steps`) timed them, or predict them from
@@ -54,7 +54,7 @@ def run_policy(work: Work, spec: str, rows: list[dict[str, Any]], record: Record
         "waiting_share": [window["waited"] / window["seconds"] for window in windows],
         "stepping_share": [min(1.0, 1 / factor) for factor in slower],
         "real_flops_per_sample": float(work.model_config.cost(work.lengths.values).mean()),
-        "peak_bytes_in_use": stats.get("peak_bytes_in_use"),  # so far in this process: policies run smallest first
+        "peak_bytes_in_use": stats.get("peak_bytes_in_use"),  # of the process so far, hence the smallest policy first
         "device_bytes": max(work.table.steps[shape].device_bytes or 0 for shape in used if shape in work.table.steps),
     }
     record.keep(policies={**kept, spec.split("/")[0]: row})
@@ -63,7 +63,7 @@ def run_policy(work: Work, spec: str, rows: list[dict[str, Any]], record: Record
 def run_windows(
     work: Work, batcher: BucketBatcher, alone: Mapping[BatchShape, float], seconds: float, most: int
 ) -> list[dict[str, Any]]:
-    """Train through epochs: the shapes of each window's steps, its seconds, and those spent waiting for batches.
+    """Train through epochs; return each window's shapes, its seconds, and the seconds spent waiting for batches.
 
     Args:
         work: the model.
@@ -87,7 +87,7 @@ def run_windows(
             work.state, metrics = work.table(work.state, batch)
             used[batch.shape] += 1
         asked = time.perf_counter()
-        # By the seconds that the steps will take: they are only begun here, and may not have run yet.
+        # By predicted seconds, since the steps are only begun here and may not have run yet.
         expected = sum(alone[shape] * steps for shape, steps in used.items())
         if used and (used.total() == WINDOW_STEPS or max(asked - begun, expected) > WINDOW_SECONDS):
             jax.block_until_ready(metrics.loss)
@@ -101,7 +101,7 @@ def run_windows(
 
 
 def _seconds_alone(work: Work, shapes: list[BatchShape], rows: list[dict[str, Any]]) -> dict[BatchShape, float]:
-    """Seconds of a step of each shape, its batch on the device: as timed, or predicted from those timed."""
+    """Return the seconds of a step of each shape, its batch on the device: timed, or predicted from those timed."""
     timed = {shape_of(row): float(np.median(row["step_ms"])) / 1e3 for row in rows}
     missing = [shape for shape in shapes if shape not in timed]
 

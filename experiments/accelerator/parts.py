@@ -18,10 +18,10 @@ from multimodal_pad import PaddingError
 RESULTS = "results.json"
 
 NO_CACHE = {"JAX_ENABLE_COMPILATION_CACHE": "false"}
-"""A part uses the compilation cache of the run where it says so, and no other."""
+"""Environment of a part that uses no compilation cache."""
 
 SHARING = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-"""XLA takes memory as it needs it, and not three quarters of the device at once."""
+"""Environment in which XLA takes memory as needed, instead of three quarters of the device at once."""
 
 
 class Part(NamedTuple):
@@ -63,14 +63,14 @@ PARTS = (
         f"{_HERE}.torch_part",
         12,
         "the same models in PyTorch",
-        NO_CACHE | SHARING | {"JAX_PLATFORMS": "cpu"},  # JAX only makes the parameters there
+        NO_CACHE | SHARING | {"JAX_PLATFORMS": "cpu"},  # JAX only makes the parameters in this part
     ),
 )
 
 
 @dataclass
 class Run:
-    """A run that goes through its parts, and keeps what there is after each.
+    """A run through the parts, which keeps the results after each.
 
     Attributes:
         config: what to measure.
@@ -89,7 +89,7 @@ class Run:
     failed: list[str] = field(default_factory=list)
 
     def measure(self) -> Path:
-        """Run every part; the folder, with ``results.json`` in it.
+        """Run every part; return the folder, with ``results.json`` in it.
 
         Raises:
             PaddingError: the first part failed, so that nothing is known of the device.
@@ -123,7 +123,7 @@ class Run:
         return folder
 
     def _run(self, part: Part, allotted: Allotment | None, folder: Path, seconds: dict[str, float]) -> str | None:
-        """Run one part; why it is not finished, or None."""
+        """Run one part; return why it is not finished, or None."""
         if allotted is None:
             self.tell(f"{part.name}: no time left")
             return "no time left"
@@ -162,16 +162,16 @@ class Run:
             "run_seconds": round(run_seconds, 1),
         }
         write(folder / RESULTS, values)
-        for unfinished_file in folder.glob(".*.part"):  # left by a part that was ended while it wrote
+        for unfinished_file in folder.glob(".*.part"):  # remains of a part that was ended while writing
             unfinished_file.unlink(missing_ok=True)
 
 
 class LeftOut(Exception):  # noqa: N818 - no error: nothing is wrong
-    """A part cannot be measured here; says what is missing."""
+    """Raised where a part cannot be measured here; names what is missing."""
 
 
 def _prepare(part: Part, config: Config, folder: Path, clock: Clock, cache_dir: Path) -> tuple[str | None, Any]:
-    """In the process of a part: measure; why it was left out, or None."""
+    """Measure, in the process of a part; return why it was left out, or None."""
     module = import_module(part.module)
     try:
         module.measure(part.name, config, Record(folder / f"{part.name}.json"), clock, cache_dir)

@@ -1,4 +1,4 @@
-"""A model that is random everywhere, biases and scales too, which are 0 and 1 in a new one: checks are to see them."""
+"""A model whose biases and scales are random, too: in a new one they are 0 and 1, which checks would not notice."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from multimodal_pad.models import MultimodalTransformer, TransformerConfig
 
 
 def random_model(config: TransformerConfig, seed: int = 0) -> MultimodalTransformer:
-    """Kernels of about unit gain, scales around 1, biases around 0; float32, on the host until they are used.
+    """Make a model with kernels of about unit gain, scales around 1, biases around 0; float32, on the host until used.
 
     ``config`` is of a model without dropout: a stream of keys is no parameter.
 

@@ -1,4 +1,4 @@
-"""What a part has measured so far, in a file that is whole at every moment."""
+"""The figures of a part so far, in a file that is whole at every moment."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ class Record:
 
 
 def write(path: Path, values: dict[str, Any]) -> None:
-    """Replace a file by these JSON values: a reader sees the old ones or the new ones."""
+    """Replace a file by these JSON values; a reader sees either the old ones or the new ones."""
     write_file(path, (json.dumps(values, indent=1) + "\n").encode())
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The values of a file, or none where it was never written."""
+    """Return the values of a file; none where it was never written."""
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}

@@ -16,7 +16,7 @@ Parameters = Mapping[str, np.ndarray]
 
 
 def attend(query: np.ndarray, key: np.ndarray, value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Attention of one sample and head: ``(T, D)`` and ``(S, D)`` to the result ``(T, D)`` and the weights ``(T, S)``.
+    """Compute attention of one sample and head, of ``(T, D)`` to ``(S, D)``: result ``(T, D)``, weights ``(T, S)``.
 
     >>> attend(np.zeros((1, 2)), np.ones((2, 2)), np.array([[1.0, 2], [3, 4]]))[0].tolist()
     [[2.0, 3.0]]
@@ -33,7 +33,7 @@ def attention(
     key_lengths: np.ndarray,
     to_out: np.ndarray,
 ) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
-    """``masked_attention`` of a batch, and the gradients of ``(out * to_out).sum()``.
+    """Compute ``masked_attention`` of a batch, and the gradients of ``(out * to_out).sum()``.
 
     Args:
         arrays: query ``(B, T, H, D)``, key and value ``(B, S, H, D)``.
@@ -63,7 +63,7 @@ def attention(
 def outputs(
     config: TransformerConfig, parameters: Parameters, samples: Sequence[Mapping[str, np.ndarray]]
 ) -> np.ndarray:
-    """Outputs ``(B, num_outputs)`` of the model without dropout.
+    """Compute the outputs ``(B, num_outputs)`` of the model without dropout.
 
     Args:
         config: of the model.
@@ -108,7 +108,7 @@ class _Sample:
         return x * np.sqrt(d_model) + sinusoidal_positions(len(x), d_model)
 
     def _encode(self, part: str, number: int, layers: int, x: np.ndarray, source: np.ndarray | None) -> np.ndarray:
-        """One of the encoders whose parameters are stacked."""
+        """Run one of the encoders whose parameters are stacked."""
         for layer in range(layers):
             at, one = f"{part}/layers", (number, layer)
             normed = self._norm(f"{at}/attention_norm", x, one)
@@ -132,5 +132,5 @@ class _Sample:
         return x @ self._get(f"{path}/kernel", one) + self._get(f"{path}/bias", one)
 
     def _get(self, path: str, one: tuple[int, ...]) -> np.ndarray:
-        """A parameter of one encoder, and one layer of it, where it is stacked."""
+        """Return a parameter of one encoder, or of one layer of it, where it is stacked."""
         return self.parameters[path][one]

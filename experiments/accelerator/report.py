@@ -8,7 +8,7 @@ import numpy as np
 
 from experiments.accelerator.config import SECOND_STARTS
 from experiments.accelerator.work import shape_of
-from experiments.lib.tables import Table, spread
+from experiments.lib.tables import Table, paragraphs, spread
 
 Results = dict[str, Any]
 
@@ -17,27 +17,27 @@ STEPS = ("packed", "float32", "packed_bfloat16", "bfloat16")
 
 
 def tables(results: Results) -> list[Table]:
-    """A table per subject that was measured: first steps, steps, end to end, checks."""
+    """Make a table per subject that was measured: first steps, steps, end to end, checks."""
     made = (starts_table(results), steps_table(results), end_to_end_table(results), checks_table(results))
     return [table for table in made if table.rows]
 
 
 def markdown(results: Results) -> str:
-    """All tables, what is missing, and where it comes from."""
-    from experiments.lib.provenance import where_measured
+    """Return all tables, what is missing, and where it was measured."""
+    from experiments.lib.provenance import measured_on
 
     parts = [f"### {table.title}\n\n{table.markdown()}" for table in tables(results)]
-    return "\n\n".join([*parts, *filter(None, [missing(results)]), where_measured(results)])
+    return paragraphs(*parts, missing(results), measured_on(results))
 
 
 def product_rate(results: Results, dtype: str = "bfloat16") -> float | None:
-    """FLOP/s of the fastest product of two matrices of this dtype, or None where none was measured."""
+    """Return FLOP/s of the fastest product of two matrices of this dtype, or None where none was measured."""
     rates = [rate for row in results.get("products", []) if row["dtype"] == dtype for rate in row["flops_per_second"]]
     return max(rates, default=None)
 
 
 def starts_table(results: Results) -> Table:
-    """A row per model and layout: seconds to its first step, with an empty compilation cache and with a filled one."""
+    """Make a row per model and layout: seconds to its first step, with an empty and with a filled compilation cache."""
     again = {first: results["parts"].get(name, {}) for name, first in SECOND_STARTS.items()}
     rows = []
     for name in STEPS:
@@ -58,7 +58,7 @@ def starts_table(results: Results) -> Table:
 
 
 def steps_table(results: Results) -> Table:
-    """A row per model and batch shape."""
+    """Make a row per model and batch shape."""
     rate = product_rate(results)
     rows = []
     for part in _measured(results):
@@ -96,7 +96,7 @@ def steps_table(results: Results) -> Table:
 
 
 def _step_cells(row: Results, rate: float | None) -> list[str]:
-    """The cells of a shape that was timed, but for the model."""
+    """Make the cells of a timed shape, except the model."""
     real = 1e3 * row["real_flops"] / float(np.median(row["step_ms"]))
     return [
         str(shape_of(row)),
@@ -112,7 +112,7 @@ def _step_cells(row: Results, rate: float | None) -> list[str]:
 
 
 def end_to_end_table(results: Results) -> Table:
-    """A row per model, library, policy and feed."""
+    """Make a row per model, library, policy and feed."""
     rate = product_rate(results)
     rows = []
     for part in _measured(results):
@@ -146,7 +146,7 @@ def end_to_end_table(results: Results) -> Table:
     note = (
         "Laying out, transfer and steps together, median and middle half of windows of steps; the device is waited for "
         "once a window. Waiting for a batch: share of the time; steps go on meanwhile. Stepping: share of the time "
-        "that the same steps take alone. Peak memory: as the device tells it, so far in the process. `~`: not all "
+        "that the same steps take alone. Peak memory: as the device reports it, so far in the process. `~`: not all "
         "shapes were compiled, or not all steps of an epoch run, and the rate is estimated from those. Padded before: "
         "the batches lie in pinned memory before the clock starts."
     )
@@ -154,7 +154,7 @@ def end_to_end_table(results: Results) -> Table:
 
 
 def checks_table(results: Results) -> Table:
-    """A row per check."""
+    """Make a row per check."""
     figures = ("output_apart", "gradient_apart", "nan_changes", "repeat_changes")
     rows = [
         [
@@ -176,7 +176,7 @@ def checks_table(results: Results) -> Table:
 
 
 def missing(results: Results) -> str:
-    """What was not measured, or measured less, as a list in Markdown; empty where nothing is missing."""
+    """List in Markdown what was not measured, or only in part; empty where nothing is missing."""
     lines = [f"- {name}: {why}" for name, why in results["unfinished"].items()]
     lines += [f"- {name}: {note}" for name, part in results["parts"].items() for note in part.get("notes", [])]
     return "\n".join(["Not measured, or less than there is:", "", *lines]) if lines else ""
@@ -197,7 +197,7 @@ def _rates(row: Results, estimated: bool, product: float | None) -> list[str]:
 
 
 def _rate(flops_per_second: float) -> str:
-    """Three digits, in TFLOP/s, GFLOP/s or MFLOP/s.
+    """Format a rate with three digits, in TFLOP/s, GFLOP/s or MFLOP/s.
 
     >>> _rate(2.5e12), _rate(3.21e9)
     ('2.50 T', '3.21 G')
@@ -212,9 +212,9 @@ def _share(part: float, whole: float | None) -> str:
 
 
 def _megabytes(value: float | None) -> str:
-    return "not told" if value is None else f"{value / 1e6:,.0f} MB"
+    return "not known" if value is None else f"{value / 1e6:,.0f} MB"
 
 
 def _difference(value: float) -> str:
-    """``0`` where nothing differs at all."""
+    """Format a difference; ``0`` where nothing differs at all."""
     return f"{value:.0e}" if value else "0"

@@ -13,7 +13,7 @@ from multimodal_pad.compiling import CompileLog
 
 
 def measure(name: str, config: Config, record: Record, clock: Clock, cache_dir: Path) -> None:
-    """Do once more what another part did until its first step.
+    """Repeat another part until its first step.
 
     Raises:
         LeftOut: that part did not come to its first step.

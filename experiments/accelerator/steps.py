@@ -20,13 +20,13 @@ from multimodal_pad import BatchShape, BucketBatcher, PaddingStats
 
 FIRST_SHAPES = 3
 LONG_ENOUGH = 100.0
-"""Seconds of a part from which three shapes are compiled at once; in less, one is compiled first and timed."""
+"""Least seconds of a part for compiling three shapes at once; with less, one is compiled and timed first."""
 
 FOR_COMPILING = 0.6
-"""Share of the time of the part in which shapes are compiled."""
+"""Share of the part's time for compiling."""
 
 STEPPING_SECONDS = 1.0
-"""For timing one shape, where there is time."""
+"""Seconds for timing one shape, where there is time."""
 
 
 def measure(name: str, config: Config, record: Record, clock: Clock, cache_dir: Path) -> None:
@@ -64,7 +64,7 @@ def measure(name: str, config: Config, record: Record, clock: Clock, cache_dir: 
         }
     )
     affordable = int((FOR_COMPILING * clock.seconds - clock.elapsed()) / per_shape)
-    # Where the plan has no shape as long as the longest in every modality, fixed padding has a program of its own.
+    # Fixed padding needs another program where no planned shape is the longest in every modality.
     others = [shape for spec in rest for shape in shape_order(work.batcher(spec))]
     later = [shape for shape in dict.fromkeys([*shapes[:FIRST_SHAPES], *others, *shapes]) if shape not in at_first]
     work.compile(later[: max(affordable, 0)], batcher.example(), keep_compiled)
@@ -87,7 +87,7 @@ def measure(name: str, config: Config, record: Record, clock: Clock, cache_dir: 
 def _shape_row(
     work: Work, batcher: BucketBatcher, shape: BatchShape, places: list[int], seconds: float
 ) -> dict[str, Any]:
-    """Time the step of one shape on a batch of the first epoch that lies on the device."""
+    """Time the step of one shape, on a batch of the first epoch that is on the device already."""
     batch, table = batcher.batch(0, places[0]), work.table
     initial = work.state = jax.device_get(work.state)  # so that the device holds one state at a time
     twice = [jax.device_get(table(initial, batch)[0]) for _ in range(2)]

@@ -28,17 +28,17 @@ from multimodal_pad.lengths.samples import EMPTY
 from multimodal_pad.models import TransformerConfig
 
 BATCHES = {"random": "exact/random", "length": "planned_8/length"}
-"""Who is in which batch, by policies of :mod:`experiments.lib.policies`; each is padded to its own maxima."""
+"""Policies of :mod:`experiments.lib.policies` that choose the samples of batches; each is padded to its own maxima."""
 
 FEEDS = ("thread", "ready")
-"""Padded by a thread two batches ahead, or all before the clock starts: the most that any loader could give."""
+"""Batches are padded by a thread two ahead, or all before the clock starts, which no loader could better."""
 
 WARMING_STEPS = 3
 READY_STEPS = 64
 
 
 def measure(_name: str, config: Config, record: Record, clock: Clock, _cache_dir: Path) -> None:
-    """A row per model, grouping and feed.
+    """Make a row per model, grouping and feed.
 
     Raises:
         LeftOut: PyTorch is not installed, or has no GPU where JAX has one.
@@ -61,7 +61,7 @@ def measure(_name: str, config: Config, record: Record, clock: Clock, _cache_dir
             record.note(f"{len(rows)} of {len(planned)} ways to train measured")
             return
         if side is None or side.name != model:
-            side = None  # before the next one is made: the device holds one model
+            side = None  # so that the device holds one model at a time
             side = Side(model, config.models[model].sized(base), config)
         if not rows:
             record.keep(outputs_apart=side.outputs_apart(samples, lengths))
@@ -84,7 +84,7 @@ class Side:
         self.optimizer = twin.make_optimizer(self.model, config.corpus.learning_rate)
 
     def outputs_apart(self, samples: list[Any], lengths: LengthTable) -> float:
-        """How far its float32 outputs are from the model's in float64 on the host."""
+        """Return how far its float32 outputs are from the model's in float64 on the host."""
         _, some, padded = some_batch(samples, lengths)
         exact = {path: array.astype(np.float64) for path, array in self.parameters.items()}
         features, positions, _ = self.twin.to_device(self.twin.pad(some, lengths.modalities, padded))
@@ -95,7 +95,7 @@ class Side:
     def run(
         self, samples: list[Any], lengths: LengthTable, ids: list[list[int]], feed: str, seconds: float
     ) -> dict[str, Any]:
-        """Train for so long; the device is waited for at the end of each window.
+        """Train for some seconds; each window ends when the device has finished.
 
         A window is the first epoch, or its first 64 steps where they are padded before.
         """
@@ -130,7 +130,7 @@ class Side:
                             break
                 self._wait()
                 whole = time.perf_counter() - begun
-                if not rates or trained == in_window:  # a part of a window may be of short samples alone
+                if not rates or trained == in_window:  # a part of a window may hold only short samples
                     rates.append(trained / whole)
                     waiting.append(waited / whole)
         return {
@@ -156,7 +156,7 @@ class Side:
 def _batches(
     spec: str, samples: list[Any], lengths: LengthTable, model_config: TransformerConfig, config: Config
 ) -> list[list[int]]:
-    """The sample numbers of each batch of the first epoch; rows that only fill up are left out."""
+    """Return the sample numbers of each batch of the first epoch, without rows that only fill up."""
     name, grouping = policies.parse_policy(spec)
     policy = policies.make_policy(name, grouping, lengths, config.corpus, model_config)
     batcher = policies.make_batcher(policy, grouping, samples, lengths, config.corpus, model_config)

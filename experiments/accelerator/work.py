@@ -1,4 +1,4 @@
-"""Samples, batches and the compiled steps of one model, as the steps and the second start both need them."""
+"""Samples, batches and the compiled steps of one model, for the parts on steps and on the second start."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Work:
         del step.state
 
     def batcher(self, spec: str) -> BucketBatcher:
-        """The batches of a policy of :mod:`experiments.lib.policies`, as ``"planned_8/length"``."""
+        """Return the batches of a policy of :mod:`experiments.lib.policies`, such as ``"planned_8/length"``."""
         if spec not in self._batchers:
             name, grouping = policies.parse_policy(spec)
             policy = policies.make_policy(name, grouping, self.lengths, self.corpus, self.model_config)
@@ -61,13 +61,13 @@ class Work:
         return self._batchers[spec]
 
     def padded_lengths(self, shapes: Iterable[BatchShape]) -> np.ndarray:
-        """``(shapes, M)``: padded lengths in the order of the model's modalities, as its cost takes them."""
+        """Return padded lengths ``(shapes, M)`` in the order of the model's modalities, which its cost expects."""
         return np.array([[dict(shape.lengths)[name] for name in self.model_config.modalities] for shape in shapes])
 
     def compile(
         self, shapes: Iterable[BatchShape], example: Any, done: Callable[[BatchShape], None] = lambda _: None
     ) -> None:
-        """Compile the step for these shapes as a warm-up does; ``done`` is called with each as soon as it is there."""
+        """Compile the step for these shapes like a warm-up, and call ``done`` with each shape when it is compiled."""
         missing = [shape for shape in dict.fromkeys(shapes) if shape not in self.table.steps]
         with ThreadPoolExecutor(default_threads()) as pool:
             compiling = {}
@@ -85,14 +85,14 @@ class Work:
 
 
 def load(name: str, config: Config, cache_dir: Path) -> Work:
-    """Read the samples and make the model; programs are looked for in, and added to, ``cache_dir``."""
+    """Read the samples and make the model; programs are read from ``cache_dir`` and added to it."""
     use_compilation_cache(cache_dir)
     samples, lengths, model_config, _ = corpora.load(config.corpus, Progress(disable=True))
     return Work(samples, lengths, config.models[name].sized(model_config), config.corpus)
 
 
 def shape_of(row: dict[str, Any]) -> BatchShape:
-    """The batch shape that a row of the results is of.
+    """Return the batch shape of a row of the results.
 
     >>> str(shape_of({"rows": 2, "lengths": {"text": 3}, "layout": "packed"}))
     '2 packed in (text 3)'
@@ -101,7 +101,7 @@ def shape_of(row: dict[str, Any]) -> BatchShape:
 
 
 def shape_order(batcher: BucketBatcher) -> list[BatchShape]:
-    """The batch shapes of the first epoch: the largest, the smallest, then those of most steps first."""
+    """Order the batch shapes of the first epoch: the largest, the smallest, then by falling number of steps."""
     largest, *others = shapes_by_use(batcher, [batcher.schedule(0)])
     if not others:
         return [largest]
@@ -110,7 +110,7 @@ def shape_order(batcher: BucketBatcher) -> list[BatchShape]:
 
 
 def step_places(batcher: BucketBatcher) -> dict[BatchShape, list[int]]:
-    """The steps of the first epoch of each batch shape."""
+    """Return the steps of the first epoch by batch shape."""
     found: dict[BatchShape, list[int]] = {}
     schedule = batcher.schedule(0)
     for place, shape in enumerate(step_shapes(batcher, schedule)):
@@ -119,6 +119,6 @@ def step_places(batcher: BucketBatcher) -> dict[BatchShape, list[int]]:
 
 
 def step_shapes(batcher: BucketBatcher, schedule: Any) -> list[BatchShape]:
-    """The batch shape of each step of a schedule."""
+    """Return the batch shape of each step of a schedule."""
     policy = batcher.policy
     return batch_shapes(schedule.batch_sizes, schedule.lengths, policy.modalities, policy.layout)

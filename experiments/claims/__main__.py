@@ -29,7 +29,7 @@ from experiments.claims.quality import model_quality
 from experiments.lib import corpora, policies
 from experiments.lib.command_line import command_line
 from experiments.lib.output import write_results
-from experiments.lib.tables import Table, spread
+from experiments.lib.tables import Table, paragraphs, spread
 from multimodal_pad import PaddingError
 from multimodal_pad.cli import exit_status
 
@@ -149,10 +149,10 @@ def tables(results: dict[str, Any]) -> list[Table]:
 
 
 def verdicts(results: dict[str, Any]) -> str:
-    """The claims and their verdicts, and where they come from, for a page."""
-    from experiments.lib.provenance import where_measured
+    """Return the claims and their verdicts, and where they were measured, for a page."""
+    from experiments.lib.provenance import measured_on
 
-    return f"{tables(results)[0].markdown()} {where_measured(results)}"
+    return paragraphs(tables(results)[0].markdown(), measured_on(results))
 
 
 def methods(results: dict[str, Any]) -> Table:
@@ -162,11 +162,11 @@ def methods(results: dict[str, Any]) -> Table:
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """The tables, and where they come from."""
-    from experiments.lib.provenance import where_measured
+    """Return the tables, and where they were measured."""
+    from experiments.lib.provenance import measured_on
 
     texts = [f"### {table.title}\n\n{table.markdown()}" for table in (*tables(results), methods(results))]
-    return "\n\n".join([*texts, where_measured(results)])
+    return paragraphs(*texts, measured_on(results))
 
 
 def draw(results: dict[str, Any], path: Path) -> None:

@@ -18,8 +18,8 @@ from rich.table import Table as TerminalTable
 from experiments.compare.figures import figures, label
 from experiments.lib.charts import figure_html, scripts
 from experiments.lib.page import cards, html_page
-from experiments.lib.provenance import where_measured
-from experiments.lib.tables import Table, to_html
+from experiments.lib.provenance import measured_on, where_measured
+from experiments.lib.tables import Table, paragraphs, to_html
 
 Row = dict[str, Any]
 
@@ -176,7 +176,7 @@ def markdown(results: dict[str, Any]) -> str:
     lines = ["| " + " | ".join(row) + " |" for row in (heading, *rows)]
     lines.insert(1, "|---|" + "---:|" * (len(heading) - 1))
     sentences = [f"- {sentence}" for sentence in (*against_fixed(results), *against_ladder(results))]
-    return "\n".join([*lines, "", *sentences, "", " ".join([*notes(results), where_measured(results)])])
+    return paragraphs(" ".join(notes(results)), "\n".join(lines), "\n".join(sentences), measured_on(results))
 
 
 HEADLINE = {
@@ -195,7 +195,7 @@ def headline_table(results: dict[str, Any]) -> str:
     shown = columns(results["modalities"])
     keys = ("compilations", "real cost", "device memory", "samples/s", "time to train")
     rows = [[told, *(shown[key](chosen[name]) for key in keys)] for name, told in HEADLINE.items() if name in chosen]
-    heading = ["", "programs", "real work", "memory of a step", "samples/s", "time to train"]
+    heading = ["", "programs", "real cost", "memory of a step", "samples/s", "time to train"]
     return Table("What it saves", heading, rows).markdown()
 
 

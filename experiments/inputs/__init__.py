@@ -1,1 +1,1 @@
-"""What becomes of what is handed in: right values, or an error that says what to do."""
+"""What comes of inputs of all kinds: right values, or an error with a remedy."""

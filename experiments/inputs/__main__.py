@@ -18,8 +18,8 @@ from rich.progress import Progress
 
 from experiments.inputs.case import ROOT, Case, cases_of, hand_in
 from experiments.lib.command_line import command_line, run_experiment
-from experiments.lib.provenance import where_measured
-from experiments.lib.tables import Table
+from experiments.lib.provenance import measured_on
+from experiments.lib.tables import Table, paragraphs
 from multimodal_pad import PaddingError
 
 BEFORE = "48ae543"
@@ -27,11 +27,11 @@ SUBJECTS = sorted(
     path.stem for path in Path(__file__).parent.glob("*.py") if path.stem not in ("__init__", "__main__", "case")
 )
 SLOW, LARGE = 5, 1024
-"""From how many seconds, and MiB, an outcome says what it took."""
+"""Least seconds, and MiB, that are shown with an outcome."""
 
 
 def package_of(commit: str, folder: Path) -> Path:
-    """The package as it stands in a commit, written to a folder.
+    """Write the package of a commit to a folder; return the folder.
 
     Raises:
         PaddingError: git does not know the commit.
@@ -46,7 +46,7 @@ def package_of(commit: str, folder: Path) -> Path:
 
 
 def run(subjects: list[str], before: str, progress: Progress, *, quick: bool = False) -> dict[str, Any]:
-    """All cases of these subjects, or the first of each, with both packages."""
+    """Run all cases of these subjects, or the first of each, with both packages."""
     found: list[tuple[str, str, Case]] = [
         (subject, name, each)
         for subject in subjects
@@ -67,7 +67,7 @@ def run(subjects: list[str], before: str, progress: Progress, *, quick: bool = F
 
 
 def _cell(outcome: dict[str, Any]) -> str:
-    """What came out, and what it took where that was much, for a cell of a table."""
+    """Make a table's cell: the outcome, and its seconds and memory where they are large."""
     taken = []
     if outcome["kind"] != "no end" and (outcome["seconds"] or 0) >= SLOW:
         taken.append(f"{outcome['seconds']:.0f} s")
@@ -78,29 +78,30 @@ def _cell(outcome: dict[str, Any]) -> str:
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """The table: kind, input, before, now."""
+    """Return the table of kind, input, before and now, and where it was measured."""
     cases = results["cases"]
     counts = {
         side: {kind: sum(each[side]["kind"] == kind for each in cases) for kind in ("other error", "no end")}
         for side in ("before", "now")
     }
     note = (
-        f"{len(cases)} inputs, `experiments/inputs/`. Errors of another library or of Python: "
-        f"{counts['before']['other error']} before, {counts['now']['other error']} now; no end within two minutes: "
-        f"{counts['before']['no end']} before, {counts['now']['no end']} now. Seconds from {SLOW} and memory from "
-        f"1 GiB are told. Before: commit {results['before_commit']}. "
+        f"{len(cases)} inputs. Errors of another library or of Python: {counts['before']['other error']} before, "
+        f"{counts['now']['other error']} now; no end within two minutes: {counts['before']['no end']} before, "
+        f"{counts['now']['no end']} now. Seconds are shown from {SLOW} s, memory from 1 GiB. Before: commit "
+        f"{results['before_commit']}."
     )
-    return Table(
+    table = Table(
         "What becomes of inputs",
         ["kind", "input", "before", "now"],
         [[each["kind"], each["input"], _cell(each["before"]), _cell(each["now"])] for each in cases],
-        note + where_measured(results),
+        note,
         text_columns=4,
-    ).markdown()
+    )
+    return paragraphs(table.markdown(), measured_on(results))
 
 
 def main(arguments: list[str]) -> int:
-    """Parse, run, write; the exit status."""
+    """Run and write the results; return the exit status."""
     parser = command_line("inputs", __doc__)
     parser.add_argument("--subjects", nargs="+", choices=SUBJECTS, default=SUBJECTS, help="which ones (all)")
     parser.add_argument("--before", default=BEFORE, metavar="COMMIT", help=f"the commit to hold against ({BEFORE})")

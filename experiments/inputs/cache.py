@@ -1,4 +1,4 @@
-"""Inputs of the flat cache and of its conversion: what becomes of them."""
+"""Cases of the flat cache and of its conversion."""
 
 from __future__ import annotations
 

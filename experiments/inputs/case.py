@@ -1,4 +1,4 @@
-"""One input that is handed in, and a process of its own to see what comes out."""
+"""A case is one input; it runs in a process of its own, which reports the outcome."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from typing import Any
 
 SECONDS = 120
 MEMORY = 8 * 2**30
-"""What a case may take: time, and memory that it asks for in bytes."""
+"""Limits of a case: seconds, and bytes of memory that it may request."""
 
 ROOT = Path(__file__).resolve().parents[2]
 _TELLS = "outcome of the case: "
@@ -56,7 +56,7 @@ def case(kind: str, text: str) -> Callable[[Callable[[], str]], Case]:
 
 
 def cases_of(module: str) -> dict[str, Case]:
-    """The cases of a module by name, as they stand in it."""
+    """Return the cases of a module by name, in its order."""
     return {name: value for name, value in vars(import_module(module)).items() if isinstance(value, Case)}
 
 
@@ -105,7 +105,7 @@ def hand_in(module: str, name: str, package: Path = ROOT) -> dict[str, Any]:
 
 
 def _short(text: str, folder: str, longest: int = 400) -> str:
-    """The text on a line, without paths of this machine and control characters."""
+    """Put the text on one line, without paths of this machine and control characters."""
     text = text.replace(f"{folder}/", "").replace(folder, ".").replace(str(ROOT), ".")
     text = re.sub(r" at 0x[0-9a-f]+", "", re.sub(r"/tmp/[\w.-]+/", "", text))
     text = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
@@ -113,24 +113,24 @@ def _short(text: str, folder: str, longest: int = 400) -> str:
 
 
 def _peak_mib() -> int:
-    """The most resident memory of this process or of one that it started."""
+    """Return the peak resident memory of this process, or of the largest that it started."""
     peaks = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return round(max(peaks) / 1024)
 
 
 def tell(module: str, name: str) -> None:
-    """Run a case in this process, and print what comes out as JSON."""
+    """Run a case in this process, and print the outcome as JSON."""
     from multimodal_pad import PaddingError
 
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which nohup leaves ignored
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # since nohup has it ignored
     warnings.simplefilter("ignore")
     begun = time.perf_counter()
     try:
         kind, outcome = "value", cases_of(module)[name].run()
     except PaddingError as error:
         kind, outcome = "error of the package", f"{type(error).__name__}: {error}"
-    except Exception as error:  # noqa: BLE001 - whatever comes out is what is asked for
+    except Exception as error:  # noqa: BLE001 - any error is the outcome
         kind, outcome = "other error", f"{type(error).__name__}: {error}"
     told = {
         "kind": kind,

@@ -1,4 +1,4 @@
-"""Inputs of planning and of the console command: what becomes of them."""
+"""Cases of planning and of the console command."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ from experiments.inputs.case import case
 
 
 def command(*arguments: str) -> str:
-    """Status and last line of the console command."""
+    """Run the console command; return its status and last line."""
     done = subprocess.run(
         [sys.executable, "-m", "multimodal_pad.cli", *arguments], capture_output=True, text=True, check=False
     )
@@ -21,19 +21,19 @@ def command(*arguments: str) -> str:
 
 
 def told(status: int, output: str) -> str:
-    """A status and the last line, without what would change from run to run."""
+    """Format a status and the last line, without text that changes from run to run."""
     lines = output.strip().splitlines() or ["nothing is printed"]
     return f"status {status}: {lines[-1].replace(str(Path.cwd()), '.')!r}"[:240]
 
 
 def write_lengths(name: str = "lengths.csv", heading: str = "text,audio", rows: str = "3,40\n4,2\n") -> str:
-    """A file of lengths."""
+    """Write a file of lengths."""
     Path(name).write_text(f"{heading}\n{rows}")
     return name
 
 
 def plan_seconds(samples: int, modalities: int, shapes: int) -> str:
-    """Seconds of a plan for lengths that rise and fall together."""
+    """Time a plan, in seconds, for lengths that rise and fall together."""
     from multimodal_pad import LengthTable, TransformerCost, plan_shapes
 
     rng = np.random.default_rng(0)
@@ -121,7 +121,7 @@ sys.exit(cli.main(["convert", "numpy_dir", "cache", "copies/out"]))
 
 
 def stopped(number: int) -> str:
-    """What a conversion that gets a signal leaves, and what the next one does."""
+    """Send a signal to a conversion; return what it leaves behind, before and after the next conversion."""
     from multimodal_pad.sources import convert
 
     samples = [{"text": np.ones((2, 3), np.float32)}] * 3
@@ -193,7 +193,7 @@ def pipe() -> str:
 
 
 def shell(line: str) -> str:
-    """Status and last line on the standard error of a command of Bash."""
+    """Run a command in Bash; return its status and the last line of its standard error."""
     program = f'"{sys.executable}" -m multimodal_pad.cli'
     done = subprocess.run(["bash", "-c", line.format(program=program)], capture_output=True, text=True, check=False)
     return told(done.returncode, done.stderr)

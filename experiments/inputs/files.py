@@ -1,4 +1,4 @@
-"""Inputs of feature files and manifests: what becomes of them."""
+"""Cases of feature files and manifests."""
 
 import gzip
 import json
@@ -12,13 +12,13 @@ from experiments.inputs.case import case
 
 
 def command(*arguments: str) -> str:
-    """Status and last line of the console command."""
+    """Run the console command; return its status and last line."""
     done = subprocess.run([sys.executable, "-m", "multimodal_pad.cli", *arguments], capture_output=True, text=True)
     return f"status {done.returncode}: {(done.stdout + done.stderr).strip().splitlines()[-1]}"
 
 
 def mertools() -> list[str]:
-    """A folder as MERTools prepares it: audio in a file per sample, faces in a file per frame; the options."""
+    """Make a folder like MERTools', with a file per sample of audio and per frame of faces; return its options."""
     corpora = {}
     for split, count in (("train", 4), ("test1", 2)):
         names = [f"{split}_sample_{number:08d}" for number in range(count)]

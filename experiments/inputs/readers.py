@@ -1,4 +1,4 @@
-"""Inputs of the readers of files: what becomes of what is damaged, or made to take time and memory."""
+"""Cases of the readers: files that are damaged, or made to take time and memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Inputs of samples, containers, dtypes and targets: what becomes of them."""
+"""Cases of samples, containers, dtypes and targets."""
 
 from __future__ import annotations
 

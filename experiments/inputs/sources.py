@@ -1,4 +1,4 @@
-"""Inputs of what sources read: tables of text, MELD's words, columns of labels, features of TFDS."""
+"""Cases of sources: tables of text, MELD's words, columns of labels, features of TFDS."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COLUMNS = ["Utterance", "Emotion", "Dialogue_ID", "Utterance_ID", "StartTime", "
 
 
 def _meld(texts: list[str], separator: str = ",", encoding: str = "utf-8") -> Any:
-    """The train split of a folder of MELD's tables, with these utterances."""
+    """Make a folder of MELD's tables with these utterances; return its train split."""
     from multimodal_pad.sources import Meld
 
     rows = [[text, "joy", "0", str(n), "0:00:01.0", "0:00:03.0"] for n, text in enumerate(texts)]
@@ -38,7 +38,7 @@ def _command(*arguments: str) -> str:
 
 
 def _segments(labels: np.ndarray, names: list[str] | None = None) -> None:
-    """A sequence of words of one video, and labels of its segments, as the CMU SDK writes them."""
+    """Write the words of one video, and labels of its segments, in the CMU SDK's format."""
     import h5py
 
     times = np.arange(len(labels) + 1.0)

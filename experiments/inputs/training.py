@@ -1,4 +1,4 @@
-"""Inputs of training and serving: what becomes of them."""
+"""Cases of training and serving."""
 
 import subprocess
 import sys
@@ -35,7 +35,7 @@ def trained(outputs, targets, epochs=1, **options):
 
 
 def _tools() -> dict:
-    """What the cases share, made of the tree that they run against."""
+    """Make what the cases share, from the package that they run against."""
     found: dict = {}
     exec(SAMPLES, found)
     return found
@@ -221,7 +221,7 @@ with Checkpoints("run") as checkpoints:
 
 
 def _stopped(name: str, times: int) -> str:
-    """Status and last line of a training that gets a signal, and what is saved."""
+    """Send a signal to a training; return its status, its last line, and the number of checkpoints."""
     from pathlib import Path
 
     done = subprocess.run(

@@ -1,1 +1,1 @@
-"""The jobs of a new user, each as a whole script: what it took before, and what it takes now."""
+"""The jobs of a new user, each as two whole scripts: before, and with the library as it is."""

@@ -23,8 +23,8 @@ from typing import Any
 from rich.progress import Progress
 
 from experiments.lib.command_line import command_line, run_experiment
-from experiments.lib.provenance import where_measured
-from experiments.lib.tables import Table
+from experiments.lib.provenance import measured_on
+from experiments.lib.tables import Table, paragraphs
 from multimodal_pad import PaddingError
 
 FOLDER = Path(__file__).parent
@@ -46,7 +46,7 @@ JOBS = {
 
 
 def count_lines(text: str) -> int:
-    """The lines of a script that hold code: none that are blank, of comments or of docstrings.
+    """Count the lines of a script that hold code, without blank ones, comments and docstrings.
 
     >>> count_lines('\"\"\"Says what it is.\"\"\"\\n\\n# and why\\nx = (\\n    1\\n)  # one\\n')
     3
@@ -63,7 +63,7 @@ def count_lines(text: str) -> int:
 
 
 def run_script(side: str, job: str) -> dict[str, Any]:
-    """Run one script in a process of its own, and say how long it is.
+    """Run one script in a process of its own; return its lines, its seconds and the end of its output.
 
     Raises:
         PaddingError: it failed.
@@ -89,7 +89,7 @@ def run_script(side: str, job: str) -> dict[str, Any]:
 
 
 def run(jobs: list[str], progress: Progress) -> dict[str, Any]:
-    """All scripts of these jobs."""
+    """Run all scripts of these jobs."""
     task = progress.add_task("jobs", total=len(SIDES) * len(jobs))
     found: dict[str, Any] = {}
     for job in jobs:
@@ -102,24 +102,22 @@ def run(jobs: list[str], progress: Progress) -> dict[str, Any]:
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """The table, for the docs."""
+    """Return the table, for the docs, and where it was measured."""
     jobs = results["jobs"]
     rows = [[JOBS[job], *(str(jobs[job][side]["lines"]) for side in SIDES)] for job in jobs]
     total = [str(sum(jobs[job][side]["lines"] for job in jobs)) for side in SIDES]
-    note = (
-        "Lines of code of whole scripts that run, imports included, without data and model, which are the same on both "
-        "sides (`experiments/jobs/`). Before: commit 50e2794, and by hand what it had not. "
-    )
-    return Table(
+    table = Table(
         "The jobs of a new user",
         ["job", "lines before", "lines after"],
         [*rows, ["**all**", *total]],
-        note + where_measured(results),
-    ).markdown()
+        "Lines of code of whole scripts that run, imports included, without data and model, which are the same on both "
+        "sides. Before: commit 50e2794, with code by hand for all that it lacks.",
+    )
+    return paragraphs(table.markdown(), measured_on(results))
 
 
 def main(arguments: list[str]) -> int:
-    """Parse, run, write; the exit status."""
+    """Run and write the results; return the exit status."""
     parser = command_line("jobs", __doc__)
     parser.add_argument("--jobs", nargs="+", choices=JOBS, default=list(JOBS), help="which ones (all)")
     options = parser.parse_args(arguments)

@@ -1,3 +1,3 @@
-"""The scripts train when they are imported, so that doctests leave them alone."""
+"""Doctests leave the scripts out, since importing one trains."""
 
 collect_ignore_glob = ["before/*.py", "after/*.py"]

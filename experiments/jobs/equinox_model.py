@@ -1,4 +1,4 @@
-"""The model of one who writes it with Equinox. No line of it is counted."""
+"""A user's model in Equinox; its lines are not counted."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Classifier(eqx.Module):
         self.head = eqx.nn.Linear(8, 2, key=key)
 
     def __call__(self, batch: Any) -> Any:
-        """Logits ``(B, 2)``."""
+        """Return logits ``(B, 2)``."""
         words = self.table[batch.features["text"]]
         pooled = [real_mean(words, batch.masks["text"]), real_mean(batch.features["audio"], batch.masks["audio"])]
         return jax.vmap(self.head)(jnp.concatenate(pooled, axis=1))

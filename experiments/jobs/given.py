@@ -1,4 +1,4 @@
-"""What a new user brings: samples of words and audio frames. No line of it is counted."""
+"""A user's samples of words and audio frames; these lines are not counted."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 
 def make_samples(count: int = 96, seed: int = 0) -> list[dict[str, Any]]:
-    """Token ids, audio frames, and a class that both tell."""
+    """Make token ids, audio frames, and a class that follows from either."""
     rng = np.random.default_rng(seed)
     samples = []
     for number in range(count):
@@ -25,19 +25,19 @@ def make_samples(count: int = 96, seed: int = 0) -> list[dict[str, Any]]:
 
 
 def make_frame_labels(samples: list[dict[str, Any]]) -> list[np.ndarray]:
-    """A class for each audio frame."""
+    """Make a class for each audio frame."""
     return [(sample["audio"][:, 0] > 0).astype(np.int32) for sample in samples]
 
 
 class Stream:
-    """Samples as they come, anew in each loop; how many is not known beforehand."""
+    """A stream of samples, anew in each loop, of a length that is not known beforehand."""
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         yield from make_samples()
 
 
 def make_dataset() -> Any:
-    """The samples as a Hugging Face dataset, some without audio."""
+    """Make a Hugging Face dataset of the samples, some without audio."""
     from datasets import Dataset
 
     rows = [

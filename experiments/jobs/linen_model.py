@@ -1,4 +1,4 @@
-"""The model of one who writes it with Flax Linen. No line of it is counted."""
+"""A user's model in Flax Linen; its lines are not counted."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Classifier(linen.Module):
 
     @linen.compact
     def __call__(self, batch: Any) -> Any:
-        """Logits ``(B, 2)``."""
+        """Return logits ``(B, 2)``."""
         words = linen.Embed(40, 4)(batch.features["text"])
         pooled = [real_mean(words, batch.masks["text"]), real_mean(batch.features["audio"], batch.masks["audio"])]
         return linen.Dense(2)(jnp.concatenate(pooled, axis=1))

@@ -1,4 +1,4 @@
-"""The models and losses of one who writes them with Flax NNX. No line of it is counted."""
+"""A user's models and losses in Flax NNX; their lines are not counted."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from flax import nnx
 
 
 def real_mean(x: Any, mask: Any) -> Any:
-    """Of the real positions of each sample."""
+    """Compute the mean over the real positions of each sample."""
     total = jnp.where(mask[..., None], x, 0).sum(axis=1)
     return total / jnp.maximum(mask.sum(axis=1), 1)[:, None]
 
@@ -22,7 +22,7 @@ class Classifier(nnx.Module):
         self.embed, self.head = nnx.Embed(40, 4, rngs=rngs), nnx.Linear(8, 2, rngs=rngs)
 
     def __call__(self, batch: Any) -> Any:
-        """Logits ``(B, 2)``."""
+        """Return logits ``(B, 2)``."""
         words, frames = self.embed(batch.features["text"]), batch.features["audio"]
         pooled = [real_mean(words, batch.masks["text"]), real_mean(frames, batch.masks["audio"])]
         return self.head(jnp.concatenate(pooled, axis=1))
@@ -35,7 +35,7 @@ class FrameClassifier(nnx.Module):
         self.head = nnx.Linear(4, 2, rngs=rngs)
 
     def __call__(self, batch: Any) -> Any:
-        """Logits ``(B, L, 2)``."""
+        """Return logits ``(B, L, 2)``."""
         return self.head(batch.features["audio"])
 
 
@@ -46,24 +46,24 @@ class TwoTowers(nnx.Module):
         self.embed, self.head = nnx.Embed(40, 4, rngs=rngs), nnx.Linear(4, 4, rngs=rngs)
 
     def __call__(self, batch: Any) -> Any:
-        """Two of ``(B, 4)``."""
+        """Return two vectors per sample, each ``(B, 4)``."""
         words = real_mean(self.embed(batch.features["text"]), batch.masks["text"])
         return words, self.head(real_mean(batch.features["audio"], batch.masks["audio"]))
 
 
 def masked_mean(losses: Any, mask: Any) -> Any:
-    """Over what is real."""
+    """Compute the mean over real samples or positions."""
     return jnp.where(mask, losses, 0).sum() / jnp.maximum(mask.sum(), 1)
 
 
 def classify(model: Any, batch: Any) -> Any:
-    """Cross-entropy over real samples."""
+    """Compute the cross-entropy over real samples."""
     losses = optax.softmax_cross_entropy_with_integer_labels(model(batch), batch.targets)
     return masked_mean(losses, batch.sample_mask)
 
 
 def contrast(model: Any, batch: Any) -> Any:
-    """InfoNCE: each sample's audio among that of the batch."""
+    """Compute InfoNCE: find each sample's audio among that of the batch."""
     words, frames = model(batch)
     logits = jnp.where(batch.sample_mask[None, :], words @ frames.T, -1e9)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.arange(len(logits)))

@@ -1,1 +1,1 @@
-"""What experiments share: corpora, measuring, tables, results and where they come from."""
+"""Shared parts of the experiments: corpora, measuring, tables, results and their provenance."""

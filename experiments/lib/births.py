@@ -1,4 +1,4 @@
-"""Processes that this one starts and ends: Ctrl-C is for this one alone, at their birth, too."""
+"""Processes that this one starts and ends: only this one handles Ctrl-C, also while they start."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def without_ctrl_c() -> Iterator[None]:
-    """What is started in the block never sees Ctrl-C; for this process it waits for the end of the block.
+    """Keep Ctrl-C from all that is started in the block; for this process it waits for the end of the block.
 
-    A terminal sends it to everyone. A process that was just born would end with a traceback of its imports, and one
-    whose birth was interrupted would be unknown, so that nobody would end it.
+    A terminal sends it to all processes. A process that has just started would end with a traceback of its imports,
+    and one whose start was interrupted would be unknown to this process, which then could not end it.
     """
     held = []
     handler = signal.signal(signal.SIGINT, lambda number, _: held.append(number))

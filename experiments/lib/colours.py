@@ -1,6 +1,6 @@
-"""The colours of all pictures: a policy has the same one wherever it is drawn.
+"""The colours of all pictures: a policy has the same one in each.
 
-Each stands out from white and from the dark page by 3 to 1 at least, as WCAG 2.1, 1.4.11 asks of graphics.
+Each stands out from white and from the dark page by 3 to 1 at least, as WCAG 2.1, 1.4.11 requires of graphics.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ POLICIES = {
     "quantiles_4": "#8e5bd0",
     "packed": "#2f8f4e",
 }
-"""Of policies that are not planned."""
+"""Colours of policies that are not planned."""
 
 PLANNED = ("#4a6fe3", "#2a8c8c", "#b0568f", "#5f7fae")
-"""Of plans, in the order in which they come."""
+"""Colours of plans, in order."""
 
 PARTS = {
     "planning": "#8e5bd0",
@@ -26,11 +26,11 @@ PARTS = {
     "stepping": "#3366cc",
     "waiting for data": "#b7791f",
 }
-"""Of what a run spends its time on."""
+"""Colours of the parts of a run's time."""
 
 
 def policy_colours(policies: list[tuple[str, str]]) -> dict[tuple[str, str], str]:
-    """A colour for each policy and grouping; where two are alike, the later ones take those of plans.
+    """Return a colour for each policy and grouping; of two with the same colour, the later one gets one of the plans'.
 
     >>> policy_colours([("fixed", "random"), ("planned_8", "length"), ("packed", "balanced")])[("packed", "balanced")]
     '#2f8f4e'

@@ -10,8 +10,8 @@ from multimodal_pad.cli import exit_status
 
 
 def command_line(name: str, description: str | None, *, data_dir: str | None = None) -> argparse.ArgumentParser:
-    """The parser of ``python -m experiments.NAME``, with ``--out``, ``--quick`` and, where ``data_dir`` says what it
-    is, ``--data-dir``.
+    """Make the parser of ``python -m experiments.NAME``, with ``--out``, ``--quick`` and, where ``data_dir`` has the
+    help for it, ``--data-dir``.
 
     >>> command_line("planning", "How good?").parse_args(["--quick"])
     Namespace(out=None, quick=True)
@@ -32,5 +32,5 @@ def command_line(name: str, description: str | None, *, data_dir: str | None = N
 def run_experiment(
     name: str, arguments: list[str], out: Path | None, run: Run, markdown: Markdown, draw: Draw | None = None
 ) -> int:
-    """Run an experiment and write what it gives, as :func:`~experiments.lib.output.write_results`; the exit status."""
+    """Run an experiment, write its results by :func:`~experiments.lib.output.write_results`; return the exit status."""
     return exit_status(lambda: write_results(name, arguments, out, run, markdown, draw))

@@ -1,4 +1,4 @@
-"""Samples, their lengths and the model for them, as most experiments take them: MELD's, or synthetic ones like them."""
+"""Samples, their lengths and a model for them, for most experiments: MELD's, or synthetic ones like them."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from multimodal_pad.lengths.samples import Sample
 from multimodal_pad.models import ModalityConfig, TransformerConfig
 from multimodal_pad.sources import Meld, Synthetic
 
-KERNEL_SIZES = {"audio": 3, "visual": 3}  # MulT's, where a modality is features; 1 elsewhere
+KERNEL_SIZES = {"audio": 3, "visual": 3}  # those of MulT for features; 1 for other modalities
 
 
 @dataclass(frozen=True)
 class Config:
-    """One comparison; every default is here."""
+    """Options of one comparison, with every default."""
 
     source: str = "synthetic"
     data_dir: str | None = None
@@ -44,11 +44,11 @@ class Config:
 
 
 QUICK = {"modalities": ("text", "audio"), "samples": 64, "epochs": 1, "batch_size": 16, "max_minutes": 0.4}
-"""What --quick changes: a look at whether everything works, not at what padding costs."""
+"""Options under --quick, to check that everything works; its figures say nothing of padding."""
 
 
 def on_corpus(data_dir: str | None, **given: Any) -> Config:
-    """The configuration of other experiments on the same samples and model; what is None is the default."""
+    """Return options for other experiments on the same samples and model; None means the default."""
     chosen = {name: value for name, value in given.items() if value is not None}
     return Config(source="synthetic" if data_dir is None else "meld", data_dir=data_dir, **chosen)
 
@@ -56,7 +56,7 @@ def on_corpus(data_dir: str | None, **given: Any) -> Config:
 def load(
     config: Config, progress: Progress
 ) -> tuple[list[dict[str, Any]], LengthTable, TransformerConfig, list[dict[str, Any]]]:
-    """The samples in memory, their lengths, the model for them, and the rows left out."""
+    """Load the samples into memory; return them, their lengths, the model for them, and the rows left out."""
     vocabulary_sizes: dict[str, int] = {}
     left_out = []
     if config.source == "meld":
@@ -86,7 +86,7 @@ def load(
 def modality_configs(
     sample: Sample, names: Sequence[str], vocabulary_sizes: Mapping[str, int]
 ) -> dict[str, ModalityConfig]:
-    """What each modality of a corpus feeds the model: token ids of a vocabulary, or features as wide as a sample's."""
+    """Return the model's input for each modality: token ids of a vocabulary, or features as wide as a sample's."""
     return {
         name: ModalityConfig(vocabulary_size=vocabulary_sizes[name])
         if name in vocabulary_sizes
@@ -96,7 +96,7 @@ def modality_configs(
 
 
 def some_batch(samples: list[Any], lengths: LengthTable) -> tuple[Any, list[Any], dict[str, int]]:
-    """The first samples, padded beyond their maxima: as a batch, as they are, and the padded lengths."""
+    """Return the first samples padded beyond their maxima, as a batch; the samples; and the padded lengths."""
     some = samples[:8]
     padded = {name: 3 + max(len(sample[name]) for sample in some) for name in lengths.modalities}
     return pad_samples(some, modalities=lengths.modalities, pad_to=padded), some, padded

@@ -1,4 +1,4 @@
-"""Length distributions for experiments: MELD's, and others that padding meets elsewhere."""
+"""Length distributions for experiments: MELD's, and others of other fields."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ DISTRIBUTIONS = {
     "constant": "5 s, every sample",
     "opposite": "0.5 to 20 s, and the longer the audio the shorter the text",
 }
-"""What there is, and in words."""
+"""The distributions by name, with a description."""
 
 
 def draw_lengths(name: str, samples: int, seed: int = 0) -> LengthTable:
-    """Text, audio (20 Hz) and visual (15 Hz) lengths of so many samples.
+    """Draw text, audio (20 Hz) and visual (15 Hz) lengths of so many samples.
 
     Words follow the seconds at 2.6 a second, times a log-normal factor of sigma 0.4; none for ``constant``, and
     against the seconds for ``opposite``.
@@ -60,7 +60,7 @@ def draw_lengths(name: str, samples: int, seed: int = 0) -> LengthTable:
 
 
 def log_normal_lengths(samples: int) -> np.ndarray:
-    """Log-normal lengths of three modalities, correlated at 0.7, in multiples of 8; int64 ``(samples, 3)``."""
+    """Draw log-normal lengths of three modalities, correlated at 0.7, in multiples of 8; int64 ``(samples, 3)``."""
     rng = np.random.default_rng(0)
     lengths = np.empty((samples, 3), np.int64)
     common = rng.standard_normal(samples, np.float32)

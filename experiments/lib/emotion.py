@@ -1,4 +1,4 @@
-"""Corpora of emotion and sentiment: what a run of one is configured by, and how its splits are read."""
+"""Corpora of emotion and sentiment: the options of a run, and how splits are read."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ GROUPINGS: tuple[Grouping, ...] = get_args(Grouping)
 
 @dataclass(frozen=True)
 class Config:
-    """One run; every default is here, and what a corpus changes is in its file under ``experiments/lib/configs``.
+    """Options of one run, with every default; a file under ``experiments/lib/configs`` has those of a corpus.
 
     Attributes:
         corpus: which reader.
@@ -85,11 +85,11 @@ QUICK = {
     "memory_layers": 1,
     "warmup_steps": 0,
 }
-"""What ``--quick`` changes: a look at whether everything works."""
+"""Options under ``--quick``, to check that everything works."""
 
 
 def load_splits(config: Config) -> dict[str, Any]:
-    """The source of each split, in the order of the configuration.
+    """Open the source of each split, in the order of the configuration.
 
     Raises:
         PaddingError: no folder for a corpus on disk, or one for the synthetic one.
@@ -124,19 +124,19 @@ def load_splits(config: Config) -> dict[str, Any]:
 
 
 def num_outputs(config: Config) -> int:
-    """A logit per class, one per emotion of IEMOCAP, or one value of sentiment."""
+    """Return the number of outputs: a logit per class or per emotion of IEMOCAP, or one value of sentiment."""
     return {"classes": config.classes, "emotions": len(EMOTIONS)}.get(config.task, 1)
 
 
 def vocabulary_sizes(source: Source) -> dict[str, int]:
-    """Token ids of each modality that is token ids: those of its vocabulary, padding and unknown ones included."""
+    """Return the vocabulary size of each modality of token ids, with padding and unknown ones."""
     return {name: max(ids.values()) + 1 for name, ids in getattr(source, "vocabularies", {}).items()}
 
 
 def _synthetic(config: Config) -> dict[str, Any]:
     small = max(2, config.samples // 5)
     sizes = [config.samples, small, small]
-    # One seed, since it fixes what the classes look like; a split is told apart by its samples' numbers.
+    # One seed for all splits, since it fixes the features of each class; the splits differ in sample numbers.
     whole, bounds = Synthetic(sum(sizes), num_classes=config.classes), np.cumsum([0, *sizes])
     return {
         split: _Part(whole, start, stop)

@@ -1,4 +1,4 @@
-"""Whether two results are the same, and batches that show it."""
+"""Compare two results, and make batches for it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from multimodal_pad import PaddedBatch
 
 
 def with_nan(batch: PaddedBatch) -> PaddedBatch:
-    """The batch with NaN, or the highest token id, wherever nothing is real."""
+    """Put NaN, or the highest token id, into all padding of a batch."""
     features = {}
     for name, x in batch.features.items():
         real = batch.masks[name].reshape(*x.shape[:2], *(1,) * (x.ndim - 2))
@@ -17,5 +17,5 @@ def with_nan(batch: PaddedBatch) -> PaddedBatch:
 
 
 def apart(one: np.ndarray, other: np.ndarray) -> float:
-    """The largest difference; infinite where one of them is NaN."""
+    """Return the largest difference; infinite where one of them is NaN."""
     return float(np.nan_to_num(np.abs(one - other), nan=np.inf).max())

@@ -1,4 +1,4 @@
-"""Measure one policy: run its steps, time them, and say what the whole run takes."""
+"""Measure one policy: run its steps, time them, and estimate the whole run."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ from multimodal_pad.models import MultimodalTransformer, TransformerConfig
 from multimodal_pad.training import TrainStep, cross_entropy, make_optimizer
 
 LAST_STEPS = 10
-"""``loss_last`` is the mean over so many of the last steps measured."""
+"""Number of the last measured steps whose mean is ``loss_last``."""
 
 
 @dataclass
 class Measured:
-    """What the steps of one policy took, in the order in which they ran."""
+    """Measurements of the steps of one policy, in the order in which they ran."""
 
-    places: list[int] = field(default_factory=list)  # which steps of the schedules
+    places: list[int] = field(default_factory=list)  # the steps' places in the schedules
     step_seconds: list[float] = field(default_factory=list)
     wait_seconds: list[float] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
-    backend_compiles: list[int] = field(default_factory=list)  # so far, after each step
-    compiled_ahead: int = 0  # programs that the step table came with
-    shapes_missing: int = 0  # that the schedules use and the table came without
-    shapes_compiled: int = 0  # of those missing
-    seconds_each: float = 0.0  # to compile one, from the first
+    backend_compiles: list[int] = field(default_factory=list)  # total after each step
+    compiled_ahead: int = 0  # programs in the step table at the start
+    shapes_missing: int = 0  # used by the schedules, and not in the table at the start
+    shapes_compiled: int = 0  # of the missing ones
+    seconds_each: float = 0.0  # to compile one shape, by the first
     seconds_before: float = 0.0  # compiling before the first step, on the clock
     seconds_during: float = 0.0  # compiling after it
     device_bytes: int | None = None
@@ -47,12 +47,12 @@ class Measured:
 
 @lru_cache(maxsize=1)
 def initial_model(config: TransformerConfig, seed: int) -> MultimodalTransformer:
-    """The model that every policy starts from."""
+    """Make the model that every policy starts from."""
     return MultimodalTransformer(config, rngs=nnx.Rngs(seed))
 
 
 def parameters_of(model: nnx.Module) -> dict[str, np.ndarray]:
-    """The arrays of a model by path, ``/`` between the parts."""
+    """Return the arrays of a model by path, with ``/`` between the parts."""
     flat = nnx.to_flat_state(nnx.state(model, nnx.Param))
     return {
         "/".join(map(str, path)): np.asarray(value[...]) for path, value in zip(flat.paths, flat.leaves, strict=True)
@@ -60,7 +60,7 @@ def parameters_of(model: nnx.Module) -> dict[str, np.ndarray]:
 
 
 def make_step(config: TransformerConfig, learning_rate: float, seed: int, mesh: Mesh | None = None) -> TrainStep:
-    """The model's train step, the same for every policy."""
+    """Make the model's train step, the same for every policy."""
     return TrainStep(initial_model(config, seed), make_optimizer(learning_rate), cross_entropy, mesh=mesh)
 
 
@@ -73,13 +73,13 @@ def measure(
     seconds: float,
     tick: Callable[[int], None],
 ) -> Measured:
-    """Train through the epochs of ``schedules`` in ``seconds``, or as much of them as fits.
+    """Train through the epochs of ``schedules``, or the part that fits into ``seconds``.
 
-    A policy with finitely many shapes is warmed up: for all that the schedules use, or for as many as half of
-    the time allows, the largest and those of most steps. Steps of others are passed over, and
-    nothing may compile from then on. Exact padding compiles as it goes, until half of the time is gone.
-    What ``table`` has already when it comes counts as compiled, and its seconds were counted where it was made.
-    ``state`` is where it starts from, used up if the table donates it.
+    A policy with finitely many shapes is warmed up for all shapes that the schedules use, or for as many as half of
+    the time allows: the largest, then those of most steps. Steps of other shapes are skipped, and nothing may compile
+    from then on. Exact padding compiles during training, until half of the time is gone. Programs that ``table``
+    already has count as compiled; their seconds were counted where they were made. Training starts from ``state``,
+    which is used up if the table donates it.
     """
     started = time.perf_counter()
     measured, example = Measured(compiled_ahead=len(table)), batcher.example()
@@ -88,7 +88,7 @@ def measure(
     missing = [shape for shape in by_use if shape not in table.steps]
     there = [shape for shape in by_use if shape in table.steps]
     with CompileLog() as log:
-        # Two first: the largest one for its memory, and the seconds of both for how many more there is time.
+        # Two first: the largest for its memory, and the seconds of both to see how many more there is time for.
         warming = time.perf_counter()
         first = max(0, (1 if endless else 2) - len(there))
         warm_up(table, BatchSpec([*there, *missing[:first]], example), state, progress=False)
@@ -121,7 +121,7 @@ def measure(
                 asked = time.perf_counter()
                 if asked > started + seconds and measured.losses:
                     break
-    if endless:  # the largest was compiled ahead for its memory alone; it counts as one that came
+    if endless:  # the largest was compiled ahead only for its memory, and counts like the others
         measured.seconds_during += measured.seconds_before
         measured.seconds_before = 0.0
     measured.shapes_missing = len(missing)
@@ -132,7 +132,7 @@ def measure(
 
 
 def shapes_by_use(batcher: BucketBatcher, schedules: list[Schedule]) -> list[BatchShape]:
-    """The batch shapes that the schedules use: the largest one, then those of most steps first."""
+    """List the batch shapes that the schedules use: the largest, then by falling number of steps."""
     used: Counter[BatchShape] = Counter()
     costs = {}
     names = batcher.policy.modalities
@@ -154,10 +154,10 @@ def summarise(
     preparing: float,
     reason: str = "",
 ) -> dict[str, Any]:
-    """The row of ``results.json``: the whole run, measured or (named in ``estimated``) estimated.
+    """Make the row of ``results.json``: the whole run, measured or (where ``estimated`` names it) estimated.
 
-    ``preparing`` is what making the policy took, in seconds; it counts as time to train. ``reason`` says why a plan
-    that chose its number of shapes has so many.
+    ``preparing`` is the seconds for making the policy, which count as time to train. ``reason`` is that of a plan
+    that chose its number of shapes.
     """
     stats = PaddingStats(batcher.policy.modalities, cost, batcher.policy.layout)
     for schedule in schedules:
@@ -219,7 +219,7 @@ def summarise(
 
 
 def predict_seconds(work: np.ndarray, seconds: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Seconds of steps of the ``wanted (k, w)`` amounts of work, from ``seconds (n,)`` of ``work (n, w)``.
+    """Predict seconds of steps of ``wanted (k, w)`` amounts of work, from ``seconds (n,)`` of ``work (n, w)``.
 
     Non-negative least squares of relative errors through the median of each distinct amount.
 
@@ -235,12 +235,12 @@ def predict_seconds(work: np.ndarray, seconds: np.ndarray, wanted: np.ndarray) -
 
 
 def step_work(cost: TransformerCost, shapes: np.ndarray, batch_sizes: np.ndarray) -> np.ndarray:
-    """What a step's time may grow with, ``(steps, 3)``: nothing, linear FLOPs, quadratic FLOPs."""
+    """Return the amounts that a step's time may grow with, ``(steps, 3)``: a constant, linear and quadratic FLOPs."""
     return np.concatenate([np.ones((len(shapes), 1)), batch_sizes[:, None] * cost.step_flops(shapes)], axis=1)
 
 
 def _distinct_so_far(shapes: np.ndarray) -> list[int]:
-    """How many distinct rows there are up to each row."""
+    """Count the distinct rows up to each row."""
     _, first = np.unique(shapes, axis=0, return_index=True)
     new = np.zeros(len(shapes), int)
     new[first] = 1
@@ -248,7 +248,7 @@ def _distinct_so_far(shapes: np.ndarray) -> list[int]:
 
 
 def _batch_bytes(batcher: BucketBatcher, shapes: np.ndarray, batch_sizes: np.ndarray) -> float:
-    """Mean bytes of a batch over all steps."""
+    """Return the mean bytes of a batch over all steps."""
     policy, example = batcher.policy, batcher.example()
     rows, steps = np.unique(np.column_stack([batch_sizes, shapes]), axis=0, return_counts=True)
     each = [

@@ -1,4 +1,4 @@
-"""What an experiment writes: its results, where they come from, and a picture."""
+"""Write the results of an experiment, with their provenance and a picture."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rich.progress import Progress
 from multimodal_pad.output import write_file, write_folder
 
 Run = Callable[[Progress], dict[str, Any]]
-"""Gives the results of an experiment, as JSON values."""
+"""A function that returns the results of an experiment, as JSON values."""
 
 Markdown = Callable[[dict[str, Any]], str]
 Draw = Callable[[dict[str, Any], Path], None]
@@ -26,17 +26,17 @@ Draw = Callable[[dict[str, Any], Path], None]
 def write_results(
     name: str, arguments: list[str], out: Path | None, run: Run, markdown: Markdown, draw: Draw | None = None
 ) -> None:
-    """Run an experiment, write ``results.json`` with where it comes from, and print it as Markdown.
+    """Run an experiment, write ``results.json`` with its provenance, and print the results as Markdown.
 
     ``name`` is the module's under ``experiments``, such as ``planning.calibration``. ``draw`` makes a picture of the
-    results, named by its last part. Where it fails, or is interrupted, what was
-    measured is kept beside ``out``, as ``{out}.unfinished.json``. ``run_seconds`` says how long measuring took.
+    results, named by its last part. If it fails or is interrupted, the results are kept beside ``out``, as
+    ``{out}.unfinished.json``. ``run_seconds`` in the results is the time that measuring took.
 
     ``out`` is a folder, by default one of its own under ``results/`` and the experiment's name.
     """
     from experiments.lib.provenance import provenance  # imports JAX, which a large table's process does without
 
-    # This process looks at the device, and would reserve most of a GPU's memory, which those that measure need.
+    # This process only names the device, and must leave the GPU's memory to the processes that measure.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     out = out or Path("results", *name.split("."), datetime.now().strftime("%Y-%m-%dT%H-%M-%S"))
     console = Console(stderr=True)
@@ -55,7 +55,7 @@ def write_results(
             kept = out.with_name(f"{out.name}.unfinished.json")
             with suppress(OSError):  # the disk may be full
                 write_file(kept, written.encode())
-                console.print(f"The picture is not drawn; what was measured is kept in {kept}", markup=False)
+                console.print(f"The picture is not drawn; the results are kept in {kept}", markup=False)
             raise
     print(markdown(results))
     print(f"Written: {out / 'results.json'}")

@@ -1,4 +1,4 @@
-"""Policies by their name on the command line, such as ``planned_8/length``, and the batches of one."""
+"""Policies by their name on the command line, such as ``planned_8/length``, and their batches."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ POLICIES: dict[str, Callable[[LengthTable], Policy]] = {
 
 
 def parse_policy(spec: str) -> tuple[str, str]:
-    """``"fixed"`` or ``"powers_of_two/length"`` to a policy's name and the grouping.
+    """Split ``"fixed"`` or ``"powers_of_two/length"`` into a policy's name and the grouping.
 
     >>> parse_policy("exact"), parse_policy("powers_of_two/length")
     (('exact', 'random'), ('powers_of_two', 'length'))
@@ -65,7 +65,7 @@ def make_batcher(
     config: Config,
     model_config: TransformerConfig,
 ) -> BucketBatcher:
-    """The batches of a policy."""
+    """Make the batcher of a policy."""
     return BucketBatcher(
         samples,
         policy,
@@ -73,7 +73,7 @@ def make_batcher(
         lengths=lengths,
         grouping=policy.grouping or grouping,
         seed=config.seed,
-        cost=policy.cost or model_config.cost,  # a plan for a device has it in seconds
+        cost=policy.cost or model_config.cost,  # in seconds where the plan is for a device
     )
 
 
@@ -86,9 +86,9 @@ def make_policy(
     *,
     shares: int = 1,
 ) -> Policy:
-    """The policy that a name stands for; :func:`plan_for_device` makes ``planned_auto``.
+    """Make the policy of a name; :func:`plan_for_device` makes ``planned_auto``.
 
-    ``shares`` is how many devices take a part of each packed batch.
+    ``shares`` is the number of devices that take a part of each packed batch.
     """
     if name in POLICIES:
         return POLICIES[name](lengths)
@@ -115,7 +115,7 @@ def plan_for_device(
     config: Config,
     model_config: TransformerConfig,
 ) -> Planned:
-    """The policy ``planned_auto``: as many shapes as pay on this device. What is compiled for it stays in the table."""
+    """Make the policy ``planned_auto``: as many shapes as pay on this device; its programs stay in the table."""
     plan = plan_run(
         table,
         lengths,

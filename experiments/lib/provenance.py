@@ -1,4 +1,4 @@
-"""Where a result comes from: command, commit, versions, hardware."""
+"""The provenance of a result: command, commit, versions, hardware."""
 
 from __future__ import annotations
 
@@ -16,13 +16,16 @@ from jax.extend.backend import get_backend
 
 PACKAGES = ("multimodal-pad", "jax", "jaxlib", "flax", "optax", "numpy")
 GPU_PACKAGES = ("jax-cuda", "jax-rocm", "nvidia-cudnn", "nvidia-cublas", "nvidia-cuda-runtime")
-"""How the names of the packages begin that hold a GPU's libraries."""
+"""Prefixes of the names of packages that hold a GPU's libraries."""
 
 ROOT = Path(__file__).resolve().parents[2]
 
+LINK = "link"
+"""Key under which results carry the link from a page to their file."""
+
 
 def provenance(module: str, arguments: list[str]) -> dict[str, Any]:
-    """Everything that a reader needs to run an experiment again, as JSON values."""
+    """Return what a reader needs to run an experiment again, as JSON values."""
     device = jax.devices()[0]
     return {
         "command": " ".join(["python -m", module, *arguments]),
@@ -42,27 +45,45 @@ def provenance(module: str, arguments: list[str]) -> dict[str, Any]:
     }
 
 
-def where_measured(results: dict[str, Any]) -> str:
-    """Hardware, versions, commit and command, in a sentence."""
+def measured_on(results: dict[str, Any]) -> str:
+    """Return hardware, versions and commit in one short line; on a page, with a link to the result file.
+
+    `experiments.fill_tables` puts the link under ``LINK``, since it depends on the page.
+    """
     device, versions = results["device"], results["versions"]
-    where = f"{device['count']} x {device['kind']}" if device["platform"] != "cpu" else "CPU only"
-    if device.get("driver"):
-        where += f" (driver {device['driver']})"
-    where += "".join(f", {name} {number}" for name, number in device.get("libraries", {}).items() if "cudnn" in name)
+    found = (
+        f"{device['cpu']}, {device['cores']} cores, {_accelerator_of(device)}; jax {versions['jax']}, "
+        f"flax {versions['flax']}; commit {_short(results['commit'])}"
+    )
+    return f"{found}; [result]({results[LINK]})" if LINK in results else found
+
+
+def where_measured(results: dict[str, Any]) -> str:
+    """Return hardware, versions, commit and command, in a sentence, for a page that stands without its result file."""
+    device, versions = results["device"], results["versions"]
     return (
-        f"{device['cpu']}, {device['cores']} cores, {device['memory_gib']} GiB, {where}; Python {results['python']}, "
-        f"jax {versions['jax']}, flax {versions['flax']}; commit {_short(results['commit'])}; "
-        f"`{results['command']}`."
+        f"{device['cpu']}, {device['cores']} cores, {device['memory_gib']} GiB, {_accelerator_of(device)}; "
+        f"Python {results['python']}, jax {versions['jax']}, flax {versions['flax']}; "
+        f"commit {_short(results['commit'])}; `{results['command']}`."
     )
 
 
+def _accelerator_of(device: dict[str, Any]) -> str:
+    """Name a run's accelerator, with its driver and cuDNN where it has them."""
+    if device["platform"] == "cpu":
+        return "CPU only"
+    driver = f" (driver {device['driver']})" if device.get("driver") else ""
+    cudnn = [f", {name} {number}" for name, number in device.get("libraries", {}).items() if "cudnn" in name]
+    return f"{device['count']} x {device['kind']}{driver}{''.join(cudnn)}"
+
+
 def _short(commit: str | None) -> str:
-    """Ten digits of the commit, and the mark of a changed tree."""
+    """Return ten digits of the commit, and the mark of a changed tree."""
     return "unknown" if commit is None else commit[:10] + commit[40:].replace("+", " + ")
 
 
 def _commit() -> str | None:
-    """The commit of the working tree, with ``+changes`` where it differs; None outside git."""
+    """Return the commit of the working tree, with ``+changes`` where it differs; None outside git."""
     try:
         commit = _git("rev-parse", "HEAD")
         return commit + ("+changes" if _git("status", "--porcelain", "--untracked-files=no") else "")
@@ -76,7 +97,7 @@ def _git(*arguments: str) -> str:
 
 
 def _accelerator() -> dict[str, Any]:
-    """Driver and libraries of the accelerator: what JAX's backend says of itself, and what is installed."""
+    """Return driver and libraries of the accelerator, from JAX's backend and from the installed packages."""
     found = {(each.metadata["Name"] or "").lower().replace("_", "-"): each.version for each in distributions()}
     return {
         "driver": _driver(),
@@ -86,7 +107,7 @@ def _accelerator() -> dict[str, Any]:
 
 
 def _driver() -> str | None:
-    """The version of NVIDIA's driver, or None where it does not tell."""
+    """Return the version of NVIDIA's driver, or None where there is none."""
     command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)

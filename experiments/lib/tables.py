@@ -1,4 +1,4 @@
-"""Tables of results, told once and shown in Markdown, in HTML, and in the pages that are filled from results."""
+"""A table of results, made once, for Markdown, for HTML, and for the pages that are filled from results."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ class Table(NamedTuple):
     Attributes:
         title: what it is of.
         heading: a cell per column.
-        rows: likewise.
-        note: what one must know to read it; may hold Markdown's `code`.
-        text_columns: how many columns from the left are words, and not figures.
-        folded: a page shows its title alone, until it is opened.
+        rows: a cell per column, each.
+        note: what a reader must know first, such as the meaning of a column; above the table in Markdown. May hold
+            Markdown's `code`.
+        text_columns: how many columns from the left hold words; the others hold figures.
+        folded: whether a page shows the title alone until it is opened.
+        findings: sentences made of figures that the rows don't show; below the table.
     """
 
     title: str
@@ -28,17 +30,18 @@ class Table(NamedTuple):
     note: str = ""
     text_columns: int = 1
     folded: bool = False
+    findings: str = ""
 
     def markdown(self) -> str:
-        """The table, and its note below it."""
+        """Return the note, the table and the findings, as paragraphs."""
         figures = len(self.heading) - self.text_columns
         rule = "|" + "---|" * self.text_columns + "---:|" * figures
         lines = ["| " + " | ".join(cells) + " |" for cells in (self.heading, *self.rows)]
         lines.insert(1, rule)
-        return "\n".join([*lines, *(["", self.note] if self.note else [])])
+        return paragraphs(self.note, "\n".join(lines), self.findings)
 
     def html(self) -> str:
-        """The same, in a box that scrolls where the window is narrow."""
+        """Return the table in a box that scrolls where the window is narrow, and note and findings below it."""
 
         def row(cells: Sequence[str], tag: str) -> str:
             kinds = ["words" if i < self.text_columns else "figures" for i in range(len(cells))]
@@ -47,16 +50,25 @@ class Table(NamedTuple):
             )
 
         body = "".join(f"<tr>{row(cells, 'td')}</tr>" for cells in self.rows)
-        # A column of names without a name of its own has a cell above it, and no heading.
+        # An empty heading is a plain cell, since screen readers announce headings.
         head = f"<thead><tr>{row(self.heading, 'th')}</tr></thead>".replace("<th class=words></th>", "<td></td>")
-        note = f"<p class=note>{to_html(self.note)}</p>" if self.note else ""
+        below = "".join(f"<p class=note>{to_html(text)}</p>" for text in (self.note, self.findings) if text)
         kind = "prose" if self.text_columns == len(self.heading) else "figures"
         region = f'class="scroll {kind}" tabindex=0 role=region aria-label="{html.escape(self.title)}"'
-        return f"<div {region}><table>{head}<tbody>{body}</tbody></table></div>{note}"
+        return f"<div {region}><table>{head}<tbody>{body}</tbody></table></div>{below}"
+
+
+def paragraphs(*texts: str) -> str:
+    r"""Join the texts that are not empty, with an empty line between two.
+
+    >>> paragraphs("One.", "", "Two.")
+    'One.\n\nTwo.'
+    """
+    return "\n\n".join(filter(None, texts))
 
 
 def to_html(text: str) -> str:
-    """A line with Markdown's `code` and **strong** words, as HTML.
+    """Turn Markdown's `code` and **strong** words of a line into HTML.
 
     >>> to_html("**8** < `x`")
     '<strong>8</strong> &lt; <code>x</code>'
@@ -66,7 +78,7 @@ def to_html(text: str) -> str:
 
 
 def spread(values: Sequence[float] | np.ndarray, form: str = ".2f") -> str:
-    """The median, and the middle half in brackets where it is wider than what is printed.
+    """Return the median, and in brackets the middle half where rounding does not hide it.
 
     >>> spread([1.0, 2.0, 3.0]), spread([2.0, 2.001])
     ('2.00 (1.50 to 2.50)', '2.00')

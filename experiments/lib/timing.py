@@ -1,4 +1,4 @@
-"""Time what runs asynchronously: batches of calls, and a wait at the end of each batch."""
+"""Time asynchronous calls: rounds of calls, with a wait at the end of each round."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 ROUND_SECONDS = 0.05
-"""A round lasts about so long, so that the wait at its end weighs little."""
+"""About how long a round lasts, so that the wait at its end weighs little."""
 
 MOST_CALLS = 100
 
 
 def time_calls(call: Callable[[], Any], wait: Callable[[Any], Any], *, seconds: float, rounds: int = 9) -> list[float]:
-    """Seconds per call in each round: at least one round, and at most so many as fit ``seconds``.
+    """Measure seconds per call in each round: at least one round, and no more than fit into ``seconds``.
 
     The caller warms up. A round is 1 to 100 calls one after the other, and one wait for the last result.
 

@@ -1,4 +1,4 @@
-"""One training on a corpus of emotions or sentiment, as its configuration says."""
+"""One training on a corpus of emotions or sentiment, by its configuration."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from multimodal_pad import (
 
 
 def train(config: Config, sources: dict[str, Any], *, progress: bool) -> dict[str, Any]:
-    """One training, in this process's share: its history, and what the best epoch gives on the test split."""
+    """Train, in this process's share; return the history, and the best epoch's figures on the test split."""
     import jax
     from flax import nnx
 
@@ -100,9 +100,9 @@ def train(config: Config, sources: dict[str, Any], *, progress: bool) -> dict[st
 
 
 def make_batchers(config: Config, sources: dict[str, Any], *, shares: int = 1) -> dict[str, BucketBatcher]:
-    """The batches of each split: shapes are planned for the training samples, and hold the longest of any split.
+    """Make the batcher of each split; shapes are planned for the training samples, and hold the longest of any split.
 
-    ``shares`` is how many processes take a part of each batch.
+    ``shares`` is the number of processes that take a part of each batch.
     """
     names = config.modalities or sources[config.splits[0]].lengths.modalities
     lengths = {split: source.lengths.select(names) for split, source in sources.items()}
@@ -117,7 +117,7 @@ def make_batchers(config: Config, sources: dict[str, Any], *, shares: int = 1) -
     else:
         policy = Planned(plan_shapes(table, max_shapes=config.max_shapes, batch_size=rows, grouping=grouping))
     policies: dict[str, Policy] = dict.fromkeys(sources, policy)
-    if config.padding == "exact":  # what an evaluation gives does not depend on its shapes, so those stay few
+    if config.padding == "exact":  # evaluations have few shapes, since their results don't depend on them
         policies[config.splits[0]] = Exact(names)
     return {
         split: BucketBatcher(
@@ -133,7 +133,7 @@ def make_batchers(config: Config, sources: dict[str, Any], *, shares: int = 1) -
 
 
 def _objective(config: Config) -> tuple[Any, Any]:
-    """The loss and the metrics of a task."""
+    """Return the loss and the metrics of a task."""
     from multimodal_pad import training
 
     return {

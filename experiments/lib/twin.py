@@ -49,7 +49,7 @@ class Twin(torch.nn.Module):
         self.register_buffer("positions", torch.from_numpy(sinusoidal_positions(longest, config.d_model)))
 
     def forward(self, features: Tensors, positions: Mapping[str, Positions]) -> Any:
-        """Outputs ``(B, num_outputs)`` of features, or token ids, that lie as the positions say."""
+        """Compute outputs ``(B, num_outputs)`` of features or token ids, laid out by their positions."""
         names = tuple(self.config.modalities)
         embedded = {name: self._embed(name, features[name], positions[name]) for name in names}
         crossed: dict[str, list[Any]] = {name: [] for name in names}
@@ -108,7 +108,7 @@ class Twin(torch.nn.Module):
 
 
 def make_optimizer(model: Any, learning_rate: float) -> Any:
-    """AdamW as ``multimodal_pad.training.make_optimizer`` has it by default; the gradient is clipped apart."""
+    """Make AdamW with the defaults of ``multimodal_pad.training.make_optimizer``, without its clipping."""
     return torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=1e-2, eps=1e-8, fused=True)
 
 
@@ -121,7 +121,7 @@ def train_step(
     *,
     autocast: bool = False,
 ) -> Any:
-    """One update, clipped to a global norm of 0.8; the loss, on the device.
+    """Take one step, clipped to a global norm of 0.8; return the loss, on the device.
 
     ``autocast`` multiplies matrices in bfloat16, as :func:`torch.autocast` does.
     """
@@ -135,12 +135,12 @@ def train_step(
 
 
 def best_device() -> Any:
-    """The GPU where this build of PyTorch has one, and the CPU elsewhere."""
+    """Return the GPU where this build of PyTorch has one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def platform() -> str:
-    """What JAX calls the kind of device that the twin runs on: ``"gpu"`` or ``"cpu"``."""
+    """Return JAX's name for the kind of device that the twin runs on: ``"gpu"`` or ``"cpu"``."""
     return "gpu" if best_device().type == "cuda" else "cpu"
 
 
@@ -164,12 +164,12 @@ def float32_products(precision: str) -> Iterator[None]:
 
 
 def pin(batch: Any) -> Any:
-    """What :func:`pad` or :func:`lay_end_to_end` gave, in memory that a GPU copies from asynchronously, if any."""
+    """Pin a batch of :func:`pad` or :func:`lay_end_to_end`, for asynchronous copies to a GPU, if there is one."""
     return _each(batch, lambda tensor: tensor.pin_memory()) if best_device().type == "cuda" else batch
 
 
 def to_device(batch: Any) -> Any:
-    """The same on :func:`best_device`; a pinned batch is copied while the caller goes on."""
+    """Copy a batch to :func:`best_device`; a pinned one is copied while the caller goes on."""
     device = best_device()
     return _each(batch, lambda tensor: tensor.to(device, non_blocking=True)) if device.type == "cuda" else batch
 
@@ -184,7 +184,7 @@ def _each(batch: Any, change: Any) -> Any:
 
 
 def pad(samples: Samples, names: tuple[str, ...], lengths: Mapping[str, int] | None) -> Any:
-    """``pad_sequence`` and masks of the lengths, as in Algorithm 1; to ``lengths`` where they are given."""
+    """Pad by ``pad_sequence``, with masks of the lengths, as in Algorithm 1; to ``lengths`` where they are given."""
     features, positions = {}, {}
     for name in names:
         sequences = [torch.from_numpy(sample[name]) for sample in samples]
@@ -198,7 +198,7 @@ def pad(samples: Samples, names: tuple[str, ...], lengths: Mapping[str, int] | N
 
 
 def lay_end_to_end(samples: Samples, names: tuple[str, ...], attention: str) -> Any:
-    """The samples one after the other, without padding; see :class:`EndToEnd` for the ways to attend."""
+    """Lay the samples one after the other, without padding; see :class:`EndToEnd` for the ways to attend."""
     features = {name: torch.cat([torch.from_numpy(sample[name]) for sample in samples]) for name in names}
     lengths = {name: tuple(len(sample[name]) for sample in samples) for name in names}
     return features, {name: EndToEnd.of(lengths[name], attention) for name in names}, _targets(samples)
@@ -209,7 +209,7 @@ def _targets(samples: Samples) -> Any:
 
 
 def _torch_layout(path: str, array: Any, config: TransformerConfig) -> list[tuple[str, Any]]:
-    """Names and tensors as PyTorch's functions want them: encoders and layers apart, output features first."""
+    """Return names and tensors in PyTorch's layout: encoders and layers apart, output features first."""
     part, *rest = path.split("/")
     named = {path: array}
     if part in ("crossmodal", "memory"):

@@ -1,4 +1,4 @@
-"""Where the samples of a batch lie, for the twin: a row each, or end to end, as PyTorch keeps them without padding."""
+"""Positions of samples in a batch of the twin: a row each, or end to end, PyTorch's layout without padding."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ flex: Any = import_module("torch.nn.attention.flex_attention")
 functional = torch.nn.functional
 
 LEAST_FLEX_WIDTH = 16
-"""Narrower heads are filled up with zeros: FlexAttention's kernels don't take them."""
+"""Least width of a head for FlexAttention's kernels; narrower ones are filled up with zeros."""
 
 Change = Callable[[Any], Any]
 
@@ -27,35 +27,35 @@ class Rows(NamedTuple):
     mask: Any
 
     def changed(self, change: Change) -> Rows:
-        """The same with each tensor changed, such as copied to a device."""
+        """Return the same with each tensor changed, such as copied to a device."""
         return Rows(change(self.mask))
 
     def real(self, x: Any) -> Any:
-        """``x``, 0 at padding."""
+        """Return ``x``, 0 at padding."""
         return x.masked_fill(~self.mask[..., None], 0)
 
     def convolve(self, x: Any, kernel: Any) -> Any:
-        """Convolution with a kernel ``(d_model, width, size)`` that sees zeros beyond a row."""
+        """Convolve with a kernel ``(d_model, width, size)`` that sees zeros beyond a row."""
         return functional.conv1d(x.transpose(1, 2), kernel, padding=kernel.shape[-1] // 2).transpose(1, 2)
 
     def rows_of(self, table: Any) -> Any:
-        """The rows of a table by the place of each position."""
+        """Return the rows of a table for the place of each position."""
         return table[: self.mask.shape[1]]
 
     def attend(self, source: Rows, query: Any, key: Any, value: Any) -> Any:
-        """Attention ``(B, L, heads, width)`` to the real positions of a source; anything where it has none."""
+        """Attend ``(B, L, heads, width)`` to the real positions of a source; undefined where it has none."""
         first = torch.zeros_like(source.mask)
-        first[:, 0] = True  # let in where nothing is real: a row without keys is NaN, gradients included
+        first[:, 0] = True  # real in every row, since a row without keys gives NaN, gradients included
         keys = (source.mask | (first & ~source.mask.any(1, keepdim=True)))[:, None, None, :]
         query, key, value = (x.transpose(1, 2) for x in (query, key, value))
         return functional.scaled_dot_product_attention(query, key, value, attn_mask=keys).transpose(1, 2)
 
     def where_present(self, source: Rows, x: Any) -> Any:
-        """``x``, 0 in samples that lack the source."""
+        """Return ``x``, 0 in samples that lack the source."""
         return torch.where(source.mask.any(1)[:, None, None], x, 0.0)
 
     def mean(self, x: Any) -> Any:
-        """The mean over the real positions of each sample, ``(B, width)``."""
+        """Compute the mean over the real positions of each sample, ``(B, width)``."""
         return self.real(x).sum(1) / self.mask.sum(1).clamp(min=1)[:, None]
 
 
@@ -79,22 +79,22 @@ class EndToEnd(NamedTuple):
 
     @classmethod
     def of(cls, lengths: tuple[int, ...], attention: str) -> EndToEnd:
-        """The positions of samples of so many each."""
+        """Make the positions of samples of these lengths."""
         counts = torch.tensor(lengths)
         offsets = torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)])
         segments = torch.repeat_interleave(torch.arange(len(lengths)), counts)
         return cls(lengths, offsets, segments, torch.arange(len(segments)) - offsets[segments], attention)
 
     def changed(self, change: Change) -> EndToEnd:
-        """The same with each tensor changed, such as copied to a device."""
+        """Return the same with each tensor changed, such as copied to a device."""
         return self._replace(offsets=change(self.offsets), segments=change(self.segments), places=change(self.places))
 
     def real(self, x: Any) -> Any:
-        """``x``: nothing is padding."""
+        """Return ``x``, since nothing is padding."""
         return x
 
     def convolve(self, x: Any, kernel: Any) -> Any:
-        """Convolution with a kernel ``(d_model, width, size)`` that sees zeros beyond a sample."""
+        """Convolve with a kernel ``(d_model, width, size)`` that sees zeros beyond a sample."""
         reach, counts = kernel.shape[-1] // 2, self.offsets.diff()[self.segments]
         beside = []
         for tap in range(-reach, reach + 1):
@@ -104,11 +104,11 @@ class EndToEnd(NamedTuple):
         return functional.linear(torch.stack(beside, -1).flatten(1), kernel.flatten(1))
 
     def rows_of(self, table: Any) -> Any:
-        """The rows of a table by the place of each position."""
+        """Return the rows of a table for the place of each position."""
         return table[self.places]
 
     def attend(self, source: EndToEnd, query: Any, key: Any, value: Any) -> Any:
-        """Attention ``(N, heads, width)`` of each sample to its own positions of a source; 0 where it has none."""
+        """Attend ``(N, heads, width)`` from each sample to its own positions of a source; 0 where it has none."""
         if self.attention == "flex":
             return self._flex(source, query, key, value)
         if self.attention == "nested":
@@ -123,7 +123,7 @@ class EndToEnd(NamedTuple):
         limits = {
             "min_seqlen": min(self.lengths),
             "max_seqlen": max(self.lengths),
-        }  # else they are read from the device
+        }  # otherwise they would be read from the device
         return torch.nested.nested_tensor_from_jagged(x.contiguous(), self.offsets, **limits).transpose(1, 2)
 
     def _flex(self, source: EndToEnd, query: Any, key: Any, value: Any) -> Any:
@@ -139,11 +139,11 @@ class EndToEnd(NamedTuple):
         return attended[0, ..., :width].transpose(0, 1)
 
     def where_present(self, source: EndToEnd, x: Any) -> Any:
-        """``x``, 0 in samples that lack the source."""
+        """Return ``x``, 0 in samples that lack the source."""
         return torch.where((source.offsets.diff() > 0)[self.segments, None], x, 0.0)
 
     def mean(self, x: Any) -> Any:
-        """The mean over the positions of each sample, ``(B, width)``."""
+        """Compute the mean over the positions of each sample, ``(B, width)``."""
         total = x.new_zeros(len(self.lengths), x.shape[-1]).index_add(0, self.segments, x)
         return total / self.offsets.diff().clamp(min=1)[:, None]
 
@@ -157,5 +157,5 @@ def _attend_alone(query: Any, key: Any, value: Any) -> Any:
 
 @cache
 def _flex_attention(compiled: bool) -> Any:
-    """FlexAttention, compiled where it has kernels; executed eagerly it holds all scores."""
+    """Return FlexAttention, compiled where it has kernels; executed eagerly it holds all scores."""
     return torch.compile(flex.flex_attention, dynamic=True) if compiled else flex.flex_attention

@@ -1,4 +1,4 @@
-"""Work in a process of its own, which waits between questions, so that what is compared doesn't meet in one heap."""
+"""Work in a process of its own, which waits between requests, so that contenders share no heap."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from experiments.lib.births import without_ctrl_c
 
 Answer = Callable[..., Any]
 Prepare = Callable[..., tuple[Any, Answer]]
-"""From arguments to what is to be told first, and what answers questions after it."""
+"""A function of arguments that returns a first result, and a function that answers requests."""
 
 
 @dataclass(frozen=True)
 class _Failed:
-    """What a process tells that could not be made ready."""
+    """Sent by a process that could not be prepared."""
 
     why: str
 
@@ -33,7 +33,7 @@ class Worker:
 
     Attributes:
         name: for errors.
-        first: what it told when it was ready.
+        first: its first result.
     """
 
     name: str
@@ -41,12 +41,12 @@ class Worker:
     first: Any
 
     def ask(self, *question: Any) -> Any:
-        """The answer to one question; nobody else works meanwhile.
+        """Send one request and return the answer; no other process works meanwhile.
 
         Raises:
-            RuntimeError: the process has ended, or ends with this question; names the exception.
+            RuntimeError: the process has ended, or ends with this request; names the exception.
         """
-        with suppress(OSError):  # it has ended: there is nobody to receive from, either
+        with suppress(OSError):  # it has ended, so nothing can be received, either
             self.connection.send(question)
         return _receive(self.connection, self.name)
 
@@ -59,7 +59,7 @@ def start(
     patience: float | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[Worker]:
-    """``prepare(*arguments)`` in a process that ends with the block.
+    """Run ``prepare(*arguments)`` in a process that ends with the block.
 
     Args:
         name: for errors.
@@ -75,7 +75,7 @@ def start(
     context = get_context("spawn")
     here, there = context.Pipe()
     process = context.Process(target=_serve, args=(there, prepare, arguments), daemon=True)
-    resource_tracker.ensure_running()  # its own start would let Ctrl-C through again
+    resource_tracker.ensure_running()  # its own start would unblock Ctrl-C
     try:
         with without_ctrl_c(), patch.dict(os.environ, environment or {}):
             process.start()
@@ -90,7 +90,7 @@ def start(
 
 
 def _serve(connection: Connection, prepare: Prepare, arguments: tuple[Any, ...]) -> None:
-    logging.disable(logging.WARNING)  # what is to be said of the corpus, the parent has said
+    logging.disable(logging.WARNING)  # the parent has given the warnings about the corpus
     try:
         first, answer = prepare(*arguments)
         connection.send(first)
@@ -100,7 +100,7 @@ def _serve(connection: Connection, prepare: Prepare, arguments: tuple[Any, ...])
             except EOFError:
                 return
             connection.send(answer(*question))
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is told
+    except Exception as error:  # noqa: BLE001 - any error is sent to the parent
         traceback.print_exc()
         connection.send(_Failed(f"{type(error).__name__}: {error}".splitlines()[0]))
 
@@ -109,7 +109,7 @@ def _receive(connection: Connection, name: str) -> Any:
     try:
         received = connection.recv()
     except (EOFError, OSError):
-        raise RuntimeError(f"{name}: its process ended; the reason stands above, if it could tell") from None
+        raise RuntimeError(f"{name}: its process ended; the reason stands above, if it printed one") from None
     if isinstance(received, _Failed):
         raise RuntimeError(f"{name}: its process ended with {received.why}")
     return received

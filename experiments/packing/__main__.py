@@ -1,6 +1,6 @@
-"""How full are packed batches, how full could any packing make them, and who else packs the same lengths how well?
+"""How full are packed batches, how full could any packing make them, and how well do other packers do?
 
-Batches are dealt to each plan, and what is counted is what their capacities hold. Beside each stands the bound: no
+Batches are dealt to each plan, and the real positions in their capacities are counted. Beside each is the bound: no
 packing of at most B samples a batch has a higher fill, since its capacity holds the longest sample, too. Other
 packers get the same lengths and capacities, and a number of samples per batch that varies.
 
@@ -21,7 +21,7 @@ from rich.progress import Progress
 from experiments.lib.command_line import command_line, run_experiment
 from experiments.lib.distributions import draw_lengths
 from experiments.lib.reference_cost import reference_cost
-from experiments.lib.tables import Table
+from experiments.lib.tables import Table, paragraphs
 from experiments.packing import contenders as packing
 from experiments.packing.contenders import SEED, told_fill
 from multimodal_pad import LengthTable, Packed, make_schedule, plan_packing
@@ -31,14 +31,14 @@ from multimodal_pad.lengths.samples import EMPTY
 from multimodal_pad.sources import Meld
 
 MEDIANS = (8, 20, 45, 60, 120)
-"""Positions of the five log-normal modalities."""
+"""Median lengths of the five log-normal modalities."""
 
-CORRELATION = 0.2  # of their logarithms
+CORRELATION = 0.2  # of the logarithms of the lengths
 
 
 @dataclass(frozen=True)
 class Config:
-    """One run; every default is here.
+    """Options of one run, with every default.
 
     Attributes:
         data_dir: MELD's CSV files, or None for synthetic lengths that follow MELD's.
@@ -61,11 +61,11 @@ QUICK = {
     "alignments": (1, 8),
     "peers": packing.Config(batch_size=8, bins=(4,), repeats=1),
 }
-"""A look at whether everything works."""
+"""Options under --quick, to check that everything works."""
 
 
 def log_normal_five(samples: int, seed: int = 0) -> LengthTable:
-    """Five modalities, whose logarithms have a standard deviation of 1 and a correlation of 0.2.
+    """Draw five modalities, whose logarithms have a standard deviation of 1 and a correlation of 0.2.
 
     >>> log_normal_five(3).values.min() >= 1
     np.True_
@@ -78,7 +78,7 @@ def log_normal_five(samples: int, seed: int = 0) -> LengthTable:
 
 
 def length_tables(config: Config) -> dict[str, LengthTable]:
-    """Whose batches are packed."""
+    """Return the length tables whose batches are packed."""
     meld = draw_lengths("meld", config.samples) if config.data_dir is None else Meld(config.data_dir, "train").lengths
     return {
         "like MELD" if config.data_dir is None else "MELD": meld,
@@ -88,7 +88,7 @@ def length_tables(config: Config) -> dict[str, LengthTable]:
 
 
 def run(config: Config, progress: Progress) -> dict[str, Any]:
-    """All figures."""
+    """Measure everything; return the results."""
     tables = length_tables(config)
     cases = list(product(tables, config.batch_sizes, (1, 2), config.alignments))
     task = progress.add_task("packing", total=len(cases))
@@ -110,7 +110,7 @@ def run(config: Config, progress: Progress) -> dict[str, Any]:
 
 
 def measure(lengths: LengthTable, *, batch_size: int, max_shapes: int, alignment: int) -> dict[str, Any]:
-    """What a plan's batches hold of its capacities, in an epoch as it is dealt, and the bound of any packing."""
+    """Measure how full a plan's batches are in a dealt epoch, with the bound of any packing."""
     begun = time.perf_counter()
     plan = plan_packing(lengths, batch_size=batch_size, max_shapes=max_shapes, alignment=alignment, cost=reference_cost)
     planned = time.perf_counter()
@@ -137,10 +137,10 @@ def measure(lengths: LengthTable, *, batch_size: int, max_shapes: int, alignment
 
 
 def fill_bound(lengths: LengthTable, batch_size: int, shapes: int = 1, alignment: int = 1) -> dict[str, float]:
-    """The highest fill of any packing of at most ``batch_size`` samples a batch, per modality and in ``"total"``.
+    """Bound the fill of any packing of at most ``batch_size`` samples a batch, per modality and in ``"total"``.
 
     There are at least N / B batches. With one shape the capacity of each holds a mean batch and the longest sample;
-    with two shapes only the sum of capacities is bounded, by what there is to hold.
+    with two shapes only the sum of capacities is bounded, by the sum of all lengths.
 
     >>> fill_bound(LengthTable(("text",), np.array([[9], [2], [1], [2]])), 2)["text"]  # 14 in 2 x 9
     0.7777777777777778
@@ -154,7 +154,7 @@ def fill_bound(lengths: LengthTable, batch_size: int, shapes: int = 1, alignment
 
 
 def fill_table(results: dict[str, Any]) -> Table:
-    """A row per length table, batch size and number of shapes."""
+    """Make a row per length table, batch size and number of shapes."""
     alignments = results["config"]["alignments"]
     cases: dict[tuple[str, int, int], list[dict[str, Any]]] = {}
     for row in results["rows"]:
@@ -162,7 +162,7 @@ def fill_table(results: dict[str, Any]) -> Table:
     body = []
     for (name, batch_size, most), rows in cases.items():
         shapes = [len(row["capacities"]) for row in rows]
-        if most == 1 or max(shapes) > 1:  # where a second shape doesn't pay, the plan is that of one
+        if most == 1 or max(shapes) > 1:  # a plan of two shapes has only one where a second doesn't pay
             extra = max(row["extra"] for row in rows)
             body.append(
                 [
@@ -182,13 +182,14 @@ def fill_table(results: dict[str, Any]) -> Table:
     heading = ["lengths", "B", "shapes", f"fill by modality, {rounded[0]}", *(f"fill, {how}" for how in rounded)]
     return Table(
         "How full packed batches are",
-        [*heading, *(f"in cost, {how}" for how in rounded), "batches", "planning", "dealing"],
+        [*heading, *(f"real cost, {how}" for how in rounded), "batches", "planning", "dealing"],
         body,
-        f"Real positions / capacity in an epoch of {first}: {', '.join(results['modalities'][results['corpus']])}; of "
-        f"{' and '.join(others)}; log-normal: five modalities of medians {', '.join(map(str, MEDIANS))}, sigma 1 and a "
-        f"correlation of {CORRELATION:g} (lowest to highest). Capacities are rounded up to multiples of 8, or of 64, "
-        "which are tiles of attention. In brackets the bound: no packing of at most B samples a batch reaches more. In "
-        "cost: real cost / real cost and that of the positions that hold nothing.",
+        f"Fill is the share of real positions in the capacities of an epoch: of {first}, by modality "
+        f"{', '.join(results['modalities'][results['corpus']])}; of {' and '.join(others)}. Log-normal: 5 modalities "
+        f"of medians {', '.join(map(str, MEDIANS))}, sigma 1 and a correlation of {CORRELATION:g} (lowest to highest). "
+        "Capacities are rounded up to multiples of 8, or of 64, which are tiles of attention. Brackets hold the bound, "
+        "which no packing of at most B samples a batch exceeds. Real cost is by the reference cost, where the padded "
+        "cost of a packed batch is that of its samples and of its empty positions.",
     )
 
 
@@ -197,19 +198,19 @@ def _rounding(alignment: int) -> str:
 
 
 def tables(results: dict[str, Any]) -> list[Table]:
-    """How full batches are, and whose."""
+    """Make a table of how full batches are, and one of other packers."""
     return [fill_table(results), packing.table(results["peers"], results["corpus"])]
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """Both tables, and where they come from."""
-    from experiments.lib.provenance import where_measured
+    """Return both tables, and where they were measured."""
+    from experiments.lib.provenance import measured_on
 
-    return "\n\n".join([*(table.markdown() for table in tables(results)), where_measured(results)])
+    return paragraphs(*(table.markdown() for table in tables(results)), measured_on(results))
 
 
 def main(arguments: list[str]) -> int:
-    """Run and write; the exit status."""
+    """Run and write the results; return the exit status."""
     parser = command_line("packing", __doc__, data_dir="MELD's three CSV files (default: synthetic lengths)")
     options = parser.parse_args(arguments)
     config = Config(options.data_dir, **(QUICK if options.quick else {}))

@@ -1,6 +1,6 @@
-"""How full the packs of other libraries are, and how fast they are laid out, beside this one's: in the same capacities.
+"""How full the packs of this library and of others are in the same capacities, and how fast they are laid out.
 
-On all modalities, and on text alone, which is what packers are mostly used for.
+Both are measured on all modalities, and on text alone, the usual input of packers.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from multimodal_pad.sources.synthetic import WIDTHS
 OURS = "multimodal_pad, balanced"
 
 SEED = 1
-"""Of the epoch that is counted and timed; plans are found on others."""
+"""Seed of the epoch that is counted and timed; plans are found on other epochs."""
 
 Epoch = Callable[[], Iterable[Any]]
 
 
 @dataclass(frozen=True)
 class Config:
-    """One comparison; every default is here.
+    """Options of one comparison, with every default.
 
     Attributes:
         batch_size: of the plan whose capacities all packers get.
@@ -51,7 +51,7 @@ class Config:
 
 
 def compare(lengths: LengthTable, config: Config, progress: Progress) -> dict[str, Any]:
-    """Other packers beside this one, on all modalities, and on text alone."""
+    """Compare other packers with this one, on all modalities, and on text alone."""
     rows = []
     for names in (lengths.modalities, ("text",)):
         table = lengths.select(names)
@@ -76,7 +76,7 @@ def compare(lengths: LengthTable, config: Config, progress: Progress) -> dict[st
 
 
 def _deal(lengths: LengthTable, plan: PackingPlan, config: Config) -> dict[str, Packs]:
-    """The packs of each packer."""
+    """Deal the packs of each packer."""
     order, capacities = shuffled(len(lengths), SEED, 0), plan.lengths[0]
     steps = make_schedule(lengths, Packed(plan), seed=SEED)
     found = {OURS: [ids[ids != EMPTY].tolist() for _, ids in steps]}
@@ -90,7 +90,7 @@ def _deal(lengths: LengthTable, plan: PackingPlan, config: Config) -> dict[str, 
 
 
 def _epochs(lengths: LengthTable, plan: PackingPlan, config: Config) -> dict[str, Epoch]:
-    """What deals and lays out an epoch of float32 features."""
+    """Return functions that deal and lay out an epoch of float32 features."""
     samples, order = _random_samples(lengths), shuffled(len(lengths), SEED, 0)
     capacities = dict(zip(plan.modalities, plan.lengths[0].tolist(), strict=True))
     batcher = BucketBatcher(samples, Packed(plan), lengths=lengths, seed=SEED, prefetch=0)
@@ -116,7 +116,7 @@ def _random_samples(lengths: LengthTable) -> list[dict[str, np.ndarray]]:
 
 
 def _held(packs: Packs, lengths: LengthTable, capacities: np.ndarray) -> dict[str, Any]:
-    """What packs hold of their capacities."""
+    """Measure how full packs are."""
     check_packs(packs, lengths.values, capacities)
     real, held = lengths.values.sum(axis=0), len(packs) * capacities
     fill = dict(zip(lengths.modalities, (real / held).tolist(), strict=True))
@@ -132,13 +132,13 @@ def _held(packs: Packs, lengths: LengthTable, capacities: np.ndarray) -> dict[st
 
 
 def told_fill(fill: dict[str, float]) -> str:
-    """Each modality, or from the lowest to the highest where there are many."""
+    """Format the fill of each modality, or of the lowest and the highest where there are many."""
     each = [share for name, share in fill.items() if name != "total"]
     return ", ".join(f"{share:.3f}" for share in each) if len(each) <= 3 else f"{min(each):.3f} to {max(each):.3f}"
 
 
 def table(results: dict[str, Any], corpus: str) -> Table:
-    """A row per packer, on all modalities and on text alone; ``corpus`` says whose lengths they are."""
+    """Make a row per packer, on all modalities and on text alone; ``corpus`` names the source of the lengths."""
     rows = []
     for row in results["rows"]:
         low, middle, high = row["samples_per_batch"]
@@ -157,11 +157,11 @@ def table(results: dict[str, Any], corpus: str) -> Table:
     config = results["config"]
     wide = ", ".join(f"{n} wide ({m})" for m, n in WIDTHS.items())
     return Table(
-        "Who packs the same lengths how well",
+        "How well other packers fill the same capacities",
         ["packer", "capacity", "fill by modality", "fill", "batches", "samples in a batch", "samples/s"],
         rows,
         f"{results['rows'][0]['samples']:,} samples ({corpus}) in the capacities of "
-        f"`plan_packing(batch_size={config['batch_size']})`: median number of samples in a batch, fewest and most. "
+        f"`plan_packing(batch_size={config['batch_size']})`; samples in a batch: median, fewest and most. "
         f"Samples per second: an epoch of float32 features, {wide}, dealt and laid out in one thread, median of "
         f"{config['repeats']} epochs in turn. grain {results['grain']}; Axolotl by its rule, computed: at most "
         f"{AXOLOTL_MOST} samples in a batch.",

@@ -1,6 +1,6 @@
-"""Who shares a batch by the packing of other libraries: a number of samples that varies, in a capacity that is given.
+"""The packings of other libraries: a number of samples that varies, in a given capacity.
 
-Grain deals by itself. Axolotl, which wants a GPU's libraries to be imported, is computed by its rule.
+Grain deals its packs itself. Axolotl, which can't be imported without a GPU's libraries, is computed by its rule.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 AXOLOTL_GROUP = 100_000
-"""Samples that Axolotl packs at a time (``sample_packing_group_size``)."""
+"""Number of samples that Axolotl packs at a time (``sample_packing_group_size``)."""
 
 AXOLOTL_MOST = 200
-"""Samples of a pack, at most (``sample_packing_bin_size``)."""
+"""Largest number of samples of a pack (``sample_packing_bin_size``)."""
 
 Packs = list[list[int]]
 """Sample numbers of each pack."""
 
 
 class GrainPacking(NamedTuple):
-    """One of Grain's packings, which has so many packs open and hands all of them on when a sample fits in none.
+    """One of Grain's packings, which keeps some packs open, and passes all of them on when a sample fits in none.
 
     Attributes:
         rule: ``"FirstFit"`` or ``"BestFit"``.
@@ -34,13 +34,13 @@ class GrainPacking(NamedTuple):
 
     @property
     def name(self) -> str:
-        """For a table."""
+        """Return the name for tables."""
         return f"Grain {self.rule}PackIterDataset, {self.bins:,} open"
 
     def dataset(self, samples: Sequence[dict[str, Any]], order: np.ndarray, capacities: dict[str, int]) -> Any:
-        """The packs of samples in an order: features, segment numbers and positions of each, as Grain lays them out.
+        """Make Grain's dataset of packs of samples in an order: features, segment numbers and positions of each.
 
-        What a sample holds beside the modalities of ``capacities`` comes as a list per pack.
+        Other entries of a sample than the modalities of ``capacities`` come as a list per pack.
         """
         grain = import_module("grain")
         make = getattr(import_module("grain.experimental"), f"{self.rule}PackIterDataset")
@@ -54,7 +54,7 @@ class GrainPacking(NamedTuple):
         )
 
     def deal(self, lengths: np.ndarray, order: np.ndarray, capacities: np.ndarray) -> Packs:
-        """The packs of samples of ``lengths (n, M)``, with the ``capacities (M,)`` of a pack."""
+        """Deal the packs of samples of ``lengths (n, M)``, with the ``capacities (M,)`` of a pack."""
         names = [str(m) for m in range(lengths.shape[1])]
         samples = [
             {**{name: np.zeros(n, np.uint8) for name, n in zip(names, row, strict=True)}, "number": i}
@@ -65,7 +65,7 @@ class GrainPacking(NamedTuple):
 
 
 def deal_axolotl(lengths: np.ndarray, order: np.ndarray, capacity: int, *, decreasing: bool) -> Packs:
-    """The packs of samples of one modality, of ``lengths (n,)``, by the rule of Axolotl's ``MultipackBatchSampler``.
+    """Deal packs of samples of one modality, of ``lengths (n,)``, by the rule of Axolotl's ``MultipackBatchSampler``.
 
     Groups of :data:`AXOLOTL_GROUP` samples are packed by themselves, each sample into the first pack of its group that
     has room for it and fewer than :data:`AXOLOTL_MOST` samples (``axolotl/utils/samplers/multipack.py: pack_group``,
@@ -86,7 +86,7 @@ def deal_axolotl(lengths: np.ndarray, order: np.ndarray, capacity: int, *, decre
 
 def _first_fit(lengths: np.ndarray, ids: np.ndarray, capacity: int) -> Packs:
     packs: Packs = []
-    room = np.zeros(len(ids), np.int64)  # of each pack; one that has as many samples as may be has none
+    room = np.zeros(len(ids), np.int64)  # of each pack; -1 where it has its largest number of samples
     for i in ids.tolist():
         place = int((room[: len(packs)] >= lengths[i]).argmax()) if packs else 0
         if not packs or room[place] < lengths[i]:
@@ -102,7 +102,7 @@ def check_packs(packs: Packs, lengths: np.ndarray, capacities: np.ndarray) -> No
     """Check that each sample is in one pack, and that none exceeds ``capacities (M,)``.
 
     Raises:
-        RuntimeError: a sample is lost or doubled, or a pack is above a capacity: then there is nothing to compare.
+        RuntimeError: a sample is lost or doubled, or a pack exceeds a capacity, so that a comparison would be wrong.
     """
     if sorted(i for pack in packs for i in pack) != list(range(len(lengths))):
         raise RuntimeError("the packs don't hold each sample once")

@@ -1,1 +1,1 @@
-"""What other libraries make of the same samples."""
+"""Other libraries on the same samples."""

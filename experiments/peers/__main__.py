@@ -1,8 +1,8 @@
 """Why not just PyTorch, tf.data or one power-of-two pad? Other libraries beside this one, on the same samples.
 
-Three comparisons: how fast samples are padded (kernel), how much of the padded work is real and how many shapes come
-out (shapes), and how long training takes, compiling included (training). Parity is checked before anything is timed:
-the same batches, the same parameters, the same outputs. A library that is not installed is left out, with a line:
+There are three comparisons: how fast samples are padded (kernel), the real cost and the number of shapes of each rule
+(shapes), and how long training takes, compiling included (training). Parity is checked before anything is timed: the
+same batches, the same parameters, the same outputs. A library that is not installed is left out, with a line:
 pip install "multimodal-pad[peers]".
 
 With Python: python -m experiments.peers --data-dir DIR --out results/evidence/peers
@@ -22,7 +22,7 @@ from experiments.lib import corpora
 from experiments.lib.command_line import command_line
 from experiments.lib.distributions import DISTRIBUTIONS, draw_lengths
 from experiments.lib.output import write_results
-from experiments.lib.tables import Table
+from experiments.lib.tables import Table, paragraphs
 from experiments.peers import batcher as benchmark_batcher
 from experiments.peers import batcher_process as benchmark_process
 from experiments.peers import contenders, pictures, shapes, training
@@ -32,7 +32,7 @@ from multimodal_pad.sources import Meld
 
 SECTIONS = ("kernel", "shapes", "training")
 PEERS = {"kernel": ("torch", "tensorflow", "grain"), "shapes": (), "training": ("torch",)}
-"""Whose rows are left out of a section where they are not installed; rules for shapes are computed then."""
+"""Libraries without which a section lacks rows; the rules for shapes are computed where theirs are absent."""
 SAMPLES = 10_000
 BATCH_SIZE = 32
 
@@ -40,7 +40,7 @@ BATCH_SIZE = 32
 def run(
     sections: tuple[str, ...], names: list[str], data_dir: str | None, quick: bool, progress: Progress
 ) -> dict[str, Any]:
-    """The figures of each section asked for; ``names`` are those of the contenders in training."""
+    """Measure each section asked for; ``names`` are those of the contenders in training."""
     peers = dict.fromkeys(name for section in sections for name in PEERS[section])
     found: dict[str, Any] = {"not_installed": [name for name in peers if find_spec(name) is None]}
     if "kernel" in sections:
@@ -67,7 +67,7 @@ def _length_tables(data_dir: str | None, samples: int) -> dict[str, LengthTable]
 
 
 def tables(results: dict[str, Any]) -> list[Table]:
-    """A table per section, or more."""
+    """Make the tables of each section."""
     found = []
     if "kernel" in results:
         found.append(benchmark_batcher.table(results["kernel"]))
@@ -79,19 +79,19 @@ def tables(results: dict[str, Any]) -> list[Table]:
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """All tables, and where they come from."""
-    from experiments.lib.provenance import where_measured
+    """Return all tables, and where they were measured."""
+    from experiments.lib.provenance import measured_on
 
     missing = results["not_installed"]
     lines = (
         [f"Not installed, and left out: {', '.join(missing)} (pip install 'multimodal-pad[peers]')."] if missing else []
     )
     texts = [f"### {table.title}\n\n{table.markdown()}" for table in tables(results)]
-    return "\n\n".join([*texts, *lines, where_measured(results)])
+    return paragraphs(*texts, *lines, measured_on(results))
 
 
 def main(arguments: list[str]) -> int:
-    """Run and write; the exit status."""
+    """Run and write the results; return the exit status."""
     parser = command_line("peers", __doc__, data_dir="MELD's three CSV files (default: lengths that follow MELD's)")
     parser.add_argument(
         "--only", nargs="+", choices=SECTIONS, default=SECTIONS, metavar="SECTION", help=f"of {', '.join(SECTIONS)}"
@@ -102,7 +102,7 @@ def main(arguments: list[str]) -> int:
         choices=[*contenders.CONTENDERS, "main"],
         default=list(contenders.CONTENDERS),
         metavar="NAME",
-        help=f"who trains, of {', '.join(contenders.CONTENDERS)} (default: all), or main, which is "
+        help=f"what trains: {', '.join(contenders.CONTENDERS)} (default: all), or main, which stands for "
         f"{' '.join(contenders.MAIN)}; one of this project must be among them",
     )
     options = parser.parse_args(arguments)
@@ -111,8 +111,8 @@ def main(arguments: list[str]) -> int:
 
 def _run(options: argparse.Namespace, arguments: list[str]) -> None:
     if options.data_dir is not None:
-        Meld(options.data_dir, "train")  # a wrong folder is known before the first process
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's greeting
+        Meld(options.data_dir, "train")  # so that a wrong folder is an error before the first process
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # without TensorFlow's messages at its start
     sections = tuple(options.only)
     names = [each for name in options.contenders for each in (contenders.MAIN if name == "main" else (name,))]
     names = list(dict.fromkeys(names))

@@ -2,7 +2,7 @@
 
 All pad the same batches of the same samples: float32 text (300 wide), audio (74) and visual (35) with the lengths of
 MELD's training utterances (--data-dir), or of synthetic ones that follow them. The samples are ready arrays in
-memory, so nothing is read or decoded. Each contender has a process of its own, so that none meets another's threads
+memory, so nothing is read or decoded. Each contender has a process of its own, so that none shares another's threads
 or heap; in each repeat every one of them runs one epoch, in turn, while the others wait.
 
 torch, tensorflow and grain are measured where they are installed: pip install "multimodal-pad[peers]".
@@ -25,7 +25,7 @@ from rich.progress import Progress
 
 from experiments.lib.command_line import command_line
 from experiments.lib.output import write_results
-from experiments.lib.tables import Table, spread
+from experiments.lib.tables import Table, paragraphs, spread
 from experiments.lib.worker import start
 from experiments.peers.batcher_contenders import CONTENDERS
 from experiments.peers.batcher_process import Config, prepare
@@ -33,11 +33,11 @@ from multimodal_pad.cli import exit_status
 from multimodal_pad.sources import Meld
 
 QUICK = {"samples": 150, "batch_size": 16, "shapes": 2, "repeats": 2}
-"""What --quick changes: a look at whether everything works. --data-dir has as many samples as it has."""
+"""Options under --quick, to check that everything works; --data-dir gives all of its samples."""
 
 
 def run(config: Config, progress: Progress) -> dict[str, Any]:
-    """All figures."""
+    """Measure everything; return the results."""
     installed = [contender for contender in CONTENDERS if find_spec(contender.package)]
     packages = dict.fromkeys(contender.package for contender in CONTENDERS)
     task = progress.add_task("epochs", total=len(installed) * (1 + config.repeats))
@@ -74,7 +74,7 @@ def run(config: Config, progress: Progress) -> dict[str, Any]:
 
 
 def table(results: dict[str, Any]) -> Table:
-    """A row per contender."""
+    """Make a row per contender."""
     measured = results["rows"]
     copying = measured[0]["bytes"] / np.array(measured[0]["seconds"])
     rows = []
@@ -94,25 +94,25 @@ def table(results: dict[str, Any]) -> Table:
     texts = [
         f"{results['samples']:,} samples ({results['corpus']}) in {results['batches']} batches of "
         f"{config['batch_size']}, at most {config['shapes']} planned shapes, "
-        f"{measured[0]['bytes'] / 1e6:,.0f} MB padded, {100 * results['padding_efficiency']:.0f} % of the positions "
-        f"real; medians and middle halves of {config['repeats']} epochs each, in turn; the shares of np.copyto are of "
-        "the same repeat.",
+        f"{measured[0]['bytes'] / 1e6:,.0f} MB padded, {100 * results['padding_efficiency']:.0f} % real positions. "
+        f"Medians and middle halves of {config['repeats']} epochs each, in turn; a share of np.copyto is that of the "
+        "same repeat.",
         *([f"Not installed: {', '.join(absent)}."] if absent else []),
-        ", ".join(f"{name} {version}" for name, version in results["contender_versions"].items()),
+        f"Versions: {', '.join(f'{name} {version}' for name, version in results['contender_versions'].items())}.",
     ]
     heading = ["", "padded to", "GB/s of output", "of np.copyto", "samples/s"]
     return Table("Padding on the host", heading, rows, " ".join(texts), text_columns=2)
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """The table, and where it comes from, for the README."""
-    from experiments.lib.provenance import where_measured  # imports JAX, which the contenders do without
+    """Return the table, and where it was measured."""
+    from experiments.lib.provenance import measured_on  # imports JAX, which the contenders do without
 
-    return f"{table(results).markdown()}; {where_measured(results)}"
+    return paragraphs(table(results).markdown(), measured_on(results))
 
 
 def main(arguments: list[str]) -> int:
-    """Run and write; the exit status."""
+    """Run and write the results; return the exit status."""
     parser = command_line("peers.batcher", __doc__, data_dir="MELD's three CSV files (default: synthetic lengths)")
     options = parser.parse_args(arguments)
     return exit_status(lambda: _run(options, arguments))
@@ -121,8 +121,8 @@ def main(arguments: list[str]) -> int:
 def _run(options: argparse.Namespace, arguments: list[str]) -> None:
     config = Config(options.data_dir, **(QUICK if options.quick else {}))
     if options.data_dir is not None:
-        Meld(options.data_dir, "train")  # a wrong folder is known before the first process
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's greeting
+        Meld(options.data_dir, "train")  # so that a wrong folder is an error before the first process
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # without TensorFlow's messages at its start
     write_results("peers.batcher", arguments, options.out, lambda progress: run(config, progress), markdown)
 
 

@@ -1,7 +1,7 @@
-"""Who pads the same batches of the same samples: this project, and what other libraries bring for it.
+"""Contenders that pad the same batches of the same samples: this project's, and those of other libraries.
 
 A contender is made once from the :class:`Work`, and then gives an iterator over the epoch's batches each time it is
-called. Samples are ready arrays in memory, and are handed over in the form that the contender likes best before
+called. Samples are ready arrays in memory; each contender gets them in its fastest form before
 anything is timed.
 """
 
@@ -31,7 +31,7 @@ class Padded(NamedTuple):
 
 @dataclass(frozen=True)
 class Work:
-    """What all contenders pad.
+    """The samples and batches that all contenders pad.
 
     Attributes:
         samples: N samples of float32 ``(length, width)``, and at -1, which is EMPTY in a schedule, one of length 0.
@@ -50,19 +50,19 @@ class Work:
     ready: list[PaddedBatch]
 
     def batcher(self, prefetch: int) -> BucketBatcher:
-        """The batcher of this work."""
+        """Return the batcher of this work."""
         return make_batcher(self.samples, self.policy, self.lengths, self.batch_size, prefetch)
 
 
 def make_batcher(
     samples: Samples, policy: Policy, lengths: LengthTable, batch_size: int, prefetch: int
 ) -> BucketBatcher:
-    """A batcher of all samples but the empty one at the end."""
+    """Make a batcher of all samples except the empty one at the end."""
     return BucketBatcher(samples[:-1], policy, batch_size=batch_size, lengths=lengths, prefetch=prefetch)
 
 
 def copy_batches(work: Work) -> Epoch:
-    """``np.copyto`` from the ready arrays to fresh, aligned ones: one call per features and per lengths."""
+    """Copy the ready arrays to fresh, aligned ones by ``np.copyto``: one call per array of features and of lengths."""
 
     def copied(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         fresh = {name: aligned_empty(array.shape, array.dtype) for name, array in arrays.items()}
@@ -75,7 +75,7 @@ def copy_batches(work: Work) -> Epoch:
 
 
 def copy_samples(work: Work) -> Epoch:
-    """``np.copyto`` per sample, with nothing checked and the padding left as it is: scattered reads, small calls."""
+    """Copy each sample by ``np.copyto``, without checks or padding: scattered reads, small calls."""
 
     def copied(name: str, length: int, ids: list[int]) -> np.ndarray:
         width = work.samples[-1][name].shape[1]
@@ -95,13 +95,13 @@ def copy_samples(work: Work) -> Epoch:
 
 
 def batcher(work: Work, prefetch: int) -> Epoch:
-    """This project, every check included."""
+    """Iterate over this project's batcher, every check included."""
     made = work.batcher(prefetch)
     return lambda: (Padded(batch.features, batch.lengths) for batch in made.epoch(0))
 
 
 def padding_alone(work: Work) -> Epoch:
-    """This project's padding function, given the samples of each batch: no schedule, no ledger, nothing ahead."""
+    """Call this project's padding function on the samples of each batch: no schedule, no ledger, no prefetch."""
     batches = [
         ([work.samples[index] for index in ids if index != EMPTY], lengths, len(ids)) for lengths, ids in work.steps
     ]
@@ -115,7 +115,7 @@ def padding_alone(work: Work) -> Epoch:
 
 
 def numpy_pad(work: Work) -> Epoch:
-    """What is written by hand: ``np.pad`` of each sample to the longest of the batch, and ``np.stack``."""
+    """Pad by hand: ``np.pad`` of each sample to the longest of the batch, and ``np.stack``."""
 
     def padded(samples: Samples) -> Padded:
         features, lengths = {}, {}
@@ -130,9 +130,9 @@ def numpy_pad(work: Work) -> Epoch:
 
 
 def torch_loader(work: Work) -> Epoch:
-    """``DataLoader`` in process, with a batch sampler of the schedule and ``pad_sequence``."""
+    """Use torch's ``DataLoader`` in process, with a batch sampler of the schedule and ``pad_sequence``."""
     torch = import_module("torch")
-    torch.set_num_threads(1)  # as its own workers do; two threads wait for each other longer than they save
+    torch.set_num_threads(1)  # like its own workers; two threads wait for each other longer than they save
     samples = [{name: torch.from_numpy(array) for name, array in sample.items()} for sample in work.samples]
 
     def collate(batch: list[dict[str, Any]]) -> Padded:
@@ -149,7 +149,7 @@ def torch_loader(work: Work) -> Epoch:
 
 
 def tf_generator(work: Work) -> Epoch:
-    """``tf.data`` from a Python generator of samples."""
+    """Use ``tf.data`` on a Python generator of samples."""
     tf = import_module("tensorflow")
     signature = {name: tf.TensorSpec((None, array.shape[1]), tf.float32) for name, array in work.samples[-1].items()}
 
@@ -160,7 +160,7 @@ def tf_generator(work: Work) -> Epoch:
 
 
 def tf_tensors(work: Work) -> Epoch:
-    """``tf.data`` with the samples in tensors of TensorFlow's own, so that no Python runs per sample."""
+    """Use ``tf.data`` on samples in TensorFlow's tensors, so that no Python runs per sample."""
     tf = import_module("tensorflow")
     tensors, starts = {}, {}
     for name in work.samples[-1]:
@@ -177,7 +177,7 @@ def tf_tensors(work: Work) -> Epoch:
 
 
 def _tf_padded(tf: Any, work: Work, samples: Any) -> Epoch:
-    """``padded_batch``, with the lengths beside the features."""
+    """Apply ``padded_batch``, with the lengths beside the features."""
 
     def with_lengths(sample: dict[str, Any]) -> Any:
         return sample, {name: tf.shape(array)[0] for name, array in sample.items()}
@@ -187,7 +187,7 @@ def _tf_padded(tf: Any, work: Work, samples: Any) -> Epoch:
 
 
 def grain_stack(work: Work) -> Epoch:
-    """Grain's own batch, which only stacks: each sample is padded by itself before."""
+    """Use Grain's own batch, which only stacks: each sample is padded by itself before."""
     grain = import_module("grain")
     order = [(work.samples[index], lengths) for lengths, ids in work.steps for index in ids]
 
@@ -203,7 +203,7 @@ def grain_stack(work: Work) -> Epoch:
 
 
 def grain_batch_fn(work: Work, threads: int | None) -> Epoch:
-    """Grain's batch with a ``batch_fn`` of plain NumPy, with its own read options or one thread that is 2 ahead."""
+    """Use Grain's batch with a ``batch_fn`` of plain NumPy, with default read options or one thread that is 2 ahead."""
     grain = import_module("grain")
     order = [work.samples[index] for _, ids in work.steps for index in ids]
 

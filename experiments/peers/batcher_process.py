@@ -19,7 +19,7 @@ from multimodal_pad.sources.synthetic import WIDTHS
 
 @dataclass(frozen=True)
 class Config:
-    """One run; every default is here."""
+    """Options of one run, with every default."""
 
     data_dir: str | None = None
     samples: int = 9988
@@ -29,7 +29,7 @@ class Config:
 
 
 def load(config: Config) -> Work:
-    """The samples, the schedule and its batches."""
+    """Load the samples, the schedule and its batches."""
     source = Synthetic(config.samples) if config.data_dir is None else Meld(config.data_dir, "train")
     lengths = source.lengths.select(tuple(WIDTHS))
     rng = np.random.default_rng(0)
@@ -47,7 +47,7 @@ def load(config: Config) -> Work:
 
 
 def prepare(name: str, config: Config) -> tuple[dict[str, Any], Callable[[], float]]:
-    """What the epoch of a contender holds, and what times one more each time it is asked."""
+    """Check a contender; return the bytes of its epoch, and a function that times one more epoch per call."""
     (contender,) = (contender for contender in CONTENDERS if contender.name == name)
     work = load(config)
     epoch = contender.make(work)
@@ -60,13 +60,13 @@ def prepare(name: str, config: Config) -> tuple[dict[str, Any], Callable[[], flo
             "padding_efficiency": work.batcher(0).forecast().cost_efficiency,
         },
     }
-    work.ready.clear()  # only who copies them keeps them
+    work.ready.clear()  # only contenders that copy them keep them
     gc.collect()
     return facts, lambda: time_epoch(epoch)
 
 
 def time_epoch(epoch: Epoch) -> float:
-    """Seconds of one epoch, whose batches are looked at by nobody."""
+    """Time one epoch, in seconds, without reading its batches."""
     begun = time.perf_counter()
     for _ in epoch():
         pass
@@ -74,10 +74,10 @@ def time_epoch(epoch: Epoch) -> float:
 
 
 def check_epoch(contender: Contender, epoch: Epoch, work: Work) -> int:
-    """Bytes that are written for the features and lengths of an epoch, which must be those of the ready batches.
+    """Count the bytes written for features and lengths of an epoch, which must equal the ready batches.
 
     Raises:
-        RuntimeError: they are not: then there is nothing to compare.
+        RuntimeError: they differ, so that a comparison would be wrong.
     """
     size = 0
     for batch, ready in zip(epoch(), work.ready, strict=True):
@@ -87,7 +87,7 @@ def check_epoch(contender: Contender, epoch: Epoch, work: Work) -> int:
             raise RuntimeError(f"{contender.name}: its batches are not those of the schedule")
         if contender.fills:
             size += sum(array.nbytes for arrays in (features, lengths) for array in arrays.values())
-        else:  # it writes the real positions alone
+        else:  # it writes only the real positions
             size += sum(array[ready.masks[name]].nbytes for name, array in features.items())
     return size
 

@@ -1,7 +1,7 @@
-"""Who goes with whom, and padded how far, by the rules of other libraries: computed, and dealt by the libraries.
+"""The grouping and padding rules of other libraries: computed here, and dealt by the libraries themselves.
 
-A short last batch stays short, as all of them have it. Sample numbers come in an order that is given, so that a rule
-and its library deal the same batches.
+A short last batch stays short, as in all of them. Sample numbers come in a given order, so that a rule and its library
+deal the same batches.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from multimodal_pad.lengths.cost import Cost
 from multimodal_pad.scheduling.steps import Steps
 
 MOST_MEGABATCH = 50
-"""Batches that Hugging Face sorts together, at most."""
+"""Largest number of batches that Hugging Face sorts together."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """What a rule deals.
+    """The samples that a rule deals.
 
     Attributes:
         lengths: of the N samples.
@@ -39,34 +39,34 @@ class Task:
     cost: Cost
 
     def column(self, key: str) -> np.ndarray:
-        """The lengths of one modality, at least 1, ``(N,)``."""
+        """Return the lengths of one modality, at least 1, ``(N,)``."""
         return np.maximum(self.lengths.select((key,)).values[:, 0], 1)
 
 
 def split(order: np.ndarray, rows: int) -> list[np.ndarray]:
-    """Consecutive batches of so many rows, the last one shorter where it doesn't come out even."""
+    """Split into consecutive batches of so many rows; the last one may be shorter."""
     return [order[start : start + rows] for start in range(0, len(order), rows)]
 
 
 def pad_to_maxima(task: Task, batches: Sequence[np.ndarray], multiple: int = 1) -> Steps:
-    """Each batch padded to its own maxima, rounded up to multiples as ``pad_to_multiple_of`` does."""
+    """Pad each batch to its own maxima, rounded up to multiples as by ``pad_to_multiple_of``."""
     maxima = np.stack([task.lengths.values[ids].max(axis=0) for ids in batches])
     return to_steps(batches, -(-np.maximum(maxima, 1) // multiple) * multiple)
 
 
 def to_steps(batches: Sequence[np.ndarray], padded: np.ndarray) -> Steps:
-    """Batches of sample numbers and their padded lengths ``(steps, M)``."""
+    """Make steps of batches of sample numbers and their padded lengths ``(steps, M)``."""
     starts = np.cumsum([0, *map(len, batches)])
     return Steps(np.asarray(padded, np.int64), starts, np.concatenate(batches).astype(np.int64))
 
 
 def deal_rounded(task: Task, multiple: int) -> Steps:
-    """Random batches, padded by a collator of Hugging Face's with ``pad_to_multiple_of``."""
+    """Deal random batches, padded as by Hugging Face's collators with ``pad_to_multiple_of``."""
     return pad_to_maxima(task, split(task.order, task.batch_size), multiple)
 
 
 def group_by_length(lengths: np.ndarray, order: np.ndarray, batch_size: int) -> np.ndarray:
-    """Hugging Face's order: sorted within megabatches of the random order, longest first, the longest of all in front.
+    """Order as Hugging Face does: longest first within megabatches of the random order, the longest of all in front.
 
     ``get_length_grouped_indices`` of ``transformers.trainer_pt_utils``: a megabatch is 50 batches, or fewer so that
     there are four of them. The longest sample changes places with the first one of the first megabatch.
@@ -82,18 +82,18 @@ def group_by_length(lengths: np.ndarray, order: np.ndarray, batch_size: int) -> 
 
 
 def deal_grouped(task: Task, key: str, multiple: int = 1) -> Steps:
-    """Batches of Hugging Face's ``group_by_length``."""
+    """Deal batches of Hugging Face's ``group_by_length``."""
     order = group_by_length(task.column(key), task.order, task.batch_size)
     return pad_to_maxima(task, split(order, task.batch_size), multiple)
 
 
 def quantile_edges(task: Task, key: str, count: int) -> np.ndarray:
-    """The longest length of each of at most ``count`` buckets that hold as many samples each."""
+    """Return the longest length of each of at most ``count`` buckets with equal numbers of samples."""
     return Ladder.quantiles(task.lengths.select((key,)), count).edges[0]
 
 
 def duration_bins(durations: np.ndarray, count: int) -> np.ndarray:
-    """Where Lhotse's next bucket begins: buckets of about equal total duration.
+    """Return the lengths at which Lhotse's buckets begin: buckets of about equal total duration.
 
     ``estimate_duration_buckets`` of ``lhotse.dataset.sampling.dynamic_bucketing``. Buckets overshoot their share, so
     the last one is the smallest, or there are fewer; where durations repeat, two bins can be the same.
@@ -111,19 +111,19 @@ def duration_bins(durations: np.ndarray, count: int) -> np.ndarray:
 
 
 def into_buckets(lengths: np.ndarray, edges: np.ndarray, order: np.ndarray, rows: int) -> list[np.ndarray]:
-    """Batches of one bucket each; a length that is an edge belongs to the bucket below it, as Lhotse has it.
+    """Deal batches of one bucket each; a length equal to an edge belongs to the bucket below, as in Lhotse.
 
-    Within a bucket samples stay in order. Which bucket comes when decides nothing here.
+    Within a bucket samples stay in order. The order of buckets doesn't matter here.
     """
     buckets = np.searchsorted(edges, lengths[order])
     return [ids for bucket in np.unique(buckets) for ids in split(order[buckets == bucket], rows)]
 
 
 def deal_bucketed(task: Task, key: str, count: int, *, to_boundary: bool) -> Steps:
-    """``bucket_by_sequence_length`` of tf.data, with boundaries at quantiles of the key.
+    """Deal by ``bucket_by_sequence_length`` of tf.data, with boundaries at quantiles of the key.
 
-    To the boundary, every dimension of unknown size is padded to it, whatever modality it belongs to; a sample with a
-    modality that is longer ends the run with an error, and is left out here.
+    To the boundary, every dimension of unknown size is padded to it, of any modality. A sample with a longer modality
+    ends a run of tf.data with an error, and is left out here.
     """
     edges, column = quantile_edges(task, key, count), task.column(key)
     if not to_boundary:
@@ -134,14 +134,14 @@ def deal_bucketed(task: Task, key: str, count: int, *, to_boundary: bool) -> Ste
 
 
 def fitting_order(task: Task, key: str, edges: np.ndarray) -> np.ndarray:
-    """The order without those that have a modality longer than the key's boundary."""
+    """Return the order without samples that have a modality longer than the key's boundary."""
     limits = edges[np.searchsorted(edges, task.column(key))]
     return task.order[(task.lengths.values.max(axis=1) <= limits)[task.order]]
 
 
 def run_tensorflow(task: Task, key: str, count: int, *, to_boundary: bool) -> Steps:
-    """:func:`deal_bucketed` by tf.data itself, on vectors of zeros."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's greeting
+    """Run :func:`deal_bucketed` by tf.data itself, on vectors of zeros."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # without TensorFlow's messages at its start
     tf = import_module("tensorflow")
     names, values = task.lengths.modalities, tf.constant(np.maximum(task.lengths.values, 1))
     edges = quantile_edges(task, key, count)
@@ -170,14 +170,14 @@ def run_tensorflow(task: Task, key: str, count: int, *, to_boundary: bool) -> St
 
 
 def deal_durations(task: Task, key: str, count: int) -> Steps:
-    """Lhotse's ``DynamicBucketingSampler`` with a constant number of cuts, the key being the duration."""
+    """Deal by Lhotse's ``DynamicBucketingSampler`` with a constant number of cuts and the key as the duration."""
     durations = task.column(key)
     batches = into_buckets(durations, duration_bins(durations, count), task.order, task.batch_size)
     return pad_to_maxima(task, batches)
 
 
 def run_lhotse(task: Task, key: str, count: int) -> Steps:
-    """:func:`deal_durations` by Lhotse itself, on cuts without a recording that come in the random order."""
+    """Run :func:`deal_durations` by Lhotse itself, on cuts without a recording, in the random order."""
     cut, sampling = (import_module(f"lhotse.{name}") for name in ("cut", "dataset.sampling.dynamic_bucketing"))
     column = task.column(key)
     cuts = [cut.MonoCut(str(i), start=0.0, duration=float(column[i]), channel=0) for i in task.order]

@@ -1,4 +1,4 @@
-"""Who trains the same model on the same samples, and what each of them brings before it is timed."""
+"""Contenders that train the same model on the same samples, and their preparation before they are timed."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from multimodal_pad.models import TransformerConfig
 
 EPOCHS = (1, 3, 10)
 TOLERANCE = 1e-4
-"""How far the outputs of the two models may be apart."""
+"""Largest difference between the outputs of the two models."""
 
 SMALL_PAGES = "small_pages"
 
 CORES = "cores"
-"""JAX sees each core as a device, which takes a share of every batch."""
+"""Library name under which JAX has each core as a device, which takes a share of every batch."""
 
 UNPADDED = ("nested", "flex", "sample")
 """PyTorch's layouts without padding."""
 
 
 def environment_of(library: str) -> dict[str, str]:
-    """Linux's C library asks for pages of 2 MB where it maps large arrays, or does not; all programs are compiled.
+    """Return the environment of a library: whether Linux's C library requests pages of 2 MB for large arrays; no cache.
 
-    On a GPU JAX takes memory as it needs it, so that PyTorch finds some.
+    On a GPU JAX takes memory as needed, so that some is left for PyTorch.
     """
     cores = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={os.cpu_count()}"}
     return {
@@ -46,7 +46,7 @@ class Contender(NamedTuple):
 
     Attributes:
         name: for the table.
-        batches: policy and grouping of :mod:`experiments.lib.policies`, which say who is in which batch.
+        batches: policy and grouping of :mod:`experiments.lib.policies`, which choose the samples of batches.
         library: ``"jax"`` or ``"torch"``, and after a dot what is different: ``compile``, ``flex``, ``cores`` or
             ``small_pages``.
             Each of them has a process of its own.
@@ -84,23 +84,23 @@ CONTENDERS = {
         "PyTorch eager, own maxima, small pages", "planned_8/length", f"torch.{SMALL_PAGES}", "maxima"
     ),
 }
-"""Who can be compared, by the names that the command takes."""
+"""All contenders, by the names that the command takes."""
 
 MAIN = ("fixed", "planned_8", "packed", "packed_cores", "torch_random", "torch_length", "torch_sample", "torch_flex")
-"""What ``--contenders main`` stands for: this project's best and PyTorch's, in minutes. Nested tensors
-take many times as long on CPU: a step there is a turn."""
+"""The contenders of ``--contenders main``: this project's best and PyTorch's, in minutes. Nested tensors are left out,
+since on CPU one of their steps takes as long as a turn."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """One comparison; every default is here.
+    """Options of one comparison, with every default.
 
     Attributes:
         corpus: samples and model.
         rounds: how often each contender has its turn.
         turn_seconds: how long a turn is.
         patience: seconds that ``torch.compile`` and FlexAttention may take before they are given up.
-        contenders: who is compared.
+        contenders: those that are compared.
     """
 
     corpus: corpora.Config
@@ -114,7 +114,7 @@ QUICK = {"modalities": ("audio",), "samples": 96, "d_model": 8, "num_heads": 2}
 
 
 def quick(config: Config) -> Config:
-    """A look at whether everything works."""
+    """Options under --quick, to check that everything works."""
     corpus = replace(config.corpus, source="synthetic", data_dir=None, **{**corpora.QUICK, **QUICK})
     few = tuple(
         contender._replace(batches=contender.batches.replace("_8", "_2"), compiled=contender.compiled and 1)
@@ -126,17 +126,17 @@ def quick(config: Config) -> Config:
 
 @dataclass
 class Prepared:
-    """A contender that is warm: its epoch, and what trains on one step of it."""
+    """A contender that is warm: its epoch, and a function that trains on one step of it."""
 
-    work: np.ndarray  # (steps, 3): what the time of each step may grow with, as they are run
-    cost_efficiency: float  # real share of the cost as they are run
-    places: list[int]  # the steps that can be run, in the order in which they are
+    work: np.ndarray  # (steps, 3): amounts that the time of each step, as run, may grow with
+    cost_efficiency: float  # real cost of the steps as run
+    places: list[int]  # the steps that can be run, in order
     run: Callable[[int], None]
     facts: dict[str, Any]
     turned: int = 0
 
     def turn(self, seconds: float) -> list[tuple[int, float]]:
-        """Train for so long, one step at least: which steps, and the seconds of each, its batch included."""
+        """Train for some seconds, at least one step; return the steps, and the seconds of each, its batch included."""
         done: list[tuple[int, float]] = []
         while not done or sum(took for _, took in done) < seconds:
             place = self.places[self.turned % len(self.places)]
@@ -150,7 +150,7 @@ class Prepared:
 def first_facts(
     prepared: list[Prepared], samples: list[Any], parameters: dict[str, Any], version: str
 ) -> dict[str, Any]:
-    """What a process tells when all its contenders are warm."""
+    """Return a process's first result, when all its contenders are warm."""
     return {
         "contenders": [contender.facts for contender in prepared],
         "samples": len(samples),
@@ -160,7 +160,7 @@ def first_facts(
 
 
 def answers(prepared: list[Prepared], forward: Callable[[], np.ndarray]) -> Callable[..., Any]:
-    """What a process does when it is asked."""
+    """Return the function that answers a process's requests."""
 
     def answer(question: str, *arguments: Any) -> Any:
         if question == "forward":
@@ -180,7 +180,7 @@ def make_batches(
     *,
     shares: int = 1,
 ) -> tuple[BucketBatcher, float]:
-    """The batcher of a contender, and the seconds that planning took; devices take ``shares`` of packed batches."""
+    """Make a contender's batcher; return it and the seconds of planning. Devices take ``shares`` of packed batches."""
     name, grouping = contender.batches.split("/")
     begun = time.perf_counter()
     policy = policies.make_policy(name, grouping, lengths, corpus, model_config, shares=shares)
@@ -189,7 +189,7 @@ def make_batches(
 
 
 def warmed(prepared: Prepared) -> Prepared:
-    """Two steps that nobody counts; and the facts that the parent needs."""
+    """Run two uncounted steps; return the facts that the parent needs."""
     for place in prepared.places[:2]:
         prepared.run(place)
     prepared.facts |= {

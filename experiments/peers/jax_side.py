@@ -31,7 +31,7 @@ from multimodal_pad.training import DataMesh
 
 
 def prepare(library: str, config: Config, _parameters: dict[str, Any]) -> tuple[dict[str, Any], Callable[..., Any]]:
-    """Our side: the policies' batches and the compiled steps of one model."""
+    """Prepare our side: the policies' batches and the compiled steps of one model."""
     corpus = config.corpus
     samples, lengths, model_config, _ = corpora.load(corpus, Progress(disable=True))
     mesh = DataMesh() if library.endswith(CORES) else None
@@ -70,8 +70,8 @@ def _compiled_steps(
     corpus: Any,
     mesh: DataMesh | None,
 ) -> Prepared:
-    """Our train step, compiled for the shapes of the contender, or for as many of them as it says."""
-    jax.clear_caches()  # else shapes that another contender has compiled before would be found there
+    """Compile our train step for the shapes of the contender, or for as many of them as it sets."""
+    jax.clear_caches()  # so that no shape that another contender compiled is found
     batcher, preparing = batches
     spread: dict[str, Any] = {}
     if mesh is not None:
@@ -83,19 +83,21 @@ def _compiled_steps(
         for rows, shape in zip(schedule.batch_sizes.tolist(), schedule.lengths.tolist(), strict=True)
     ]
     order = np.random.default_rng(corpus.seed).permutation(len(schedule)).tolist()
-    shapes = list(dict.fromkeys(of_step[place] for place in order))  # at random, so that those of many steps come early
+    shapes = list(
+        dict.fromkeys(of_step[place] for place in order)
+    )  # in random order, so that shapes of many steps come early
     if batcher.policy.finite and contender.compiled is None:
         shapes = batcher.batch_shapes(max(EPOCHS))
     shapes = shapes[: contender.compiled]
     begun = time.perf_counter()
     if batcher.policy.finite:
         warm_up(table, BatchSpec(shapes, batcher.example()), step.state, progress=False)
-    else:  # one by one, as it meets them
+    else:  # one by one, as they come
         for place in order:
             if of_step[place] in shapes:
                 table.compile(step.state, batcher.batch(0, place))
     per_shape = (time.perf_counter() - begun) / len(shapes)
-    # A copy: it is donated, and every contender begins there.
+    # A copy, since it is donated and every contender begins from it.
     copied = jax.tree.map(np.array, step.state)
     state = jax.device_put(copied) if mesh is None else mesh.place_state(copied)
 

@@ -20,7 +20,7 @@ _LIBRARIES = {"jax": "#4269d0", "torch": "#ff725c", "torch.compile": "#efb118"}
 
 
 def draw(results: dict[str, Any], path: Path) -> None:
-    """A panel per section that was measured."""
+    """Draw a panel per section that was measured."""
     import matplotlib
 
     matplotlib.use("Agg")

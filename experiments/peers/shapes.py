@@ -1,10 +1,10 @@
-"""How much of the padded work is real, and how many batch shapes come out, under the rules of other libraries and ours.
+"""The real cost and the number of batch shapes, under the rules of other libraries and ours.
 
-One epoch of each rule, over length tables alone. A rule that belongs to a package is computed here, and where the
-package is installed it deals the batches itself as well: both must agree, and the package's are what is counted.
+An epoch of each rule is dealt, over length tables alone. A rule of a package is computed here, and where the package is
+installed it deals the batches itself as well: both must agree, and the package's batches are counted.
 
-A shape is rows and padded lengths, as XLA sees it. This project fills the last batch of a shape up with empty rows,
-which are paid for; the others hand it on with fewer rows, which is a shape of its own.
+A shape is rows and padded lengths, as for XLA. This project fills the last batch of a shape up with empty rows, whose
+cost counts; the others leave it with fewer rows, which is another shape.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from multimodal_pad.scheduling.groupings import GROUPINGS
 from multimodal_pad.scheduling.steps import Steps
 
 KEYS = ("audio", "text")
-"""The modalities that rules with one sort key sort by."""
+"""The sort keys of rules that sort by one modality."""
 
 BUCKETS = (4, 8, 16)
 MULTIPLES = (8, 64)
@@ -51,7 +51,7 @@ Deal = Callable[[Task], Steps]
 
 
 class Rule(NamedTuple):
-    """Who goes with whom, and how far they are padded.
+    """A rule that groups samples into batches and pads them.
 
     Attributes:
         policy: the rule, in words.
@@ -69,13 +69,13 @@ class Rule(NamedTuple):
 
 
 def plan(task: Task, grouping: str, count: int) -> Policy:
-    """At most ``count`` planned shapes."""
+    """Plan at most ``count`` shapes."""
     options = {"cost": task.cost, "batch_size": task.batch_size, "grouping": grouping}
     return Planned(plan_shapes(task.lengths, max_shapes=count, **options))
 
 
 def deal_policy(task: Task, make: Callable[[Task, str], Policy], grouping: str) -> Steps:
-    """A schedule of this project."""
+    """Deal a schedule of this project."""
     options = {"batch_size": task.batch_size, "grouping": grouping, "seed": SEED, "cost": task.cost}
     return make_schedule(task.lengths, make(task, grouping), **options).steps()
 
@@ -131,7 +131,7 @@ RULES: tuple[Rule, ...] = tuple(_rules())
 def compare(
     tables: dict[str, LengthTable], batch_size: int, tick: Callable[[], None], cost: Cost = reference_cost
 ) -> list[dict[str, Any]]:
-    """A row for each of the :data:`RULES` on each table, of plain JSON values.
+    """Measure a row for each of the :data:`RULES` on each table, of plain JSON values.
 
     Args:
         tables: lengths of text, audio and whatever else there is, by the name of the distribution.
@@ -141,7 +141,7 @@ def compare(
 
     Raises:
         PaddingError: a table lacks a modality that rules sort by.
-        RuntimeError: a package deals other batches than its rule says.
+        RuntimeError: a package deals other batches than its rule.
     """
     rows = []
     for distribution, lengths in tables.items():
@@ -155,7 +155,7 @@ def compare(
 
 
 def measure(rule: Rule, task: Task) -> dict[str, Any]:
-    """The figures of one rule; the seconds are those of dealing an epoch, planning included."""
+    """Measure one rule; the seconds are those of dealing an epoch, planning included."""
     begun = time.perf_counter()
     steps = rule.deal(task)
     seconds = time.perf_counter() - begun
@@ -185,12 +185,12 @@ def measure(rule: Rule, task: Task) -> dict[str, Any]:
 
 
 def as_batches(steps: Steps) -> list[tuple[list[int], list[int]]]:
-    """The batches in an order of their own, for comparing: sample numbers, which are sorted, and padded lengths."""
+    """Return the batches sorted, for comparing: sorted sample numbers, and padded lengths."""
     return sorted((sorted(ids[ids != EMPTY].tolist()), shape.tolist()) for shape, ids in steps)
 
 
 def tables(rows: Sequence[dict[str, Any]]) -> list[Table]:
-    """One table: the cost efficiency and the number of shapes of each rule on each distribution."""
+    """Make one table: real cost and number of shapes of each rule on each distribution."""
     distributions = list(dict.fromkeys(row["distribution"] for row in rows))
     cells: dict[tuple[str, str, str], dict[str, str]] = {}
     for row in rows:
@@ -202,16 +202,16 @@ def tables(rows: Sequence[dict[str, Any]]) -> list[Table]:
     dealt = {f"{row['package']} {row['version']}" for row in measured}
     computed = {row["package"] for row in rows if row["package"]} - {row["package"] for row in measured}
     texts = [
-        "Real share of the padded cost of one epoch; in brackets the batch shapes that it has, of which rows are a "
-        "part, and the samples that the rule can't take. Alike: what the samples of a batch have in common. "
-        "`transformers`, `tensorflow` and `lhotse` keep a short last batch of each bucket, whose number of rows is a "
-        "shape of its own; here it is filled up with empty rows, which are paid for.",
+        "Real cost of one epoch, by the reference cost; in brackets the number of its batch shapes, which differ in "
+        "rows too, and of samples that the rule can't take. Alike: what the samples of a batch have in common. "
+        "`transformers`, `tensorflow` and `lhotse` keep a short last batch of each bucket, whose number of rows makes "
+        "another shape; here it is filled up with empty rows, whose cost counts.",
         *([f"Batches dealt by the package itself: {', '.join(sorted(dealt))}."] if dealt else []),
         *([f"Computed by the package's rule: {', '.join(sorted(computed))}."] if computed else []),
     ]
     return [
         Table(
-            "How much of the padded work is real",
+            "Real cost of each rule",
             ["rule", "of", "alike", *distributions],
             [[*rule, *(found.get(name, "") for name in distributions)] for rule, found in cells.items()],
             " ".join(texts),

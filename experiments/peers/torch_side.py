@@ -29,7 +29,7 @@ from multimodal_pad.models import TransformerConfig
 
 
 def prepare(library: str, config: Config, parameters: dict[str, Any]) -> tuple[dict[str, Any], Callable[..., Any]]:
-    """PyTorch's side: the same batches, padded by ``pad_sequence`` or end to end.
+    """Prepare PyTorch's side: the same batches, padded by ``pad_sequence`` or end to end.
 
     Raises:
         RuntimeError: the library does not train on this device.
@@ -68,7 +68,7 @@ def _eager_steps(
     config: TransformerConfig,
     corpus: corpora.Config,
 ) -> Prepared:
-    """PyTorch's train step on the same batches; empty rows are left out."""
+    """Make PyTorch's train steps on the same batches, without empty rows."""
     batcher, preparing = batches
     names, schedule, layout = batcher.policy.modalities, batcher.schedule(0), contender.layout
     ids = [[int(i) for i in row if i != EMPTY] for _, row in schedule]
@@ -117,14 +117,14 @@ def _eager_steps(
 
 
 def lay_out(layout: str, samples: list[Any], names: tuple[str, ...], padded: dict[str, int]) -> Any:
-    """A batch in the layout of a contender; ``padded`` are the policy's lengths."""
+    """Lay out a batch for a contender; ``padded`` are the policy's lengths."""
     if layout in UNPADDED:
         return twin.lay_end_to_end(samples, names, layout)
     return twin.pad(samples, names, padded if layout == "policy" else None)
 
 
 def _work_alone(config: TransformerConfig, lengths: np.ndarray) -> np.ndarray:
-    """:func:`step_work` of one step whose samples are ``lengths (B, M)`` long and not padded, ``(3,)``."""
+    """Compute :func:`step_work` of one step of samples of ``lengths (B, M)`` without padding, ``(3,)``."""
     each = step_work(config.cost, lengths, np.ones(len(lengths), np.int64)).sum(axis=0)
     each[0] = 1
     return each

@@ -1,7 +1,7 @@
 """Training, ours and PyTorch's, side by side: the same model from the same parameters on the same samples.
 
 JAX has one process and PyTorch another. All contenders are warm before the first turn; in each round every one of them
-trains for a few seconds on steps of its own epoch, in turn, while the others wait. What an epoch takes is then
+trains for a few seconds on steps of its own epoch, in turn, while the others wait. The time of an epoch is then
 predicted from the steps measured, as in :mod:`experiments.lib.measure`.
 """
 
@@ -27,7 +27,7 @@ from experiments.peers.contenders import CONTENDERS, EPOCHS, SMALL_PAGES, TOLERA
 
 
 def compare(config: Config, progress: Progress) -> dict[str, Any]:
-    """Figures of every contender whose library is installed.
+    """Measure every contender whose library is installed.
 
     Raises:
         RuntimeError: the two models are not the same.
@@ -64,7 +64,7 @@ def compare(config: Config, progress: Progress) -> dict[str, Any]:
                 if contender.library in workers:
                     try:
                         row["turns"].append(workers[contender.library].ask("turn", number, config.turn_seconds))
-                    except RuntimeError as error:  # the others go on without it
+                    except RuntimeError as error:  # the other contenders go on
                         if contender.library == "jax":
                             raise
                         del workers[contender.library]
@@ -93,7 +93,7 @@ def _check_platform(worker: Worker, ours: Worker) -> None:
 
 
 def _huge_pages_setting() -> str | None:
-    """When Linux hands out large pages: one of ``always``, ``madvise`` and ``never``; None where it is unknown."""
+    """Return when Linux gives large pages: ``always``, ``madvise`` or ``never``; None where it is unknown."""
     try:
         return re.findall(r"\[(\w+)\]", Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text())[0]
     except (OSError, IndexError):
@@ -101,17 +101,17 @@ def _huge_pages_setting() -> str | None:
 
 
 def _prepare(library: str, config: Config, given: dict[str, Any]) -> tuple[dict[str, Any], Callable[..., Any]]:
-    """In the process of a library, which imports that one alone."""
+    """Prepare a library in its process, which imports no other."""
     return import_module(f"experiments.peers.{library.split('.')[0]}_side").prepare(library, config, given)
 
 
 def _numbers(chosen: list[Contender]) -> list[int]:
-    """The number of each contender among those of its library."""
+    """Return the number of each contender among those of its library."""
     return [sum(other.library == c.library for other in chosen[:i]) for i, c in enumerate(chosen)]
 
 
 def _parity(workers: dict[str, Worker]) -> dict[str, float] | None:
-    """How far apart the outputs of the two models are on the same samples, in any layout of either that is compared."""
+    """Measure how far apart the outputs of the two models are on the same samples, in every layout compared."""
     if "torch" not in workers:
         return None
     counts = {library: worker.first["parameter_count"] for library, worker in workers.items()}
@@ -125,7 +125,7 @@ def _parity(workers: dict[str, Worker]) -> dict[str, float] | None:
 
 
 def _summarise(row: dict[str, Any], samples: int) -> dict[str, Any]:
-    """Seconds of an epoch, samples per second in each round, and seconds for some epochs with all that comes before."""
+    """Compute seconds of an epoch, samples per second in each round, and seconds of some epochs with preparation."""
     work = np.array(row.pop("work"))
     places = np.array([place for turn in row["turns"] for place, _ in turn])
     seconds = np.array([took for turn in row["turns"] for _, took in turn])
@@ -146,7 +146,7 @@ def _summarise(row: dict[str, Any], samples: int) -> dict[str, Any]:
 
 
 def _row(results: dict[str, Any], contender: Contender) -> dict[str, Any] | None:
-    """The row of a contender, or None where it was not measured."""
+    """Return the row of a contender, or None where it was not measured."""
     wanted = contender.name, contender.library, contender.batches.split("/")[1]
     for row in results["rows"]:
         if (row["name"], row["library"], row["batches"].split("/")[1]) == wanted:
@@ -155,7 +155,7 @@ def _row(results: dict[str, Any], contender: Contender) -> dict[str, Any] | None
 
 
 def table(results: dict[str, Any]) -> Table:
-    """Samples per second, and seconds for 1, 3 and 10 epochs."""
+    """Make a row per contender: samples per second, and seconds for 1, 3 and 10 epochs."""
     heading = ["", "batches", "real cost", "shapes", "samples/s"]
     with_memory = any("device_bytes" in row for row in results["rows"])
     rows = []
@@ -173,13 +173,14 @@ def table(results: dict[str, Any]) -> Table:
         "Training: samples per second, and seconds predicted for some epochs",
         heading,
         rows,
-        _note(results) + (" Memory: of the largest step on the device, by XLA's analysis." if with_memory else ""),
+        _note(results)
+        + (" Memory is that of the largest step on the device, by XLA's analysis." if with_memory else ""),
         text_columns=2,
     )
 
 
 def seconds_text(row: dict[str, Any], epochs: str) -> str:
-    """Seconds for so many epochs, with a mark where shapes were not compiled but predicted."""
+    """Format the seconds for so many epochs, with a mark where shapes were predicted instead of compiled."""
     partial = row["shapes_compiled"] is not None and row["shapes_compiled"] < row["shapes"][epochs]
     return f"{'~' if partial else ''}{row['seconds'][epochs]:,.0f} s"
 
@@ -198,18 +199,17 @@ def _note(results: dict[str, Any]) -> str:
         f"{results['samples']:,} samples ({results['corpus']}), batches of {corpus['batch_size']}, "
         f"{results['parameters']:,} parameters, {same}jax {versions['jax']}"
         + (f", torch {versions['torch']}" if "torch" in versions else "")
-        + ". Samples per second of an epoch once compiled, padding included, predicted from the steps measured: "
-        "median and middle half of "
-        f"{results['config']['rounds']} turns of {results['config']['turn_seconds']:g} s. Seconds with planning and "
-        "compiling; `~`: not every shape was compiled, and the seconds of the others are taken to be the same. "
-        f"Both libraries with `{_tunable('torch')}`, and with `{_tunable(SMALL_PAGES)}` for small pages "
+        + ". Samples per second are those of an epoch once compiled, predicted from the steps measured: median and "
+        f"middle half of {results['config']['rounds']} turns of {results['config']['turn_seconds']:g} s. Seconds "
+        "include planning and compiling; `~`: some shapes were not compiled, and count as many seconds as the others. "
+        f"Both libraries run with `{_tunable('torch')}`, and with `{_tunable(SMALL_PAGES)}` for small pages "
         f"(transparent_hugepage: {results['pages']['transparent_hugepage']}; {results['pages']['c_library']})."
         + missing
     )
 
 
 def ratios(results: dict[str, Any]) -> dict[str, list[tuple[str, np.ndarray]]]:
-    """Samples per second of packed batches, and of 8 planned shapes, over others', round by round."""
+    """Divide samples per second of packed batches, and of 8 planned shapes, by those of others, round by round."""
     small = "planned_8_small", "torch_length_small"
     pairs = [
         *((one, other) for one in _PACKED for other in ("planned_8", "fixed", *_UNPLANNED, *_UNPADDED)),
@@ -233,7 +233,7 @@ _UNPADDED = ("torch_nested", "torch_sample", "torch_flex")
 
 
 def costs(results: dict[str, Any]) -> list[str]:
-    """What packed batches cost beside the steps, against 8 planned shapes and fixed padding, in sentences."""
+    """Compare compile seconds and memory of packed batches with 8 planned shapes and fixed padding, in sentences."""
     packed, planned, fixed = (_row(results, CONTENDERS[name]) for name in ("packed", "planned_8", "fixed"))
     told = []
     if packed is not None and planned is not None:

@@ -1,1 +1,1 @@
-"""How good are planned shapes, and how well are the times predicted that they are chosen by?"""
+"""How good are planned shapes, and how well are the times predicted that choose their number?"""

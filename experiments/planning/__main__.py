@@ -1,8 +1,7 @@
 """How good are planned shapes, how near the bound, and how long does planning take on one core?
 
-With --data-dir, on MELD's training utterances with the cost that published figures for them use, and then what
-the plan is worth on the dev and test utterances; without it, on synthetic lengths that follow MELD's. Last, on a
-table of millions of samples.
+With --data-dir, shapes are planned for MELD's training utterances by the reference cost, and then rated on the dev and
+test utterances; without it, for synthetic lengths that follow MELD's. Last comes a table of millions of samples.
 
 With Python: python -m experiments.planning --data-dir DIR --out results/planning/mine
 """
@@ -30,6 +29,7 @@ from rich.progress import track
 from experiments.lib.command_line import command_line
 from experiments.lib.distributions import MODALITIES, log_normal_lengths
 from experiments.lib.reference_cost import reference_cost
+from experiments.lib.tables import Table, paragraphs
 from multimodal_pad import LengthTable, Planned, ShapePlan, make_schedule, plan_shapes
 from multimodal_pad.cli import exit_status
 from multimodal_pad.output import write_folder
@@ -40,12 +40,12 @@ from multimodal_pad.sources import Meld, Synthetic
 
 SHAPES = (1, 4, 8, 16, 32)
 DRAWN = 16
-"""Shapes of the plan in the picture."""
+"""Number of shapes of the plan in the picture."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """One run; every default is here."""
+    """Options of one run, with every default."""
 
     data_dir: str | None = None
     samples: int = 9988
@@ -71,14 +71,14 @@ def one_core() -> Iterator[None]:
 
 
 def load(config: Config) -> dict[str, LengthTable]:
-    """The lengths of each split."""
+    """Load the lengths of each split."""
     if config.data_dir is None:
         return {"train": Synthetic(config.samples).lengths, "dev": Synthetic(config.samples // 9, seed=1).lengths}
     return {split: Meld(config.data_dir, split).lengths for split in ("train", "dev", "test")}
 
 
 def run(config: Config, splits: dict[str, LengthTable]) -> dict[str, Any]:
-    """All figures."""
+    """Measure everything; return the results."""
     train = splits["train"]
     rows, transfers = [], []
     console = Console(stderr=True)
@@ -105,7 +105,7 @@ def run(config: Config, splits: dict[str, LengthTable]) -> dict[str, Any]:
 
 
 def _timed_plan(lengths: LengthTable, count: int, config: Config) -> tuple[ShapePlan, list[float]]:
-    """A plan, and the seconds that it took, each time."""
+    """Plan several times; return the plan, and the seconds of each time."""
     seconds, plans = [], []
     for _ in range(config.repeats):
         begun = time.perf_counter()
@@ -116,7 +116,7 @@ def _timed_plan(lengths: LengthTable, count: int, config: Config) -> tuple[Shape
 
 
 def _plan_row(plan: ShapePlan, train: LengthTable, seconds: list[float]) -> dict[str, Any]:
-    """A plan, its schedule, and ladders with as many shapes."""
+    """Measure a plan, its schedule, and ladders with as many shapes."""
     steps = make_schedule(train, Planned(plan), cost=reference_cost)
     padded = float(steps.batch_sizes @ reference_cost(steps.lengths))
     ladders = {
@@ -137,7 +137,7 @@ def _plan_row(plan: ShapePlan, train: LengthTable, seconds: list[float]) -> dict
 
 
 def _transfer_row(plan: ShapePlan, split: str, lengths: LengthTable, effort: float) -> dict[str, Any]:
-    """What a plan keeps on lengths that it was not made for, against a plan made for them."""
+    """Compare a plan, on lengths that it was not made for, with a plan made for them."""
     covered = Planned(plan).covers(lengths.values)
     kept = LengthTable(lengths.modalities, lengths.values[covered])
     own = plan_shapes(kept, max_shapes=len(plan), cost=reference_cost, effort=effort)
@@ -159,7 +159,7 @@ def _run_large(samples: int, shapes: int) -> dict[str, Any]:
 
 
 def plan_large(samples: int, shapes: int) -> dict[str, Any]:
-    """Plan so many lengths of three modalities in multiples of 8."""
+    """Plan shapes for so many lengths of three modalities in multiples of 8."""
     table = LengthTable(MODALITIES, log_normal_lengths(samples))
     begun = time.perf_counter()
     plan = plan_shapes(table, max_shapes=shapes, cost=reference_cost, alignment=8)
@@ -176,51 +176,54 @@ def plan_large(samples: int, shapes: int) -> dict[str, Any]:
 
 
 def draw(lengths: LengthTable, path: Path) -> None:
-    """The picture of a plan beside the ladders."""
+    """Draw a plan beside the ladders."""
     ladders = ladders_within(lengths, DRAWN).items()
     others = {name: policy_efficiency(policy, lengths, reference_cost) for name, policy in ladders}
     plot_plan(plan_shapes(lengths, max_shapes=DRAWN, cost=reference_cost), lengths, path, others)
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """The table, with what it took and where it comes from, for the README."""
-    lines = [
-        "| batch shapes | planned | in a schedule | bound | powers of two | quantiles | planning |",
-        "|---:|---:|---:|---:|---:|---:|---:|",
-    ]
+    """Return the table, what other splits and sizes give, and where it was measured."""
+    from experiments.lib.provenance import measured_on  # imports JAX, which a large table's process does without
+
+    rows = []
     for row in results["plans"]:
         ladders = [
             f"{row['ladders'][name]['cost']:.3f} ({row['ladders'][name]['shapes']})"
             for name in ("powers of two", "quantiles")
         ]
         shares = [f"{row[key]:.3f}" for key in ("efficiency", "scheduled_efficiency", "bound")]
-        cells = [str(row["shapes"]), *shares, *ladders, f"{np.median(row['seconds']):.2f} s"]
-        lines.append("| " + " | ".join(cells) + " |")
+        rows.append([str(row["shapes"]), *shares, *ladders, f"{np.median(row['seconds']):.2f} s"])
     config = results["config"]
-    texts = [
-        f"Real share of the padded cost; {results['samples']:,} samples ({results['corpus']}); batches of "
-        f"{config['batch_size']} in the schedule; in brackets, the shapes that the finest such ladder has; median of "
-        f"{config['repeats']} plans on one core.",
+    findings = [
         *(
-            f"The plan with {row['shapes']} shapes keeps {row['efficiency']:.3f} on {row['split']} "
-            f"({row['samples']:,} samples, {row['uncovered']} too long for it), a plan of its own "
+            f"The plan with {row['shapes']} shapes has a real cost of {row['efficiency']:.3f} on {row['split']} "
+            f"({row['samples']:,} samples, {row['uncovered']} too long for it); a plan made for that split has "
             f"{row['own_efficiency']:.3f}."
             for row in results["transfers"]
             if row["shapes"] == 16
         ),
         *(
             f"{row['samples']:,} samples in multiples of 8: {row['shapes']} shapes in {row['seconds']:.1f} s and "
-            f"{row['peak_memory_gib']:.1f} GiB, the table's {row['table_gib']:.1f} GiB included."
+            f"{row['peak_memory_gib']:.1f} GiB, of which the table takes {row['table_gib']:.1f} GiB."
             for row in results["large"]
         ),
     ]
-    where = f"{results['device']['cpu']}; Python {results['python']}, numpy {results['versions']['numpy']}"
-    texts.append(f"{where}; commit {(results['commit'] or 'unknown')[:10]}; `{results['command']}`.")
-    return "\n".join([*lines, "", " ".join(texts)])
+    table = Table(
+        "Planned shapes",
+        ["batch shapes", "planned", "in a schedule", "bound", "powers of two", "quantiles", "planning"],
+        rows,
+        f"Real cost, by the reference cost, on {results['samples']:,} samples ({results['corpus']}), with batches of "
+        f"{config['batch_size']} in the schedule. Brackets hold the number of shapes of the finest ladder within the "
+        f"same number. Planning: median of {config['repeats']} plans on one core.",
+        text_columns=0,
+        findings=" ".join(findings),
+    )
+    return paragraphs(table.markdown(), measured_on(results))
 
 
 def main(arguments: list[str]) -> int:
-    """Run and write; the exit status."""
+    """Run and write the results; return the exit status."""
     parser = command_line("planning", __doc__, data_dir="MELD's three CSV files (default: synthetic lengths)")
     parser.add_argument("--large", nargs=2, type=int, metavar=("SAMPLES", "SHAPES"), help="only plan a large table")
     options = parser.parse_args(arguments)

@@ -1,4 +1,4 @@
-"""How well does a calibrated cost model predict the seconds of steps at shapes that it has not seen?
+"""How well does a calibrated cost model predict the seconds of steps at other shapes?
 
 The step is calibrated at quantiles of the lengths, and then timed at the shapes of a plan. The cost model is fitted
 with one rate for linear and one for quadratic FLOPs, and with one rate for all.
@@ -20,19 +20,20 @@ from rich.progress import Progress
 from experiments.lib import corpora, policies
 from experiments.lib.command_line import command_line, run_experiment
 from experiments.lib.measure import make_step
-from experiments.lib.provenance import where_measured
+from experiments.lib.provenance import measured_on
+from experiments.lib.tables import Table, paragraphs
 from multimodal_pad import BatchShape, BatchSpec, Planned, plan_shapes
 from multimodal_pad.compiling import Calibration, StepTable, calibrate, typical_shapes
 from multimodal_pad.layouts.layout import batch_shapes
 from multimodal_pad.lengths.cost import Cost
 
 QUANTILES = (0.25, 0.5, 0.9, 0.99, 1.0)
-"""Of the lengths: the step is calibrated at a shape of each."""
+"""Quantile levels of the lengths; the step is calibrated at the shape of each."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """One run; every default is here."""
+    """Options of one run, with every default."""
 
     data_dir: str | None = None
     modalities: tuple[str, ...] | None = None
@@ -43,11 +44,11 @@ class Config:
 
 
 QUICK = {"modalities": ("text",), "samples": 64, "batch_size": 8, "shapes": 2, "repeats": 1}
-"""What --quick changes: a look at whether everything works."""
+"""Options under --quick, to check that everything works."""
 
 
 def run(config: Config, progress: Progress) -> dict[str, Any]:
-    """All figures."""
+    """Measure everything; return the results."""
     comparison = corpora.on_corpus(
         config.data_dir, modalities=config.modalities, samples=config.samples, batch_size=config.batch_size
     )
@@ -91,30 +92,29 @@ def run(config: Config, progress: Progress) -> dict[str, Any]:
 
 
 def _predict(found: Calibration, shape: np.ndarray, rows: int) -> float:
-    """Seconds of a step of so many rows at padded lengths ``(M,)``."""
+    """Predict the seconds of a step of so many rows at padded lengths ``(M,)``."""
     return found.seconds_per_cost * (found.batch_overhead + rows * float(found.cost(shape[None])[0]))
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """The table, what it took and where it comes from, for the README."""
+    """Return the table, the errors, and where they were measured."""
     rows = results["unseen"]
-    lines = [
-        "| shape | measured | predicted | with one rate for all FLOPs |",
-        "|---|---:|---:|---:|",
-    ]
+    cells = []
     for row in rows:
         shape = ", ".join(f"{name} {length}" for name, length in row["lengths"].items())
-        cells = [f"{1e3 * row[key]:,.0f} ms" for key in ("seconds", "two_rates", "one_rate")]
-        lines.append("| " + " | ".join([shape, *cells]) + " |")
+        cells.append([shape, *(f"{1e3 * row[key]:,.0f} ms" for key in ("seconds", "two_rates", "one_rate"))])
     two, one = (_off(rows, key) for key in ("two_rates", "one_rate"))
-    texts = [
+    table = Table(
+        "Seconds of a step, predicted",
+        ["shape", "measured", "predicted", "with one rate for all FLOPs"],
+        cells,
         f"Steps of {results['config']['batch_size']} rows at {len(rows)} planned shapes, predicted from "
-        f"{len(results['seen'])} others ({results['corpus']}): off by {two}; with one rate by {one}.",
-        f"`calibrate` took {results['seconds_to_calibrate']:.0f} s and itself reported an error of "
+        f"{len(results['seen'])} others ({results['corpus']}).",
+        findings=f"The predictions are off by {two}; with one rate by {one}. `calibrate` took "
+        f"{results['seconds_to_calibrate']:.0f} s and reported an error of "
         f"{100 * results['error']['two_rates']:.0f} %.",
-        where_measured(results),
-    ]
-    return "\n".join([*lines, "", " ".join(texts)])
+    )
+    return paragraphs(table.markdown(), measured_on(results))
 
 
 def _off(rows: list[dict[str, Any]], key: str) -> str:
@@ -123,7 +123,7 @@ def _off(rows: list[dict[str, Any]], key: str) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Run and write; the exit status."""
+    """Run and write the results; return the exit status."""
     parser = command_line(
         "planning.calibration", __doc__, data_dir="MELD's three CSV files (default: synthetic samples)"
     )

@@ -20,7 +20,7 @@ from experiments.lib import corpora, policies
 from experiments.lib.command_line import command_line
 from experiments.lib.measure import make_step
 from experiments.lib.output import write_results
-from experiments.lib.tables import Table
+from experiments.lib.tables import Table, paragraphs
 from multimodal_pad import LengthTable, PaddingError
 from multimodal_pad.cli import exit_status
 from multimodal_pad.compiling import PolicyTime, PolicyTimes, StepTable, time_policies
@@ -29,11 +29,11 @@ from multimodal_pad.lengths.samples import TARGETS
 
 @dataclass(frozen=True)
 class Config:
-    """One run; every default is here.
+    """Options of one run, with every default.
 
     Attributes:
         policies: of :mod:`experiments.lib.policies`.
-        epochs: the numbers of epochs of runs that are judged.
+        epochs: numbers of epochs for which the fastest policy is found.
     """
 
     data_dir: str | None = None
@@ -46,13 +46,13 @@ class Config:
 
 
 QUICK = {"modalities": ("text",), "samples": 64, "batch_size": 8, "repeats": 1}
-"""What --quick changes: a look at whether everything works."""
+"""Options under --quick, to check that everything works."""
 
 VARIED, EQUAL = "as they are", "all equal"
 
 
 def run(config: Config, progress: Progress) -> dict[str, Any]:
-    """All figures."""
+    """Measure everything; return the results."""
     corpus = corpora.on_corpus(
         config.data_dir, modalities=config.modalities, samples=config.samples, batch_size=config.batch_size
     )
@@ -70,7 +70,7 @@ def run(config: Config, progress: Progress) -> dict[str, Any]:
             name, grouping = policies.parse_policy(spec)
             policy = policies.make_policy(name, grouping, table, corpus, model_config)
             batchers[spec] = policies.make_batcher(policy, grouping, chosen, table, corpus, model_config)
-        steps = StepTable(step.train_step)  # of its own, so that no policy finds what another compiled
+        steps = StepTable(step.train_step)  # a new one, so that no policy finds programs of another
         found = time_policies(steps, batchers, step.state, epochs=max(config.epochs), repeats=config.repeats)
         rows += [{"lengths": kind, "policy": name, **_as_json(time)} for name, time in found.times.items()]
         progress.advance(task)
@@ -84,7 +84,7 @@ def run(config: Config, progress: Progress) -> dict[str, Any]:
 
 
 def _equal(samples: list[dict[str, Any]], medians: dict[str, int]) -> tuple[list[dict[str, Any]], LengthTable]:
-    """The samples, each modality cut or repeated to its length, and a copy's lengths."""
+    """Return the samples with each modality cut or repeated to its length, and their lengths."""
     made = []
     for sample in samples:
         arrays = {name: np.asarray(sample[name]) for name in medians}
@@ -115,14 +115,14 @@ def _as_json(time: PolicyTime) -> dict[str, Any]:
 
 
 def times(results: dict[str, Any], kind: str) -> dict[str, PolicyTime]:
-    """The policies' times on one kind of lengths."""
+    """Return the policies' times on one kind of lengths."""
     fields = ("samples", "shapes", "compile_seconds", "epoch_seconds")
     rows = [row for row in results["rows"] if row["lengths"] == kind]
     return {row["policy"]: PolicyTime(**{name: row[name] for name in fields}) for row in rows}
 
 
 def table(results: dict[str, Any]) -> Table:
-    """A row per policy and kind of lengths; the fastest of each is bold."""
+    """Make a row per policy and kind of lengths; the fastest of each is bold."""
     epochs = results["config"]["epochs"]
     plural = [f"{n} epoch{'s' if n > 1 else ''}, s" for n in epochs]
     heading = ["lengths", "policy", "shapes", "compiling, s", "ms per sample", *plural]
@@ -139,22 +139,22 @@ def table(results: dict[str, Any]) -> Table:
     equal = ", ".join(f"{name} {length}" for name, length in results["medians"].items())
     note = (
         f"{results['samples']:,} samples ({results['corpus']}), batches of {results['config']['batch_size']}, the "
-        f"model of `make compare`; all equal: each modality cut or repeated to its median ({equal}). Steps: medians of "
-        f"{results['config']['repeats']} at each of the largest shape and the one of most steps, other shapes "
-        f"predicted; batches ready on the host. {' '.join(told)}"
+        f"model of `make compare`. All equal: each modality is cut or repeated to its median ({equal}). A step is the "
+        f"median of {results['config']['repeats']}, at the largest shape and at that of most steps; the other shapes "
+        "are predicted. Batches lie ready on the host."
     )
-    return Table("Which policy is fastest", heading, rows, note, text_columns=2)
+    return Table("Which policy is fastest", heading, rows, note, text_columns=2, findings=" ".join(told))
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """The table, and where it comes from."""
-    from experiments.lib.provenance import where_measured
+    """Return the table, and where it was measured."""
+    from experiments.lib.provenance import measured_on
 
-    return f"{table(results).markdown()} {where_measured(results)}"
+    return paragraphs(table(results).markdown(), measured_on(results))
 
 
 def main(arguments: list[str]) -> int:
-    """Run and write; the exit status."""
+    """Run and write the results; return the exit status."""
     parser = command_line(
         "planning.policy_times", __doc__, data_dir="MELD's three CSV files (default: synthetic samples)"
     )

@@ -21,7 +21,7 @@ from experiments.lib import configs, emotion
 from experiments.lib.command_line import command_line
 from experiments.lib.emotion import load_splits
 from experiments.lib.output import write_results
-from experiments.lib.tables import Table
+from experiments.lib.tables import Table, paragraphs
 from experiments.lib.training import train
 from multimodal_pad import PaddingError
 from multimodal_pad.cli import exit_status
@@ -92,7 +92,7 @@ def floors(train_split: Any, test_split: Any) -> dict[str, float]:
 
 
 def table(results: dict[str, Any]) -> Table:
-    """A row per padding and per floor, and the differences by seed."""
+    """Make a row per padding and per floor, with the differences by seed."""
     seeds = results["config"]["seeds"]
     of_seeds = [f"seed {seed}" for seed in seeds]
     of_padding = {
@@ -129,14 +129,14 @@ def table(results: dict[str, Any]) -> Table:
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """The table, and where it comes from."""
-    from experiments.lib.provenance import where_measured
+    """Return the table, and where it was measured."""
+    from experiments.lib.provenance import measured_on
 
-    return f"{table(results).markdown()} {where_measured(results)}"
+    return paragraphs(table(results).markdown(), measured_on(results))
 
 
 def _told(padding: str) -> str:
-    """A padding in words.
+    """Describe a padding in words.
 
     >>> [_told(padding) for padding in ("fixed", "planned/random", "packed")]
     ['fixed padding', 'planned padding, random batches', 'packed']

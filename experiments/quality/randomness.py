@@ -26,8 +26,9 @@ from rich.progress import Progress
 from experiments.lib.command_line import command_line
 from experiments.lib.corpora import modality_configs
 from experiments.lib.output import write_results
-from experiments.lib.provenance import where_measured
+from experiments.lib.provenance import measured_on
 from experiments.lib.reference_cost import reference_cost
+from experiments.lib.tables import Table, paragraphs
 from multimodal_pad import (
     BucketBatcher,
     Ladder,
@@ -201,18 +202,15 @@ def _train(splits: dict[str, Any], kind: str, seed: int, cache_dir: str, config:
 
 
 def differences(results: dict[str, Any], name: str, kind: str) -> np.ndarray:
-    """Batches of a kind less random ones, ``(seeds, epochs)``."""
+    """Return a figure of one kind of batches less that of random ones, ``(seeds, epochs)``."""
     curves = results["curves"]
     one, other = ([curve[name] for curve in curves if curve["batches"] == each] for each in (kind, "random"))
     return np.array(one) - np.array(other)
 
 
-def markdown(results: dict[str, Any]) -> str:
-    """Both tables, and where they come from, for the README."""
-    lines = [
-        "| samples, shapes | window | real cost | adjacent batches | spread within a batch | label on shape |",
-        "|---|---:|---:|---:|---:|---:|",
-    ]
+def windows_table(results: dict[str, Any]) -> Table:
+    """Make a row per policy and window."""
+    rows = []
     for row in results["windows"]:
         middle = {key: float(np.median([f[key] for f in row["figures"]])) for key in row["figures"][0]}
         adjacent = np.array([figures["adjacent"] for figures in row["figures"]])
@@ -224,36 +222,48 @@ def markdown(results: dict[str, Any]) -> str:
             f"{middle['spread']:.2f} ({middle['spread_random']:.2f})",
             f"{middle['label_on_shape']:.3f} ({middle['label_on_shape_random']:.3f})",
         ]
-        lines.append("| " + " | ".join(cells) + " |")
+        rows.append(cells)
     config = results["config"]
-    lines += [
-        "",
-        f"{results['samples']:,} samples ({results['corpus']}) and {config['large_samples']:,} synthetic ones with "
-        f"MELD's lengths, in batches of {config['batch_size']}, {config['orders']} orders each. Window: of length "
-        "grouping, in batches. Real cost: share of what is computed. Adjacent batches: "
-        "correlation of their mean lengths, mean and standard error. Spread: standard deviation of lengths within a "
-        "batch, of that over all. Label on shape: Cramér's V. In brackets the same steps with samples in random order; "
-        "medians.",
-        "",
-    ]
+    return Table(
+        "Randomness of batches",
+        ["samples, shapes", "window", "real cost", "adjacent batches", "spread within a batch", "label on shape"],
+        rows,
+        f"Medians over {config['orders']} orders of {results['samples']:,} samples ({results['corpus']}) and of "
+        f"{config['large_samples']:,} synthetic ones with MELD's lengths, in batches of {config['batch_size']}. The "
+        "window of length grouping is counted in batches; the cost is the reference cost. Adjacent batches: the "
+        "correlation of their mean lengths, with its standard error. Spread: the standard deviation of lengths within "
+        "a batch, as a share of that over all samples. Label on shape: Cramér's V. Brackets hold the figures of the "
+        "same steps with samples in random order.",
+    )
+
+
+def curves_table(results: dict[str, Any]) -> Table:
+    """Make a row per epoch of training."""
     others = [kind for kind in TRAINED if kind != "random"]
     figures = {"train_loss": "train loss", "dev_loss": "dev loss", "dev_weighted_f1": "dev F1"}
     columns = [text for said in figures.values() for text in (f"{said}, random", *others)]
-    lines += [f"| epoch | {' | '.join(columns)} |", "|---:|" + "---:|" * len(columns)]
+    config, rows = results["config"], []
     for epoch in range(config["epochs"]):
         cells = [str(epoch)]
         for name in figures:
             random = [c[name][epoch] for c in results["curves"] if c["batches"] == "random"]
             cells += [f"{np.mean(random):.3f}"]
             cells += [_spread(differences(results, name, kind)[:, epoch]) for kind in others]
-        lines.append("| " + " | ".join(cells) + " |")
-    lines += [
-        "",
-        f"Text alone, {config['seeds']} seeds, at most {config['shapes']} planned shapes, window {WINDOW:,}. Means of "
-        f"random batches (F1 weighted by class), and what batches grouped by length and packed ones differ from them "
-        f"by, with the standard deviation of that over the seeds. {where_measured(results)}",
-    ]
-    return "\n".join(lines)
+        rows.append(cells)
+    return Table(
+        "Loss curves",
+        ["epoch", *columns],
+        rows,
+        f"Text alone, {config['seeds']} seeds, at most {config['shapes']} planned shapes, window {WINDOW:,}. The first "
+        "column of each figure is the mean over random batches (F1 weighted by class); the others are the differences "
+        "of batches grouped by length and of packed ones from it, with their standard deviation over the seeds.",
+        text_columns=0,
+    )
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """Return both tables, and where they were measured."""
+    return paragraphs(windows_table(results).markdown(), curves_table(results).markdown(), measured_on(results))
 
 
 def _spread(values: np.ndarray) -> str:

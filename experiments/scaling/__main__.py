@@ -1,9 +1,9 @@
 """How do time, memory and compilations grow with length, batch size, modalities, shapes and the size of the corpus?
 
-Train steps of the multimodal transformer, every position real, over length, rows and number of modalities, padded and
-packed; plans, warm-ups and compile counts over the number of shapes; plans and schedules, padded and packed, over the
-number of samples. Each series is fitted with a power law, over all points and between the two largest alone, since
-small sizes are mostly constant overhead.
+Three things are measured: train steps of the multimodal transformer, every position real, over length, rows and number
+of modalities, padded and packed; plans, warm-ups and compile counts over the number of shapes; plans and schedules,
+padded and packed, over the number of samples. Each series is fitted with a power law, over all points and between the
+two largest alone, since small sizes are mostly constant overhead.
 
 Points of an axis are timed in turn, in another order each round; a point ends early once its rounds have taken long
 enough. With --data-dir, the shapes are planned for MELD's training utterances; without it, for synthetic lengths that
@@ -32,14 +32,14 @@ __all__ = ["Config", "draw", "exponents", "main", "markdown", "run", "tables"]
 
 
 def run(config: Config, progress: Progress) -> dict[str, Any]:
-    """All figures."""
+    """Measure everything; return the results."""
     if config.data_dir is None:
         lengths = draw_lengths("meld", config.planned_samples, config.seed)
     else:
         lengths = Meld(config.data_dir, "train").lengths
     steps = {point for points in step_axes(config).values() for point in points}
     models = {point.modalities for point in steps}
-    # Stepping and making schedules, compiling and planning; steps and corpora in both layouts.
+    # Often: stepping and making schedules. Seldom: compiling and planning. Steps and corpora have both layouts.
     often = config.step_rounds * (2 * len(steps) + 2 * len(config.samples))
     seldom = config.rounds * (2 * len(steps) + 2 * len(config.shapes) + 2 * len(config.samples))
     task = progress.add_task("measuring", total=len(models) + often + seldom)
@@ -60,7 +60,7 @@ def run(config: Config, progress: Progress) -> dict[str, Any]:
 
 
 def main(arguments: list[str]) -> int:
-    """Run and write; the exit status."""
+    """Run and write the results; return the exit status."""
     parser = command_line("scaling", __doc__, data_dir="MELD's three CSV files (default: synthetic lengths)")
     options = parser.parse_args(arguments)
     config = Config(options.data_dir, **(QUICK if options.quick else {}))

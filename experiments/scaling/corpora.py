@@ -1,7 +1,7 @@
 """How long until the first batch of a large corpus, in how much memory, and how long until a run is resumed?
 
 The length table lies in a file that is memory-mapped; each measurement is a process of its own, whose peak memory
-is then its own. What is measured is the batcher: a sample is a few zeros.
+is then its own. Samples are a few zeros, so that only the batcher is measured.
 
 With Python: python -m experiments.scaling.corpora --out results/scale/mine
 """
@@ -26,6 +26,7 @@ from experiments.lib.command_line import command_line
 from experiments.lib.distributions import MODALITIES, log_normal_lengths
 from experiments.lib.output import write_results
 from experiments.lib.reference_cost import reference_cost
+from experiments.lib.tables import Table, paragraphs
 from multimodal_pad import BucketBatcher, LengthTable, Planned, ShapePlan, plan_shapes
 from multimodal_pad.cli import exit_status
 from multimodal_pad.lengths.samples import EMPTY
@@ -35,7 +36,7 @@ PLANNED_FROM = 100_000
 
 @dataclass(frozen=True)
 class Config:
-    """One run; every default is here."""
+    """Options of one run, with every default."""
 
     samples: tuple[int, ...] = (10_000, 1_000_000, 10_000_000)
     shapes: int = 8
@@ -58,7 +59,7 @@ class Zeros:
 
 
 def run(config: Config, progress: Progress) -> dict[str, Any]:
-    """All figures."""
+    """Measure everything; return the results."""
     task = progress.add_task("measuring", total=len(config.samples) * config.repeats)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
@@ -82,7 +83,7 @@ def run(config: Config, progress: Progress) -> dict[str, Any]:
 
 
 def measure(folder: Path) -> dict[str, Any]:
-    """What one process sees."""
+    """Measure in one process."""
     imported = _peak_gib()
     begun = time.perf_counter()
     batcher = _open(folder)
@@ -123,19 +124,18 @@ def _open(folder: Path) -> BucketBatcher:
 
 
 def _peak_gib() -> float:
-    """Peak resident memory of this program; getrusage would count the parent's at the time of the fork."""
+    """Return the peak resident memory of this program; getrusage would include the parent's at the time of the fork."""
     found = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"))
     if found is None:
-        raise OSError("/proc/self/status tells no VmHWM; this experiment needs Linux")
+        raise OSError("/proc/self/status has no VmHWM; this experiment needs Linux")
     return int(found[1]) / 2**20
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """The table, and where it comes from, for the README."""
-    lines = [
-        "| samples x 3 | steps | first batch | memory beside the table | resume at the start | middle | end |",
-        "|---:|---:|---:|---:|---:|---:|---:|",
-    ]
+    """Return the table, and where it was measured."""
+    from experiments.lib.provenance import measured_on  # imports JAX, whose memory would count in a part's process
+
+    rows = []
     for row in results["rows"]:
         parts = row["parts"]
         beside = np.median([part["peak_gib"] - part["imported_gib"] - part["table_gib"] for part in parts])
@@ -149,23 +149,26 @@ def markdown(results: dict[str, Any]) -> str:
             f"{max(0.0, beside):.2f} GiB",
             *(f"{second:.2f} s" for second in seconds),
         ]
-        lines.append("| " + " | ".join(cells) + " |")
+        rows.append(cells)
     config, last = results["config"], results["rows"][-1]["parts"]
-    where = f"{results['device']['cpu']}; Python {results['python']}, numpy {results['versions']['numpy']}"
     restoring = [part["resumed"][at]["restore"] for part in last for at in part["resumed"]]
-    texts = [
-        f"Log-normal lengths, {config['shapes']} planned shapes, batches of {config['batch_size']}, each a process of "
-        f"its own, median of {config['repeats']}. First batch and resuming: from the file of lengths to the batch, the "
-        "epoch's order and the table's fingerprint included; memory: the peak less what importing takes and the "
-        f"memory-mapped table ({last[0]['table_gib']:.2f} GiB for the largest). To restore alone takes "
-        f"{np.median(restoring):.1f} s there, most of it the order of the epoch, at any step.",
-        f"{where}; commit {(results['commit'] or 'unknown')[:10]}; `{results['command']}`.",
-    ]
-    return "\n".join([*lines, "", " ".join(texts)])
+    table = Table(
+        "The first batch of large corpora",
+        ["samples x 3", "steps", "first batch", "memory beside the table", "resume at the start", "middle", "end"],
+        rows,
+        f"Log-normal lengths, {config['shapes']} planned shapes, batches of {config['batch_size']}; medians of "
+        f"{config['repeats']} processes. First batch and resuming count from the file of lengths to the batch, with "
+        "the epoch's order and the table's fingerprint. Memory is the peak without the imports and without the "
+        f"memory-mapped table ({last[0]['table_gib']:.2f} GiB for the largest).",
+        text_columns=0,
+        findings=f"Restoring alone takes {np.median(restoring):.1f} s for the largest, at any step; most of that is "
+        "the order of the epoch.",
+    )
+    return paragraphs(table.markdown(), measured_on(results))
 
 
 def main(arguments: list[str]) -> int:
-    """Run and write; the exit status."""
+    """Run and write the results; return the exit status."""
     parser = command_line("scaling.corpora", __doc__)
     parser.add_argument("--part", type=Path, metavar="DIR", help="only measure, on the table and plan in a folder")
     options = parser.parse_args(arguments)

@@ -1,4 +1,4 @@
-"""Exponents of power laws through medians of repeated measurements, and how sure they are."""
+"""Exponents of power laws through medians of repeated measurements, with their spread."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 
 RESAMPLES = 1000
-"""Bootstrap resamples of the repeats."""
+"""Number of bootstrap resamples of the repeats."""
 
 PERCENTILES = (5, 95)
-"""Of the exponents over the resamples: their spread."""
+"""Percentiles of the exponents over the resamples, which are their spread."""
 
 
 def power_law(sizes: Sequence[float] | np.ndarray, values: Sequence[float] | np.ndarray) -> tuple[float, float]:
-    """Exponent and factor of ``values ~ factor * sizes ** exponent``, by least squares in log-log.
+    """Fit exponent and factor of ``values ~ factor * sizes ** exponent``, by least squares in log-log.
 
     >>> exponent, factor = power_law([1, 2, 4], [3.0, 12.0, 48.0])
     >>> round(exponent, 6), round(factor, 6)
@@ -26,7 +26,7 @@ def power_law(sizes: Sequence[float] | np.ndarray, values: Sequence[float] | np.
 
 
 def fit_series(sizes: Sequence[float], repeats: Sequence[Sequence[float]], seed: int = 0) -> dict[str, Any] | None:
-    """The power law through the medians of each size's repeats, and the one between the two largest sizes alone.
+    """Fit a power law through the medians of each size's repeats, and one between the two largest sizes alone.
 
     The spread of an exponent is the 5th to 95th percentile over bootstrap resamples of the repeats; None where a point
     that it rests on has one value alone, as what is counted and not timed has.
@@ -64,7 +64,7 @@ def fit_series(sizes: Sequence[float], repeats: Sequence[Sequence[float]], seed:
 
 
 def _resampled_medians(repeats: Sequence[Sequence[float]], seed: int) -> np.ndarray:
-    """Medians of each size's repeats drawn with replacement, ``(resamples, sizes)``."""
+    """Draw each size's repeats with replacement; return their medians ``(resamples, sizes)``."""
     rng = np.random.default_rng(seed)
     drawn = [rng.choice(np.asarray(values, np.float64), (RESAMPLES, len(values))) for values in repeats]
     return np.stack([np.median(values, axis=1) for values in drawn], axis=1)

@@ -37,7 +37,7 @@ from multimodal_pad.training import TrainStep, cross_entropy, make_optimizer
 
 
 class Pooled(nnx.Module):
-    """Embeds each modality, pools it over its real positions and reads the result out: quickly compiled.
+    """A model that compiles quickly: it embeds each modality, and pools it over its real positions for the head.
 
     Takes what :class:`~multimodal_pad.models.MultimodalTransformer` takes.
     """
@@ -57,7 +57,7 @@ class Pooled(nnx.Module):
         self.read_out = nnx.Linear(len(names) * width, CLASSES, rngs=rngs)
 
     def __call__(self, batch: PaddedBatch, **_options: Any) -> jax.Array:
-        """Outputs ``(B, CLASSES)``."""
+        """Return outputs ``(B, CLASSES)``."""
         pooled = []
         for name, embed in self.embed.items():
             features = jnp.asarray(batch.features[name])
@@ -67,7 +67,7 @@ class Pooled(nnx.Module):
 
 
 def measure_shapes(config: Config, lengths: LengthTable, done: Callable[..., None]) -> list[dict[str, Any]]:
-    """Plans for more and more shapes, and what it takes to compile a small step of all modalities for them."""
+    """Measure plans for more and more shapes, and compiling a small step of all modalities for them."""
     plans, rows = {}, {}
     widths = {name: MODALITIES[name].feature_width or 0 for name in lengths.modalities}
     model = Pooled(lengths.modalities, config.pooled_width, rngs=nnx.Rngs(config.seed))
@@ -116,12 +116,12 @@ def measure_shapes(config: Config, lengths: LengthTable, done: Callable[..., Non
 
 
 def count_positions(total: jax.Array, batch: PaddedBatch) -> jax.Array:
-    """The cheapest step there is."""
+    """Count positions, the cheapest step there is."""
     return total + sum(lengths.sum() for lengths in batch.lengths.values())
 
 
 def measure_samples(config: Config, done: Callable[..., None]) -> list[dict[str, Any]]:
-    """Plans and schedules of larger and larger corpora, and what an epoch of them compiles."""
+    """Measure plans and schedules of larger and larger corpora, and the compilations of an epoch."""
     drawn = {count: draw_lengths("meld", count, config.seed) for count in config.samples}
     plans: dict[int, ShapePlan] = {}
     packing: dict[int, PackingPlan] = {}
@@ -149,7 +149,7 @@ def measure_samples(config: Config, done: Callable[..., None]) -> list[dict[str,
     rows = []
     for place, (count, lengths) in enumerate(drawn.items()):
         _, used = _schedule(plans[count], lengths)
-        jax.clear_caches()  # a shape that corpora share is compiled for each
+        jax.clear_caches()  # so that a shape that corpora share is compiled for each
         table = StepTable(count_positions)
         with CompileLog() as log:
             for shape in used:
@@ -179,7 +179,7 @@ def _plan(config: Config, lengths: LengthTable, most: int) -> ShapePlan:
 
 
 def _schedule(plan: ShapePlan, lengths: LengthTable) -> tuple[Schedule, list[BatchShape]]:
-    """The first epoch, and the batch shapes that it has."""
+    """Return the first epoch, and its batch shapes."""
     schedule = make_schedule(lengths, Planned(plan), cost=reference_cost)
     return schedule, _batch_shapes(lengths, *schedule.used)
 

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.lib.tables import Table, spread
+from experiments.lib.tables import Table, paragraphs, spread
 from experiments.scaling.fit import PERCENTILES, fit_series
 
 PANELS = {"time": "s", "memory": "B", "compilations": ""}
-"""Rows of the picture, and their units."""
+"""Rows of the picture, with their units."""
 
 
 class Series(NamedTuple):
@@ -37,12 +37,12 @@ class Series(NamedTuple):
 
     @property
     def heading(self) -> str:
-        """Of its column."""
+        """Return the heading of its column."""
         return f"{self.name}, {self.unit}" if self.unit else self.name
 
 
 class Axis(NamedTuple):
-    """What grows, the letter that it has in formulas, and what is measured."""
+    """A quantity that grows, its letter in formulas, and the measured series."""
 
     key: str
     title: str
@@ -108,22 +108,22 @@ AXES = (
         ),
     ),
 )
-"""Everything that grows."""
+"""All axes."""
 
 
 def _measured(results: dict[str, Any], axis: Axis) -> list[Series]:
-    """The series that the points have; a committed run may be older than some."""
+    """Return the series that the points have; an older run may lack some."""
     return [series for series in axis.series if series.key in results["points"][axis.key][0]]
 
 
 def _values(point: dict[str, Any], key: str) -> list[float]:
-    """Those of each round; none where nothing is known."""
+    """Return the values of each round; none where nothing is known."""
     value = point[key]
     return value if isinstance(value, list) else [] if value is None else [value]
 
 
 def fit_all(points: dict[str, list[dict[str, Any]]], seed: int) -> dict[str, dict[str, Any]]:
-    """The power law of every series, by axis and key; None where there is none to fit."""
+    """Fit a power law to every series, by axis and key; None where there is none."""
     return {
         axis.key: {series.key: _fit(points[axis.key], series.key, seed) for series in axis.series if series.fitted}
         for axis in AXES
@@ -136,7 +136,7 @@ def _fit(points: list[dict[str, Any]], key: str, seed: int) -> dict[str, Any] | 
 
 
 def sentence(results: dict[str, Any], axis: Axis, series: Series) -> str:
-    """How one series grows, in words."""
+    """Describe how one series grows."""
     fit = results["exponents"][axis.key][series.key]
     if fit is None:
         return f"{series.name}: not fitted"
@@ -148,7 +148,7 @@ def sentence(results: dict[str, Any], axis: Axis, series: Series) -> str:
 
 
 def tables(results: dict[str, Any]) -> list[Table]:
-    """One table per axis, with what its points are and how they grow, and one of all exponents."""
+    """Make a table per axis, with its points and their growth, and one of all exponents."""
     return [*(_points(results, axis) for axis in AXES), _exponents(results)]
 
 
@@ -164,7 +164,7 @@ def _points(results: dict[str, Any], axis: Axis) -> Table:
 
 
 def _setting(results: dict[str, Any], axis: Axis) -> str:
-    """What the points of an axis have in common."""
+    """Describe what the points of an axis have in common."""
     config = results["config"]
     lengths, rows, count = f"{config['length']} positions each", f"{config['batch_size']} rows", _several(config)
     step = (
@@ -179,7 +179,7 @@ def _setting(results: dict[str, Any], axis: Axis) -> str:
         "modalities": f"A train step of {rows}, {lengths}; {step}",
         "shapes": (
             f"{results['samples']:,} samples ({results['corpus']}), batches of {config['planned_rows']}, grouped by "
-            f"length. Real cost: share of the plan's padded cost; bound: what no plan exceeds. Compilations: as JAX "
+            f"length. Real cost, by the reference cost; bound: what no plan exceeds. Compilations: as JAX "
             f"reports them, for the warm-up and a step at each shape of an epoch, of a small model that pools all "
             f"modalities at width {config['pooled_width']}; memory: of its train step."
         ),
@@ -220,9 +220,9 @@ def _exponents(results: dict[str, Any]) -> Table:
             )
     low, high = PERCENTILES
     note = (
-        "Least squares of logarithms through the medians of all points; off: the largest distance of a median from "
-        f"that line. In brackets the {low}th to {high}th percentile over bootstrap resamples of the rounds; none where "
-        "a point has one round, or where nothing is timed."
+        "Each exponent is a least-squares fit of logarithms through the medians of all points. Off: the largest "
+        f"distance of a median from that line. Brackets hold the {low}th to {high}th percentile over bootstrap "
+        "resamples of the rounds; there are none where a point has one round or nothing is timed."
     )
     heading = ["grows", "figure", "exponent over all", "off", "between the two largest", "which are"]
     return Table("Exponents", heading, rows, note, 2)
@@ -237,22 +237,22 @@ def _number(value: float) -> str:
 
 
 def exponents(results: dict[str, Any]) -> str:
-    """The exponents, and where they come from, for a page."""
-    from experiments.lib.provenance import where_measured
+    """Return the exponents, and where they were measured, for a page."""
+    from experiments.lib.provenance import measured_on
 
-    return f"{_exponents(results).markdown()} {where_measured(results)}"
+    return paragraphs(_exponents(results).markdown(), measured_on(results))
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """All tables, and where they come from."""
-    from experiments.lib.provenance import where_measured
+    """Return all tables, and where they were measured."""
+    from experiments.lib.provenance import measured_on
 
     parts = [f"### {table.title}\n\n{table.markdown()}" for table in tables(results)]
-    return "\n\n".join([*parts, where_measured(results)])
+    return paragraphs(*parts, measured_on(results))
 
 
 def draw(results: dict[str, Any], path: Path) -> None:
-    """A panel per axis for time, memory and compilations, log-log, with the fitted lines."""
+    """Draw a panel per axis for time, memory and compilations, log-log, with the fitted lines."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,4 +1,4 @@
-"""What a run of experiments.scaling measures, and how it takes times: in turn, in rounds."""
+"""Options of experiments.scaling, and its timing in turn, in rounds."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Config:
-    """One run; every default is here.
+    """Options of one run, with every default.
 
     ``lengths``, ``batch_sizes``, ``modalities``, ``shapes`` and ``samples`` are the axes; ``length``, ``batch_size``
-    and ``modality_count`` are what a step has where it is not they that grow.
+    and ``modality_count`` are constant along the other axes.
     """
 
     data_dir: str | None = None
@@ -61,14 +61,14 @@ QUICK = {
     "rounds": 1,
     "seconds": 1.0,
 }
-"""What --quick changes: a look at whether everything works."""
+"""Options under --quick, to check that everything works."""
 
 Measure = Callable[[], float]
-"""Does one thing once and gives the seconds that it took."""
+"""A function that does one thing once, and returns the seconds it took."""
 
 
 def in_turn(measures: Sequence[Measure], rounds: int, config: Config, done: Callable[[int], None]) -> list[list[float]]:
-    """The seconds of each measure, every time: in turn, in another order each round.
+    """Time each measure in turn, in another order each round; return the seconds of every time.
 
     A measure ends before ``rounds`` once it has taken ``config.seconds`` in all, ``config.least_rounds`` times or more.
     """

@@ -1,4 +1,4 @@
-"""Train steps over padded length, rows and number of modalities: compiled, weighed and timed."""
+"""Train steps over padded length, rows and number of modalities: compile seconds, memory and step time."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ MODALITIES = {
     "pose": ModalityConfig(feature_width=35, kernel_size=3),
     "gaze": ModalityConfig(feature_width=35, kernel_size=3),
 }
-"""What there is to feed a model; one of M modalities takes the first M."""
+"""Inputs of a model; one of M modalities takes the first M."""
 
 CLASSES = 3
 
 
 class Point(NamedTuple):
-    """What a train step is measured at: how many modalities and rows, every one of them how long, laid out how."""
+    """The setting of a train step: number of modalities and rows, length of each, and layout."""
 
     modalities: int
     rows: int
@@ -38,13 +38,13 @@ class Point(NamedTuple):
     layout: str = "padded"
 
     def shape(self, names: Iterable[str]) -> BatchShape:
-        """The batch shape that has no padding."""
+        """Return the batch shape without padding."""
         lengths = self.length if self.layout == "padded" else self.rows * self.length
         return BatchShape.of(self.rows, dict.fromkeys(names, lengths), self.layout)
 
 
 def full_batch(shape: BatchShape, widths: dict[str, int], targets: bool = True) -> Batch:
-    """A batch of this shape with every position real: features as wide as said, standard normal."""
+    """Make a batch of this shape with every position real: standard normal features of the given widths."""
     rng = np.random.default_rng(0)
     lengths = shape.layout.full_lengths(shape)
     whole = {m: rng.standard_normal((int(lengths[m].max()), width), np.float32) for m, width in widths.items()}
@@ -54,7 +54,7 @@ def full_batch(shape: BatchShape, widths: dict[str, int], targets: bool = True) 
 
 
 def step_axes(config: Config) -> dict[str, list[Point]]:
-    """The points of the axes that are measured by a train step; axes may share some."""
+    """Return the points of the axes that are measured by a train step; axes may share some."""
     usual = Point(config.modality_count, config.batch_size, config.length)
     return {
         "length": [usual._replace(length=length) for length in config.lengths],
@@ -64,7 +64,7 @@ def step_axes(config: Config) -> dict[str, list[Point]]:
 
 
 def model_config(config: Config, modalities: int) -> TransformerConfig:
-    """The transformer of so many modalities."""
+    """Return the configuration of a transformer of so many modalities."""
     return TransformerConfig(
         dict(list(MODALITIES.items())[:modalities]),
         CLASSES,
@@ -77,7 +77,7 @@ def model_config(config: Config, modalities: int) -> TransformerConfig:
 
 
 def measure_steps(config: Config, done: Callable[..., None]) -> dict[str, list[dict[str, Any]]]:
-    """Train steps over length, batch size and number of modalities: compiled, weighed and timed, in both layouts."""
+    """Compile and time train steps over length, batch size and number of modalities, in both layouts."""
     axes = step_axes(config)
     padded = {point for listed in axes.values() for point in listed}
     points = sorted({point._replace(layout=layout) for point in padded for layout in ("padded", "packed")})
@@ -93,7 +93,7 @@ def measure_steps(config: Config, done: Callable[..., None]) -> dict[str, list[d
         batches[point] = full_batch(point.shape(widths), widths)
 
     def compile_at(point: Point) -> float:
-        jax.clear_caches()  # else what was traced before would be found there
+        jax.clear_caches()  # so that nothing traced before is found
         table = StepTable(steps[point.modalities].train_step, donate_state=True)
         found: CompiledStep = table.compile(states[point.modalities], batches[point])
         compiled.setdefault(point, found)

@@ -2,7 +2,7 @@
 
 Requests come at random times (a Poisson process) that don't depend on the answers. First, as many as one thread answers
 one by one, each alone in a batch at its own planned shape: that rate is the unit of the loads. Then each way of serving
-gets the same requests at the same times. A request that finds the queue full is refused. Latency counts from the time
+gets the same requests at the same times. When the queue is full, a request is refused. Latency counts from the time
 that a request was due, so that a late submission makes nothing look better. Nothing compiles meanwhile.
 
 With Python: python -m experiments.serving --data-dir DIR --out results/serving/mine
@@ -25,7 +25,7 @@ from rich.progress import Progress
 
 from experiments.lib.command_line import command_line, run_experiment
 from experiments.lib.distributions import draw_lengths
-from experiments.lib.tables import Table
+from experiments.lib.tables import Table, paragraphs
 from multimodal_pad import Fixed, LengthTable, plan_packing, plan_shapes
 from multimodal_pad.compiling import CompileLog
 from multimodal_pad.errors import QueueFullError
@@ -37,14 +37,14 @@ from multimodal_pad.sources import Meld
 ONE_BY_ONE = "one by one"
 
 WIDTHS = {"audio": 32, "visual": 32}
-"""Features per position; text is token ids."""
+"""Features per position of each modality; text is token ids."""
 
 VOCABULARY = 1000
 
 
 @dataclass(frozen=True)
 class Config:
-    """One run; every default is here.
+    """Options of one run, with every default.
 
     Attributes:
         data_dir: MELD's CSV files, or None for synthetic lengths that follow MELD's.
@@ -82,18 +82,18 @@ QUICK = {
     "seconds": 0.3,
     "d_model": 8,
 }
-"""A look at whether everything works."""
+"""Options under --quick, to check that everything works."""
 
 
 def lengths_of(config: Config) -> LengthTable:
-    """Lengths to plan for and to draw from."""
+    """Return the lengths to plan for and to draw from."""
     if config.data_dir is None:
         return draw_lengths("meld", config.samples)
     return Meld(config.data_dir, "train").lengths
 
 
 def make_sample(lengths: dict[str, int], rng: np.random.Generator) -> Sample:
-    """Random features and token ids of these lengths."""
+    """Make random features and token ids of these lengths."""
     return {
         name: rng.standard_normal((n, WIDTHS[name]), np.float32)
         if name in WIDTHS
@@ -103,7 +103,7 @@ def make_sample(lengths: dict[str, int], rng: np.random.Generator) -> Sample:
 
 
 def make_model(config: Config, table: LengthTable) -> MultimodalTransformer:
-    """A transformer as it is made: what it says doesn't matter here."""
+    """Make an untrained transformer, since its outputs don't matter here."""
     tokens = ModalityConfig(vocabulary_size=VOCABULARY)
     sizes = {name: ModalityConfig(feature_width=width) for name, width in WIDTHS.items()}
     modalities = {name: sizes.get(name, tokens) for name in table.modalities}
@@ -114,7 +114,7 @@ def make_model(config: Config, table: LengthTable) -> MultimodalTransformer:
 
 
 def ways(config: Config, table: LengthTable, model: nnx.Module, example: Sample) -> dict[str, Callable[[], Predictor]]:
-    """How requests are served, by name; each is compiled when it is called."""
+    """Return the ways of serving, by name; each is compiled when it is called."""
     size, cost = config.batch_size, model.config.cost  # type: ignore[attr-defined]
     planned = plan_shapes(table, max_shapes=config.shapes, batch_size=size, cost=cost)
     alone = plan_shapes(table, max_shapes=config.shapes, batch_size=1, cost=cost)
@@ -132,7 +132,7 @@ def ways(config: Config, table: LengthTable, model: nnx.Module, example: Sample)
 
 
 def run(config: Config, progress: Progress) -> dict[str, Any]:
-    """All figures."""
+    """Measure everything; return the results."""
     table, rng = lengths_of(config), np.random.default_rng(0)
     drawn = table.values[rng.integers(0, len(table), min(len(table), 500))].tolist()
     samples = [make_sample(dict(zip(table.modalities, row, strict=True)), rng) for row in drawn]
@@ -162,7 +162,7 @@ def run(config: Config, progress: Progress) -> dict[str, Any]:
 
 
 def rate_one_by_one(predictor: Predictor, samples: list[Sample], seconds: float) -> float:
-    """Requests per second that one thread answers, one after the other."""
+    """Measure the requests per second that one thread answers, one after the other."""
     started, count = time.perf_counter(), 0
     while time.perf_counter() - started < seconds:
         predictor(samples[count % len(samples)])
@@ -171,7 +171,7 @@ def rate_one_by_one(predictor: Predictor, samples: list[Sample], seconds: float)
 
 
 def offer(predictor: Predictor, samples: list[Sample], rate: float, config: Config) -> dict[str, Any]:
-    """Requests at random times, ``rate`` a second: how many are answered, and how long that takes."""
+    """Send requests at random times, ``rate`` a second; measure how many are answered, and how fast."""
     rng = np.random.default_rng(1)
     due = np.cumsum(rng.exponential(1 / rate, max(1, int(rate * config.seconds)))).tolist()
     latencies: list[float] = []
@@ -211,12 +211,12 @@ def offer(predictor: Predictor, samples: list[Sample], rate: float, config: Conf
 
 
 def positions_of(predictor: Predictor) -> tuple[int, int]:
-    """Real positions, and all, so far."""
+    """Return the numbers of real positions and of all positions so far."""
     return predictor.stats.real_positions, predictor.stats.positions
 
 
 def table(results: dict[str, Any]) -> Table:
-    """A row per way, and for each load what it answers, how fast."""
+    """Make a row per way of serving, with latency and throughput at each load."""
     config, rows = results["config"], results["rows"]
     names = list(dict.fromkeys(row["way"] for row in rows))
     loads = list(dict.fromkeys(row["load"] for row in rows))
@@ -231,13 +231,13 @@ def table(results: dict[str, Any]) -> Table:
     layers = f"{config['layers']} layer{'s' * (config['layers'] > 1)}"
     return Table(
         "Single requests",
-        [*heading, "padding efficiency", "compiled meanwhile"],
+        [*heading, "real positions", "compiled meanwhile"],
         body,
-        "p50 / p99 latency in ms, and what is answered per second where some is refused, since the queue of "
-        f"{config['queue_size']} is full. Lengths {results['corpus']}, a transformer of d_model {config['d_model']} "
-        f"with {layers} per encoder, batches of up to {config['batch_size']}, gathered for {config['max_delay_ms']:g} "
-        "ms at most. One by one: batches of one, at their own planned shape; one thread answers "
-        f"{results['unit']:,.0f} a second. Padding efficiency at the highest load.",
+        "p50 / p99 latency in ms; in brackets, the requests answered per second where others are refused because the "
+        f"queue of {config['queue_size']} is full. Lengths: {results['corpus']}. The model is a transformer of d_model "
+        f"{config['d_model']} with {layers} per encoder; batches of up to {config['batch_size']} are gathered for "
+        f"{config['max_delay_ms']:g} ms at most. One by one: batches of one, at their own planned shape; one thread "
+        f"answers {results['unit']:,.0f} a second. Real positions are those at the highest load.",
     )
 
 
@@ -247,14 +247,14 @@ def _told(row: dict[str, Any]) -> str:
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """The table, and where it comes from."""
-    from experiments.lib.provenance import where_measured
+    """Return the table, and where it was measured."""
+    from experiments.lib.provenance import measured_on
 
-    return f"{table(results).markdown()}\n\n{where_measured(results)}"
+    return paragraphs(table(results).markdown(), measured_on(results))
 
 
 def draw(results: dict[str, Any], path: Path) -> None:
-    """p99 against the offered load."""
+    """Draw p99 against the offered load."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4), layout="constrained")
@@ -268,7 +268,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Run and write; the exit status."""
+    """Run and write the results; return the exit status."""
     parser = command_line("serving", __doc__, data_dir="MELD's three CSV files (default: synthetic lengths)")
     options = parser.parse_args(arguments)
     config = Config(options.data_dir, **(QUICK if options.quick else {}))

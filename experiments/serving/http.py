@@ -18,7 +18,7 @@ from multimodal_pad.serving import Predictor
 
 
 def make_app(predictor: Predictor, **options: Any) -> FastAPI:
-    """The application; ``options`` are those of ``predictor.serve``."""
+    """Make the application; ``options`` are those of ``predictor.serve``."""
 
     @asynccontextmanager
     async def serving(app: FastAPI) -> AsyncIterator[None]:
@@ -34,7 +34,7 @@ def make_app(predictor: Predictor, **options: Any) -> FastAPI:
             output = await asyncio.wrap_future(app.state.server.submit(sample, timeout=0))
         except QueueFullError as error:
             raise HTTPException(503, str(error), {"Retry-After": "1"}) from None
-        except PaddingError as error:  # says what is wrong with the sample
+        except PaddingError as error:  # names the fault of the sample
             raise HTTPException(422, str(error)) from None
         return output.tolist()
 

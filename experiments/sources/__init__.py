@@ -1,1 +1,1 @@
-"""What do conversion and reading cost?"""
+"""How fast are conversion and reading, and how much of a corpus' own padding is real?"""

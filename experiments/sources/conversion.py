@@ -1,4 +1,4 @@
-"""What does it take to convert a corpus, and what does its own padding cost?
+"""How long does it take to convert a corpus, in how much memory, and how much of its own padding is real?
 
 ``multimodal-pad convert`` and ``inspect``, each a process of its own, on a file as large as MulT's CMU-MOSI (1,284, 229
 and 686 samples, padded to 50, 375 and 500), with --large on one as large as CMU-MOSEI (12.7 GB of float64), and with
@@ -24,6 +24,7 @@ import numpy as np
 from rich.progress import Progress
 
 from experiments.lib.command_line import command_line, run_experiment
+from experiments.lib.tables import Table, paragraphs
 from multimodal_pad.sources import Synthetic
 from multimodal_pad.sources.inspection import inspect_cache
 from tests.helpers.corpora import write_mult
@@ -31,12 +32,12 @@ from tests.helpers.corpora import write_mult
 MOSI = {"train": 1284, "valid": 229, "test": 686}
 MOSEI = {"train": 16326, "valid": 1871, "test": 4659}
 AUDIO, VISUAL = 12.5, 15.0
-"""Frames per second: then the longest utterance, of 28.5 s, comes near to what MOSI's files are padded to."""
+"""Frames per second, at which the longest utterance, of 28.5 s, is about as long as MOSI's files are padded."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """One run; every default is here."""
+    """Options of one run, with every default."""
 
     data_dir: str | None = None
     large: bool = False
@@ -47,11 +48,11 @@ class Config:
 
 
 QUICK = {"repeats": 1, "share": 0.02}
-"""What --quick changes: a look at whether everything works."""
+"""Options under --quick, to check that everything works."""
 
 
 def mosi_lengths(samples: int, seed: int, longest: tuple[int, ...]) -> np.ndarray:
-    """Words, audio and video frames of utterances as in MELD, at most what the file has room for."""
+    """Draw words, audio and video frames of utterances as in MELD, at most as many as the file holds."""
     words, audio, visual = Synthetic(samples, seed=seed).lengths.values.T  # at 20 and 15 Hz
     lengths = np.stack([words, audio * AUDIO / 20, visual * VISUAL / 15], axis=1)
     return np.clip(np.rint(lengths), 1, longest).astype(np.int64)
@@ -59,7 +60,7 @@ def mosi_lengths(samples: int, seed: int, longest: tuple[int, ...]) -> np.ndarra
 
 @contextmanager
 def pickled(corpus: str, counts: dict[str, int], config: Config) -> Iterator[Path]:
-    """A pickle as large as a corpus, in a temporary folder; its arrays are made on the disk, too."""
+    """Write a pickle as large as a corpus to a temporary folder; its arrays are made on the disk, too."""
     counts = {split: max(2, round(config.share * count)) for split, count in counts.items()}
     longest = (50, 375, 500) if corpus == "mosi" else (50, 500, 500)
     with tempfile.TemporaryDirectory(dir=Path.cwd(), prefix=".conversion-") as folder:
@@ -84,18 +85,18 @@ with open("/proc/self/status") as file:
     print(next(line.split()[1] for line in file if line.startswith("VmHWM")))
 sys.exit(status)
 """
-"""A command in a process that tells its peak at the end: what the system tells the parent counts the parent in."""
+"""Program that runs a command and prints its peak at the end: the system's figure for children includes the parent."""
 
 
 def measure(command: list[str], program: str = RUN) -> dict[str, float]:
-    """Seconds and peak memory of a process of its own, which prints its peak at the end."""
+    """Measure seconds and peak memory of a process, which prints its peak at the end."""
     begun = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", program, *command], stdout=subprocess.PIPE, text=True, check=True)
     return {"seconds": time.perf_counter() - begun, "peak_mib": int(done.stdout.split()[-1]) / 1024}
 
 
 def run_corpus(name: str, source: list[str], size: int, config: Config, progress: Progress) -> dict[str, Any]:
-    """Convert and inspect, a few times, and what padding leaves real."""
+    """Convert and inspect a few times, and compute how much of each padding is real."""
     task = progress.add_task(name, total=config.repeats)
     converting, inspecting, inspections = [], [], []
     for _ in range(config.repeats):
@@ -119,7 +120,7 @@ def run_corpus(name: str, source: list[str], size: int, config: Config, progress
 
 
 def run(config: Config, progress: Progress) -> dict[str, Any]:
-    """All figures."""
+    """Measure everything; return the results."""
     rows = []
     sizes = {"as large as CMU-MOSI": ("mosi", MOSI)}
     if config.large:
@@ -134,15 +135,17 @@ def run(config: Config, progress: Progress) -> dict[str, Any]:
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """Two tables: what converting takes, and what padding costs; and where they come from."""
-    from experiments.lib.provenance import where_measured
+    """Return two tables, what converting takes and what padding costs, and where they were measured."""
+    from experiments.lib.provenance import measured_on
 
-    lines = [
-        "| corpus | samples | input | cache | convert | peak memory | inspect |",
-        "|---|---:|---:|---:|---:|---:|---:|",
-    ]
-    for row in results["rows"]:
-        cells = [
+    return paragraphs(*(table.markdown() for table in tables(results)), measured_on(results))
+
+
+def tables(results: dict[str, Any]) -> list[Table]:
+    """Make a table of conversions, and one of what padding leaves real."""
+    config = results["config"]
+    converted = [
+        [
             row["corpus"],
             f"{sum(row['samples'].values()):,}",
             shown_size(row["input_bytes"]),
@@ -151,32 +154,45 @@ def markdown(results: dict[str, Any]) -> str:
             f"{_median(row['convert'], 'peak_mib'):,.0f} MiB",
             f"{_median(row['inspect'], 'seconds'):.1f} s",
         ]
-        lines.append("| " + " | ".join(cells) + " |")
-    lines += [
-        "",
-        "| corpus | padding of the training split | shapes | real text | audio | visual | real cost | padded cost |",
-        "|---|---|---:|---:|---:|---:|---:|---:|",
+        for row in results["rows"]
     ]
+    padded_rows = []
     for row in results["rows"]:
         least = list(row["policies"].values())[-1]["padded_cost"]
         for name, found in row["policies"].items():
-            shares = " | ".join(f"{share:.3f}" for share in (*found["positions"], found["cost"]))
+            shares = [f"{share:.3f}" for share in (*found["positions"], found["cost"])]
             padded = " / ".join(map(str, row["padded_to"].values())) if name.endswith("in the file") else ""
             label = f"{name} ({padded})" if padded else name
-            lines.append(
-                f"| {row['corpus']} | {label} | {found['shapes']:,} | {shares} | {found['padded_cost'] / least:.2f} x |"
-            )
-    config = results["config"]
-    text = (
-        f"Medians of {config['repeats']} runs, each a process of its own, imports included; the pickles are generated, "
-        f"with lengths that follow MELD's; batches of {config['batch_size']}; cost in FLOPs of a transformer. "
-        f"{where_measured(results)}"
-    )
-    return "\n".join([*lines, "", text])
+            cells = [row["corpus"], label, f"{found['shapes']:,}", *shares, f"{found['padded_cost'] / least:.2f} x"]
+            padded_rows.append(cells)
+    return [
+        Table(
+            "What converting takes",
+            ["corpus", "samples", "input", "cache", "convert", "peak memory", "inspect"],
+            converted,
+            f"Medians of {config['repeats']} runs, each a process of its own, imports included. The pickles are "
+            "generated, with lengths that follow MELD's.",
+        ),
+        Table(
+            "What padding leaves real",
+            [
+                "corpus",
+                "padding of the training split",
+                "shapes",
+                *(f"real {name}" for name in ("text", "audio", "visual")),
+                "real cost",
+                "padded cost",
+            ],
+            padded_rows,
+            f"Batches of {config['batch_size']}. Real text, audio and visual are shares of positions; the cost is "
+            "`TransformerCost`'s, in FLOPs.",
+            text_columns=2,
+        ),
+    ]
 
 
 def shown_size(size: int) -> str:
-    """Bytes, for a table."""
+    """Format bytes, for a table."""
     return f"{size / 1e9:,.2f} GB" if size > 1e9 else f"{size / 1e6:,.1f} MB"
 
 
@@ -185,7 +201,7 @@ def _median(runs: list[dict[str, float]], key: str) -> float:
 
 
 def main(arguments: list[str]) -> int:
-    """Run and write; the exit status."""
+    """Run and write the results; return the exit status."""
     parser = command_line("sources.conversion", __doc__, data_dir="MELD's three CSV files")
     parser.add_argument("--large", action="store_true", help="a file as large as CMU-MOSEI, too: 40 GB of disk")
     options = parser.parse_args(arguments)

@@ -1,9 +1,9 @@
-"""What does it take to convert a folder of feature files as MERTools has them, and what does its own padding cost?
+"""How long does it take to convert a folder of MERTools' feature files, and how much of its own padding is real?
 
 7,000 samples in three splits, each with three features at 50 Hz, 1,024 wide, float32, a ``.npy`` file each, and labels
 in an ``.npz``: about 13 GB, which are generated here, and as much again for the cache. Utterances last as long as
 MELD's do (3.1 s on average, 28.5 s at most). ``multimodal-pad convert files`` and ``inspect`` run in processes of their
-own; before each, the system is told to forget what it holds of the features, so that they are read from the disk.
+own; before each, the features are dropped from the system's page cache, so that they are read from the disk.
 
 MERTools pads every sample of a split, on the left, to the longest one (``frm_unalign``) as it loads them, in float64.
 
@@ -27,7 +27,7 @@ import numpy as np
 from rich.progress import Progress
 
 from experiments.lib.command_line import command_line, run_experiment
-from experiments.lib.tables import Table, spread
+from experiments.lib.tables import Table, paragraphs, spread
 from experiments.sources.conversion import measure, shown_size
 from multimodal_pad import LengthTable, TransformerCost, plan_packing
 from multimodal_pad.planning.comparison import packing_efficiency
@@ -46,7 +46,7 @@ EMOTIONS = ("neutral", "angry", "happy", "sad", "worried", "surprise")
 
 @dataclass(frozen=True)
 class Config:
-    """One run; every default is here."""
+    """Options of one run, with every default."""
 
     repeats: int = 3
     share: float = 1.0
@@ -57,7 +57,7 @@ class Config:
 
 
 QUICK = {"repeats": 1, "share": 0.004, "width": 16}
-"""What --quick changes: a look at whether everything works."""
+"""Options under --quick, to check that everything works."""
 
 OPEN = """
 import sys
@@ -67,18 +67,18 @@ Files(root, split, table="label-6way.npz", features=dict(pair.split("=") for pai
 with open("/proc/self/status") as file:
     print(next(line.split()[1] for line in file if line.startswith("VmHWM")))
 """
-"""Lengths alone, by the headers of a split's files."""
+"""Program that reads only lengths, from the headers of a split's files."""
 
 
 def draw_frames(samples: int, rate: float, seed: int) -> np.ndarray:
-    """Frames of utterances that last as long as in MELD."""
+    """Draw frames of utterances that last as long as in MELD."""
     seconds = Synthetic(samples, seed=seed).lengths.select(["audio"]).values[:, 0] / AUDIO_RATE
     return np.maximum(1, np.rint(seconds * rate)).astype(np.int64)
 
 
 @contextmanager
 def generated(config: Config, tell: Callable[[int], None]) -> Iterator[tuple[Path, dict[str, np.ndarray], int]]:
-    """A folder as MERTools has it, beside where we are; the frames of each split, and the bytes of all files."""
+    """Write a folder like MERTools', beside this one; return the frames of each split, and the bytes of all files."""
     counts = {split: max(4, round(config.share * count)) for split, count in SPLITS.items()}
     frames = {split: draw_frames(count, config.rate, seed) for seed, (split, count) in enumerate(counts.items())}
     needed = 2 * sum(int(lengths.sum()) for lengths in frames.values()) * len(FEATURES) * config.width * 4
@@ -110,7 +110,7 @@ def generated(config: Config, tell: Callable[[int], None]) -> Iterator[tuple[Pat
 
 
 def forget(root: Path) -> None:
-    """Have the system write the files to the disk, and forget what they hold."""
+    """Make the system write the files to the disk, and drop them from its page cache."""
     os.sync()
     if hasattr(os, "posix_fadvise"):
         for path in root.rglob("*.np[yz]"):
@@ -119,7 +119,7 @@ def forget(root: Path) -> None:
 
 
 def run(config: Config, progress: Progress) -> dict[str, Any]:
-    """All figures."""
+    """Measure everything; return the results."""
     total = sum(max(4, round(config.share * count)) for count in SPLITS.values())
     writing = progress.add_task("writing features", total=total)
     with generated(config, lambda done: progress.update(writing, completed=done)) as (root, frames, size):
@@ -155,14 +155,14 @@ def run(config: Config, progress: Progress) -> dict[str, Any]:
 
 
 def padded_bytes(frames: np.ndarray, width: int) -> int:
-    """What ``frm_unalign`` holds in memory of a split: zeros of float64 are put before each sample but the longest."""
+    """Count the bytes of a split after ``frm_unalign``, which puts zeros of float64 before shorter samples."""
     longest = int(frames.max())
     full = int((frames == longest).sum())
     return ((len(frames) - full) * 8 + full * 4) * longest * width * len(FEATURES)
 
 
 def compare(lengths: LengthTable, config: Config) -> dict[str, Any]:
-    """What each way of padding leaves real of the training split, whole-corpus padding first."""
+    """Compute how much of the training split is real under each padding, that of the whole corpus first."""
     packing = plan_packing(lengths, batch_size=config.batch_size)
     found = compare_policies(lengths, None, config.batch_size, config.max_shapes)
     packed = packing_efficiency(packing, lengths, TransformerCost(lengths.modalities))
@@ -173,11 +173,11 @@ NAMES = {
     "fixed, longest": "to the longest sample (`frm_unalign`)",
     "exact, random": "random batches to their own longest",
 }
-"""What the policies are called in the table."""
+"""Names of the policies in the table."""
 
 
 def tables(results: dict[str, Any]) -> list[Table]:
-    """What converting takes, and what padding costs."""
+    """Make a table of converting, and one of what padding leaves real."""
     config, size = results["config"], results["input_bytes"]
     columns: list[tuple[str, Callable[[], str]]] = [
         ("samples", lambda: f"{sum(results['samples'].values()):,}"),
@@ -195,16 +195,16 @@ def tables(results: dict[str, Any]) -> list[Table]:
         [[cell() for _, cell in columns]],
         text_columns=0,
         note=(
-            f"Medians of {config['repeats']} runs and the middle half of them in brackets, each a process of its own, "
-            "imports included, and the files read from the disk; converting reads them twice, once for their SHA-256. "
-            "Peak memory is what was resident (VmHWM), the system's page cache not."
+            f"Medians of {config['repeats']} runs, with the middle half in brackets; each run is a process of its own, "
+            "imports included, and reads the files from the disk. Converting reads them twice, once for their SHA-256. "
+            "Peak memory is what was resident (VmHWM), without the system's page cache."
         ),
     )
     policies: dict[str, Any] = results["policies"]
     least = policies[f"planned {config['max_shapes']}, length"]["padded_cost"]
     padding = Table(
         "What padding leaves real",
-        ["padding of the training split", "shapes", "real frames", "real cost", "padded cost"],
+        ["padding of the training split", "shapes", "real positions", "real cost", "padded cost"],
         [
             [
                 NAMES.get(name, name),
@@ -221,13 +221,11 @@ def tables(results: dict[str, Any]) -> list[Table]:
 
 
 def _note(results: dict[str, Any]) -> str:
-    from experiments.lib.provenance import where_measured
-
     config = results["config"]
     return (
         f"Three features at {config['rate']:g} Hz, {config['width']:,} wide, of utterances as long as MELD's: "
         f"{results['seconds_of_a_sample']:.1f} s on average, {results['longest']:,} frames at most; batches of "
-        f"{config['batch_size']}; cost in FLOPs of a transformer. {where_measured(results)}"
+        f"{config['batch_size']}. The cost is `TransformerCost`'s, in FLOPs."
     )
 
 
@@ -236,12 +234,14 @@ def _spread(runs: list[dict[str, float]], key: str, form: str) -> str:
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """Both tables, and where they come from."""
-    return "\n\n".join(table.markdown() for table in tables(results))
+    """Return both tables, and where they were measured."""
+    from experiments.lib.provenance import measured_on
+
+    return paragraphs(*(table.markdown() for table in tables(results)), measured_on(results))
 
 
 def main(arguments: list[str]) -> int:
-    """Run and write; the exit status."""
+    """Run and write the results; return the exit status."""
     parser = command_line("sources.feature_files", __doc__)
     options = parser.parse_args(arguments)
     config = Config(**(QUICK if options.quick else {}))

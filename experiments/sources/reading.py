@@ -1,4 +1,4 @@
-"""What does it cost to read one sample at random? The flat cache, a TFDS dataset in array_record, a .npz per sample.
+"""How long does it take to read one sample at random: from the flat cache, a TFDS dataset in array_record, an .npz?
 
 All hold the same samples, of a file as large as MulT's CMU-MOSI that is generated with lengths that follow MELD's, and
 everything lies in the page cache. A read is over when every value has been copied once, as padding does; each way reads
@@ -22,6 +22,7 @@ import numpy as np
 from rich.progress import Progress
 
 from experiments.lib.command_line import command_line, run_experiment
+from experiments.lib.tables import Table, paragraphs
 from experiments.sources.conversion import MOSI, pickled
 from experiments.sources.conversion import Config as Generated
 from multimodal_pad.sources import Mult, NumpyDir, convert, tfds
@@ -29,7 +30,7 @@ from multimodal_pad.sources import Mult, NumpyDir, convert, tfds
 
 @dataclass(frozen=True)
 class Config:
-    """One run; every default is here."""
+    """Options of one run, with every default."""
 
     repeats: int = 7
     share: float = 1.0
@@ -37,16 +38,16 @@ class Config:
 
 
 QUICK = {"repeats": 2, "share": 0.02}
-"""What --quick changes: a look at whether everything works."""
+"""Options under --quick, to check that everything works."""
 
 LEVELS = (50, 95)
-"""Per cent of the reads."""
+"""Percentiles of the reads."""
 
 Reader = Callable[[int], dict[str, np.ndarray]]
 
 
 def readers(path: Path, folder: Path) -> tuple[dict[str, Reader], Any]:
-    """A function that reads one sample, of each way, and the source that all are made of."""
+    """Make a function per format that reads one sample; return them and the source of all."""
     from multimodal_pad.sources.unaligned_emotion import UnalignedEmotion
     from multimodal_pad.sources.unaligned_emotion import tfds as package
 
@@ -72,7 +73,7 @@ def readers(path: Path, folder: Path) -> tuple[dict[str, Reader], Any]:
         ".npz per sample": from_npz,
         "the pickle itself": source.__getitem__,
     }
-    for name, read in found.items():  # all of them read the same, and nothing is read for the first time below
+    for name, read in found.items():  # checks that all read the same, and warms them up
         for index in range(len(source)):
             for key, value in source[index].items():
                 if not np.array_equal(read(index)[key], value):
@@ -81,7 +82,7 @@ def readers(path: Path, folder: Path) -> tuple[dict[str, Reader], Any]:
 
 
 def run(config: Config, progress: Progress) -> dict[str, Any]:
-    """All figures."""
+    """Measure everything; return the results."""
     with (
         pickled("mosi", MOSI, Generated(share=config.share)) as path,
         tempfile.TemporaryDirectory(dir=Path.cwd(), prefix=".reading-") as folder,
@@ -103,7 +104,7 @@ def run(config: Config, progress: Progress) -> dict[str, Any]:
         "rows": [
             {
                 "name": name,
-                # A percentile of each repeat, so that their spread is there and not every read.
+                # A percentile of each repeat keeps their spread without keeping every read.
                 "percentiles": {
                     str(level): [float(np.percentile(times, level)) for times in all_times] for level in LEVELS
                 },
@@ -122,24 +123,26 @@ def _time(read: Reader, index: int) -> float:
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """The table, and where it comes from."""
-    from experiments.lib.provenance import where_measured
+    """Return the table, and where it was measured."""
+    from experiments.lib.provenance import measured_on
 
-    lines = ["| | median read | 95 % are below | mean | of the flat cache's |", "|---|---:|---:|---:|---:|"]
+    rows = []
     first = np.median(results["rows"][0]["mean"])
     for row in results["rows"]:
         middle, high = (np.array(row["percentiles"][str(level)]) * 1e6 for level in LEVELS)
         mean = np.array(row["mean"]) * 1e6
         cells = [_spread(middle), _spread(high), _spread(mean), f"{np.median(mean) / first / 1e6:.1f} x"]
-        lines.append(f"| {row['name']} | " + " | ".join(cells) + " |")
+        rows.append([row["name"], *cells])
     packages = ", ".join(f"{name} {number}" for name, number in results["tfds_versions"].items())
-    text = (
-        f"Microseconds to read a sample and copy its values; {results['samples']:,} samples of "
-        f"{results['mean_bytes'] / 1e3:.1f} kB on average, as large as CMU-MOSI; medians of "
-        f"{results['config']['repeats']} rounds, in turn, and the middle half of them in brackets. "
-        f"{packages}; {where_measured(results)}"
+    table = Table(
+        "Reading a sample",
+        ["", "median read", "95 % are below", "mean", "of the flat cache's"],
+        rows,
+        f"Microseconds to read a sample and copy its values: {results['samples']:,} samples of "
+        f"{results['mean_bytes'] / 1e3:.1f} kB on average, as large as CMU-MOSI. Medians of "
+        f"{results['config']['repeats']} rounds, in turn, with the middle half in brackets; {packages}.",
     )
-    return "\n".join([*lines, "", text])
+    return paragraphs(table.markdown(), measured_on(results))
 
 
 def _spread(values: np.ndarray) -> str:
@@ -148,7 +151,7 @@ def _spread(values: np.ndarray) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Run and write; the exit status."""
+    """Run and write the results; return the exit status."""
     parser = command_line("sources.reading", __doc__)
     options = parser.parse_args(arguments)
     config = Config(**(QUICK if options.quick else {}))

@@ -26,18 +26,19 @@ from rich.progress import Progress
 
 from experiments.lib.command_line import command_line
 from experiments.lib.output import write_results
-from experiments.lib.provenance import where_measured
+from experiments.lib.provenance import measured_on
+from experiments.lib.tables import Table, paragraphs
 from multimodal_pad import PaddingError
 from multimodal_pad.cli import exit_status
 from multimodal_pad.sources import Meld
 
 STARTS = ("without_first", "without_second", "empty_cache", "filled_cache")
-"""In this order; the last two share a folder."""
+"""Kinds of starts, in order; the last two share a folder."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """One run; every default is here."""
+    """Options of one run, with every default."""
 
     data_dir: str | None = None
     policies: tuple[str, ...] = ("exact/random", "powers_of_two/length", "planned_8/length")
@@ -62,11 +63,11 @@ QUICK = {
     "rounds": 1,
     "bytes_limit": 1e8,  # on a GPU, matrix products alone have some 30 MB to work in
 }
-"""What --quick changes: a look at whether everything works."""
+"""Options under --quick, to check that everything works."""
 
 
 def run(config: Config, progress: Progress) -> dict[str, Any]:
-    """All figures. Every part is a process of its own, so that none finds what another has compiled."""
+    """Measure everything, each part in a process of its own, so that none finds programs of another."""
     parts = len(STARTS) * len(config.policies) + 3
     task = progress.add_task("starting", total=parts)
 
@@ -74,7 +75,7 @@ def run(config: Config, progress: Progress) -> dict[str, Any]:
         progress.update(task, description=" ".join([name, *map(str, options.values())][:3]))
         command = [sys.executable, "-m", "experiments.start_up.part", name]
         given = {**asdict(config), **options, "started": time.time()}
-        # A part has the cache that it is given, and no other.
+        # A part uses only the cache that it is given.
         environment = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
         done = subprocess.run(
             [*command, json.dumps(given)], capture_output=True, text=True, check=False, env=environment
@@ -101,7 +102,7 @@ def run(config: Config, progress: Progress) -> dict[str, Any]:
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """The table, the sentences and where they come from, for the README."""
+    """Return the table, the findings, and where they were measured."""
     config = results["config"]
     starts = {(row["policy"], row["start"]): row for row in results["starts"]}
     policies = list(dict.fromkeys(row["policy"] for row in results["starts"]))
@@ -115,21 +116,24 @@ def markdown(results: dict[str, Any]) -> str:
         "filled cache",
         f"compiled in steps 2 to {first['steps']}",
     ]
-    lines = ["| " + " | ".join(heading) + " |", "|---|" + "---:|" * (len(heading) - 1)]
+    cells = []
     for policy in policies:
         rows = [starts[policy, kind] for kind in STARTS]
         times = [f"{row['seconds_to_first_step']:,.0f} s, {row['seconds_to_last_step']:,.0f} s" for row in rows]
         late = [row["compiled_after_first_step"] for row in rows]
         shapes = f"{rows[0]['shapes']:,}"
         compiled = f"{late[0]} ({late[-1]} with the filled cache)" if late[0] else "0"
-        lines.append("| " + " | ".join([policy.replace("_", " ").replace("/", ", "), shapes, *times, compiled]) + " |")
+        cells.append([policy.replace("_", " ").replace("/", ", "), shapes, *times, compiled])
     told = (_tell_warming, _tell_dispatch, _tell_batch_sizes)
-    texts = [
-        f"Seconds from the start of the process to the end of the first step, and of step {first['steps']}.",
-        *(tell(results) for tell in told),
-        f"{results['corpus']}, batches of {config['batch_size']}; {where_measured(results)}",
-    ]
-    return "\n".join([*lines, "", " ".join(texts)])
+    table = Table(
+        "Until the first step",
+        heading,
+        cells,
+        f"Seconds from the start of the process to the end of the first step, and of step {first['steps']}; "
+        f"{results['corpus']}, batches of {config['batch_size']}.",
+        findings=" ".join(tell(results) for tell in told),
+    )
+    return paragraphs(table.markdown(), measured_on(results))
 
 
 def _tell_warming(results: dict[str, Any]) -> str:
@@ -170,7 +174,7 @@ def _spread(seconds: list[float]) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Run and write; the exit status."""
+    """Run and write the results; return the exit status."""
     parser = command_line("start_up", __doc__, data_dir="MELD's three CSV files (default: synthetic samples)")
     parser.add_argument(
         "--bytes-limit",
@@ -194,7 +198,7 @@ def _run(options: argparse.Namespace, arguments: list[str]) -> None:
     limit = {} if options.bytes_limit is None else {"bytes_limit": _limit(options.bytes_limit)}
     config = Config(options.data_dir, **{**(QUICK if options.quick else {}), **limit})
     if options.data_dir is not None:
-        Meld(options.data_dir, "train")  # a wrong folder is known before the first start
+        Meld(options.data_dir, "train")  # so that a wrong folder is an error before the first start
     write_results("start_up", arguments, options.out, lambda progress: run(config, progress), markdown)
 
 

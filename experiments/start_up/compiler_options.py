@@ -1,4 +1,4 @@
-"""What compiler options do to compiling and to the step, side by side in one run.
+"""How do compiler options change compiling and the step, side by side in one run?
 
 The train step of `make compare` is compiled with each set of options in turn, several times, and each set's programs
 are timed in turn at a small, a medium and the largest shape of a plan. Ratios are to XLA as it is, round by round.
@@ -20,8 +20,8 @@ from experiments.lib import corpora, policies
 from experiments.lib.command_line import command_line
 from experiments.lib.measure import make_step
 from experiments.lib.output import write_results
-from experiments.lib.provenance import where_measured
-from experiments.lib.tables import Table, spread
+from experiments.lib.provenance import measured_on
+from experiments.lib.tables import Table, paragraphs, spread
 from experiments.lib.timing import time_calls
 from multimodal_pad import Batch, BatchShape, BucketBatcher, PaddingError, Planned, plan_shapes
 from multimodal_pad.cli import exit_status
@@ -39,12 +39,12 @@ CANDIDATES: dict[str, tuple[str, ...]] = {
         "xla_gpu_enable_triton_gemm=false xla_gpu_experimental_enable_fusion_autotuner=false",
     ),
 }
-"""By platform: sets of options that are said to compile faster."""
+"""Sets of options that may compile faster, by platform."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """One run; every default is here."""
+    """Options of one run, with every default."""
 
     data_dir: str | None = None
     options: tuple[str, ...] = ()
@@ -58,11 +58,11 @@ class Config:
 
 
 QUICK = {"modalities": ("text",), "samples": 64, "batch_size": 8, "shapes": 3, "compilations": 1, "rounds": 2}
-"""What --quick changes: a look at whether everything works."""
+"""Options under --quick, to check that everything works."""
 
 
 def parse_options(text: str) -> dict[str, bool | int | str]:
-    """The options of one set.
+    """Parse the options of one set.
 
     >>> parse_options("xla_a=1 xla_b=false xla_c=text")
     {'xla_a': 1, 'xla_b': False, 'xla_c': 'text'}
@@ -78,7 +78,7 @@ def parse_options(text: str) -> dict[str, bool | int | str]:
 
 
 def run(config: Config, progress: Progress) -> dict[str, Any]:
-    """All figures."""
+    """Measure everything; return the results."""
     sets = ["", *(config.options or CANDIDATES.get(jax.default_backend(), ()))]
     given = {text: parse_options(text) for text in sets}
     comparison = corpora.on_corpus(
@@ -95,7 +95,7 @@ def run(config: Config, progress: Progress) -> dict[str, Any]:
     task = progress.add_task("compiling", total=config.compilations * len(sets) + 1)
 
     def compiled(text: str, batch: Batch) -> StepTable:
-        jax.clear_caches()  # else what was compiled before would be found
+        jax.clear_caches()  # so that no program compiled before is found
         table = StepTable(step.train_step, donate_state=True, compiler_options=given[text])
         table.compile(initial, batch)
         return table
@@ -126,7 +126,7 @@ def run(config: Config, progress: Progress) -> dict[str, Any]:
 
 
 def _batches(batcher: BucketBatcher, shapes: list[BatchShape]) -> list[Batch]:
-    """The first batch of an epoch of each shape."""
+    """Return the first batch of an epoch of each shape."""
     found: dict[BatchShape, Batch] = {}
     for batch in batcher.epoch(0):
         if batch.shape in shapes:
@@ -137,7 +137,7 @@ def _batches(batcher: BucketBatcher, shapes: list[BatchShape]) -> list[Batch]:
 
 
 def _seconds(table: StepTable, initial: Any, batch: Batch, seconds: float) -> float:
-    """Of a step: the median of rounds that follow a first step."""
+    """Time a step: the median of rounds after a first step."""
     state = jax.device_put(initial)
 
     def step() -> Any:
@@ -150,7 +150,7 @@ def _seconds(table: StepTable, initial: Any, batch: Batch, seconds: float) -> fl
 
 
 def table(results: dict[str, Any]) -> Table:
-    """A row per set of options."""
+    """Make a row per set of options."""
     compiling, usual = results["compile_seconds"], results["compile_seconds"][""]
     rows = []
     for text in results["sets"]:
@@ -162,21 +162,22 @@ def table(results: dict[str, Any]) -> Table:
     usual_ms = [1e3 * float(np.median(step["step_seconds"][""])) for step in results["steps"]]
     heading = ["options", "compiling", "of XLA's", *(f"step, {shape}" for shape in shapes)]
     note = (
-        f"Seconds to trace, lower and compile one shape, {shapes[min(1, len(shapes) - 1)]}, alone: median and middle "
-        f"half of {results['config']['compilations']} compilations, in turn. Ratios to XLA as it is, round by round; "
-        f"of steps in {results['config']['rounds']} rounds, in turn; XLA as it is takes "
-        f"{', '.join(f'{ms:,.1f}' for ms in usual_ms)} ms. {results['corpus']}; {where_measured(results)}"
+        f"{results['corpus']}. Compiling: seconds to trace, lower and compile one shape alone, "
+        f"{shapes[min(1, len(shapes) - 1)]}; median and middle half of {results['config']['compilations']} "
+        f"compilations, in turn. The other columns are ratios to XLA as it is, round by round, of "
+        f"{results['config']['rounds']} rounds in turn; steps with XLA as it is take "
+        f"{', '.join(f'{ms:,.1f}' for ms in usual_ms)} ms."
     )
     return Table("Compiler options", heading, rows, note)
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """The table as text."""
-    return table(results).markdown()
+    """Return the table, and where it was measured."""
+    return paragraphs(table(results).markdown(), measured_on(results))
 
 
 def main(arguments: list[str]) -> int:
-    """Run and write; the exit status."""
+    """Run and write the results; return the exit status."""
     parser = command_line(
         "start_up.compiler_options", __doc__, data_dir="MELD's three CSV files (default: synthetic samples)"
     )
@@ -192,9 +193,9 @@ def main(arguments: list[str]) -> int:
 
     def measure() -> None:
         for text in config.options:
-            parse_options(text)  # what is wrong is said before anything is compiled
+            parse_options(text)  # so that a wrong option is an error before anything is compiled
         cached = jax.config.jax_enable_compilation_cache  # type: ignore[attr-defined]
-        jax.config.update("jax_enable_compilation_cache", False)  # what compiling takes is what is measured
+        jax.config.update("jax_enable_compilation_cache", False)  # since compiling is measured
         try:
             write_results(
                 "start_up.compiler_options", arguments, options.out, lambda progress: run(config, progress), markdown

@@ -33,7 +33,7 @@ Options = dict[str, Any]
 
 
 def prepare(options: Options, spec: str) -> tuple[Config, BucketBatcher, Callable[[], TrainStep]]:
-    """The batches of a policy, and what makes a train step that nothing has compiled yet."""
+    """Return the batches of a policy, and a function that makes a train step not compiled yet."""
     names = ("data_dir", "modalities", "samples", "epochs", "batch_size")
     config = on_corpus(**{name: options[name] for name in names})
     with Progress(disable=True) as progress:
@@ -52,7 +52,7 @@ def _plan(batcher: BucketBatcher) -> ShapePlan:
 
 
 def start(options: Options) -> dict[str, Any]:
-    """From nothing to a number of steps, compiling first what can be compiled first."""
+    """Run from nothing to a number of steps, after compiling all shapes that are known."""
     if options["cache_dir"]:
         use_compilation_cache(options["cache_dir"])
     with CompileLog() as log:
@@ -86,14 +86,14 @@ def start(options: Options) -> dict[str, Any]:
 
 
 def warming(options: Options) -> dict[str, Any]:
-    """All planned shapes before the first step, against each when it first comes, in alternation."""
+    """Time compiling all planned shapes before the first step, against each when it first comes, in alternation."""
     _, batcher, new_step = prepare(options, options["planned"])
     plan = _plan(batcher)
     seconds: dict[str, list[float]] = {"lazy_seconds": [], "warm_up_seconds": []}
     example = batcher.example()
     for _ in range(options["rounds"]):
         for name in seconds:
-            step = new_step()  # a new function, which JAX has no programs of
+            step = new_step()  # a new function, for which JAX has no programs
             table = StepTable(step.train_step, donate_state=True)
             begun = time.perf_counter()
             if name == "warm_up_seconds":
@@ -106,14 +106,14 @@ def warming(options: Options) -> dict[str, Any]:
 
 
 def dispatch(options: Options) -> dict[str, Any]:
-    """What a call through the table takes more than one through its executable, in alternation."""
+    """Time a call through the table against one through its executable, in alternation."""
 
     def tiny_step(state: list[jax.Array], batch: Any) -> Any:
         return [x + 1 for x in state], batch.sample_mask.sum()
 
     _, batcher, _ = prepare(options, options["planned"])
     batch = jax.device_put(next(batcher.epoch(0)))
-    state = jax.device_put([np.zeros(8, np.float32)] * 5)  # as many as our train state has
+    state = jax.device_put([np.zeros(8, np.float32)] * 5)  # as many arrays as our train state has
     table = warm_up(tiny_step, BatchSpec([batch.shape], batch), state, progress=False)
     compiled = table.steps[batch.shape].call
     calls, through_table, alone = 200, [], []
@@ -135,7 +135,7 @@ def dispatch(options: Options) -> dict[str, Any]:
 
 
 def batch_sizes(options: Options) -> dict[str, Any]:
-    """The rows that fit a limit, and the bytes predicted against those of the real programs."""
+    """Find the rows that fit a limit, and compare predicted bytes with those of the real programs."""
     _, batcher, new_step = prepare(options, options["planned"])
     plan, step = _plan(batcher), new_step()
     table = StepTable(step.train_step, donate_state=True)

@@ -1,1 +1,1 @@
-"""Train on corpora of emotions and sentiment, and what the loop costs beside its steps."""
+"""Training on corpora of emotions and sentiment, and the loop's overhead."""

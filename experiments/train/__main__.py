@@ -31,11 +31,11 @@ from multimodal_pad.cli import exit_status
 from multimodal_pad.errors import TrainingError
 
 SECONDS_TO_NOTICE = 30
-"""After so many without a sign of life a process counts as dead, and all the others end."""
+"""Seconds without a heartbeat after which a process counts as dead, and all others end."""
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """A row per epoch, and the test split."""
+    """Make a row per epoch, and the test split."""
     names = list(results["test"])
     lines = [
         f"| epoch | train loss | {' | '.join(names)} | seconds |",
@@ -69,7 +69,7 @@ def start_processes(count: int, arguments: list[str]) -> None:
         for index in range(count):
             command = [sys.executable, "-m", "experiments.train", *arguments]
             joined = ["--join", port, str(index), str(count)]
-            out = None if index == 0 else subprocess.DEVNULL  # all would say the same
+            out = None if index == 0 else subprocess.DEVNULL  # all would print the same
             with without_ctrl_c():
                 processes.append(subprocess.Popen([*command, *joined], stdout=out, env=environment))
         while any(process.poll() is None for process in processes):
@@ -92,10 +92,10 @@ def start_processes(count: int, arguments: list[str]) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Run and write; the exit status."""
+    """Run and write the results; return the exit status."""
     parser = command_line("train", __doc__, data_dir="of the corpus' files, or a flat cache")
     parser.add_argument("--config", choices=configs.NAMES, default="synthetic", help="the corpus (default: synthetic)")
-    changes = parser.add_argument_group("instead of what the configuration says")
+    changes = parser.add_argument_group("in place of the configuration's")
     changes.add_argument("--modalities", nargs="+", metavar="NAME", help="which to train on")
     changes.add_argument("--epochs", type=int)
     changes.add_argument("--batch-size", type=int, help="rows of all processes together")

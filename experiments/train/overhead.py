@@ -28,7 +28,7 @@ from flax import nnx
 from rich.progress import Progress
 
 from experiments.lib.command_line import command_line, run_experiment
-from experiments.lib.tables import Table
+from experiments.lib.tables import Table, paragraphs
 from multimodal_pad import BucketBatcher, Fixed
 from multimodal_pad.layouts.layout import Batch, BatchSpec
 from multimodal_pad.spans import span
@@ -40,7 +40,7 @@ from multimodal_pad.training.logs import JsonLinesLog
 
 @dataclass(frozen=True)
 class Config:
-    """One run; every default is here.
+    """Options of one run, with every default.
 
     Attributes:
         batch_size: samples of a batch.
@@ -60,7 +60,7 @@ class Config:
 
 
 QUICK = {"steps": 20, "epochs": 2, "rounds": 1, "step_ms": 0.5}
-"""What --quick changes: a look at whether everything works."""
+"""Options under --quick, to check that everything works."""
 
 PLAIN, NAMES, CALLBACK, JSON_LINES = "neither", "names in profiles", "names and a function", "names and JSON lines"
 _NOTHING = nullcontext()
@@ -69,7 +69,7 @@ CLOCK, INSIDE = "clock_seconds", "inside_seconds"
 
 
 class Chain(nnx.Module):
-    """So many products one after another: a step as long as one wants."""
+    """A model of a chain of products, for a step of any length."""
 
     def __init__(self, width: int, links: int, rngs: nnx.Rngs) -> None:
         self.embed, self.link, self.head = (
@@ -78,7 +78,7 @@ class Chain(nnx.Module):
         self.links = links
 
     def __call__(self, batch: Any) -> jax.Array:
-        """Outputs ``(B, 2)``."""
+        """Return outputs ``(B, 2)``."""
         x = self.embed(batch.features["audio"][:, 0])
         kernel = self.link.kernel[...]
         if self.links:
@@ -87,48 +87,48 @@ class Chain(nnx.Module):
 
 
 class Ready(Feed):
-    """The batches of a batcher, made once, so that none is waited for."""
+    """The batches of a batcher, made once, so that the loop waits for none."""
 
     def __init__(self, batcher: BucketBatcher) -> None:
         self.policy, self._batcher = batcher.policy, batcher
         self._batches = list(batcher.epoch(0))
 
     def spec(self, epochs: int = 1) -> BatchSpec:
-        """Of the batcher."""
+        """Return that of the batcher."""
         return self._batcher.spec(epochs)
 
     def example(self) -> Batch:
-        """Of the batcher."""
+        """Return that of the batcher."""
         return self._batcher.example()
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
-        """The same batches in each epoch."""
+        """Return the same batches in each epoch."""
         del epoch
         return feed.waited_for(iter(self._batches))
 
     def steps(self, epoch: int) -> int | None:
-        """How many there are."""
+        """Return the number of batches."""
         del epoch
         return len(self._batches)
 
     def identity(self) -> dict[str, Any]:
-        """Nothing, as nothing is saved."""
+        """Return nothing, since nothing is saved."""
         return {}
 
     def check_state(self, state: Mapping[str, Any]) -> None:
-        """Nothing is saved."""
+        """Do nothing, since nothing is saved."""
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Nothing is saved."""
+        """Do nothing, since nothing is saved."""
 
     def shared(self, mesh: DataMesh, name: str) -> Feed:
-        """The same, whose rows are spread."""
+        """Return the same, with rows spread over devices."""
         del mesh, name
         return self
 
 
 def run(config: Config, progress: Progress) -> dict[str, Any]:
-    """Seconds per step of each kind of loop."""
+    """Measure seconds per step of each kind of loop."""
     samples = [
         {"audio": np.full((1, 1), i % 7, np.float32), "targets": np.int32(i % 2)}
         for i in range(config.batch_size * config.steps)
@@ -140,7 +140,7 @@ def run(config: Config, progress: Progress) -> dict[str, Any]:
         loop: {CLOCK: [], INSIDE: []} for loop in (PLAIN, NAMES, CALLBACK, JSON_LINES)
     }
     for number in range(config.rounds):
-        turn = number % len(found)  # so that none always comes after the same other one
+        turn = number % len(found)  # so that no kind always follows the same other one
         for loop in [*list(found)[turn:], *list(found)[:turn]]:
             for name, seconds in _train(config, batches, links, loop).items():
                 found[loop][name] += seconds
@@ -153,7 +153,7 @@ def run(config: Config, progress: Progress) -> dict[str, Any]:
 
 
 def _links(config: Config, batches: Ready) -> int:
-    """As many products as a step of the length wanted takes."""
+    """Find the number of products for a step of the given length."""
     few, many = 20, 220
     short, long = (min(_train(config, batches, links, PLAIN)[CLOCK]) for links in (few, many))
     each = max((long - short) / (many - few), 1e-9)
@@ -161,7 +161,7 @@ def _links(config: Config, batches: Ready) -> int:
 
 
 def _train(config: Config, batches: Ready, links: int, loop: str) -> dict[str, list[float]]:
-    """Seconds per step of each epoch but the first, on the clock, and of this thread inside of what is measured."""
+    """Time each epoch but the first: seconds per step on the clock, and of this thread inside callbacks and names."""
     ends: list[tuple[float, float]] = []
     inside = Inside()
     with tempfile.TemporaryDirectory() as folder, _names(loop != PLAIN, inside):
@@ -181,7 +181,7 @@ def _train(config: Config, batches: Ready, links: int, loop: str) -> dict[str, l
 
 
 class Inside:
-    """Adds up what this thread computes in some calls."""
+    """The sum of this thread's CPU time in some calls."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -196,7 +196,7 @@ class Inside:
 
 
 class TimedBlock:
-    """A context manager whose beginning and end are added up."""
+    """A context manager whose entering and leaving are timed."""
 
     def __init__(self, inside: Inside, make: Callable[..., Any], *given: Any, **options: Any) -> None:
         self._inside = inside
@@ -211,7 +211,7 @@ class TimedBlock:
 
 @contextmanager
 def _names(given: bool, inside: Inside) -> Iterator[None]:
-    """The names of the loop as ever, or none at all, each timed."""
+    """Keep the names of the loop, or take them out, each timed."""
     named = partial(TimedBlock, inside, span if given else _no_name)
     with mock.patch.object(epochs, "span", named), mock.patch.object(feed, "span", named):
         yield
@@ -227,13 +227,13 @@ def _nothing(record: dict[str, Any]) -> None:
 
 
 def by_round(results: dict[str, Any], loop: str, seconds: str) -> np.ndarray:
-    """The median seconds per step of each training of a loop."""
+    """Return the median seconds per step of each training of a loop."""
     (row,) = (row for row in results["rows"] if row["loop"] == loop)
     return np.median(np.reshape(row[seconds], (results["config"]["rounds"], -1)), axis=1)
 
 
 def table(results: dict[str, Any]) -> Table:
-    """A row per kind of loop."""
+    """Make a row per kind of loop."""
     config = results["config"]
     unit = 1e3 * config["step_ms"]
     plain, nothing, rows = by_round(results, PLAIN, CLOCK), by_round(results, PLAIN, INSIDE), []
@@ -252,7 +252,7 @@ def table(results: dict[str, Any]) -> Table:
         )
     note = (
         f"Medians of {config['rounds']} trainings of {config['epochs'] - 1} epochs of {config['steps']} steps, in "
-        f"turns, and the middle half of the rounds; batches of {config['batch_size']}, ready on the host; a step is "
+        f"turns, and the middle half of the rounds. Batches of {config['batch_size']} lie ready on the host; a step is "
         f"{results['links']} products. Inside: what the loop's thread computes in callbacks and names."
     )
     of_step = f"of a step of {config['step_ms']:g} ms"
@@ -261,14 +261,14 @@ def table(results: dict[str, Any]) -> Table:
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """The table, and where it comes from."""
-    from experiments.lib.provenance import where_measured
+    """Return the table, and where it was measured."""
+    from experiments.lib.provenance import measured_on
 
-    return f"{table(results).markdown()} {where_measured(results)}"
+    return paragraphs(table(results).markdown(), measured_on(results))
 
 
 def main(arguments: list[str]) -> int:
-    """Run and write; the exit status."""
+    """Run and write the results; return the exit status."""
     parser = command_line("train.overhead", __doc__)
     options = parser.parse_args(arguments)
     config = Config(**(QUICK if options.quick else {}))

@@ -16,7 +16,7 @@ from experiments.accelerator.budget import SHORTEST, Budget, Clock
 from experiments.accelerator.config import SECOND_STARTS, Config, quick
 from experiments.accelerator.parts import LeftOut, Part, Run
 from experiments.accelerator.record import Record, read, write
-from experiments.lib.provenance import where_measured
+from experiments.lib.provenance import measured_on, where_measured
 from multimodal_pad import BatchShape, PaddingError
 
 DEVICE = {"platform": "cpu", "kind": "cpu", "count": 1, "cpu": "a CPU", "cores": 2, "memory_gib": 8}
@@ -272,8 +272,9 @@ def test_steps_without_a_program_are_passed_over_and_do_not_count():
 
 def test_the_table_of_a_gpu_names_driver_and_cudnn():
     gpu = {"driver": "570.1", "libraries": {"jax-cuda12-pjrt": "0.10", "nvidia-cudnn-cu12": "9.1"}}
-    text = where_measured({**ORIGIN, "device": {**DEVICE, "platform": "gpu", "kind": "NVIDIA H200", **gpu}})
-    assert "1 x NVIDIA H200 (driver 570.1), nvidia-cudnn-cu12 9.1; Python" in text
+    results = {**ORIGIN, "device": {**DEVICE, "platform": "gpu", "kind": "NVIDIA H200", **gpu}}
+    assert "1 x NVIDIA H200 (driver 570.1), nvidia-cudnn-cu12 9.1; Python" in where_measured(results)
+    assert "1 x NVIDIA H200 (driver 570.1), nvidia-cudnn-cu12 9.1; jax" in measured_on(results)
 
 
 def test_pages_are_filled_from_a_run_by_the_name_of_the_package():
@@ -294,7 +295,7 @@ def test_minutes_are_above_0(minutes, tmp_path, capsys):
 def test_a_run_without_parts_has_a_table_of_what_is_missing():
     text = markdown({**ORIGIN, "parts": {}, "unfinished": {"checks": "no time left"}})
     assert text.startswith("Not measured, or less than there is:\n\n- checks: no time left\n")
-    assert text.endswith("`python -m experiments.accelerator`.")
+    assert text.endswith(measured_on(ORIGIN))
 
 
 def test_the_tables_say_what_was_estimated_and_what_failed():

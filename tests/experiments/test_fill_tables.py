@@ -3,6 +3,7 @@ import json
 import pytest
 
 from experiments import fill_tables
+from experiments.lib.provenance import measured_on
 from multimodal_pad import PaddingError
 from tests.helpers.repository import needs_repository
 
@@ -34,6 +35,16 @@ def page(tmp_path, monkeypatch):
     (tmp_path / "results.json").write_text('{"n": 3}', encoding="utf-8")
     (tmp_path / "docs").mkdir()
     return tmp_path / "README.md"
+
+
+def test_a_footer_links_from_its_page_to_the_result_file(page, monkeypatch):
+    origin = {"device": {"platform": "cpu", "cpu": "a CPU", "cores": 2}, "versions": {"jax": "1", "flax": "2"}}
+    (page.parent / "results.json").write_text(json.dumps({**origin, "commit": "0" * 40}), encoding="utf-8")
+    monkeypatch.setattr("experiments.lib.tables.shown", measured_on)
+    for place, link in ((page, "results.json"), (page.parent / "docs" / "page.md", "../results.json")):
+        place.write_text(MARKED.format(file="results.json", body=""), encoding="utf-8")
+        line = f"a CPU, 2 cores, CPU only; jax 1, flax 2; commit 0000000000; [result]({link})"
+        assert fill_tables.fill(place)[0].splitlines()[1] == line
 
 
 def test_a_page_is_filled_and_checked(page, capsys):

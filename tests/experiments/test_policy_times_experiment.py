@@ -48,7 +48,9 @@ def test_the_fastest_is_bold_and_the_reason_is_told():
         ["**6**", "**15**", "**105**"],
         [],
     ]
-    assert "Lengths all equal: fixed: 15 s for 10 epochs; packed 20 s (1.50 times as long per sample)." in shown.note
+    assert (
+        "Lengths all equal: fixed: 15 s for 10 epochs; packed 20 s (1.50 times as long per sample)." in shown.findings
+    )
 
 
 def test_bad_arguments_are_one_line(tmp_path, capsys):

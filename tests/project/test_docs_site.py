@@ -19,9 +19,6 @@ DOCUMENTED = re.findall(
 COLUMNS = 96
 """Of a block of code, what a screen of 1,280 pixels shows; docs/ruff.toml has it for Python."""
 
-WIDE = {"evidence.md", "inputs.md"}
-"""Pages with wider blocks."""
-
 
 @pytest.mark.parametrize("package", ["", "compiling", "models", "serving", "sources", "batching.streams", "training"])
 def test_every_public_name_has_its_place(package):
@@ -108,7 +105,5 @@ def test_notebooks_are_kept_without_what_they_gave(path):
 
 @pytest.mark.parametrize("path", sorted(DOCS.rglob("*.md")), ids=lambda path: path.stem)
 def test_code_is_no_wider_than_a_page_shows(path):
-    if path.name in WIDE:
-        pytest.skip("its blocks scroll sideways")
     blocks = re.findall(r"^```\w*\n(.*?)^```$", path.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
     assert [line for block in blocks for line in block.splitlines() if len(line) > COLUMNS] == []

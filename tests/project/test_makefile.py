@@ -83,9 +83,9 @@ def test_for_experiments_as_for_tests(goal, fake_smi):
 @pytest.mark.parametrize(
     ("cuda", "extra", "first"),
     [
-        ("", "cpu", "JAX on the CPU, as CUDA= says."),
-        ("12", "cuda12", "JAX for CUDA 12, as CUDA=12 says."),
-        ("13", "cuda13", "JAX for CUDA 13, as CUDA=13 says."),
+        ("", "cpu", "JAX on the CPU, by CUDA=."),
+        ("12", "cuda12", "JAX for CUDA 12, by CUDA=12."),
+        ("13", "cuda13", "JAX for CUDA 13, by CUDA=13."),
     ],
 )
 def test_who_calls_make_decides(cuda, extra, first, fake_smi, monkeypatch):

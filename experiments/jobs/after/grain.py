@@ -1,4 +1,4 @@
-"""Batches through Grain, trained on."""
+"""Training on batches that go through Grain."""
 
 import optax
 from flax import nnx

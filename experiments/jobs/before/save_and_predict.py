@@ -1,4 +1,4 @@
-"""A trained model saved, loaded, and asked for the outputs of new samples in their order."""
+"""A trained model is saved, loaded, and predicts for new samples in their order."""
 
 import tempfile
 from pathlib import Path

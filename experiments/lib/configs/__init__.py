@@ -1,4 +1,4 @@
-"""One corpus a file: how it is read, and what is trained on it by ``experiments.train --config NAME``."""
+"""A file per corpus: how to read it, and what ``experiments.train --config NAME`` trains on it."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ NAMES = sorted(path.stem for path in Path(__file__).parent.glob("[a-z]*.py"))
 
 
 def load(name: str) -> Config:
-    """The configuration of a corpus."""
+    """Return the configuration of a corpus."""
     return import_module(f"experiments.lib.configs.{name}").CONFIG
