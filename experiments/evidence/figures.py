@@ -244,7 +244,10 @@ def _packers(rows: list[Results]) -> list[Figure]:
         return []
     names = [row["packer"] for row in rows]
     colours = [
-        policy_colour("packed") if "multimodal_pad" in name else LIBRARIES[name.split()[0].lower()] for name in names
+        policy_colour("packed")
+        if "multimodal_pad" in name
+        else LIBRARIES.get(name.split()[0].lower(), LIBRARIES["numpy"])
+        for name in names
     ]
     fills = [Bar(name, [row["fill"]["total"]], colour) for name, row, colour in zip(names, rows, colours, strict=True)]
     counts = [

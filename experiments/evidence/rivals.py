@@ -79,10 +79,11 @@ def training_figures(results: Results) -> list[Figure]:
 
 
 def _rule(row: Results) -> tuple[str, str]:
-    """Whose rule it is, in words, and its colour."""
+    """The kind of a rule, which is a package or a policy of this project, and its colour."""
     if row["package"]:
-        return row["package"], LIBRARIES[row["package"]]
-    return next((name, policy_colour(key)) for name, key in RULES.items() if row["policy"].startswith(name))
+        return row["package"], LIBRARIES.get(row["package"], POLICIES["fixed"])
+    kinds = ((name, policy_colour(key)) for name, key in RULES.items() if row["policy"].startswith(name))
+    return next(kinds, (row["policy"], POLICIES["fixed"]))
 
 
 def shapes_figures(results: Results) -> list[Figure]:
@@ -92,17 +93,17 @@ def shapes_figures(results: Results) -> list[Figure]:
         return []
     points = []
     for row in rows:
-        whose, colour = _rule(row)
-        ours = whose == "planned" and row["grouping"] == "shape"
+        kind, colour = _rule(row)
+        ours = kind == "planned" and row["grouping"] == "shape"
         points.append(
             {
                 "rule": row["policy"],
-                "whose": whose if row["package"] else "multimodal_pad",
+                "of": row["package"] or "multimodal_pad",
                 "alike": row["grouping"],
                 "shapes": row["shapes"],
                 "real": 100 * row["cost_efficiency"],
                 "colour": colour,
-                "shape": "square" if whose == "planned" else "circle",
+                "shape": "square" if kind == "planned" else "circle",
                 "told": f"planned, {row['shapes']}" if ours else "",
             }
         )
@@ -119,7 +120,7 @@ def shapes_figures(results: Results) -> list[Figure]:
         base.mark_point(filled=True, size=80, opacity=0.85).encode(
             color=alt.Color("colour:N", scale=None),
             shape=alt.Shape("shape:N", scale=None),
-            tooltip=["rule:N", "whose:N", "alike:N", "shapes:Q", alt.Tooltip("real:Q", format=".1f", title="real, %")],
+            tooltip=["rule:N", "of:N", "alike:N", "shapes:Q", alt.Tooltip("real:Q", format=".1f", title="real, %")],
         ),
         base.mark_text(align="right", dx=-8, dy=-6, color="currentColor").encode(text="told:N"),
     )
