@@ -137,7 +137,7 @@ def _draw_sums(axes: Any, plan: DrawnPacking, column: int, sums: np.ndarray) -> 
     axes.legend(edgecolor="none", fontsize=8, loc="upper left", borderaxespad=0)
     axes.yaxis.get_major_locator().set_params(integer=True)
     axes.set_xlabel(f"{shortened(name, 18)}, positions of a batch", parse_math=False)
-    waste = f"{1 - plan.position_efficiency[name]:.1%} of {shortened(name, 24)} is empty"
+    waste = f"{100 * (1 - plan.position_efficiency[name]):.1f} % of {shortened(name, 24)} is empty"
     axes.set_title(waste, fontsize=9, loc="left", color=INK, parse_math=False)
 
 
