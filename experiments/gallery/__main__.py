@@ -75,7 +75,8 @@ def run(config: Config, lengths: LengthTable, progress: Progress) -> dict[str, A
     ]
     rows = []
     for name, grouping, policy in progress.track(policies, description="dealing"):
-        schedule = make_schedule(lengths, policy, batch_size=config.batch_size, grouping=grouping, seed=SEED)
+        chosen = policy.grouping or grouping
+        schedule = make_schedule(lengths, policy, batch_size=config.batch_size, grouping=chosen, seed=SEED)
         batch = middle_batch(schedule, lengths, packed=grouping == "balanced")
         rows.append({"policy": name, "grouping": grouping, "batch": batch})
     return {"samples": len(lengths), "modalities": list(lengths.modalities), "rows": rows}
