@@ -24,13 +24,14 @@ from flax import nnx
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from experiments.compare.batches import middle_batch
 from experiments.compare.report import comparison_table, write_report
 from experiments.lib.command_line import command_line
 from experiments.lib.corpora import QUICK, Config, load
 from experiments.lib.measure import initial_model, make_step, measure, summarise
 from experiments.lib.policies import POLICIES, make_batcher, make_policy, parse_policy, plan_for_device
 from experiments.lib.provenance import provenance
-from multimodal_pad import BucketBatcher, PaddingError, Schedule
+from multimodal_pad import PaddingError
 from multimodal_pad.cli import exit_status
 from multimodal_pad.compiling import CompileLog, StepTable
 from multimodal_pad.output import write_folder
@@ -66,7 +67,7 @@ def compare(config: Config, progress: Progress) -> dict[str, Any]:
         )
         progress.stop_task(task)
         row = summarise(name, batcher, schedules, model_config.cost, measured, preparing, reason)
-        rows.append({**row, "batch": middle_batch(batcher, schedules[0])})
+        rows.append({**row, "batch": middle_batch(schedules[0], batcher.lengths, packed=grouping == "balanced")})
         jax.clear_caches()
         gc.collect()
     model = initial_model(model_config, config.seed)
@@ -78,18 +79,6 @@ def compare(config: Config, progress: Progress) -> dict[str, Any]:
         "left_out": left_out,
         "lengths": lengths.values[:: 1 + len(lengths) // 2000].tolist(),
         "rows": rows,
-    }
-
-
-def middle_batch(batcher: BucketBatcher, schedule: Schedule) -> dict[str, Any]:
-    """The batch with the middle number of positions: the lengths of its samples, and what they are padded to."""
-    costs = schedule.lengths.sum(axis=1) * schedule.batch_sizes
-    place = int(np.argsort(costs, kind="stable")[len(costs) // 2])
-    padded, ids = schedule[place]
-    return {
-        "lengths": batcher.lengths.values[ids[ids >= 0]].tolist(),
-        "padded": padded.tolist(),
-        "packed": batcher.grouping.name == "balanced",
     }
 
 

@@ -15,7 +15,8 @@ from typing import Any
 
 from rich.table import Table as TerminalTable
 
-from experiments.compare.figures import figures, label
+from experiments.compare.figures import figures
+from experiments.compare.naming import label
 from experiments.lib.charts import figure_html, scripts
 from experiments.lib.page import cards, html_page
 from experiments.lib.provenance import measured_on, where_measured

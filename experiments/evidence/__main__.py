@@ -161,11 +161,7 @@ def _run(options: argparse.Namespace) -> None:
     console = Console(stderr=True)
     _check_writable(options.out)
     left_out = run_parts(options.out, options.only, options.data_dir, options.quick, console)
-    page = write_page(
-        TITLE,
-        make_sections(collect(options.out), options.out, left_out),
-        options.out,
-    )
+    page = write_page(TITLE, make_sections(collect(options.out), left_out), options.out)
     console.print(f"Written: {page}", markup=False, soft_wrap=True)
 
 

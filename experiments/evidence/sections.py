@@ -1,16 +1,17 @@
-"""What the page of evidence says of each part: an answer made of figures, tables, pictures and where they come from."""
+"""What the page of evidence says of each part: an answer made of figures, charts, tables and where they come from."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from experiments.claims import __main__ as seed_claims
 from experiments.claims.claim import KINDS
+from experiments.evidence.figures import FIGURES
+from experiments.evidence.headline import headline
 from experiments.evidence.page import Section
 from experiments.lib.provenance import where_measured
 from experiments.lib.tables import Table, spread
@@ -25,8 +26,8 @@ RESULTS = "results.json"
 Results = dict[str, Any]
 
 
-def make_sections(found: dict[str, Results], out: Path, left_out: list[str]) -> list[Section]:
-    """A section per part that is there, and what was left out on the first one."""
+def make_sections(found: dict[str, Results], left_out: Sequence[str] = ()) -> list[Section]:
+    """A section per part that is there; the first one has the headline, and what was left out."""
     sections = []
     for name, (title, answer, tables) in _PARTS.items():
         if name not in found:
@@ -41,14 +42,14 @@ def make_sections(found: dict[str, Results], out: Path, left_out: list[str]) -> 
                 name,
                 title,
                 sentences,
+                FIGURES[name](results),
                 tables(results),
-                sorted((out / name).glob("*.png")),
                 where_measured(results),
             )
         )
-    if sections and left_out:
-        first = sections[0]
-        sections[0] = first._replace(answer=[*first.answer, *(f"Left out: {line}." for line in left_out)])
+    if sections:
+        first, missing = sections[0], [f"Left out: {line}." for line in left_out]
+        sections[0] = first._replace(answer=[*first.answer, *missing], headline=headline(found))
     return sections
 
 

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import altair as alt
 import vl_convert
 
 Record = dict[str, Any]
@@ -18,11 +19,15 @@ for (const place of document.querySelectorAll(".chart")) {
   const spec = JSON.parse(place.querySelector("script").textContent);
   const target = place.appendChild(document.createElement("div"));
   target.style.width = "100%";
-  vegaEmbed(target, spec, { actions: false, renderer: "svg", tooltip: { theme: "custom" } }).catch((error) => {
+  const options = { mode: "vega-lite", actions: false, renderer: "svg", tooltip: { theme: "custom" } };
+  vegaEmbed(target, spec, options).catch((error) => {
     target.textContent = "This chart can't be drawn: " + error.message;
     throw error;
   });
 }
+addEventListener("beforeprint", () => {
+  for (const folded of document.querySelectorAll("details")) folded.open = true;
+});
 """
 
 _CONFIG: dict[str, Any] = {
@@ -43,6 +48,7 @@ _CONFIG: dict[str, Any] = {
         "titleFontWeight": "normal",
         "labelLimit": 160,
     },
+    "legend": {"labelColor": "currentColor", "titleColor": "currentColor", "labelFontSize": 12, "labelLimit": 260},
     "text": {"color": "currentColor", "fontSize": 12},
     "title": {"color": "currentColor", "anchor": "start", "fontSize": 13, "fontWeight": 600},
 }
@@ -85,8 +91,8 @@ def scripts() -> str:
     return f"(() => {{{vl_convert.javascript_bundle(_EXPORT)}}})();{_DRAW}"
 
 
-def figure_html(figure: Figure, name: str) -> str:
-    """The figure as HTML; ``name`` is the beginning of its charts' identifiers."""
+def figure_html(figure: Figure, name: str, level: int = 2) -> str:
+    """The figure as HTML; ``name`` is the beginning of its charts' identifiers, ``level`` that of its heading."""
     charts = "".join(
         f'<div class="chart" id="{name}-{place}" style="min-height:{chart.height + 40}px">'
         f'<script type="application/json">{_json(chart)}</script></div>'
@@ -98,7 +104,7 @@ def figure_html(figure: Figure, name: str) -> str:
     )
     legend = f"<ul class=legend>{keys}</ul>" if keys else ""
     return (
-        f'<figure id="{name}"><h2>{html.escape(figure.title)}</h2>'
+        f'<figure id="{name}"><h{level}>{html.escape(figure.title)}</h{level}>'
         f"<figcaption>{html.escape(figure.caption)}</figcaption>"
         f'{legend}<div class="charts columns-{figure.columns}">{charts}</div></figure>'
     )
@@ -111,5 +117,14 @@ def _json(chart: Chart) -> str:
         .configure(**_CONFIG)
         .to_dict()
     )
+    del spec["$schema"]  # the version of Altair, which changes nothing that is drawn
     spec["autosize"] = {"type": "fit-x", "contains": "padding"}
     return json.dumps(spec).replace("</", "<\\/")
+
+
+def to_png(figure: Figure, width: int) -> bytes:
+    """The charts of a figure as one picture on white, each ``width`` pixels wide, at twice that resolution."""
+    drawn = [each.chart.properties(width=width, height=each.height) for each in figure.charts]
+    rows = [alt.hconcat(*drawn[i : i + figure.columns], spacing=30) for i in range(0, len(drawn), figure.columns)]
+    spec = alt.vconcat(*rows, spacing=24, padding=12).configure(**{**_CONFIG, "background": "white"}).to_dict()
+    return vl_convert.vegalite_to_png(spec, scale=2)

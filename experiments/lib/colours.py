@@ -5,20 +5,33 @@ Each stands out from white and from the dark page by 3 to 1 at least, as WCAG 2.
 
 from __future__ import annotations
 
+from multimodal_pad.planning.picture import POLICIES as PICTURED
+
 COLOURS = ("#3366cc", "#b7791f", "#2f8f4e", "#d1495b", "#8a6d3b", "#8e5bd0", "#2a8c8c", "#6f86d6")
 
 POLICIES = {
-    "fixed": "#7a8594",
-    "exact": "#b7791f",
-    "powers_of_two": "#d1495b",
+    "fixed": PICTURED["fixed"],
+    "exact": PICTURED["exact"],
+    "powers_of_two": PICTURED["powers of two"],
     "multiples_of_64": "#8a6d3b",
-    "quantiles_4": "#8e5bd0",
-    "packed": "#2f8f4e",
+    "quantiles_4": PICTURED["quantiles"],
+    "packed": PICTURED["packed"],
 }
-"""Colours of policies that are not planned."""
+"""Colours of policies that are not planned; the plan's own picture has the same."""
 
-PLANNED = ("#4a6fe3", "#2a8c8c", "#b0568f", "#5f7fae")
+PLANNED = (PICTURED["planned"], "#2a8c8c", "#b0568f", "#5f7fae")
 """Colours of plans, in order."""
+
+LIBRARIES = {
+    "numpy": "#7a8594",
+    "torch": "#c4562e",
+    "tensorflow": "#b0568f",
+    "transformers": "#2a8c8c",
+    "lhotse": "#7d8a2e",
+    "grain": "#8a6d3b",
+    "axolotl": "#9a6fc0",
+}
+"""Colours of other libraries, whatever their policy."""
 
 PARTS = {
     "planning": "#8e5bd0",
@@ -27,6 +40,17 @@ PARTS = {
     "waiting for data": "#b7791f",
 }
 """Colours of the parts of a run's time."""
+
+
+def policy_colour(policy: str) -> str:
+    """Return the colour of a policy by its name, whatever its grouping.
+
+    >>> policy_colour("planned_8/length") == policy_colour("planned, at most 4 shapes") == PLANNED[0]
+    True
+    """
+    if policy.startswith("planned"):
+        return PLANNED[0]
+    return POLICIES[policy.partition("/")[0]]
 
 
 def policy_colours(policies: list[tuple[str, str]]) -> dict[tuple[str, str], str]:

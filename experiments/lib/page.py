@@ -57,8 +57,10 @@ _STYLE = """
 }
 @media print {
   :root { --ink: #000; --soft: #333; --line: #bbb; --paper: #fff; --raised: #fff; --strong: #000; }
-  figure, tr { break-inside: avoid; }
-  details > summary { display: none; }
+  .chart, tr { break-inside: avoid; }
+  h2, h3 { break-after: avoid; }
+  .chart svg { max-width: 100%; height: auto; }
+  .scroll table { font-size: .7rem; }
 }
 * { box-sizing: border-box; }
 body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); margin: 0; }

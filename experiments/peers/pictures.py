@@ -7,16 +7,16 @@ from typing import Any
 
 import numpy as np
 
+from experiments.lib.colours import LIBRARIES, PLANNED, POLICIES
 from experiments.peers.contenders import EPOCHS
 
+_OWN = "fixed, own maxima,\npowers of two"
 _COLOURS = {
-    "planned": "#4269d0",
-    "fixed, own maxima,\npowers of two": "#9aa5b1",
-    "transformers": "#efb118",
-    "tensorflow": "#ff725c",
-    "lhotse": "#3ca951",
+    "planned": PLANNED[0],
+    _OWN: POLICIES["fixed"],
+    **{name: LIBRARIES[name] for name in ("transformers", "tensorflow", "lhotse")},
 }
-_LIBRARIES = {"jax": "#4269d0", "torch": "#ff725c", "torch.compile": "#efb118"}
+_LIBRARIES = {"jax": PLANNED[0], "torch": LIBRARIES["torch"], "torch.compile": POLICIES["exact"]}
 
 
 def draw(results: dict[str, Any], path: Path) -> None:
@@ -45,7 +45,9 @@ def _kernel(axis: Any, measured: dict[str, Any]) -> None:
     names = [row["name"] for row in measured["rows"]]
     copying = measured["rows"][0]["bytes"] / np.array(measured["rows"][0]["seconds"])
     shares = [row["bytes"] / np.array(row["seconds"]) / copying for row in measured["rows"]]
-    _bars(axis, names, shares, ["#4269d0" if "Batcher" in n or "pad_samples" in n else "#9aa5b1" for n in names])
+    _bars(
+        axis, names, shares, [PLANNED[0] if "Batcher" in n or "pad_samples" in n else POLICIES["fixed"] for n in names]
+    )
     axis.set_xlabel("speed, as a share of np.copyto (median and middle half)")
 
 
@@ -69,7 +71,7 @@ def _shapes(axis: Any, rows: list[dict[str, Any]]) -> None:
 
 
 def _kind(row: dict[str, Any]) -> str:
-    return "planned" if row["policy"].startswith("planned") else "fixed, own maxima,\npowers of two"
+    return "planned" if row["policy"].startswith("planned") else _OWN
 
 
 def _names(measured: dict[str, Any]) -> list[str]:

@@ -140,7 +140,12 @@ def add_parser(commands: Any) -> None:
     auto.add_argument("--seconds-per-cost", type=float, metavar="S", help="seconds of a step, per unit of its cost")
     output = plan.add_argument_group("output")
     output.add_argument("--out", type=Path, metavar="FILE", help="write the plan as JSON")
-    output.add_argument("--plot", type=Path, metavar="FILE", help="draw the plan (.png, .svg or .pdf)")
+    output.add_argument(
+        "--plot",
+        type=Path,
+        metavar="FILE",
+        help="draw the plan, with the samples and the padding of each shape (.png, .svg or .pdf)",
+    )
     output.add_argument("--overwrite", action="store_true", help="replace these files where they are there")
 
 

@@ -10,10 +10,21 @@ import numpy as np
 from multimodal_pad.errors import UncoveredLengthError
 from multimodal_pad.lengths.samples import EMPTY
 from multimodal_pad.lengths.table import LengthTable
-from multimodal_pad.planning.picture import BOUND, FAINT, INK, PLAN, check_plots, picture, write_picture
+from multimodal_pad.planning.picture import (
+    FAINT,
+    INK,
+    POLICIES,
+    SOFT,
+    check_plots,
+    picture,
+    shortened,
+    write_picture,
+)
 from multimodal_pad.scheduling.balanced import BalancedDeal
 from multimodal_pad.scheduling.dealing import shuffled
 from multimodal_pad.scheduling.schedule import WINDOW
+
+PACKED = POLICIES["packed"]
 
 
 class DrawnPacking(Protocol):
@@ -62,15 +73,17 @@ def draw_packing(plan: DrawnPacking, lengths: LengthTable | None, *, seed: int =
         LengthError: lengths of other modalities.
     """
     if lengths is None:
-        with picture(1) as (figure, axes):
-            _draw_empty(axes[0], plan)
+        with picture(3.6, 3.5) as figure:
+            _draw_empty(figure.subplots(), plan)
         return figure
     sums, batches = _batch_sums(plan, lengths.select(plan.modalities), seed)
-    with picture(len(plan.modalities) + 1) as (figure, axes):
+    panels = len(plan.modalities) + 1
+    with picture(3.6 * panels, 3.5) as figure:
+        axes = figure.subplots(1, panels)
         for column, panel in enumerate(axes[:-1]):
             _draw_sums(panel, plan, column, sums[:, column])
-        axes[0].set_ylabel(f"batches of an epoch ({len(sums):,} full ones of {batches:,})")
-        axes[0].legend(frameon=False, fontsize=8, loc="best")
+        counted = f"batches of {plan.batch_size:,} samples ({len(sums):,} full ones of {batches:,})"
+        axes[0].set_ylabel(counted)
         _draw_empty(axes[-1], plan)
     return figure
 
@@ -112,17 +125,20 @@ def _draw_sums(axes: Any, plan: DrawnPacking, column: int, sums: np.ndarray) -> 
     name, capacities = plan.modalities[column], np.unique(plan.lengths[:, column])
     low = int(min(sums.min(initial=capacities[0]), capacities[0] - 1))
     span = int(capacities[-1]) - low
-    axes.hist(sums, bins=np.linspace(low, capacities[-1], min(60, span) + 1), color=PLAN)
+    axes.hist(sums, bins=np.linspace(low, capacities[-1], min(60, span) + 1), color=PACKED)
     if len(sums):
         axes.axvline(sums.mean(), color=INK, linewidth=1, linestyle="--", label=f"mean ({sums.mean():,.0f})")
+    held = ", ".join(f"{n:,}" for n in capacities.tolist())
     for number, capacity in enumerate(capacities.tolist()):
-        held = ", ".join(f"{n:,}" for n in capacities.tolist())
-        axes.axvline(capacity, color=BOUND, linewidth=2, label=None if number else f"capacity ({held})")
+        axes.axvline(capacity, color=INK, linewidth=2, label=None if number else f"capacity ({held})")
     axes.set_xlim(low - 0.04 * span, capacities[-1] + 0.04 * span)
-    axes.set_xlabel(f"{name}, positions of a batch", parse_math=False)
-    fill = f"{name}: {plan.position_efficiency[name]:.1%} full"
-    axes.set_title(fill, fontsize=9, loc="left", color=INK, parse_math=False)
     axes.margins(y=0.15)
+    axes.set_ylim(top=1.3 * axes.get_ylim()[1])  # the legend is above the bars
+    axes.legend(edgecolor="none", fontsize=8, loc="upper left", borderaxespad=0)
+    axes.yaxis.get_major_locator().set_params(integer=True)
+    axes.set_xlabel(f"{shortened(name, 18)}, positions of a batch", parse_math=False)
+    waste = f"{100 * (1 - plan.position_efficiency[name]):.1f} % of {shortened(name, 24)} is empty"
+    axes.set_title(waste, fontsize=9, loc="left", color=INK, parse_math=False)
 
 
 def _draw_empty(axes: Any, plan: DrawnPacking) -> None:
@@ -132,11 +148,11 @@ def _draw_empty(axes: Any, plan: DrawnPacking) -> None:
     rounding = np.maximum(100 * np.array([plan.unrounded_efficiency[name] for name in names]) - fill, 0)
     rest, places = 100 - fill - rounding, np.arange(len(names))
     axes.barh(places, rest, color=FAINT, label="uneven batches")
-    axes.barh(places, rounding, left=rest, color=BOUND, label="rounding")
+    axes.barh(places, rounding, left=rest, color=SOFT, label="rounding")
     for place, empty in zip(places, 100 - fill, strict=True):
-        axes.text(empty, place, f" {empty:.1f}", va="center", color=INK)
-    axes.set_yticks(places, names, parse_math=False)
-    axes.invert_yaxis()
+        axes.text(empty, place, f" {empty:.1f} %", va="center", color=INK)
+    axes.set_yticks(places, [shortened(name, 22) for name in names], parse_math=False)
+    axes.set(ylim=(len(names) - 0.5, -1.1))  # the legend is above the bars
     axes.set(xlim=(0, max(1.25 * (100 - fill).max(), 1)), xlabel="empty share of the capacity, %")
-    axes.set_title("what is empty", fontsize=9, loc="left", color=INK)
-    axes.legend(frameon=False, fontsize=8, loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0)
+    axes.set_title("what is empty, and why", fontsize=9, loc="left", color=INK)
+    axes.legend(frameon=False, fontsize=8, loc="upper right", ncols=2, handlelength=1.2)

@@ -12,7 +12,21 @@ from typing import Any
 from multimodal_pad.errors import PaddingError
 from multimodal_pad.output import write_file
 
-INK, FAINT, PLAN, BOUND, OTHERS = "#1d2733", "#b9c2cc", "#4269d0", "#efb118", ("#ff725c", "#3ca951", "#9c6b4e")
+INK, SOFT, FAINT = "#1d2733", "#7a8594", "#c3cbd4"
+"""Of text and limits, of what is beside the point, and of padding."""
+
+POLICIES = {
+    "planned": "#4a6fe3",
+    "fixed": "#7a8594",
+    "exact": "#b7791f",
+    "powers of two": "#d1495b",
+    "quantiles": "#8e5bd0",
+    "packed": "#2f8f4e",
+}
+"""The colour of each policy, the same in all pictures; each stands out from white by 3 to 1 at least."""
+
+OTHER = "#8a6d3b"
+"""Of a policy that has no colour of its own."""
 
 
 def check_plots(path: str | Path | None = None) -> None:
@@ -29,8 +43,8 @@ def check_plots(path: str | Path | None = None) -> None:
 
 
 @contextmanager
-def picture(panels: int) -> Iterator[tuple[Any, list[Any]]]:
-    """Yield a figure of panels side by side, and their axes to draw on.
+def picture(width: float, height: float) -> Iterator[Any]:
+    """Yield a figure of this width and height, in inches, to draw on.
 
     Raises:
         PaddingError: matplotlib is not installed.
@@ -46,8 +60,19 @@ def picture(panels: int) -> Iterator[tuple[Any, list[Any]]]:
             return _drawn(self, "png")
 
     with rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": FAINT}):
-        figure = Picture(figsize=(3.6 * panels, 3.5), layout="constrained")
-        yield figure, list(figure.subplots(1, panels, squeeze=False)[0])
+        yield Picture(figsize=(width, height), layout="constrained")
+
+
+def shortened(name: str, most: int) -> str:
+    """A name of at most so many characters: the middle of a longer one is left out.
+
+    >>> shortened("text", 12), shortened("facial_action_units_left", 12)
+    ('text', 'facial…_left')
+    """
+    if len(name) <= most:
+        return name
+    end = (most - 1) // 2
+    return f"{name[: most - 1 - end]}…{name[len(name) - end :]}"
 
 
 def write_picture(figure: Any, path: str | Path) -> None:

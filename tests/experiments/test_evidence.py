@@ -10,31 +10,48 @@ import time
 from importlib import import_module
 from pathlib import Path
 
+import altair as alt
 import pytest
 
 from experiments import fill_tables
 from experiments.evidence import __main__ as evidence
 from experiments.evidence import page as evidence_page
+from experiments.evidence.figures import FIGURES, claims_figures, quality_figures
+from experiments.evidence.headline import headline
 from experiments.evidence.page import Section, write_page
+from experiments.evidence.sections import make_sections
+from experiments.lib.charts import Chart, Figure
+from experiments.lib.colours import PLANNED, POLICIES
 from experiments.lib.output import write_results
 from experiments.lib.tables import Table, spread
 from multimodal_pad.cli import exit_status
 from tests.helpers.browser import look
 
-PIXEL = bytes.fromhex(
-    "89504e470d0a1a0a0000000d4948445200000001000000010806000000"
-    "1f15c4890000000d49444154789c6360000002000001e221bc330000000049454e44ae426082"
-)
+FOLDER = fill_tables.ROOT / "results" / "evidence"
+
+
+@pytest.fixture(scope="module")
+def found():
+    """The committed results of each part."""
+    return evidence.collect(FOLDER)
+
+
+def without_script(text):
+    """A page up to the library that draws its charts, which is Vega's."""
+    return text.partition("<script>(() => {")[0]
 
 
 def test_the_page_is_one_file_with_nothing_to_fetch(tmp_path):
-    picture = tmp_path / "picture.png"
-    picture.write_bytes(PIXEL)
+    chart = alt.Chart(alt.Data(values=[{"a": 1}])).mark_bar().encode(x="a:Q")
+    figure = Figure("A <figure>", "Read it.", [Chart(chart, "One bar.")])
     table = Table("Title <1>", ["", "figure"], [["a & b", "1"]], "A note with `code`.")
     folded = table._replace(title="Long", folded=True)
     file = write_page(
         "A page",
-        [Section("one", "Why?", ["Because **8** < 9."], [table, folded], [picture], "`command`")],
+        [
+            Section("one", "Why?", ["Because **8** < 9."], [figure], [table, folded], "`command`", "Use **this**."),
+            Section("two", "How?", ["So."], [figure], [table], "`command`", "not shown"),
+        ],
         tmp_path,
     )
     text = file.read_text(encoding="utf-8")
@@ -44,22 +61,101 @@ def test_the_page_is_one_file_with_nothing_to_fetch(tmp_path):
     assert "<h3>Title &lt;1&gt;</h3><div" in text
     assert "<details><summary><h3>Long</h3></summary><div" in text
     assert "<a href=#one>Why?</a>" in text
-    assert re.findall(r'src="([^"]{0,22})', text) == ["data:image/png;base64,"]
-    assert not re.search(r"https?://", text)
+    assert "<p class=headline>Use <strong>this</strong>.</p>" in text
+    assert "not shown" not in text
+    assert "<h3>A &lt;figure&gt;</h3>" in text
+    assert len(set(re.findall(r'<div class="chart" id="([^"]+)"', text))) == 2
+    assert text.count("<script>(() => {") == 1
+    assert not re.search(r"(src|href)=[^#>]", without_script(text))
     assert [path.name for path in tmp_path.iterdir() if path.suffix == ".part"] == []
 
 
-def test_the_committed_page_is_that_of_the_committed_results(tmp_path):
-    folder = fill_tables.ROOT / "results" / "evidence"
-    found = evidence.collect(folder)
-    sections = evidence.make_sections(found, folder, [])
+def test_the_committed_page_is_that_of_the_committed_results(found, tmp_path):
+    sections = make_sections(found)
     assert {section.anchor for section in sections} == found.keys() >= {"claims", "training", "shapes", "kernel"}
     for section in sections:
         assert section.answer
         assert all(section.answer)
         assert all(table.rows for table in section.tables)
+        assert section.figures
     page = write_page(evidence.TITLE, sections, tmp_path)
-    assert page.read_text(encoding="utf-8") == (folder / evidence_page.FILE).read_text(encoding="utf-8")
+    committed = (FOLDER / evidence_page.FILE).read_text(encoding="utf-8")
+    assert without_script(page.read_text(encoding="utf-8")) == without_script(committed)
+
+
+def test_the_headline_is_the_fastest_here_against_fixed_padding_and_pytorch(found):
+    rows = found["training"]["training"]["rows"]
+    seconds = {(row["name"], row["batches"]): row["seconds"]["10"] for row in rows}
+    ours = min(row["seconds"]["10"] for row in rows if row["library"].startswith("jax"))
+    torch = min(row["seconds"]["10"] for row in rows if row["library"].startswith("torch"))
+    told = make_sections(found)[0].headline.replace("\N{NO-BREAK SPACE}", " ")
+    assert f"**{ours:,.0f} s**" in told
+    assert f"**{seconds['fixed padding', 'fixed/random'] / ours:.1f} times** as fast as fixed padding" in told
+    assert f"{torch / ours:.1f} times as fast as PyTorch at its best." in told
+    assert all(not section.headline for section in make_sections(found)[1:])
+
+
+@pytest.mark.parametrize(("parts", "begins"), [(["shapes"], "With **"), (["kernel"], ""), ([], "")])
+def test_the_headline_of_few_parts(found, parts, begins):
+    told = headline({name: found[name] for name in parts})
+    assert told.startswith(begins)
+    assert bool(told) == bool(begins)
+
+
+def test_a_headline_without_the_others_is_of_the_fastest_alone(found):
+    training = found["training"]["training"]
+    packed = [row for row in training["rows"] if row["name"] == "packed"]
+    told = headline({"training": {"training": {**training, "rows": packed}}})
+    assert told.endswith("with **packed batches** and one compiled program.")
+
+
+def test_what_was_left_out_is_said_first(found):
+    first, *others = make_sections(found, ["quality: needs MELD"])
+    assert first.answer[-1] == "Left out: quality: needs MELD."
+    assert not any("Left out: quality" in text for section in others for text in section.answer)
+
+
+def test_claims_have_a_point_for_each_kind_of_batches_that_was_measured(found):
+    of_claim = {claim["section"]: claim["figures"] for claim in found["claims"]["claims"]}
+    new = {
+        "3.1": {"saved of a batch's bytes, exact": [0.5, 0.6], "saved of a batch's bytes, packed": [0.8]},
+        "5.1": {"time saved, with compiling, exact": [-3.0], "time saved, with compiling, planned": [0.4]},
+        "6.4": {"meld: saved, planned": [0.7], "meld: saved, packed": [0.9], "meld: real cost, packed": [0.9]},
+    }
+    for figures in (of_claim, new):
+        results = {"claims": [{"section": name, "figures": each} for name, each in figures.items()]}
+        savings, distributions = claims_figures(results)
+        dots = savings.charts[0].chart.to_dict()["layer"][-1]["data"]["values"]
+        assert all(-100 <= dot["drawn"] <= 100 for dot in dots)
+        assert {dot["colour"] for dot in dots} <= set(savings.legend.values())
+        assert len(distributions.charts) == 2
+    assert [(dot["name"], dot["kind"]) for dot in dots] == [
+        ("bytes of a batch", "exact"),
+        ("bytes of a batch", "exact"),
+        ("bytes of a batch", "packed"),
+        ("time to train, with compiling", "exact"),
+        ("time to train, with compiling", "planned"),
+    ]
+    assert [dot["saved"] for dot in dots][-2:] == [-300, 40]
+    assert claims_figures({"claims": [{"section": "3.3", "figures": {}}]}) == []
+
+
+def test_every_padding_of_quality_is_drawn(found):
+    rows = found["quality"]["rows"]
+    more = [{**rows[0], "padding": "planned/random"}, {**rows[0], "padding": "packed"}]
+    (figure,) = quality_figures({**found["quality"], "rows": [*rows, *more]})
+    values = figure.charts[0].chart.to_dict()["data"]["values"]
+    assert {"planned, random batches", "packed", "exact"} <= {dot["row"] for dot in values}
+
+
+def test_a_policy_has_the_same_colour_in_every_figure(found):
+    (training,) = FIGURES["training"](found["training"])
+    (shapes,) = FIGURES["shapes"](found["shapes"])
+    savings, *_ = FIGURES["claims"](found["claims"])
+    assert training.legend["fixed padding"] == shapes.legend["fixed padding"] == POLICIES["fixed"]
+    assert training.legend["planned shapes"] == shapes.legend["planned"] == PLANNED[0]
+    assert savings.legend["exact"] == shapes.legend["own maxima"] == POLICIES["exact"]
+    assert training.legend["packed"] == POLICIES["packed"]
 
 
 @pytest.fixture
@@ -112,9 +208,11 @@ def test_a_part_that_fails_ends_the_run(parts, monkeypatch, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(("width", "dark"), [(400, True), (1280, False)])
-def test_the_page_is_whole_at_any_width(width, dark):
-    found = look(fill_tables.ROOT / "results" / "evidence" / evidence_page.FILE, width, dark=dark)
-    assert found == {"cut": [], "wider": False, "charts": 0, "violations": [], "wrong": [], "fetched": []}
+def test_the_page_is_whole_at_any_width(found, width, dark):
+    seen = look(FOLDER / evidence_page.FILE, width, dark=dark)
+    drawn = sum(len(figure.charts) for section in make_sections(found) for figure in section.figures)
+    assert drawn > 20
+    assert seen == {"cut": [], "wider": False, "charts": drawn, "violations": [], "wrong": [], "fetched": []}
 
 
 def test_a_folder_that_can_not_be_written(tmp_path, capsys):

@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.compare.figures import figures, label
+from experiments.compare.figures import figures
+from experiments.compare.naming import label
 from experiments.compare.report import headline, report_html
 from experiments.compare.run_time import envelope, parts, seconds_over_epochs
 from experiments.lib.charts import figure_html
-from experiments.lib.colours import COLOURS, PARTS, PLANNED, POLICIES, policy_colours
+from experiments.lib.colours import COLOURS, LIBRARIES, PARTS, PLANNED, POLICIES, policy_colours
 from tests.helpers.browser import look
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -109,7 +110,7 @@ def test_a_policy_has_one_colour_that_stands_out_from_both_pages():
     ]
     colours = policy_colours(policies)
     assert len(set(colours.values())) == len(policies)
-    for colour in {*POLICIES.values(), *PLANNED, *PARTS.values(), *COLOURS}:
+    for colour in {*POLICIES.values(), *PLANNED, *PARTS.values(), *LIBRARIES.values(), *COLOURS}:
         for paper in ("#ffffff", "#12161b"):
             assert _contrast(colour, paper) >= 3, (colour, paper)
 

@@ -17,7 +17,10 @@ _CUT = """() => {
     const box = each.getBoundingClientRect();
     const within = each.clientWidth && each.scrollWidth > each.clientWidth + 1;
     return box.width > 1 && (box.right > wide + 1 || box.left < -1 || within);
-  }).map((each) => each.tagName + ": " + each.textContent.slice(0, 60));
+  }).concat([...document.querySelectorAll(".chart svg text")].filter((each) => {
+    const box = each.getBoundingClientRect(), whole = each.closest("svg").getBoundingClientRect();
+    return box.left < whole.left - 2 || box.right > whole.right + 2 || each.textContent.endsWith("…");
+  })).map((each) => each.tagName + ": " + each.textContent.slice(0, 60));
 }"""
 
 

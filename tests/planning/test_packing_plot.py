@@ -1,11 +1,13 @@
 """The picture of a packing plan: a panel for each modality, and one of what is empty."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
 from multimodal_pad import LengthTable, PaddingError, plan_packing
 from multimodal_pad.errors import UncoveredLengthError
-from multimodal_pad.planning.packing_plot import plot_packing
+from multimodal_pad.planning.packing_plot import draw_packing, plot_packing
 
 figure = pytest.importorskip("matplotlib.figure")
 
@@ -66,3 +68,12 @@ def test_what_cannot_be_drawn(tmp_path):
     with pytest.raises(UncoveredLengthError, match="'text' has 3600 positions and the largest capacity is"):
         plot_packing(plan, longer, tmp_path / "packing.png")
     assert not list(tmp_path.iterdir())
+
+
+def test_long_names_of_modalities_stay_within_their_panels():
+    names = ("facial_action_units_of_the_left_camera", "transcript_word_embeddings_300d", "$x$ & <b>")
+    table = LengthTable(names, np.stack([RNG.integers(1, 90, 640)] * 3, axis=1))
+    picture = draw_packing(plan_packing(table, batch_size=16), table)
+    picture.draw_without_rendering()
+    boxes = [panel.xaxis.label.get_window_extent() for panel in picture.axes]
+    assert all(one.x1 < other.x0 for one, other in pairwise(boxes))

@@ -59,7 +59,7 @@ def test_the_table_that_it_was_made_for_stays_with_the_plan_alone(plan):
 def test_a_plan_draws_itself(plan, tmp_path):
     pytest.importorskip("matplotlib")
     figure = plan.plot()
-    assert len(figure.axes) == (2 if plan is SHAPES else 3)
+    assert len(figure.axes) == (4 if plan is SHAPES else 3)
     assert figure._repr_png_().startswith(b"\x89PNG")
     figure.savefig(tmp_path / "plan.svg")
     assert "<svg" in (tmp_path / "plan.svg").read_text(encoding="utf-8")
@@ -68,7 +68,7 @@ def test_a_plan_draws_itself(plan, tmp_path):
     assert len(read.plot(COLUMNS).axes) == len(figure.axes)
     without = read.plot()
     assert without._repr_png_().startswith(b"\x89PNG")
-    assert len(without.axes) == (2 if plan is SHAPES else 1)
+    assert len(without.axes) == (4 if plan is SHAPES else 1)
     with pytest.raises(LengthError, match="modalities"):
         plan.plot({"visual": [3]})
 
