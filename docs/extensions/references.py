@@ -1,7 +1,7 @@
 """Names lead to where they are documented, under whichever of their paths they are called.
 
 A docstring names what is in its module, ``:class:`ShapePlan```, or gives the path of a definition that is
-documented where it is passed on. A page links to ``api/planner.md#multimodal_pad.ShapePlan``, which works on a code host as well.
+documented where it is passed on. A page links to ``api/planner.md#multimodal_pad.ShapePlan``, as on a code host.
 """
 
 import inspect
@@ -47,7 +47,7 @@ def name_anchors(app: Sphinx, doctree: nodes.document) -> None:
 
 
 def leave_values(app: Sphinx, kind: str, name: str, value: Any, skip: bool, options: Any) -> bool | None:
-    """Leave out fields of named tuples, and functions that are defaults: attributes of their class, and documented there."""
+    """Leave out fields of named tuples and functions that are defaults: their class documents them as attributes."""
     del app, kind, name, skip, options
     field = (getattr(value, "__doc__", None) or "").startswith("Alias for field number")
     default = inspect.isfunction(value) and value.__qualname__ == value.__name__

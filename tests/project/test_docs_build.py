@@ -35,7 +35,7 @@ def site(tmp_path_factory):
     return folder / "site"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def browser():
     if CHROMIUM is None:
         pytest.skip("needs Chromium")
