@@ -56,7 +56,8 @@ format: $(INSTALLED)-dev
 	$(BIN)/ruff check --fix .
 
 docs: $(INSTALLED)-docs
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	rm -rf site
+	$(BIN)/python -m sphinx --quiet --fresh-env --fail-on-warning --doctree-dir build/docs docs site
 
 # One install per Python version, build of JAX and set of extras; another version of Python or of CUDA starts afresh.
 $(INSTALLED)-%: pyproject.toml
@@ -69,5 +70,5 @@ $(INSTALLED)-%: pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) site .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build/docs site .pytest_cache .ruff_cache .hypothesis
 	find multimodal_pad experiments tests -name __pycache__ -type d -prune -exec rm -rf {} +

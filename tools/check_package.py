@@ -42,7 +42,6 @@ IN_SDIST = {
         "tools",
         "PKG-INFO",
         "pyproject.toml",
-        "mkdocs.yml",
         "Makefile",
         ".gitignore",
     ),

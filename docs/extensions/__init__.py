@@ -1,0 +1,1 @@
+"""What Sphinx is told beyond docs/conf.py."""
