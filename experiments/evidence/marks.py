@@ -61,7 +61,7 @@ def height_of(names: Sequence[str]) -> int:
     return max(28, 15 * lines + 6) * len(names) + 30
 
 
-def bars(rows: Sequence[Bar], title: str, form: str = ",.2f") -> alt.LayerChart:
+def bars(rows: Sequence[Bar], title: str, form: str = ",.2f") -> Any:
     """Bars to the medians, with the middle half as a line and the figure behind it.
 
     Args:
