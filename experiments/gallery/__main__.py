@@ -30,7 +30,7 @@ from multimodal_pad.planning.plan_plot import plot_plan
 from multimodal_pad.sources import Meld
 
 SEED = 0
-PIXELS = 420
+PIXELS = 300
 """How wide the batch of a policy is drawn."""
 
 
@@ -84,7 +84,7 @@ def run(config: Config, lengths: LengthTable, progress: Progress) -> dict[str, A
 
 def draw(config: Config, lengths: LengthTable, results: dict[str, Any], folder: Path) -> None:
     """The three pictures."""
-    (folder / "batches.png").write_bytes(to_png(batches(results), PIXELS))
+    (folder / "batches.png").write_bytes(to_png(batches(results)._replace(columns=3), PIXELS))
     options = {"cost": reference_cost, "batch_size": config.batch_size}
     plan = plan_shapes(lengths, max_shapes=config.shapes, **options)
     ladders = ladders_within(lengths, len(plan)).items()
