@@ -116,9 +116,9 @@ def shapes_answer(results: Results) -> list[str]:
         few = [row for row in others if row["shapes"] <= ours["shapes"]]
         best, any_number = (max(group, key=_real) for group in (few, others))
         told.append(
-            f"On MELD's lengths a plan of {ours['shapes']} shapes keeps {_real(ours):.3f} of the cost real. Of the "
-            f"other rules, the best with as few shapes ({best['policy']}) keeps {_real(best):.3f}; the best of all "
-            f"({any_number['policy']}) keeps {_real(any_number):.3f} with {any_number['shapes']:,} shapes."
+            f"On MELD's lengths a plan of {ours['shapes']} shapes has a real cost of {_real(ours):.3f}. Of the other "
+            f"rules, the best with as few shapes ({best['policy']}) has {_real(best):.3f}; the best of all "
+            f"({any_number['policy']}) has {_real(any_number):.3f} with {any_number['shapes']:,} shapes."
         )
     return told
 
