@@ -76,22 +76,16 @@ def _time(results: dict[str, Any]) -> Figure:
     totals = [
         {
             "policy": label(row),
-            "at": min(row["seconds_to_train"], 0.8 * edge),
+            "at": min(row["seconds_to_train"], edge),
             "told": "~" * bool(row["estimated"]) + f"{row['seconds_to_train']:,.0f} s",
             "where": "cut" if row["seconds_to_train"] > 0.8 * edge else "whole",
         }
         for row in results["rows"]
     ]
-    ends = (
-        alt.Chart(alt.Data(values=totals))
-        .mark_text(align="left", dx=5)
-        .encode(
-            y=_names(results),
-            x="at:Q",
-            text="told:N",
-            color=alt.condition("datum.where == 'cut'", alt.value("white"), alt.value("currentColor")),
-        )
-    )
+    told = alt.Chart(alt.Data(values=totals)).encode(y=_names(results), x="at:Q", text="told:N")
+    # Behind a bar, or on it where there is no room behind.
+    behind = told.transform_filter("datum.where == 'whole'").mark_text(align="left", dx=5, color="currentColor")
+    within = told.transform_filter("datum.where == 'cut'").mark_text(align="right", dx=-5, color="white")
     rates = [{"policy": label(row), "rate": row["samples_per_second"]} for row in results["rows"]]
     speed = (
         alt.Chart(alt.Data(values=rates))
@@ -104,15 +98,15 @@ def _time(results: dict[str, Any]) -> Figure:
         )
     )
     epochs, height = results["config"]["epochs"], 34 * len(results["rows"]) + 30
-    told = "; ".join(f"{label(row)} {row['seconds_to_train']:,.0f} s" for row in results["rows"])
+    texts = "; ".join(f"{label(row)} {row['seconds_to_train']:,.0f} s" for row in results["rows"])
     return Figure(
         "Where the time goes",
         f"All of a run of {epochs} {'epoch' if epochs == 1 else 'epochs'}, and how fast its steps are once everything "
         "is compiled.",
         [
             Chart(
-                alt.layer(bars, ends),
-                f"Seconds of planning, compiling, stepping and waiting, by policy. {told}.",
+                alt.layer(bars, behind, within),
+                f"Seconds of planning, compiling, stepping and waiting, by policy. {texts}.",
                 height,
             ),
             Chart(speed, "Samples per second by policy, once compiled.", height),

@@ -34,7 +34,7 @@ class Bar(NamedTuple):
 
 def wrapped(name: str) -> str:
     """A name in lines that fit beside a chart."""
-    return "\n".join(textwrap.wrap(name, LINE))
+    return "\n".join(textwrap.wrap(name, LINE, break_long_words=False))
 
 
 def row_names(names: Sequence[str], **axis: Any) -> alt.Y:

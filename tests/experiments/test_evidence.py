@@ -145,7 +145,7 @@ def test_every_padding_of_quality_is_drawn(found):
     more = [{**rows[0], "padding": "planned/random"}, {**rows[0], "padding": "packed"}]
     (figure,) = quality_figures({**found["quality"], "rows": [*rows, *more]})
     values = figure.charts[0].chart.to_dict()["data"]["values"]
-    assert {"planned, random batches", "packed", "exact"} <= {dot["row"] for dot in values}
+    assert {"planned, random batches", "packed", "exact"} <= {dot["row"].replace("\n", " ") for dot in values}
 
 
 def test_a_policy_has_the_same_colour_in_every_figure(found):
