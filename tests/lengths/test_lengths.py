@@ -39,7 +39,7 @@ def test_the_table_is_read_only():
         (np.array([[1, 2], [np.nan, 2]]), "sample 1, 'text': got the length nan"),
         (np.array([[1, 2], [3, 1e300]]), "sample 1, 'audio': got the length 1e[+]300; .* to 2,147,483,647"),
         (np.array([[2**63 + 5, 1]], np.uint64), "sample 0, 'text': got the length 9223372036854775813"),
-        (np.array([["1", "2"]]), "whole numbers of positions, got dtype"),
+        (np.array([["1", "2"]]), "got lengths of dtype .*; lengths are whole numbers of positions"),
     ],
 )
 def test_bad_lengths_are_named(values, message):
