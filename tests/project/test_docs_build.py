@@ -12,7 +12,6 @@ import pytest
 
 from tests.helpers.browser import CHROMIUM, look
 from tests.helpers.repository import needs_repository
-from tests.project.test_docs_site import WIDE
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -72,13 +71,12 @@ def test_code_is_whole_on_a_page_of_1280_pixels(site, browser):
     page = browser.new_context(offline=True, viewport={"width": 1280, "height": 900}).new_page()
     cut = {}
     for path in sorted(DOCS.glob("*.md")):
-        if path.name not in WIDE:
-            page.goto((site / f"{path.stem}.html").as_uri())
-            cut[path.name] = page.eval_on_selector_all(
-                "div[class*=highlight-] pre",
-                "blocks => blocks.filter((block) => block.scrollWidth > block.clientWidth + 1)"
-                ".map((block) => block.textContent.slice(0, 80))",
-            )
+        page.goto((site / f"{path.stem}.html").as_uri())
+        cut[path.name] = page.eval_on_selector_all(
+            "div[class*=highlight-] pre",
+            "blocks => blocks.filter((block) => block.scrollWidth > block.clientWidth + 1)"
+            ".map((block) => block.textContent.slice(0, 80))",
+        )
     assert {name: blocks for name, blocks in cut.items() if blocks} == {}
 
 
