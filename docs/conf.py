@@ -72,5 +72,6 @@ html_sidebars = {"**": ["all-pages"]}
 html_sourcelink_suffix = ""  # so that a notebook is one when it is downloaded
 html_static_path = ["assets"]
 html_domain_indices = False
+html_show_search_summary = False  # a browser reads no other pages of a folder
 html_show_sphinx = False
 templates_path = ["templates"]
