@@ -13,7 +13,7 @@ from multimodal_pad import position_count
 from multimodal_pad.layouts.layout import Layout
 from multimodal_pad.scheduling.policy import Grouping
 
-griffe = pytest.importorskip("griffe")  # reads docstrings as the documentation site does
+griffe = pytest.importorskip("griffe")  # reads the sections of docstrings
 
 PACKAGES = [
     "multimodal_pad",
