@@ -38,9 +38,8 @@ posix = pytest.mark.skipif(os.name != "posix", reason="POSIX permissions")
 
 
 def begin(folder: Path) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-c", START, str(folder)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    command, wide = [sys.executable, "-c", START, str(folder)], {**os.environ, "COLUMNS": "200"}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=wide)
 
 
 def start(folder: Path) -> tuple[list[str], str]:
