@@ -58,6 +58,7 @@ def test_a_grain_source_serves():
     assert_same(list(BatchIterDataset(batcher)), batches_of(1))
 
 
+@pytest.mark.slow
 def test_grains_own_check_of_checkpoints():
     grain.experimental.assert_equal_output_after_checkpoint(BatchIterDataset(make_batcher(), epochs=2))
     grain.experimental.assert_equal_output_after_checkpoint(BatchMapDataset(make_batcher()).to_iter_dataset())
@@ -259,7 +260,8 @@ def test_resumed_at_every_step_with_workers(workers):
         iterator.close()
 
 
-@pytest.mark.parametrize(("workers", "done"), [(1, 9), pytest.param(2, 4, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("workers", "done"), [(1, 9), (2, 4)])
 def test_resumed_with_workers_to_the_end_of_the_next_epoch(workers, done):
     whole = batches_of(2)
     iterator = iter(BatchIterDataset(make_batcher(), epochs=2, workers=workers))

@@ -64,6 +64,7 @@ def test_a_manifest_is_planned_for_by_its_fields(tmp_path, capsys, command):
     assert "--field" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("modalities", [["text"], ["text", "audio"], ["text", "audio", "visual"]])
 @pytest.mark.parametrize("grouping", ["length", "random"])
 def test_plots_of_any_number_of_modalities(lengths_csv, tmp_path, modalities, grouping):

@@ -135,6 +135,7 @@ def test_a_folder_above_that_others_can_write_to_is_refused(tmp_path):
     check_private(above / "cache")
 
 
+@pytest.mark.slow
 @posix
 def test_a_generous_umask_does_not_open_what_is_made(tmp_path):
     """As users have it whose group is their own: what JAX writes would be open to the group."""

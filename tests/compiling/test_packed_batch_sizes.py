@@ -79,6 +79,7 @@ def test_batches_of_the_new_plan_run_without_compiling():
     assert table.steps == programs
 
 
+@pytest.mark.slow
 def test_a_small_first_batch_whose_capacity_is_that_of_the_longest_sample():
     lengths = np.append(LENGTHS, 400)
     table = LengthTable(("audio",), lengths[:, None])

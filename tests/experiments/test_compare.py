@@ -153,6 +153,7 @@ def test_a_folder_that_cannot_be_written(tmp_path, capsys):
     assert "fixed" not in shown.out
 
 
+@pytest.mark.slow
 def test_help_names_every_policy():
     done = subprocess.run(
         [sys.executable, "-m", "experiments.compare", "--help"], capture_output=True, text=True, check=True

@@ -18,6 +18,7 @@ def quick(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_it_draws_three_pictures(quick):
     names = {"results.json", "batches.png", "plan.png", "packing.png"}
     assert {file.name for file in quick.iterdir()} == names

@@ -128,6 +128,7 @@ def test_all_cases_end_in_a_value_or_an_error_of_the_package():
     assert {name: each for name, each in found.items() if each["kind"] not in ("value", "error of the package")} == {}
 
 
+@pytest.mark.slow
 def test_help_says_what_it_does():
     done = subprocess.run(
         [sys.executable, "-m", "experiments.inputs", "--help"], capture_output=True, text=True, check=True, cwd=ROOT

@@ -21,6 +21,7 @@ def needed(queries, keys):
     return {(i // TILE, j // TILE) for i, j in np.argwhere(together).tolist()}
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(LENGTHS, LENGTHS), min_size=1, max_size=6), st.integers(0, 2), st.integers(0, 3))
 def test_every_pair_that_attention_needs_is_listed_once(lengths, more_tiles, left_over):

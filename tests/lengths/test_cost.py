@@ -43,6 +43,7 @@ def lower(config, lengths, *, gradient=True):
         return jax.jit(jax.grad(loss) if gradient else loss).lower(parameters, batch)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("names", "lengths"),
     [(("text",), (60,)), (("text", "audio"), (25, 177)), (("text", "audio", "visual"), (8, 64, 46))],

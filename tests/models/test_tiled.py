@@ -91,6 +91,7 @@ def test_results_are_those_of_the_formula_wherever_samples_lie(reverse):
     assert not np.asarray(got)[np.asarray(wanted).sum(axis=1) == 0].any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("function", "tolerance"), [(total, 2e-6), (curvature, 2e-5)])
 def test_gradients_of_both_orders_are_those_of_the_formula(function, tolerance):
     got, wanted = (jax.jit(jax.grad(partial(function, attend)))(arrays()) for attend in (by_tiles, by_formula))

@@ -90,6 +90,7 @@ def test_padded_far_is_alone(alone):
     assert_close(run([sample(5, 11)]), alone)
 
 
+@pytest.mark.slow
 def test_among_other_rows_is_alone(alone):
     rows = [sample(5, 11), sample(2, 30), sample(0, 3), sample(17, 0)]
     assert_close(run(rows, counted=[True, False, False, False, False]), alone)

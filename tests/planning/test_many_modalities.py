@@ -61,6 +61,7 @@ def test_modalities_of_equal_lengths_are_planned_as_one_is():
     assert plan.efficiency == pytest.approx(best.efficiency, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_ten_modalities_come_as_near_as_lines_along_all_pairs_do():
     """With all 45 pairs, and every line as another start, these were planned at 0.2608 and 0.4259."""
     table = uneven(600, 10)
@@ -68,6 +69,7 @@ def test_ten_modalities_come_as_near_as_lines_along_all_pairs_do():
     assert plan_shapes(table, max_shapes=5).efficiency > 0.995 * 0.4259
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(
     st.integers(4, 9), st.integers(1, 60), st.integers(1, 5), st.integers(0, 99), st.sampled_from(["length", "random"])

@@ -59,6 +59,7 @@ def rows_of(figure):
     return [lines[place] for place in sorted(lines)], np.array([widths[:half], widths[half:]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("grouping", ["length", "random"])
 @pytest.mark.parametrize(("modalities", "shapes"), [(1, 1), (1, 16), (2, 4), (3, 12), (4, 16), (7, 3)])
 def test_each_shape_has_its_samples_and_its_padding(modalities, shapes, grouping):
@@ -95,6 +96,7 @@ def test_a_shape_without_samples_wastes_nothing():
     assert first[-2:] == ["0", "-"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("modalities", [1, 2, 4])
 def test_texts_stand_beside_each_other_whatever_the_names(modalities):
     table = random_table(modalities)

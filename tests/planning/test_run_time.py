@@ -12,6 +12,7 @@ from multimodal_pad.sources import Synthetic
 from tests.helpers.plans import NAMES, check_plan, paid, table_of, weighted
 
 
+@pytest.mark.slow
 def test_auto_minimises_the_time_of_the_run():
     table = Synthetic(600).lengths
     run_time = RunTime(epochs=20, compile_seconds=10, seconds_per_cost=1e-4)
@@ -60,6 +61,7 @@ def test_compiled_shapes_are_in_the_plan_and_help(rows, compiled, prices):
     assert run_time.seconds(new, paid(plan)) <= run_time.seconds(len(plain), paid(plain)) * (1 + 1e-9)
 
 
+@pytest.mark.slow
 @given(rows_of_lengths, st.lists(st.tuples(st.integers(1, 14), st.integers(1, 14)), max_size=2), times)
 def test_the_search_ends_early_and_misses_nothing(rows, compiled, prices):
     """Looked through to the end, no other number of shapes takes less time."""

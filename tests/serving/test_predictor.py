@@ -142,6 +142,7 @@ def test_windows_of_outputs_per_position_lie_end_to_end():
     np.testing.assert_allclose(output, model.tags(LONG["audio"]), atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plan", ["padded", "packed"])
 def test_long_samples_are_an_error_truncated_or_windowed(plan):
     times = {"padded": 1, "packed": 6}[plan]  # whose limit is the capacity

@@ -41,7 +41,8 @@ def gate(monkeypatch):
     return Gate(monkeypatch)
 
 
-@pytest.mark.parametrize("plan", [pytest.param("padded", marks=pytest.mark.slow), "packed"])
+@pytest.mark.slow
+@pytest.mark.parametrize("plan", ["padded", "packed"])
 def test_2000_requests_from_8_threads(plan):
     """Some bad, some too long, some cancelled."""
     samples, rng = make_requests(2000, seed=11), np.random.default_rng(12)

@@ -32,6 +32,7 @@ def whole():
     return train()
 
 
+@pytest.mark.slow
 def test_the_average_is_evaluated_and_given_back():
     result = train(evaluate_on=batcher_of("label", batch_size=20))
     batch = next(batcher_of("label", batch_size=20).epoch(0))

@@ -95,6 +95,7 @@ def test_what_a_compilation_tells(told):
     assert all(record["seconds"] > 0 and record["device_bytes"] > 0 for record in records)
 
 
+@pytest.mark.slow
 def test_exact_padding_tells_of_each_shape_that_it_meets():
     heard = []
     exact = BucketBatcher(make_samples(), Exact(["audio"]), batch_size=6)

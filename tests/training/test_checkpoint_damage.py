@@ -25,6 +25,7 @@ from tests.helpers.checkpoints import (
 )
 
 
+@pytest.mark.slow
 def test_whatever_happens_to_a_file_no_wrong_state_is_restored(tmp_path):
     save_steps(tmp_path, 1, 2)
     files = [path for path in (tmp_path / "2").rglob("*") if path.is_file()]

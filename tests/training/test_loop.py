@@ -64,6 +64,7 @@ def test_early_stopping_returns_the_best_epoch():
     assert best["loss"] == pytest.approx(losses[0], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_the_figure_that_is_monitored_decides():
     """Metrics that grow with each evaluation, and ones that fall: the last epoch is best, or the first."""
     for sign, best in ((1, 3), (-1, 0)):
@@ -296,6 +297,7 @@ def test_exact_padding_compiles_as_it_goes(after_warm_up):
         fit(MeanModel(), exact, epochs=1, strict=True)
 
 
+@pytest.mark.slow
 def test_strict_training_refuses_what_the_source_compiles():
     class Jitted:
         """A source that computes its features with JAX."""

@@ -58,6 +58,7 @@ def test_for_tpu():
     assert "cudnn" not in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lengths", [EVEN, ODD, ONES], ids=str)
 def test_for_cuda(monkeypatch, lengths):
     # cuDNN's version is asked of the driver while tracing; a machine without one has none to tell.
@@ -68,6 +69,7 @@ def test_for_cuda(monkeypatch, lengths):
     assert "__cudnn$fmhaSoftmaxBackward" in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", [AttentionDevice("tpu"), AttentionDevice("cuda", (9, 0), 91100)], ids=str)
 def test_packed_batches_with_pairs_of_tiles(device):
     capacity = {"text": 200, "audio": 700}

@@ -199,6 +199,7 @@ def test_devices_that_cannot_be(devices):
         DataMesh(devices)
 
 
+@pytest.mark.slow
 def test_one_device_may_be_named():
     result = fit(MeanModel(), make_batcher(make_samples()), epochs=1, devices=jax.devices()[:1], progress=False)
     again = fit(MeanModel(), make_batcher(make_samples()), epochs=1, progress=False)

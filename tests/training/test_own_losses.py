@@ -11,6 +11,7 @@ from tests.helpers.own_losses import KINDS, batcher_of, plain_loop
 EPOCHS = 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
 def test_trains_to_the_weights_of_a_plain_loop(name):
     kind = KINDS[name]

@@ -79,6 +79,7 @@ ON_PAIRS = TRAINS_AS_ONE.replace("make_model()", 'make_model(attention="xla")').
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "code",
     [

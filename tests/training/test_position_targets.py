@@ -73,6 +73,7 @@ def by_hand(model, samples):
     return float(losses.mean()), float((logits.argmax(1) == targets).mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_means_of_epochs_and_evaluations_are_over_positions(layout):
     """At a learning rate of 0, over batches of now few, now many positions, the last of them short."""

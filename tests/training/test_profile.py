@@ -9,6 +9,7 @@ from multimodal_pad.training.checkpoint import Checkpoints
 from tests.helpers.training import MeanModel, make_batcher
 
 
+@pytest.mark.slow
 def test_a_profile_has_the_names(tmp_path):
     with jax.profiler.trace(str(tmp_path / "profile")), Checkpoints(tmp_path / "checkpoints") as checkpoints:
         fit(

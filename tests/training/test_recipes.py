@@ -106,6 +106,7 @@ def test_frozen_encoders():
     )
 
 
+@pytest.mark.slow
 def test_labels_by_path():
     """As ``jax.tree_util.tree_map_with_path`` gives paths, with a learning rate for each part."""
 
@@ -115,6 +116,7 @@ def test_labels_by_path():
     compare(DeepModel, optax.multi_transform({"encoder": optax.adam(1e-3), "head": optax.adam(1e-2)}, labels))
 
 
+@pytest.mark.slow
 def test_a_rate_that_falls_on_a_plateau():
     """Optax gives ``reduce_on_plateau`` the loss as an extra argument."""
     plateau = optax.contrib.reduce_on_plateau(factor=0.5, patience=1, rtol=0.5, accumulation_size=2)
@@ -160,6 +162,7 @@ def test_dropout_of_the_transformer():
     assert (model.head_output.kernel[...] != without.head_output.kernel[...]).any()
 
 
+@pytest.mark.slow
 def test_evaluation_is_in_evaluation_mode_and_leaves_the_model_alone():
     """With the loss of the evaluation known from the model of each epoch."""
     batcher, other = make_batcher(), BucketBatcher(make_samples(7, seed=3), Fixed({"audio": 12}), batch_size=7)
@@ -177,6 +180,7 @@ def test_evaluation_is_in_evaluation_mode_and_leaves_the_model_alone():
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_the_best_epoch_has_its_statistics():
     """Evaluated on flipped labels the first epoch is the best, whatever comes after it."""
     flipped = make_batcher([{**sample, "targets": np.int32(1 - sample["targets"])} for sample in make_samples()])

@@ -80,6 +80,7 @@ def test_dropout_and_statistics_go_on_where_they_were(tmp_path):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_more_epochs_go_on_where_fewer_ended(tmp_path):
     def train(epochs, **options):
         return fit(MeanModel(), make_batcher(), epochs=epochs, optimizer=make_optimizer(0.1), progress=False, **options)
@@ -96,6 +97,7 @@ def test_more_epochs_go_on_where_fewer_ended(tmp_path):
         np.testing.assert_array_equal(result.model.head.kernel[...], whole.model.head.kernel[...])
 
 
+@pytest.mark.slow
 def test_patience_outlives_an_interruption(tmp_path):
     """Evaluated on flipped labels, epoch 0 stays the best, also of a run that ended after two epochs."""
     flipped = make_batcher([{**sample, "targets": np.int32(1 - sample["targets"])} for sample in make_samples()])

@@ -63,6 +63,7 @@ def assert_same(one, other):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [deep, lambda seed=0: Listed(nnx.Rngs(seed))], ids=["deep", "listed"])
 def test_the_model_of_a_checkpoint_is_that_of_the_training(make, tmp_path):
     result = train(tmp_path, make())
@@ -89,6 +90,7 @@ def test_the_best_epoch_or_the_last_step(tmp_path):
     assert_same(restore_model(Checkpoints(tmp_path / "last"), deep(1)), last.model)
 
 
+@pytest.mark.slow
 def test_damage_is_skipped(tmp_path):
     first = train(tmp_path, deep(), epochs=1)
     train(tmp_path, deep(), epochs=2)

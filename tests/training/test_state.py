@@ -46,6 +46,7 @@ def test_names_are_those_of_the_attributes():
     assert int(state.step) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", [make_optimizer(), optax.add_noise(0.1, 0.5, jax.random.key(1))])
 def test_the_state_is_of_numbers_which_a_step_keeps(optimizer):
     step = TrainStep(Layered(), optimizer, cross_entropy)

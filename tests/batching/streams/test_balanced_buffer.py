@@ -71,6 +71,7 @@ def test_a_stream_is_nearly_as_full_as_an_epoch(size, buffer):
     assert short <= plan.extra + 2
 
 
+@pytest.mark.slow
 def test_sums_of_lengths_are_alike_and_neither_long_nor_short_samples_are_left():
     table = Synthetic(6000).lengths
     plan = plan_packing(table, batch_size=32)

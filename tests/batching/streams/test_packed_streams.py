@@ -80,6 +80,7 @@ def test_a_plan_that_goes_stale_is_told_and_another_packing_plan_offered():
     assert batcher.plan_report(BatchBudget(600, multiple=8)).new_plan.batch_size == 32
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("buffer", [8, 30, 500])
 def test_grain_resumes_packed_streams_at_every_step(buffer, monkeypatch):
     grain = pytest.importorskip("grain")
