@@ -120,7 +120,7 @@ def tables(results: dict[str, Any]) -> list[Table]:
         [
             claim["section"],
             claim["says"],
-            *[f"**{claim['verdicts'].get(kind, '')}**" for kind in KINDS],
+            *[f"**{claim['verdicts'].get(kind, 'not measured')}**" for kind in KINDS],
             claim["reason"],
         ]
         for claim in results["claims"]
