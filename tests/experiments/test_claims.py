@@ -107,7 +107,7 @@ def test_savings_are_those_of_the_batches(results):
 def test_the_tables_show_every_figure(results):
     text = seed_claims.markdown(results)
     assert text.count("\n| 3.1 |") == 2 + len(figures(results, "3.1"))
-    assert seed_claims.verdicts(results).splitlines()[2].startswith("| 3.1 | 60 to 80 % less memory")
+    assert "\n| 3.1 | 60 to 80 % less memory" in seed_claims.verdicts(results)
     assert "**holds" in text
 
 

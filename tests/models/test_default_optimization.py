@@ -18,7 +18,7 @@ EXACT = "garbage_in_the_padding or missing_modality_contributes or fully_padded_
 def test_exactness_holds_as_xla_compiles_by_default():
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-k", EXACT]
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", "", "-k", EXACT]
         + ["tests/models/test_transformer.py"],
         cwd=ROOT,
         env={**environment, "XLA_FLAGS": DEFAULTS},
