@@ -118,7 +118,7 @@ def test_the_table_counts_what_is_no_error_of_ours():
     assert "no end within two minutes: 1 before, 0 now" in table
 
 
-@pytest.mark.experiment
+@pytest.mark.long
 def test_all_cases_end_in_a_value_or_an_error_of_the_package():
     found = {
         f"{subject}.{name}": hand_in(each.module, name)

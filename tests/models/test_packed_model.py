@@ -115,8 +115,16 @@ def assert_equal(one, other):
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("attention", IMPLEMENTATIONS)
-@pytest.mark.parametrize("count", [1, *(pytest.param(more, marks=pytest.mark.slow) for more in (2, 3, 4))])
+@pytest.mark.parametrize(
+    ("count", "attention"),
+    [
+        (1, "tiled"),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in [(1, "xla"), (1, "paired"), (3, "tiled")]),
+        *(pytest.param(2, each, marks=pytest.mark.slow) for each in ("tiled", "xla", "paired")),
+        *(pytest.param(3, each, marks=pytest.mark.long) for each in ("xla", "paired")),
+        *(pytest.param(4, each, marks=pytest.mark.long) for each in ("tiled", "xla", "paired")),
+    ],
+)
 def test_packed_is_padded(count, attention):
     """Outputs and all gradients, of batches of random lengths."""
     _, parameters, everything = make_model(count, attention=attention)
