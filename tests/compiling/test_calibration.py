@@ -50,7 +50,8 @@ def clock(monkeypatch):
     return set_clock
 
 
-@pytest.mark.parametrize("donate_state", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("donate_state", [False, True])
 def test_typical_shapes_are_compiled_and_timed(donate_state):
     table = StepTable(lambda state, batch: calibrated_step(state, batch), donate_state=donate_state)
     shapes, state = typical_shapes(TABLE, 8), jnp.zeros(())

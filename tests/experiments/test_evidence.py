@@ -207,7 +207,8 @@ def test_a_part_that_fails_ends_the_run(parts, monkeypatch, tmp_path, capsys):
     assert "the part fails has failed" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("width", "dark"), [(400, True), pytest.param(1280, False, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("width", "dark"), [(400, True), (1280, False)])
 def test_the_page_is_whole_at_any_width(found, width, dark):
     seen = look(FOLDER / evidence_page.FILE, width, dark=dark)
     drawn = sum(len(figure.charts) for section in make_sections(found) for figure in section.figures)

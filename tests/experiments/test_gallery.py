@@ -27,6 +27,7 @@ def test_it_draws_three_pictures(quick):
         assert picture.stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_the_batches_are_of_as_many_samples_and_hold_them(quick):
     rows = json.loads((quick / "results.json").read_text(encoding="utf-8"))["rows"]
     assert [row["policy"] for row in rows] == ["fixed", "exact", "powers_of_two", "planned_2", "packed"]

@@ -133,7 +133,8 @@ def test_a_chart_can_not_end_its_script(results):
     assert figure_html(hostile, "x").count("</script>") == 1
 
 
-@pytest.mark.parametrize(("width", "dark"), [(400, True), pytest.param(1280, False, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("width", "dark"), [(400, True), (1280, False)])
 def test_a_browser_draws_it_whole_at_any_width(results, page, width, dark):
     found = look(page, width, dark=dark)
     drawn = sum(len(figure.charts) for figure in figures(results))

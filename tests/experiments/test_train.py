@@ -35,6 +35,7 @@ def alone(tmp_path_factory):
     return run_text(tmp_path_factory.mktemp("alone") / "run")
 
 
+@pytest.mark.experiment
 def test_a_quick_run_says_everything(alone):
     assert (alone["processes"], len(alone["history"]), alone["samples"]["train"]) == (1, 1, 64)
     assert set(alone["test"]) == {"loss", "accuracy", "weighted_f1"}

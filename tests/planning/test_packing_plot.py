@@ -28,6 +28,7 @@ def drawn(monkeypatch):
     return figures
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("columns", "max_shapes"), [([HEAVY], 2), ([HEAVY, RNG.integers(0, 90, 640)], 1), ([HEAVY % 7] * 4, 1)]
 )

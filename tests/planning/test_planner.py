@@ -51,7 +51,7 @@ def test_eight_samples_equal_brute_force(k):
 
 def test_the_search_is_near_the_optimum_where_plans_are_no_longer_enumerated():
     losses = []
-    for seed in range(10):
+    for seed in range(6):
         rng = np.random.default_rng(seed)
         values = np.unique(rng.integers(1, [12, 30, 25], (10, 3)), axis=0)
         search = ShapeSearch(values, np.ones(len(values)), weighted)
@@ -215,7 +215,7 @@ def test_the_same_seed_gives_the_same_plan():
         pytest.param(table_of(*[[n % 7, n % 5] for n in range(100)], [4000, 9000]), id="one giant"),
         pytest.param(table_of(*[[n, 40 - n] for n in range(1, 40)]), id="opposite order"),
         pytest.param(
-            table_of(*(1 + np.random.default_rng(0).pareto(0.8, (60, 3)) * 4).astype(int).tolist()), id="Pareto tails"
+            table_of(*(1 + np.random.default_rng(0).pareto(0.8, (30, 3)) * 4).astype(int).tolist()), id="Pareto tails"
         ),
     ],
 )

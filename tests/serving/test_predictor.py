@@ -187,6 +187,7 @@ def test_few_samples_take_smaller_shapes():
     assert shape.batch_size == 1
 
 
+@pytest.mark.slow
 def test_what_overflows_in_a_packed_batch_stays_with_its_sample():
     """Finite, and yet NaN in the model, where a product with 0 spreads it."""
     predict, samples = predictor("packed"), make_requests(8, seed=8)

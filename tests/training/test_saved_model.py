@@ -79,6 +79,7 @@ def test_the_model_of_a_checkpoint_is_that_of_the_training(make, tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_the_best_epoch_or_the_last_step(tmp_path):
     """Evaluated on flipped labels the first epoch is the best."""
     flipped = make_batcher([{**sample, "targets": np.int32(1 - sample["targets"])} for sample in make_samples()])
@@ -152,6 +153,7 @@ np.save(sys.argv[3], state["best"]["params"]["head"]["kernel"])
 """
 
 
+@pytest.mark.slow
 def test_orbax_alone_gives_the_parameters_by_name(tmp_path):
     result = train(tmp_path / "run", deep(), evaluate_on=make_batcher(make_samples(23, seed=1)))
     step = max(int(path.name) for path in (tmp_path / "run").iterdir())

@@ -274,6 +274,7 @@ def test_limits_are_of_what_is_real(make):
         limits.check(batch, lambda: None)
 
 
+@pytest.mark.slow
 def test_a_token_id_beyond_ends_a_training():
     with pytest.raises(SampleError, match="sample 2, 'text': got the token id -1"):
         fit(token_model(), texts([1, 2, 3], [4], [0, -1], [1]), epochs=1, progress=False)
