@@ -115,7 +115,7 @@ def _read_quality(path: Path) -> dict[str, Any]:
 
 
 def tables(results: dict[str, Any]) -> list[Table]:
-    """The verdicts, and every figure behind them."""
+    """Return the verdicts, and every figure behind them."""
     verdicts = [
         [
             claim["section"],

@@ -63,7 +63,7 @@ class Claim:
         return array
 
     def text(self, name: str) -> str:
-        """A figure for a sentence: the median, and the middle half where there are several values."""
+        """Return a figure for a sentence: the median, and the middle half where there are several values."""
         return spread(self.figures[name], self.forms[name])
 
     def conclude(self, verdicts: Verdict | Mapping[str, Verdict], reason: str) -> Claim:
@@ -100,7 +100,7 @@ class Setting:
     seeds: int
 
     def batcher(self, policy: str, seed: int = 0) -> BucketBatcher:
-        """The batches of a policy of :mod:`experiments.lib.policies`, as ``"exact/random"``."""
+        """Return the batches of a policy of :mod:`experiments.lib.policies`, as ``"exact/random"``."""
         name, grouping = policies.parse_policy(policy)
         corpus = replace(self.corpus, seed=seed)
         made = policies.make_policy(name, grouping, self.lengths, corpus, self.model_config)

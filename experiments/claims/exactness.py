@@ -119,7 +119,7 @@ def positions(setting: Setting) -> Claim:
 
 
 def _as_written(setting: Setting) -> tuple[list[float], list[float], list[float]]:
-    """The formula on random queries and keys: weight on padding with either mask, and NaN for a missing modality."""
+    """Try the formula on random queries and keys: weight on padding with either mask, NaN for a missing modality."""
     rng = np.random.default_rng(0)
     column = setting.lengths.modalities.index("audio")
     rows = setting.corpus.batch_size
@@ -147,5 +147,5 @@ def _softmax(scores: np.ndarray) -> np.ndarray:
 
 
 def _attended(x: np.ndarray) -> np.ndarray:
-    """The mean over positions of one head of self-attention."""
+    """Return the mean over positions of one head of self-attention."""
     return (_softmax(x @ x.T / np.sqrt(x.shape[1])) @ x).mean(axis=0)

@@ -104,6 +104,6 @@ def _noise(gradients: list[np.ndarray]) -> float:
 
 
 def _norm_variance(gradients: list[np.ndarray]) -> float:
-    """The variance of the norm over the square of its mean."""
+    """Return the variance of the norm over the square of its mean."""
     norms = np.array([np.linalg.norm(gradient) for gradient in gradients])
     return float(norms.var(ddof=1) / norms.mean() ** 2)

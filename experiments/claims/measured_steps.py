@@ -87,7 +87,7 @@ class MeasuredSteps:
         return found
 
     def saved(self, name: str, kind: str = "exact") -> np.ndarray:
-        """The share of a figure of fixed padding that a kind of batch saves, per batch."""
+        """Return the share of a figure of fixed padding that a kind of batch saves, per batch."""
         return np.array([1 - np.median(row[f"{name}_{kind}"]) / np.median(row[f"{name}_fixed"]) for row in self.rows])
 
     def _mean_step_seconds(self, name: str) -> float:
@@ -266,7 +266,7 @@ def _seconds(table: StepTable, state: Any, batch: Batch) -> float:
 
 
 def _attention_exponents(setting: Setting, tick: Callable[[], None]) -> list[float]:
-    """The slope of log seconds over log length, once per repetition."""
+    """Return the slope of log seconds over log length, once per repetition."""
     heads = setting.model_config.num_heads
     width = setting.model_config.d_model // heads
 

@@ -59,7 +59,7 @@ def model_quality(results: dict[str, Any]) -> Claim:
 
 
 def _paired(one: np.ndarray, other: np.ndarray) -> float:
-    """The p value of a paired t-test; 1 where there is nothing to test."""
+    """Return the p value of a paired t-test; 1 where there is nothing to test."""
     if len(one) < 2 or np.allclose(one, other):
         return 1.0
     return float(ttest_rel(one, other).pvalue)

@@ -83,7 +83,7 @@ def compare(config: Config, progress: Progress) -> dict[str, Any]:
 
 
 def parse_arguments(arguments: list[str]) -> tuple[Config, Path]:
-    """The configuration, and the folder to write."""
+    """Return the configuration, and the folder to write."""
     default = Config()
     parser = command_line("compare", __doc__, data_dir="folder of the corpus, for --source meld")
     parser.add_argument("--source", choices=["synthetic", "meld"], help="synthetic follows MELD's lengths (default)")

@@ -16,7 +16,7 @@ Row = dict[str, Any]
 
 
 def middle_batch(schedule: Schedule, lengths: LengthTable, *, packed: bool) -> dict[str, Any]:
-    """The batch with the middle number of positions: the lengths of its samples, and what they are padded to."""
+    """Return the batch with the middle number of positions: the lengths of its samples, and what they are padded to."""
     costs = schedule.lengths.sum(axis=1) * schedule.batch_sizes
     place = int(np.argsort(costs, kind="stable")[len(costs) // 2])
     padded, ids = schedule[place]
@@ -24,7 +24,7 @@ def middle_batch(schedule: Schedule, lengths: LengthTable, *, packed: bool) -> d
 
 
 def batches(results: dict[str, Any]) -> Figure:
-    """A batch of each policy, its modalities beside each other, all at one scale."""
+    """Draw a batch of each policy, its modalities beside each other, all at one scale."""
     names = results["modalities"]
     width = np.max(
         [
@@ -68,7 +68,7 @@ def batches(results: dict[str, Any]) -> Figure:
 
 
 def _share(row: Row) -> float:
-    """The real share of the batch's positions."""
+    """Return the real share of the batch's positions."""
     batch = row["batch"]
     lines = 1 if batch["packed"] else len(batch["lengths"])
     return float(np.sum(batch["lengths"]) / (lines * np.sum(batch["padded"])))

@@ -34,7 +34,7 @@ def figures(results: dict[str, Any]) -> Iterator[Figure]:
 
 
 def _scale(results: dict[str, Any]) -> alt.Color:
-    """The colour of a policy, the same in every chart."""
+    """Return the colour of a policy, the same in every chart."""
     chosen = colours(results)
     return alt.Color(
         "policy:N",
@@ -157,7 +157,7 @@ def _over_epochs(results: dict[str, Any]) -> Figure:
 
 
 def _lengths(results: dict[str, Any]) -> Figure:
-    """A histogram per modality over the padded lengths of each policy."""
+    """Return a histogram per modality over the padded lengths of each policy."""
     drawn = [row for row in results["rows"] if row["shapes"] <= MOST_SHAPES]
     rows_of = results["config"]["batch_size"]
     charts = []

@@ -10,12 +10,12 @@ Row = dict[str, Any]
 
 
 def label(row: Row) -> str:
-    """A policy and its grouping, as tables and figures call it."""
+    """Return a policy and its grouping, as tables and figures call it."""
     return f"{row['policy'].replace('_', ' ')}, {row['grouping']}"
 
 
 def colours(results: dict[str, Any]) -> dict[str, str]:
-    """The colour of each policy of a run, by its :func:`label`."""
+    """Return the colour of each policy of a run, by its :func:`label`."""
     rows = results["rows"]
     chosen = policy_colours([(row["policy"], row["grouping"]) for row in rows])
     return dict(zip(map(label, rows), chosen.values(), strict=True))

@@ -43,7 +43,7 @@ def _percent(value: float) -> str:
 
 
 def columns(modalities: list[str]) -> dict[str, Callable[[Row], str]]:
-    """The figures of a policy, in the order in which people ask for them."""
+    """Return the figures of a policy, in the order in which people ask for them."""
 
     def position(name: str) -> Callable[[Row], str]:
         return lambda row: _percent(row["position_efficiency"][name])
@@ -74,14 +74,14 @@ def _maybe(row: Row, key: str, text: Callable[[Any], str]) -> str:
 
 
 def cells(results: dict[str, Any]) -> list[list[str]]:
-    """The table: a heading row, then a row per figure with a cell per policy."""
+    """Return the table: a heading row, then a row per figure with a cell per policy."""
     shown = columns(results["modalities"]).items()
     heading = ["", *map(label, results["rows"])]
     return [heading, *([name, *map(text, results["rows"])] for name, text in shown)]
 
 
 def against_fixed(results: dict[str, Any]) -> list[str]:
-    """A sentence per policy: its memory and time against fixed padding; none without a fixed row."""
+    """Return a sentence per policy: its memory and time against fixed padding; none without a fixed row."""
     fixed = next((row for row in results["rows"] if row["policy"] == "fixed"), None)
     if fixed is None:
         return []
@@ -104,7 +104,7 @@ def against_fixed(results: dict[str, Any]) -> list[str]:
 
 
 def against_ladder(results: dict[str, Any]) -> list[str]:
-    """A sentence per plan: its compilations, cost and time against powers of two in the same grouping."""
+    """Return a sentence per plan: its compilations, cost and time against powers of two in the same grouping."""
     ladders = {row["grouping"]: row for row in results["rows"] if row["policy"] == "powers_of_two"}
     sentences = []
     for row in results["rows"]:
@@ -121,7 +121,7 @@ def against_ladder(results: dict[str, Any]) -> list[str]:
 
 
 def notes(results: dict[str, Any]) -> list[str]:
-    """What a reader must know to read the table."""
+    """Return what a reader must know to read the table."""
     config = results["config"]
     texts = [
         f"{results['samples']:,} samples ({config['source']}), batch size {config['batch_size']}, "
@@ -145,7 +145,7 @@ def notes(results: dict[str, Any]) -> list[str]:
 
 
 def _planned_auto(row: Row) -> str:
-    """What choosing the number of shapes took, and what was chosen why."""
+    """Return what choosing the number of shapes took, and what was chosen why."""
     if "reason" not in row:  # results of before the programs were kept
         return "Planning of planned auto compiles and times five shapes first, which compiling leaves out."
     programs = row["compiled_while_planning"]
@@ -156,7 +156,7 @@ def _planned_auto(row: Row) -> str:
 
 
 def comparison_table(results: dict[str, Any]) -> TerminalTable:
-    """The table for the terminal."""
+    """Return the table for the terminal."""
     heading, *rows = cells(results)
     table = TerminalTable(
         title="What padding costs",
@@ -172,7 +172,7 @@ def comparison_table(results: dict[str, Any]) -> TerminalTable:
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """The table, the comparison with fixed padding, and where it comes from, for the README."""
+    """Return the table, the comparison with fixed padding, and where it comes from, for the README."""
     heading, *rows = cells(results)
     lines = ["| " + " | ".join(row) + " |" for row in (heading, *rows)]
     lines.insert(1, "|---|" + "---:|" * (len(heading) - 1))
@@ -206,7 +206,7 @@ def headline(results: dict[str, Any]) -> str:
 
 
 def _headline(results: dict[str, Any]) -> str:
-    """What to use here, and what it saves: one sentence, with ``**`` around what matters."""
+    """Return what to use here, and what it saves: one sentence, with ``**`` around what matters."""
     rows = results["rows"]
     best = min(rows, key=lambda row: row["seconds_to_train"])
     epochs = results["config"]["epochs"]
@@ -225,8 +225,8 @@ def _headline(results: dict[str, Any]) -> str:
     times = fixed["seconds_to_train"] / best["seconds_to_train"]
     return (
         f"Here, use **{label(best)}**: {told} in {about}**{_seconds(best['seconds_to_train'])}** and {programs}, "
-        f"**{times:.1f} times** as fast as fixed padding; {_percent(best['cost_efficiency'])} of its work is real, "
-        f"of fixed padding's {_percent(fixed['cost_efficiency'])}."
+        f"**{times:.1f} times** as fast as fixed padding; its real cost is "
+        f"{_percent(best['cost_efficiency'])}, that of fixed padding {_percent(fixed['cost_efficiency'])}."
     )
 
 
@@ -235,7 +235,7 @@ SUMMARY = ("batch shapes", "real cost", "batch memory", "samples/s", "time to tr
 
 
 def report_html(results: dict[str, Any]) -> str:
-    """The report: one file, with its figures inside and nothing to fetch."""
+    """Return the report: one file, with its figures inside and nothing to fetch."""
     shown = columns(results["modalities"])
     names = [label(row) for row in results["rows"]]
     summary = [[name, *(shown[key](row) for key in SUMMARY)] for name, row in zip(names, results["rows"], strict=True)]

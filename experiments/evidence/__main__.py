@@ -3,7 +3,7 @@
 Each part is a script of its own that writes a folder under --out; a part that is there already is not run again, so
 that an interrupted run goes on where it stopped. From what is there, index.html is made: one file to read top to
 bottom. results/evidence is the run that README and docs show. On two CPU cores --quick takes about 8 minutes, the full
-run about an hour and a half.
+run an hour and a half or more.
 
 With make: make evidence ARGS="--data-dir DIR"
 """
@@ -69,7 +69,7 @@ PARTS = (
 
 
 def collect(out: Path) -> dict[str, dict[str, Any]]:
-    """The results of the parts that are there, by name."""
+    """Return the results of the parts that are there, by name."""
     found = {}
     for part in PARTS:
         file = out / part.name / RESULTS
@@ -104,7 +104,7 @@ def run_parts(out: Path, only: list[str], data_dir: str | None, quick: bool, con
 
 
 def run_to_its_end(command: list[str]) -> int:
-    """The exit status; with Ctrl-C the part is waited for, so that it clears up behind itself."""
+    """Return the exit status; with Ctrl-C the part is waited for, so that it clears up behind itself."""
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         try:
             return process.wait()

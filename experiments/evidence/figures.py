@@ -8,6 +8,7 @@ from typing import Any
 import altair as alt
 import numpy as np
 
+from experiments.claims.claim import KINDS
 from experiments.evidence.growth import scaling_figures
 from experiments.evidence.marks import Bar, bars, height_of, row_names, wrapped
 from experiments.evidence.rivals import kernel_figures, shapes_figures, training_figures
@@ -15,9 +16,6 @@ from experiments.lib.charts import Chart, Figure
 from experiments.lib.colours import LIBRARIES, policy_colour
 
 Results = dict[str, Any]
-
-KINDS = ("exact", "planned", "packed")
-"""Batches that are compared with fixed padding, in the order in which they are drawn."""
 
 SAVINGS = (
     ("bytes of a batch", "3.1", "saved of a batch's bytes", "memory"),
@@ -35,13 +33,8 @@ CLAIMED = {"memory": (60, 80), "time": (15, 25)}
 BAND = "#7a8594"
 
 
-def _kind_of(name: str, figures: dict[str, list[float]], kind: str) -> list[float] | None:
-    """The values of one kind of batches; a figure without a kind in its name is that of exact padding."""
-    return figures.get(f"{name}, {kind}", figures.get(name) if kind == "exact" else None)
-
-
 def claims_figures(results: Results) -> list[Figure]:
-    """What each kind of batches saves, batch by batch, and on other distributions of lengths."""
+    """Draw what each kind of batches saves, batch by batch, and on other distributions of lengths."""
     of_claim = {claim["section"]: claim["figures"] for claim in results["claims"]}
     return [*_savings(of_claim), *_distributions(of_claim.get("6.4", {}))]
 
@@ -58,7 +51,7 @@ def _savings(of_claim: dict[str, dict[str, list[float]]]) -> list[Figure]:
         }
         for row, section, name, _ in SAVINGS
         for kind in KINDS
-        for value in _kind_of(name, of_claim.get(section, {}), kind) or []
+        for value in of_claim.get(section, {}).get(f"{name}, {kind}", [])
     ]
     if not dots:
         return []
@@ -108,13 +101,13 @@ def _savings(of_claim: dict[str, dict[str, list[float]]]) -> list[Figure]:
 
 
 def _distributions(figures: dict[str, list[float]]) -> list[Figure]:
-    """Bytes saved and the real share of the cost, by distribution of lengths."""
+    """Bytes saved and the real cost, by distribution of lengths."""
     charts, kinds = [], []
-    for what, title in (("saved", "bytes of batches saved, %"), ("real cost", "real share of the cost, %")):
+    for what, title in (("saved", "bytes of batches saved, %"), ("real cost", "real cost, %")):
         rows = []
         for key, values in figures.items():
             distribution, _, rest = key.partition(": ")
-            kind = rest.removeprefix(f"{what}, ").split(" ")[0]
+            kind = rest.removeprefix(f"{what}, ")
             if rest.startswith(f"{what}, ") and kind in KINDS:
                 low, middle, high = (100 * np.percentile(values, [0, 50, 100])).tolist()
                 rows.append({"row": distribution, "kind": kind, "median": middle, "lowest": low, "highest": high})

@@ -18,7 +18,7 @@ HEIGHT = 190
 
 
 def scaling_figures(results: Results) -> list[Figure]:
-    """A figure per axis: time, memory, and compilations or the time that they take."""
+    """Draw a figure per axis: time, memory, and compilations or the time that they take."""
     found = []
     for axis in AXES:
         if axis.key not in results["points"]:
@@ -36,7 +36,7 @@ def _values(point: Results, key: str) -> list[float]:
 
 
 def _panel(results: Results, axis: Axis, panel: str) -> Chart | None:
-    """The series of one panel; None where none was measured."""
+    """Draw the series of one panel; None where none was measured."""
     rows, told = [], []
     for series in (series for series in axis.series if series.panel == panel):
         known = [
@@ -88,7 +88,7 @@ def _panel(results: Results, axis: Axis, panel: str) -> Chart | None:
 
 
 def _unit(panel: str, drawn: list[Series]) -> str:
-    """The title of the upright axis; of the compilations' panel, which has a time where they are not counted."""
+    """Return the title of the upright axis; of the compilations' panel, which has a time where they are not counted."""
     if panel == "compilations" and any(series.unit for series in drawn):
         return "compile time, s"
     return f"{panel}, {PANELS[panel]}" if PANELS[panel] else panel

@@ -9,7 +9,7 @@ Results = dict[str, Any]
 
 
 def headline(found: dict[str, Results]) -> str:
-    """The figure that matters most of what was measured, with ``**`` around it; empty where there is none.
+    """Return the figure that matters most of what was measured, with ``**`` around it; empty where there is none.
 
     >>> headline({})
     ''
@@ -24,7 +24,7 @@ def headline(found: dict[str, Results]) -> str:
 
 
 def _training(results: Results) -> str:
-    """The fastest of this project, against fixed padding and the fastest of PyTorch."""
+    """Return the fastest of this project, against fixed padding and the fastest of PyTorch."""
     rows = results["training"]["rows"]
     epochs = max(rows[0]["seconds"], key=int)
 
@@ -47,12 +47,12 @@ def _training(results: Results) -> str:
         against.append(f"**{seconds(fixed) / seconds(best):.1f} times** as fast as fixed padding")
     torch = min((row for row in rows if row["library"].startswith("torch")), key=seconds, default=None)
     if torch is not None:
-        against.append(f"{seconds(torch) / seconds(best):.1f} times as fast as PyTorch at its best")
+        against.append(f"{seconds(torch) / seconds(best):.1f} times as fast as the fastest measured of PyTorch")
     return told + (f": {' and '.join(against)}." if against else ".")
 
 
 def _shapes(results: Results) -> str:
-    """The real share of the cost in the largest plan, against fixed padding."""
+    """Return the real cost of the largest plan, against fixed padding."""
     rows = [row for row in results["shapes"] if row["distribution"] == "meld" and row["package"] is None]
     plans = [row for row in rows if row["policy"].startswith("planned") and row["grouping"] == "shape"]
     fixed = [row for row in rows if row["policy"].startswith("fixed")]
@@ -60,6 +60,6 @@ def _shapes(results: Results) -> str:
         return ""
     best = max(plans, key=lambda row: row["cost_efficiency"])
     return (
-        f"With **{best['shapes']} planned shapes** {100 * best['cost_efficiency']:.0f} % of the padded work is real, "
-        f"with fixed padding {100 * fixed[0]['cost_efficiency']:.0f} %."
+        f"The real cost of **{best['shapes']} planned shapes** is {100 * best['cost_efficiency']:.0f} %, that of fixed "
+        f"padding {100 * fixed[0]['cost_efficiency']:.0f} %."
     )

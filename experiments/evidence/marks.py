@@ -33,7 +33,7 @@ class Bar(NamedTuple):
 
 
 def wrapped(name: str) -> str:
-    """A name in lines that fit beside a chart."""
+    """Return a name in lines that fit beside a chart."""
     return "\n".join(textwrap.wrap(name, LINE, break_long_words=False))
 
 
@@ -99,6 +99,6 @@ def bars(rows: Sequence[Bar], title: str, form: str = ",.2f") -> Any:
 
 
 def logarithmic(low: float, high: float) -> alt.Scale:
-    """A logarithmic scale with some room around the values."""
+    """Return a logarithmic scale with some room around the values."""
     room = (high / low) ** 0.06 if high > low else 1.5
     return alt.Scale(type="log", domain=[low / room, high * room], nice=False)

@@ -18,7 +18,7 @@ RULES = {"fixed padding": "fixed", "own maxima": "exact", "powers of two": "powe
 
 
 def contender_name(row: Results) -> str:
-    """A contender in training, and how its batches are grouped."""
+    """Return a contender in training, and how its batches are grouped."""
     return f"{row['name']}, {row['batches'].split('/')[1]}"
 
 
@@ -27,7 +27,7 @@ def _contender_colour(row: Results) -> str:
 
 
 def training_figures(results: Results) -> list[Figure]:
-    """Samples per second, and seconds over epochs."""
+    """Draw samples per second, and seconds over epochs."""
     rows = results["training"]["rows"]
     names = [contender_name(row) for row in rows]
     colours = [_contender_colour(row) for row in rows]
@@ -79,7 +79,7 @@ def training_figures(results: Results) -> list[Figure]:
 
 
 def _rule(row: Results) -> tuple[str, str]:
-    """The kind of a rule, which is a package or a policy of this project, and its colour."""
+    """Return the kind of a rule, which is a package or a policy of this project, and its colour."""
     if row["package"]:
         return row["package"], LIBRARIES.get(row["package"], POLICIES["fixed"])
     kinds = ((name, policy_colour(key)) for name, key in RULES.items() if row["policy"].startswith(name))
@@ -87,7 +87,7 @@ def _rule(row: Results) -> tuple[str, str]:
 
 
 def shapes_figures(results: Results) -> list[Figure]:
-    """The real share of the cost against the number of shapes, for each rule."""
+    """Draw the real cost against the number of shapes, for each rule."""
     rows = [row for row in results["shapes"] if row["distribution"] == "meld"]
     if not rows:
         return []
@@ -114,7 +114,7 @@ def shapes_figures(results: Results) -> list[Figure]:
             title="batch shapes in an epoch",
             axis=alt.Axis(format="~s", tickCount=4),
         ),
-        y=alt.Y("real:Q", scale=alt.Scale(domain=[0, 100]), title="real share of the cost, %"),
+        y=alt.Y("real:Q", scale=alt.Scale(domain=[0, 100]), title="real cost, %"),
     )
     chart = alt.layer(
         base.mark_point(filled=True, size=80, opacity=0.85).encode(
@@ -129,7 +129,7 @@ def shapes_figures(results: Results) -> list[Figure]:
             "How much is real, and in how many shapes, on MELD's lengths",
             "A point is a rule; high is little padding, left are few programs. Marked are plans with batches grouped "
             "by length.",
-            [Chart(chart, "The real share of the cost against the number of batch shapes, by rule.", 380)],
+            [Chart(chart, "The real cost against the number of batch shapes, by rule.", 380)],
             legend=dict(_rule(row) for row in rows),
         )
     ]

@@ -27,7 +27,7 @@ Results = dict[str, Any]
 
 
 def make_sections(found: dict[str, Results], left_out: Sequence[str] = ()) -> list[Section]:
-    """A section per part that is there; the first one has the headline, and what was left out."""
+    """Return a section per part that is there; the first one has the headline, and what was left out."""
     sections = []
     for name, (title, answer, tables) in _PARTS.items():
         if name not in found:
@@ -85,7 +85,7 @@ def training_answer(results: Results) -> list[str]:
 
 
 def training_text(results: Results) -> str:
-    """The same for a page of the documentation."""
+    """Return the same for a page of the documentation."""
     return "\n\n".join(training_answer(results))
 
 
@@ -95,7 +95,7 @@ def packing_text(results: Results) -> str:
 
 
 def kernel_answer(results: Results) -> list[str]:
-    """The batcher against a plain copy."""
+    """Return the batcher against a plain copy."""
     rows = results["kernel"]["rows"]
     copying = rows[0]["bytes"] / np.array(rows[0]["seconds"])
     shares = {row["name"]: spread(row["bytes"] / np.array(row["seconds"]) / copying) for row in rows}
@@ -104,7 +104,7 @@ def kernel_answer(results: Results) -> list[str]:
 
 
 def shapes_answer(results: Results) -> list[str]:
-    """The best rule of others with as few shapes, and with any number."""
+    """Return the best rule of others with as few shapes, and with any number."""
     rows = [row for row in results["shapes"] if row["distribution"] == "meld"]
     told = []
     for ours in rows:

@@ -58,14 +58,14 @@ QUICK = {"samples": 300, "batch_size": 8, "batch_shapes": 2, "shapes": 3}
 
 
 def load(config: Config) -> LengthTable:
-    """The lengths to draw."""
+    """Read the lengths to draw."""
     if config.data_dir is None:
         return draw_lengths("meld", config.samples)
     return Meld(config.data_dir, "train").lengths
 
 
 def run(config: Config, lengths: LengthTable, progress: Progress) -> dict[str, Any]:
-    """A batch of each policy."""
+    """Return a batch of each policy."""
     plan = {"max_shapes": config.batch_shapes, "cost": reference_cost, "batch_size": config.batch_size}
     policies: list[tuple[str, str, Policy]] = [
         *((name, "random", POLICIES[name](lengths)) for name in ("fixed", "exact")),
@@ -83,7 +83,7 @@ def run(config: Config, lengths: LengthTable, progress: Progress) -> dict[str, A
 
 
 def draw(config: Config, lengths: LengthTable, results: dict[str, Any], folder: Path) -> None:
-    """The three pictures."""
+    """Draw the three pictures."""
     (folder / "batches.png").write_bytes(to_png(batches(results)._replace(columns=3), PIXELS))
     options = {"cost": reference_cost, "batch_size": config.batch_size}
     plan = plan_shapes(lengths, max_shapes=config.shapes, **options)
@@ -94,7 +94,7 @@ def draw(config: Config, lengths: LengthTable, results: dict[str, Any], folder: 
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """What the batches that are drawn hold."""
+    """Return what the batches that are drawn hold."""
     rows = []
     for row in results["rows"]:
         batch = row["batch"]

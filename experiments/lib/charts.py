@@ -87,12 +87,12 @@ class Figure(NamedTuple):
 
 
 def scripts() -> str:
-    """What draws the charts: Vega, Vega-Lite and Vega-Embed as one script, 0.9 MB."""
+    """Return what draws the charts: Vega, Vega-Lite and Vega-Embed as one script, 0.9 MB."""
     return f"(() => {{{vl_convert.javascript_bundle(_EXPORT)}}})();{_DRAW}"
 
 
 def figure_html(figure: Figure, name: str, level: int = 2) -> str:
-    """The figure as HTML; ``name`` is the beginning of its charts' identifiers, ``level`` that of its heading."""
+    """Return the figure as HTML; ``name`` begins its charts' identifiers, ``level`` is that of its heading."""
     charts = "".join(
         f'<div class="chart" id="{name}-{place}" style="min-height:{chart.height + 40}px">'
         f'<script type="application/json">{_json(chart)}</script></div>'
@@ -111,7 +111,7 @@ def figure_html(figure: Figure, name: str, level: int = 2) -> str:
 
 
 def _json(chart: Chart) -> str:
-    """The chart's specification, safe inside of a script element."""
+    """Return the chart's specification, safe inside of a script element."""
     spec = (
         chart.chart.properties(width="container", height=chart.height, description=chart.description)
         .configure(**_CONFIG)
@@ -123,7 +123,7 @@ def _json(chart: Chart) -> str:
 
 
 def to_png(figure: Figure, width: int) -> bytes:
-    """The charts of a figure as one picture on white, each ``width`` pixels wide, at twice that resolution."""
+    """Return the charts of a figure as one picture on white, each ``width`` pixels wide, at twice that resolution."""
     drawn = [each.chart.properties(width=width, height=each.height) for each in figure.charts]
     rows = [alt.hconcat(*drawn[i : i + figure.columns], spacing=30) for i in range(0, len(drawn), figure.columns)]
     spec = alt.vconcat(*rows, spacing=24, padding=12).configure(**{**_CONFIG, "background": "white"}).to_dict()

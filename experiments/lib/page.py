@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 
 def html_page(title: str, body: str, script: str = "") -> str:
-    """The whole document; ``script`` runs when all of the body is there."""
+    """Return the whole document; ``script`` runs when all of the body is there."""
     drawn = f"<script>{script}</script>\n" if script else ""
     return f"""<!doctype html>
 <html lang="en">
@@ -28,7 +28,7 @@ def html_page(title: str, body: str, script: str = "") -> str:
 
 
 def cards(heading: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> str:
-    """A table whose rows become cards in a narrow window, so that nothing of it is hidden there.
+    """Return a table whose rows become cards in a narrow window, so that nothing of it is hidden there.
 
     The first cell of a row is its name.
     """

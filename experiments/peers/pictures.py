@@ -65,7 +65,7 @@ def _shapes(axis: Any, rows: list[dict[str, Any]]) -> None:
             )
     axis.set_xscale("log")
     axis.xaxis.set_major_formatter("{x:g}")
-    axis.set(xlabel="batch shapes in an epoch", ylabel="real share of the padded cost", title="MELD's lengths")
+    axis.set(xlabel="batch shapes in an epoch", ylabel="real cost", title="MELD's lengths")
     axis.set_ylim(0, 1)
     axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
 

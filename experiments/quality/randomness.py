@@ -158,7 +158,7 @@ def _measure_order(source: Any, policy: Policy, window: int, seed: int, config: 
 
 
 def _train(splits: dict[str, Any], kind: str, seed: int, cache_dir: str, config: Config) -> dict[str, Any]:
-    """The history of one run; the model, the order of the samples and nothing else follow from the seed."""
+    """Return the history of one run; the model, the order of the samples and nothing else follow from the seed."""
     train, dev = splits["train"], splits["dev"]
     tables = {split: source.lengths.select(("text",)) for split, source in splits.items()}
     together = LengthTable(("text",), np.concatenate([table.values for table in tables.values()]))
@@ -271,7 +271,7 @@ def _spread(values: np.ndarray) -> str:
 
 
 def draw(results: dict[str, Any], path: Path) -> None:
-    """The loss curves of every seed."""
+    """Draw the loss curves of every seed."""
     import matplotlib
 
     matplotlib.use("Agg")

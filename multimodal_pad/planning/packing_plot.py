@@ -65,7 +65,7 @@ def plot_packing(plan: DrawnPacking, lengths: LengthTable, path: str | Path, *, 
 
 
 def draw_packing(plan: DrawnPacking, lengths: LengthTable | None, *, seed: int = 0) -> Any:
-    """The picture as matplotlib's Figure; without lengths, of what is empty alone.
+    """Draw the picture as matplotlib's Figure; without lengths, of what is empty alone.
 
     Raises:
         PaddingError: matplotlib is not installed.
@@ -89,7 +89,7 @@ def draw_packing(plan: DrawnPacking, lengths: LengthTable | None, *, seed: int =
 
 
 def _batch_sums(plan: DrawnPacking, lengths: LengthTable, seed: int) -> tuple[np.ndarray, int]:
-    """Sums of lengths ``(full batches, M)`` of an epoch, and how many batches it has, short ones too."""
+    """Return sums of lengths ``(full batches, M)`` of an epoch, and how many batches it has, short ones too."""
     _check_held(plan, lengths)
     order = shuffled(len(lengths), seed, 0)
     deal = BalancedDeal(
@@ -142,7 +142,7 @@ def _draw_sums(axes: Any, plan: DrawnPacking, column: int, sums: np.ndarray) -> 
 
 
 def _draw_empty(axes: Any, plan: DrawnPacking) -> None:
-    """What of the capacities holds nothing, because they are rounded up, and for any other reason."""
+    """Draw what of the capacities holds nothing, because they are rounded up, and for any other reason."""
     names = [*plan.modalities, "total"]
     fill = 100 * np.array([plan.position_efficiency[name] for name in names])
     rounding = np.maximum(100 * np.array([plan.unrounded_efficiency[name] for name in names]) - fill, 0)

@@ -64,7 +64,7 @@ def picture(width: float, height: float) -> Iterator[Any]:
 
 
 def shortened(name: str, most: int) -> str:
-    """A name of at most so many characters: the middle of a longer one is left out.
+    """Return a name of at most so many characters: the middle of a longer one is left out.
 
     >>> shortened("text", 12), shortened("facial_action_units_left", 12)
     ('text', 'facial…_left')

@@ -91,7 +91,7 @@ def plot_plan(
 
 
 def draw_plan(plan: DrawnPlan, lengths: LengthTable | None, others: Mapping[str, Compared] | None = None) -> Any:
-    """The picture as matplotlib's Figure; without lengths, of the shapes alone.
+    """Draw the picture as matplotlib's Figure; without lengths, of the shapes alone.
 
     Raises:
         PaddingError: matplotlib is not installed.
@@ -142,7 +142,7 @@ class _Row(NamedTuple):
 
 
 def _rows(plan: DrawnPlan) -> list[_Row]:
-    """A row for each shape, from the cheapest, and one for those that add least to a plan of very many."""
+    """Return a row for each shape, from the cheapest, and one for those that add least to a plan of very many."""
     padded = plan.costs * plan.samples
     real = padded * plan.shape_efficiency
     shown = np.arange(len(plan))
@@ -168,7 +168,7 @@ def _rows(plan: DrawnPlan) -> list[_Row]:
 
 
 def _draw_pair(axes: Any, plan: DrawnPlan, values: np.ndarray, across: int, up: int) -> None:
-    """Samples as dots, shapes as the corners of what they hold."""
+    """Draw samples as dots, shapes as the corners of what they hold."""
     dots, counts = np.unique(values[:, [across, up]], axis=0, return_counts=True)
     axes.scatter(*dots.T, s=2 + 6 * counts / counts.max(initial=1), color=FAINT, linewidths=0, rasterized=True)
     for x, y in np.unique(plan.lengths[:, [across, up]], axis=0):
@@ -210,7 +210,7 @@ def _draw_curve(axes: Any, plan: DrawnPlan, others: Mapping[str, Compared]) -> N
 
 
 def _draw_words(axes: Any, plan: DrawnPlan, rows: list[_Row]) -> None:
-    """Padded lengths, rows, samples and padding of each shape, in columns."""
+    """Draw padded lengths, rows, samples and padding of each shape, in columns."""
     names = plan.modalities if len(plan.modalities) <= MOST_COLUMNS else ("all positions",)
     heading = ["shape", *(shortened(name, 8) for name in names), "rows", "samples", "padding"]
     table = [
@@ -227,7 +227,7 @@ def _draw_words(axes: Any, plan: DrawnPlan, rows: list[_Row]) -> None:
 
 
 def _draw_shares(axes: Any, plan: DrawnPlan, rows: list[_Row]) -> None:
-    """A bar for each shape, as long as its share of the padded cost."""
+    """Draw a bar for each shape, as long as its share of the padded cost."""
     whole = sum(row.padded for row in rows) or 1.0
     padded, real = (100 * np.array(column) / whole for column in zip(*((r.padded, r.real) for r in rows), strict=True))
     places = np.arange(len(rows))
@@ -241,7 +241,7 @@ def _draw_shares(axes: Any, plan: DrawnPlan, rows: list[_Row]) -> None:
 
 
 def _percent(part: float, whole: float) -> str:
-    """A share for the eye; none of nothing.
+    """Return a share for the eye; none of nothing.
 
     >>> _percent(1, 8), _percent(1, 128), _percent(0, 0)
     ('12 %', '0.8 %', '-')

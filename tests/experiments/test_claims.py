@@ -1,4 +1,5 @@
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -144,6 +145,19 @@ def test_a_wrong_quality_file(tmp_path, capsys, content):
     assert seed_claims.main(["--quality", str(file), "--out", str(tmp_path / "run")]) == 2
     assert f"error: --quality {file}" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_planned_steps_are_weighted_by_how_often_their_shape_comes(monkeypatch):
+    corpus = corpora.on_corpus(None, modalities=("audio",), samples=64, batch_size=8, d_model=8, num_heads=2)
+    samples, lengths, config, _ = corpora.load(corpus, Progress(disable=True))
+    setting = Setting(samples, lengths, config, corpus, repeats=3, batches=1, seeds=1)
+    monkeypatch.setattr(measured_steps, "StepTable", lambda _: SimpleNamespace(compile=lambda *_: None))
+    monkeypatch.setattr(measured_steps, "_seconds", lambda _table, _state, batch: batch.shape.positions)
+    steps = MeasuredSteps(setting, lambda: None)
+    schedule = steps.batchers["planned"].schedule(0)
+    assert len(np.unique(schedule.lengths)) > 2
+    expected = (schedule.lengths.sum(axis=1) * schedule.batch_sizes).mean()
+    assert steps.planned_step_seconds() == pytest.approx(expected)
 
 
 def test_the_peak_is_measured_where_the_device_has_statistics(monkeypatch):

@@ -91,7 +91,7 @@ def test_the_headline_is_the_fastest_here_against_fixed_padding_and_pytorch(foun
     told = make_sections(found)[0].headline.replace("\N{NO-BREAK SPACE}", " ")
     assert f"**{ours:,.0f} s**" in told
     assert f"**{seconds['fixed padding', 'fixed/random'] / ours:.1f} times** as fast as fixed padding" in told
-    assert f"{torch / ours:.1f} times as fast as PyTorch at its best." in told
+    assert f"{torch / ours:.1f} times as fast as the fastest measured of PyTorch." in told
     assert all(not section.headline for section in make_sections(found)[1:])
 
 
