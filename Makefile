@@ -29,7 +29,7 @@ help:
 	@echo 'make check                                          format, lint, types, doctests'
 	@echo 'make package                                        wheel and source distribution, built and tried without JAX'
 	@echo 'make format                                         mend format and imports'
-	@echo 'make docs                                           the documentation, with its notebook run, to site/'
+	@echo 'make docs                                           the documentation, with its notebook run, to build/docs/site/'
 	@echo 'make clean                                          remove the virtual environment, the site and caches'
 	@echo 'compare, evidence and test use an NVIDIA GPU where there is one: CUDA= for the CPU, CUDA=12 or CUDA=13 to choose'
 
@@ -55,9 +55,10 @@ format: $(INSTALLED)-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# Beside the site lie what Sphinx has read, and the notebook as it was run.
 docs: $(INSTALLED)-docs
-	rm -rf site
-	$(BIN)/python -m sphinx --quiet --fresh-env --fail-on-warning --doctree-dir build/docs docs site
+	rm -rf build/docs
+	$(BIN)/python -m sphinx --quiet --fresh-env --fail-on-warning --doctree-dir build/docs/doctrees docs build/docs/site
 
 # One install per Python version, build of JAX and set of extras; another version of Python or of CUDA starts afresh.
 $(INSTALLED)-%: pyproject.toml
@@ -70,5 +71,5 @@ $(INSTALLED)-%: pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build/docs site .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build/docs .pytest_cache .ruff_cache .hypothesis
 	find multimodal_pad experiments tests -name __pycache__ -type d -prune -exec rm -rf {} +
