@@ -157,7 +157,7 @@ def _tell_dispatch(results: dict[str, Any]) -> str:
 
 def _tell_batch_sizes(results: dict[str, Any]) -> str:
     sizes = results["batch_sizes"]
-    off = [abs(row["foretold"] / row["bytes"] - 1) for row in sizes["foretold"]]
+    off = [abs(row["predicted"] / row["bytes"] - 1) for row in sizes["predictions"]]
     full = [row["bytes"] / sizes["limit"] for row in sizes["shapes"] if row["rows"] < row["most"]]
     rows = ", ".join(f"{row['rows']:,}" for row in sizes["shapes"])
     return (

@@ -158,11 +158,11 @@ def batch_sizes(options: Options) -> dict[str, Any]:
             }
             for shape, rows, search in zip(plan.batch_shapes, sizes, fit.searches, strict=True)
         ],
-        "foretold": [
+        "predictions": [
             {
                 "lengths": dict(shape.lengths),
                 "rows": rows,
-                "foretold": said,
+                "predicted": said,
                 "bytes": search.known[rows],
             }
             for shape, search in zip(plan.batch_shapes, fit.searches, strict=True)

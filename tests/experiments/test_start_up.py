@@ -101,7 +101,7 @@ def test_the_table_has_a_row_per_policy():
             "seconds": 100.0,
             "compilations": 24,
             "shapes": [{"rows": 20, "most": 99, "bytes": 4e8}, {"rows": 7, "most": 7, "bytes": 1e8}],
-            "foretold": [{"foretold": 4.1e8, "bytes": 4e8}],
+            "predictions": [{"predicted": 4.1e8, "bytes": 4e8}],
         },
         "device": {"platform": "cpu", "kind": "cpu", "count": 1, "cpu": "a CPU", "cores": 2, "memory_gib": 8},
         "python": "3.11",
