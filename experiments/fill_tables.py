@@ -2,7 +2,7 @@
 
 A page names the source of a table:
 
-    <!-- table experiments.planning.__main__:markdown results/planning/readme-meld/results.json -->
+    <!-- table experiments.planning.__main__:markdown results/planning/meld/results.json -->
     ...
     <!-- end of table -->
 

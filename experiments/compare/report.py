@@ -126,17 +126,15 @@ def notes(results: dict[str, Any]) -> list[str]:
     texts = [
         f"{results['samples']:,} samples ({config['source']}), batch size {config['batch_size']}, "
         f"{config['epochs']} epochs, {results['parameters']:,} parameters.",
-        "Real: the share of padded positions, and of their cost in FLOPs, that belongs to samples. Batch memory: mean "
-        "bytes of a batch. Device memory: bytes that the step of the largest shape holds. Compiling before: ahead of "
-        "the first step, side by side; during: when a shape first comes. Samples/s: once compiled.",
+        "Real: what belongs to samples, of positions or of their cost. Batch memory: the mean batch; device memory: "
+        "what the largest step holds. Compiling before: ahead of the first step; during: as a shape comes.",
     ]
     for row in (row for row in results["rows"] if row["policy"] == "planned_auto"):
         texts.append(_planned_auto(row))
     if any(row["estimated"] for row in results["rows"]):
         texts.append(
-            '"~": fewer steps were measured than the run has; the figure for the whole run is estimated from '
-            "them (raise --max-minutes to measure more). Where there was no time to compile every shape, they are "
-            "steps of the largest one and of those that most steps use, and so is the median step."
+            '"~": estimated from the steps that were measured (--max-minutes). Where there was no time to compile '
+            "every shape, they and the median step are of the largest shape and of those that most steps use."
         )
     if results["left_out"]:
         names = ", ".join(f"{row['utterance']} ({row['reason']})" for row in results["left_out"])
@@ -174,10 +172,9 @@ def comparison_table(results: dict[str, Any]) -> TerminalTable:
 def markdown(results: dict[str, Any]) -> str:
     """Return the table, the comparison with fixed padding, and where it comes from, for the README."""
     heading, *rows = cells(results)
-    lines = ["| " + " | ".join(row) + " |" for row in (heading, *rows)]
-    lines.insert(1, "|---|" + "---:|" * (len(heading) - 1))
-    sentences = [f"- {sentence}" for sentence in (*against_fixed(results), *against_ladder(results))]
-    return paragraphs(" ".join(notes(results)), "\n".join(lines), "\n".join(sentences), measured_on(results))
+    found = "\n".join(f"- {sentence}" for sentence in (*against_fixed(results), *against_ladder(results)))
+    table = Table("What padding costs", heading, rows, note=" ".join(notes(results)), findings=found)
+    return paragraphs(table.markdown(), measured_on(results))
 
 
 HEADLINE = {

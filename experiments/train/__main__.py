@@ -23,10 +23,9 @@ from experiments.lib.births import without_ctrl_c
 from experiments.lib.command_line import command_line
 from experiments.lib.emotion import GROUPINGS, PADDINGS, QUICK, Config, load_splits
 from experiments.lib.output import write_results
+from experiments.lib.tables import Table
 from experiments.lib.training import train
-from multimodal_pad import (
-    PaddingError,
-)
+from multimodal_pad import PaddingError
 from multimodal_pad.cli import exit_status
 from multimodal_pad.errors import TrainingError
 
@@ -37,13 +36,14 @@ SECONDS_TO_NOTICE = 30
 def markdown(results: dict[str, Any]) -> str:
     """Make a row per epoch, and the test split."""
     names = list(results["test"])
-    lines = [
-        f"| epoch | train loss | {' | '.join(names)} | seconds |",
-        f"|---:|---:|{'---:|' * len(names)}---:|",
+    rows = [
+        [
+            f"{record['epoch']}",
+            *(f"{value:.4f}" for value in (record["train_loss"], *(record["evaluation"][name] for name in names))),
+            f"{record['seconds']:.1f}",
+        ]
+        for record in results["history"]
     ]
-    for record in results["history"]:
-        figures = " | ".join(f"{record['evaluation'][name]:.4f}" for name in names)
-        lines.append(f"| {record['epoch']} | {record['train_loss']:.4f} | {figures} | {record['seconds']:.1f} |")
     test = ", ".join(f"{name} {value:.4f}" for name, value in results["test"].items())
     config, count = results["config"], results["processes"]
     text = (
@@ -51,7 +51,7 @@ def markdown(results: dict[str, Any]) -> str:
         f"{config['file']}, {results['parameters']:,} parameters, {results['shapes']} batch shapes, {count} "
         f"process{'es' if count > 1 else ''}, {results['seconds']:.0f} s with compiling."
     )
-    return "\n".join([*lines, "", text])
+    return Table("Epochs", ["epoch", "train loss", *names, "seconds"], rows, findings=text, text_columns=0).markdown()
 
 
 def start_processes(count: int, arguments: list[str]) -> None:
