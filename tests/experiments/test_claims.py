@@ -168,4 +168,4 @@ def test_the_peak_is_measured_where_the_device_has_statistics(monkeypatch):
     setting = Setting(samples, lengths, config, corpus, repeats=1, batches=3, seeds=1)
     monkeypatch.setattr(measured_steps, "StepTable", lambda _: lambda leaves, _: leaves)
     steps = MeasuredSteps(setting, lambda: None)
-    assert steps.peaks() == {"packed": 40, "exact": 50, "planned": 190, "fixed": 200}
+    assert steps.peaks == {"packed": 40, "exact": 50, "planned": 190, "fixed": 200}
