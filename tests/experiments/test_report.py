@@ -19,15 +19,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def results():
-    """Committed results, with a batch for each policy."""
-    file = sorted((ROOT / "results").glob("compare*/*/results.json"))[-1]
-    found = json.loads(file.read_text(encoding="utf-8"))
-    lengths = np.array(found["lengths"])[:16]
-    for row in found["rows"]:
-        packed = row["grouping"] == "balanced"
-        padded = lengths.sum(axis=0) + 8 if packed else lengths.max(axis=0)
-        row["batch"] = {"lengths": lengths.tolist(), "padded": padded.tolist(), "packed": packed}
-    return found
+    """Those that the README shows."""
+    return json.loads((ROOT / "results/compare/meld/results.json").read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +45,15 @@ def test_the_headline_names_the_fastest_and_what_it_saves(results):
 def test_the_headline_of_few_policies(results, chosen, message):
     some = {**results, "rows": [row for row in results["rows"] if row["policy"] in chosen]}
     assert message in headline(some)
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(105.0, True), (115.0, False)])
+def test_the_headline_names_what_is_as_fast_with_fewer_programs(results, seconds, told):
+    taken = {("planned_8", "length"): 100.0, ("packed", "balanced"): seconds}
+    rows = [{**row, "seconds_to_train": taken.get((row["policy"], row["grouping"]), 1000.0)} for row in results["rows"]]
+    said = headline({**results, "rows": rows}).replace("\N{NO-BREAK SPACE}", " ")
+    assert said.startswith("Here, use **planned 8, length**")
+    assert (f"**packed, balanced** takes about as long, {seconds:,.0f} s, with 1 program." in said) is told
 
 
 def test_the_parts_of_a_run_are_all_of_it(results):
