@@ -18,7 +18,7 @@ from experiments.lib.tables import Table, spread
 from experiments.packing import __main__ as packing
 from experiments.peers import __main__ as benchmark_peers
 from experiments.peers import training
-from experiments.quality import __main__ as meld_quality
+from experiments.quality import __main__ as quality
 from experiments.scaling import __main__ as scaling
 
 RESULTS = "results.json"
@@ -161,7 +161,7 @@ def quality_answer(results: Results) -> list[str]:
 
 
 def _quality_tables(results: Results) -> list[Table]:
-    return [meld_quality.table(results)]
+    return [quality.table(results)]
 
 
 _PARTS: dict[str, tuple[str, Callable[[Results], list[str]], Callable[[Results], list[Table]]]] = {

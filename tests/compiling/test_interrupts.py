@@ -81,6 +81,7 @@ def test_in_an_interactive_session_a_second_one_changes_nothing(monkeypatch):
             noted.check()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("count", "out", "err"), [(1, "interrupted, ", ""), (2, "", "ended at once, while XLA was compiling")]
 )

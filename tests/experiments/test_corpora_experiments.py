@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from experiments.quality import __main__ as meld_quality
+from experiments.quality import __main__ as quality
 from experiments.sources import conversion, feature_files, reading
 from tests.helpers.corpora import write_meld
 
@@ -87,10 +87,10 @@ def test_reading(tmp_path, monkeypatch):
 
 
 @pytest.mark.experiment
-def test_meld_quality(tmp_path):
+def test_quality(tmp_path):
     written = write_meld(tmp_path, features=False)
-    paddings = ["--paddings", *meld_quality.COMPARED, "planned/random"]
-    results = results_of(meld_quality, tmp_path / "run", "--data-dir", str(tmp_path), "--seeds", "3", *paddings)
+    paddings = ["--paddings", *quality.COMPARED, "planned/random"]
+    results = results_of(quality, tmp_path / "run", "--data-dir", str(tmp_path), "--seeds", "3", *paddings)
     assert [(row["padding"], row["seed"]) for row in results["rows"]] == [
         ("planned", 3),
         ("fixed", 3),
@@ -104,10 +104,10 @@ def test_meld_quality(tmp_path):
     wanted = np.array([sample["targets"] for sample in written.splits["test"]])
     share = np.mean(wanted == commonest)
     assert results["floors"]["the commonest label"] == pytest.approx(share * 2 * share / (1 + share))
-    shown = meld_quality.markdown(results)
+    shown = quality.markdown(results)
     for row in ("fixed padding", "packed", "planned padding, random batches"):
         assert f"| our model, {row} | " in shown
-    assert meld_quality.main(["--quick"]) == 2
+    assert quality.main(["--quick"]) == 2
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_means_and_deviations_over_the_seeds(scores, shown, difference, opposite
         for score in values
     ]
     seeds = list(range(len(scores["fixed"])))
-    table = meld_quality.table({"config": {"seeds": seeds}, "rows": rows, "floors": {}, "samples": {"train": 9}})
+    table = quality.table({"config": {"seeds": seeds}, "rows": rows, "floors": {}, "samples": {"train": 9}})
     assert [row[1] for row in table.rows[:2]] == shown
     places = [place for place, name in enumerate(table.heading) if name == "less fixed"]
     assert [[row[place] for place in places] for row in table.rows[:2]] == [[difference, opposite], ["", ""]]

@@ -92,7 +92,7 @@ def test_rectangles_cover_the_positions_of_a_batch(results):
     drawn = next(figure for figure in figures(results) if figure.title.startswith("One batch"))
     for row, chart in zip(results["rows"], drawn.charts, strict=True):
         marks = chart.chart.to_dict()["data"]["values"]
-        rows = 1 if row["batch"]["packed"] else 16
+        rows = 1 if row["batch"]["packed"] else results["config"]["batch_size"]
         for place, name in enumerate(results["modalities"]):
             mine = [mark for mark in marks if mark["modality"] == name]
             assert sum(mark["to"] - mark["from"] for mark in mine) == pytest.approx(

@@ -143,6 +143,7 @@ def test_packed_is_padded(count, attention):
             assert (by_features[begin:] == 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attention", IMPLEMENTATIONS)
 def test_packed_is_alone(attention):
     _, parameters, everything = make_model(2, attention=attention)

@@ -83,7 +83,7 @@ def curvature(attend, inputs):
     return sum((x * y).sum() for x, y in zip(gradient, direction, strict=True))
 
 
-@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("reverse", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_results_are_those_of_the_formula_wherever_samples_lie(reverse):
     """In reverse a sample's windows overlap those that were written before."""
     got, wanted = by_tiles(arrays(), reverse), by_formula(arrays(), reverse)

@@ -215,7 +215,9 @@ def test_the_same_seed_gives_the_same_plan():
         pytest.param(table_of(*[[n % 7, n % 5] for n in range(100)], [4000, 9000]), id="one giant"),
         pytest.param(table_of(*[[n, 40 - n] for n in range(1, 40)]), id="opposite order"),
         pytest.param(
-            table_of(*(1 + np.random.default_rng(0).pareto(0.8, (30, 3)) * 4).astype(int).tolist()), id="Pareto tails"
+            table_of(*(1 + np.random.default_rng(0).pareto(0.8, (30, 3)) * 4).astype(int).tolist()),
+            id="Pareto tails",
+            marks=pytest.mark.slow,
         ),
     ],
 )

@@ -187,6 +187,7 @@ def standardised(tmp_path_factory):
     return folder, raw, source, result.model
 
 
+@pytest.mark.slow
 def test_checkpoints_of_fit_are_loaded_to_predict(standardised, tmp_path):
     """Raw features are standardised as the corpus was; without, features of the cache give the same."""
     folder, raw, source, model = standardised

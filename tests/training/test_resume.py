@@ -46,7 +46,8 @@ def assert_same(one, other):
         np.testing.assert_array_equal(one[name], other[name])
 
 
-@pytest.mark.parametrize("at", [60, pytest.param(300, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("at", [60, 300])
 def test_interrupted_anywhere_it_goes_on(at, tmp_path, uninterrupted):
     lengths = {"lengths": make_batcher(make_samples(41)).lengths}
     batcher = make_batcher(Interrupted(make_samples(41), at), **lengths)

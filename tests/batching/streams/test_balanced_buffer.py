@@ -59,7 +59,7 @@ def test_batches_are_of_exactly_so_many_where_capacities_allow_it(drawn, seed):
     assert counts == [plan.batch_size] * full + [rest] * (rest > 0)
 
 
-@pytest.mark.parametrize(("size", "buffer"), [(32, 2048), (32, 512), (8, 512)])
+@pytest.mark.parametrize(("size", "buffer"), [pytest.param(32, 2048, marks=pytest.mark.slow), (32, 512), (8, 512)])
 def test_a_stream_is_nearly_as_full_as_an_epoch(size, buffer):
     table = Synthetic(6000).lengths
     plan, held, short = plan_packing(table, batch_size=size), 0, 0
@@ -108,6 +108,7 @@ def test_a_longer_shape_takes_long_samples_when_they_are_drawn():
     assert max(waits) < 4 * 160, "none of them has to be overdue first"
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(streams(max_samples=12), st.integers(0, 99))
 def test_none_waits_for_long(drawn, seed):

@@ -52,6 +52,7 @@ def test_rows_keep_a_batch_budget(table, shapes, limit):
         assert taken.batch_size == rows[taken.padded]
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(st.data(), length_tables(max_samples=12), st.integers(1, 4), st.integers(0, 6), st.integers(0, 99))
 def test_none_waits_for_long(data, table, rows, more, seed):
@@ -138,7 +139,7 @@ def test_more_kinds_than_are_tried_still_fill_batches():
     assert sum(len(t.ordinals) < t.batch_size for t in batches) <= len(batches) // 10
 
 
-@pytest.mark.parametrize(("capacity", "share"), [(512, 0.95), (2048, 0.99)])
+@pytest.mark.parametrize(("capacity", "share"), [(512, 0.95), pytest.param(2048, 0.99, marks=pytest.mark.slow)])
 def test_little_is_lost_to_not_knowing_what_comes(capacity, share):
     source = Synthetic(12_000)
     table = LengthTable(source.lengths.modalities, np.random.default_rng(0).permutation(source.lengths.values))
