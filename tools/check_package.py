@@ -4,8 +4,7 @@
 looks at what is in both. Then it makes an environment, installs there NumPy, rich and the wheel, without the wheel's
 other dependencies, and runs what is to work without JAX: ``import multimodal_pad``, all data-side modules, and the
 command. Then it does the same with the source distribution in place of the wheel. JAX is left out because it
-takes minutes to install, and because nothing shows better that the data side doesn't import it. At last pip resolves
-the extras for NVIDIA GPUs, without installing them, for the platforms and Python versions of ``docs/install.md``.
+takes minutes to install, and because nothing shows better that the data side doesn't import it.
 
 It needs the packages ``build`` and ``hatchling`` and a package index, and takes about a minute. pip builds the source
 distribution on its own, with the requirements of ``[build-system]``. Faults go to stderr, and the status is 1.
@@ -27,7 +26,6 @@ import zipfile
 from collections.abc import Iterable
 from email.message import Message
 from email.parser import Parser
-from itertools import product
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -75,15 +73,6 @@ print(f"{imported} of {len(names)} modules are imported without JAX")
 """
 MODEL_SIDE = "models,compiling,training,serving,grain"
 """Packages that need JAX or an extra; all others must be importable without."""
-
-
-GPU_EXTRAS = ("cuda12", "cuda13")
-GPU_MACHINES = ("x86_64", "aarch64")
-"""Those that CUDA's libraries come for, with Linux."""
-
-GPU_PYTHONS = ("3.11", "3.12", "3.13")
-GPU_PLATFORMS = ("manylinux_2_27", "manylinux_2_24", "manylinux_2_17", "manylinux2014", "manylinux2010", "manylinux1")
-"""Wheels that glibc 2.27 takes; pip expands none of the names with two numbers."""
 
 
 def source_version(root: Path) -> str:
@@ -181,18 +170,6 @@ def try_installed(folder: Path, binaries: Path, root: Path) -> str:
     return said.strip()
 
 
-def resolve(wheel: Path, python: Path, cwd: Path) -> str:
-    """Have pip choose what the extras for GPUs install, wherever they are for; return a sentence on it."""
-    choose = [python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--dry-run"]
-    for machine, version in product(GPU_MACHINES, GPU_PYTHONS):
-        platforms = [f"--platform={name}_{machine}" for name in GPU_PLATFORMS]
-        foreign = [*platforms, f"--python-version={version}", "--only-binary=:all:", "--target=unused"]
-        for extra in GPU_EXTRAS:
-            run(*choose, *foreign, f"{wheel}[{extra}]", cwd=cwd)
-    machines, pythons, extras = map(" and ".join, (GPU_MACHINES, GPU_PYTHONS, GPU_EXTRAS))
-    return f"{extras} have all that they need on Linux for {machines}, with Python {pythons}"
-
-
 def check(out: Path, work: Path) -> list[str]:
     """Build into ``out``, test in ``work``, and return the faults."""
     run(sys.executable, "-m", "build", "--no-isolation", "--outdir", out, ROOT, cwd=work)
@@ -208,7 +185,6 @@ def check(out: Path, work: Path) -> list[str]:
     for built in (wheel, sdist):
         run(*pip, "--force-reinstall", "--no-deps", built, cwd=work)
         print(f"{built.name}: {try_installed(work, binaries, ROOT)}, and the command runs")
-    print(resolve(wheel, binaries / "python", work))
     return []
 
 
