@@ -127,7 +127,8 @@ def notes(results: dict[str, Any]) -> list[str]:
         f"{results['samples']:,} samples ({config['source']}), batch size {config['batch_size']}, "
         f"{config['epochs']} epochs, {results['parameters']:,} parameters.",
         "Real: what belongs to samples, of positions or of their cost. Batch memory: the mean batch; device memory: "
-        "what the largest step holds. Compiling before: ahead of the first step; during: as a shape comes.",
+        "what the largest step holds. Compiling before: ahead of the first step; during: as a shape comes. Samples/s: "
+        "once compiled.",
     ]
     for row in (row for row in results["rows"] if row["policy"] == "planned_auto"):
         texts.append(_planned_auto(row))

@@ -257,6 +257,6 @@ def as_tuple() -> str:
 @case("samples that are no dicts", "a torch tensor that requires a gradient as a modality")
 def tensor() -> str:
     if find_spec("torch") is None:
-        return "not tried, for want of torch"
+        return "not tried: torch is not installed"
     torch = import_module("torch")
     return _audio(torch.ones(2, requires_grad=True))

@@ -160,6 +160,21 @@ def test_planned_steps_are_weighted_by_how_often_their_shape_comes(monkeypatch):
     assert steps.planned_step_seconds() == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(("peak", "verdict"), [(200, "holds in part"), (60, "holds")])
+def test_speed_and_memory_hold_only_with_the_peak(peak, verdict, monkeypatch):
+    corpus = corpora.on_corpus(None, modalities=("audio",), samples=64, batch_size=8, d_model=8, num_heads=2)
+    samples, lengths, config, _ = corpora.load(corpus, Progress(disable=True))
+    steps = MeasuredSteps(Setting(samples, lengths, config, corpus, repeats=1, batches=1, seeds=1), lambda: None)
+    monkeypatch.setattr(steps, "planned_step_seconds", lambda: 1.0)
+    steps.peaks = {"fixed": 200, **dict.fromkeys(KINDS, peak)}
+    cost = {"fixed": 10.0, **dict.fromkeys(KINDS, 1.0)}
+    steps.rows = [
+        {"compile_seconds": dict.fromkeys(cost, 0.0)}
+        | {f"{figure}_{kind}": value for kind, value in cost.items() for figure in ("device_bytes", "train")}
+    ]
+    assert steps.performance(1).verdicts == dict.fromkeys(KINDS, verdict)
+
+
 def test_the_peak_is_measured_where_the_device_has_statistics(monkeypatch):
     peaks = iter([1, 40, 1, 50, 1, 190, 1, 200])
     monkeypatch.setattr(measured_steps, "peak_bytes_in_use", lambda: next(peaks))

@@ -1,9 +1,11 @@
-"""The persistent compilation cache is an option of the process: tests give it back as it was."""
+"""The persistent compilation cache: an option of the process that tests give back as it was, and its entries."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import jax
+from jax._src import compilation_cache as jax_cache
 from jax.experimental.compilation_cache import compilation_cache
 
 OPTIONS = (
@@ -33,3 +35,13 @@ def restored_cache_options() -> Iterator[None]:
         for name, value in before.items():
             jax.config.update(name, value)
         compilation_cache.reset_cache()
+
+
+def entries(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*-cache"))
+
+
+def all_whole(folder: Path) -> bool:
+    """Whether there are entries alone, and JAX can decompress each."""
+    assert [path.name for path in folder.iterdir() if path not in entries(folder)] == []
+    return all(jax_cache.decompress_executable(path.read_bytes()) for path in entries(folder))
