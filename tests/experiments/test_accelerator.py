@@ -207,7 +207,7 @@ def test_the_tables_say_what_was_estimated_and_what_failed():
     assert "- checks: 1 of 2 checks in the time" in text
 
 
-@pytest.mark.experiment
+@pytest.mark.long
 def test_everything_runs_on_the_cpu(tmp_path, monkeypatch):
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     out = tmp_path / "run"
