@@ -3,7 +3,7 @@
 Each part is a script of its own that writes a folder under --out; a part that is there already is not run again, so
 that an interrupted run goes on where it stopped. From what is there, index.html is made: one file to read top to
 bottom. results/evidence is the run that README and docs show. On two CPU cores --quick takes about 8 minutes, the full
-run an hour and a half or more.
+run about two hours.
 
 With make: make evidence ARGS="--data-dir DIR"
 """
@@ -64,7 +64,7 @@ PARTS = (
     Part("kernel", "peers", ("--only", "kernel")),
     Part("shapes", "peers", ("--only", "shapes")),
     Part("packing", "packing"),
-    Part("training", "peers", ("--only", "training")),
+    Part("training", "peers", ("--only", "training", "--contenders", "main")),
 )
 
 

@@ -23,6 +23,7 @@ import numpy as np
 from flax import nnx
 from rich.progress import Progress
 
+from experiments.lib.colours import policy_colour
 from experiments.lib.command_line import command_line
 from experiments.lib.corpora import modality_configs
 from experiments.lib.output import write_results
@@ -276,15 +277,18 @@ def draw(results: dict[str, Any], path: Path) -> None:
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
+    from matplotlib.ticker import MaxNLocator
 
+    colours = {"random": "#7a8594", "length": policy_colour("planned"), "packed": policy_colour("packed")}
     figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
     for axis, (name, title) in zip(axes, (("train_loss", "train loss"), ("dev_loss", "dev loss")), strict=True):
         for curve in results["curves"]:
             first = curve["seed"] == 0
-            color = {"random": "tab:gray", "length": "tab:blue", "packed": "tab:orange"}[curve["batches"]]
+            color = colours[curve["batches"]]
             label = TRAINED[curve["batches"]] if first else None
-            axis.plot(range(1, 1 + len(curve[name])), curve[name], color=color, label=label, alpha=0.8, marker=".")
+            axis.plot(range(len(curve[name])), curve[name], color=color, label=label, alpha=0.8, marker=".")
         axis.set(title=title, xlabel="epoch", ylabel="cross-entropy")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.legend()
     figure.savefig(path, dpi=150)
     pyplot.close(figure)

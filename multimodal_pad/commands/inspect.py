@@ -100,7 +100,8 @@ def _origin(found: Inspection) -> list[str]:
         if "vocabulary_size" in facts:
             what = f"token ids of a vocabulary of {facts['vocabulary_size']:,}"
         else:
-            what = " x ".join(map(str, facts["feature_shape"])) + " features"
+            shape = " x ".join(map(str, facts["feature_shape"]))
+            what = f"{shape} features" if shape else "one number per position"
         standard = ", standardised by train" if name in manifest["standardized"] else ""
         lines.append(f"{name}: {facts['dtype']}, {what}{standard}")
     return lines

@@ -218,6 +218,7 @@ def modality_array(sample: Sample, name: str, index: int) -> np.ndarray:
     if not array.ndim:
         raise SampleError(
             f"sample {index}, {name!r}: got shape () and dtype {array.dtype}; a modality is a numeric array (length, "
-            "*feature_shape) or token ids (length,), and [] or None where it is missing"
+            "*feature_shape) or token ids (length,), and [] or None where it is missing; what is to be predicted is "
+            "under 'targets'"
         )
     return array

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -48,11 +48,13 @@ class BatcherFeed(Feed):
     def steps(self, epoch: int) -> int | None:
         return len(self.batcher.schedule(epoch))
 
-    def numbers(self, epoch: int, step: int) -> list[int] | None:
+    def names(self, epoch: int, step: int) -> list[str] | None:
         shape, ids = self.batcher.schedule(epoch)[step]
         one = Steps(shape[None], np.array([0, len(ids)]), ids)
         rows = one.shard(self.batcher.shard_index, self.batcher.shard_count).ids
-        return rows[rows != EMPTY].tolist()
+        ids = getattr(self.source, "ids", None)  # a corpus of multimodal_pad.sources has them
+        known = isinstance(ids, Sequence) and len(ids) == len(self.source)
+        return [f"sample {row} ({ids[row]})" if known else f"sample {row}" for row in rows[rows != EMPTY].tolist()]
 
     def identity(self) -> dict[str, Any]:
         return {name: value for name, value in self.batcher.state().items() if name not in ("epoch", "step")}

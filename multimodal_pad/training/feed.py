@@ -65,8 +65,8 @@ class Feed(ABC):
         """Return JSON values with which :meth:`restore` goes on at a step."""
         return {**self.identity(), "epoch": epoch, "step": step}
 
-    def numbers(self, epoch: int, step: int) -> list[int] | None:
-        """Return the numbers of the real samples in this process's rows of a step; None where samples have none."""
+    def names(self, epoch: int, step: int) -> list[str] | None:
+        """Name the real samples in this process's rows of a step, for errors; None where they have no numbers."""
         del epoch, step
 
     def check(self, name: str, *, epochs: int, passes: int) -> None:

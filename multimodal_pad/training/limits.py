@@ -16,7 +16,7 @@ from multimodal_pad.lengths.samples import POSITION_TARGETS, TARGETS
 from multimodal_pad.lengths.trees import Tree, named_leaves
 from multimodal_pad.training.loss import Loss, binary_cross_entropy, cross_entropy
 
-Numbers = Callable[[], Sequence[int] | None]
+Names = Callable[[], Sequence[str] | None]
 """A function that returns the numbers of a batch's real samples in order, or None where they have none."""
 
 
@@ -77,7 +77,7 @@ class Limits:
     >>> from multimodal_pad import pad_samples
     >>> batch = pad_samples([{"audio": np.ones((2, 3), np.float32), "targets": label} for label in (0, 3)])
     >>> limits = Limits(nnx.Linear(3, 3, rngs=nnx.Rngs(0)), cross_entropy, batch, classes=3)
-    >>> limits.check(batch, lambda: [17, 5])
+    >>> limits.check(batch, lambda: ["sample 17", "sample 5"])
     Traceback (most recent call last):
     multimodal_pad.errors.SampleError: sample 5, 'targets': got the class number 3; class numbers run from 0 to 2, \
 since the model has 3 outputs: number the classes from 0, or make the model with more outputs
@@ -97,7 +97,7 @@ since the model has 3 outputs: number the classes from 0, or make the model with
         elif loss is binary_cross_entropy:
             self._limits |= dict.fromkeys(wanted, _PROBABILITY)
 
-    def check(self, batch: BatchOfLayout, numbers: Numbers) -> None:
+    def check(self, batch: BatchOfLayout, names: Names) -> None:
         """Raise a SampleError that names the first sample of the batch that holds a value beyond its limit."""
         arrays = _arrays(batch)
         beyond = [where for where, limit in self._limits.items() if not limit.holds(arrays[where])]
@@ -109,8 +109,8 @@ since the model has 3 outputs: number the classes from 0, or make the model with
             for where in beyond:
                 limit = self._limits[where]
                 if not limit.holds(arrays[where]):
-                    known, value = numbers(), limit.first_beyond(arrays[where])
-                    named = f"sample {known[row]}" if known is not None else f"sample {row} of a batch"
+                    known, value = names(), limit.first_beyond(arrays[where])
+                    named = known[row] if known is not None else f"sample {row} of a batch"
                     more = _IGNORED if limit.kind == _CLASS and value < 0 else ""
                     raise SampleError(f"{named}, {where}: got the {limit.kind} {value}; {limit.advice}{more}")
 

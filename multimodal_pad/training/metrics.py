@@ -39,9 +39,7 @@ returns {name: figure}, such as multimodal_pad.training.classification_metrics, 
 def require_scikit_learn() -> None:
     """Raise a TrainingError that says how to install scikit-learn, where it is absent."""
     if find_spec("sklearn") is None:
-        raise TrainingError(
-            "accuracy and F1 need scikit-learn; install it with pip install 'multimodal-pad[experiments]'"
-        )
+        raise TrainingError("accuracy and F1 need scikit-learn; install it with pip install 'multimodal-pad[metrics]'")
 
 
 def classification_metrics(outputs: np.ndarray, targets: np.ndarray) -> dict[str, float]:

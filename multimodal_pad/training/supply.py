@@ -64,7 +64,7 @@ class Supply:
         # Here, where batches are on the host.
         for number, batch in enumerate(batches, step):
             if self._limits is not None:
-                self._limits.check(batch, partial(self._feed.numbers, epoch, number))
+                self._limits.check(batch, partial(self._feed.names, epoch, number))
             shape = batch.shape
             padded = self._padded.get(shape) or self._padded.setdefault(shape, shape.positions)
             self._counts.append((sum(int(lengths.sum()) for lengths in batch.lengths.values()), padded))

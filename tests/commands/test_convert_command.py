@@ -174,6 +174,14 @@ def test_standardised(tmp_path, capsys):
     assert "audio: float32, 5 features, standardised by train\n" in capsys.readouterr().out
 
 
+def test_inspect_prints_what_a_modality_without_features_is(tmp_path, capsys):
+    convert({"train": [{"text": np.arange(3), "pitch": np.ones(5, np.float32)}]}, tmp_path / "out")
+    run("inspect", tmp_path / "out")
+    printed = capsys.readouterr().out
+    assert "pitch: float32, one number per position\n" in printed
+    assert "text: int64, one number per position\n" in printed
+
+
 def test_inspect_prints_counts_lengths_missing_and_padding(tmp_path, capsys):
     written = write_mult(tmp_path, nonfinite=True)
     run("convert", "mult", written.path, tmp_path / "out", "--nonfinite", "zero")

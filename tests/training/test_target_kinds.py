@@ -178,7 +178,7 @@ def test_the_transformer_says_how_many_outputs_it_has():
     batch = next(batcher_of([0, 1, 1, 3, 0, 1], with_ids=True).epoch(0))
     limits = Limits(audio_transformer(), cross_entropy, batch)
     with pytest.raises(SampleError, match=rf"sample {10 * batch.ids[2]}, 'targets': got the class number 3; .* 0 to 1"):
-        limits.check(batch._replace(targets=np.array([0, 1, 3, 0])), lambda: [10 * number for number in batch.ids])
+        limits.check(batch._replace(targets=np.array([0, 1, 3, 0])), lambda: [f"sample {10 * number}" for number in batch.ids])
 
 
 def test_other_losses_name_what_they_do_not_take():
@@ -252,13 +252,25 @@ def test_a_sample_is_named_whose_token_id_is_not_in_the_vocabulary(bad, dtype):
     for part in (batcher, batcher.shard(0, 2), batcher.shard(1, 2)):
         feed = as_feed(part)
         for step, batch in enumerate(feed.epoch(0)):
-            if 2 not in feed.numbers(0, step):
-                limits.check(batch, partial(feed.numbers, 0, step))
+            if "sample 2" not in feed.names(0, step):
+                limits.check(batch, partial(feed.names, 0, step))
                 continue
             with pytest.raises(
                 SampleError, match=rf"sample 2, 'text': got the token id {bad}; ids run from 0 to 4: ma"
             ):
-                limits.check(batch, partial(feed.numbers, 0, step))
+                limits.check(batch, partial(feed.names, 0, step))
+
+
+def test_a_sample_of_a_corpus_is_named_by_its_id_too():
+    class Corpus(list):
+        ids = ("dia0_utt0", "dia0_utt1", "dia1_utt0")
+
+    samples = Corpus({"text": np.array([1, number], np.int32)} for number in (2, 5, 3))
+    batcher = BucketBatcher(samples, Fixed({"text": 3}), batch_size=4)
+    feed, batch = as_feed(batcher), next(batcher.epoch(0))
+    assert sorted(feed.names(0, 0)) == ["sample 0 (dia0_utt0)", "sample 1 (dia0_utt1)", "sample 2 (dia1_utt0)"]
+    with pytest.raises(SampleError, match=r"^sample 1 \(dia0_utt1\), 'text': got the token id 5; ids run from 0 to 4"):
+        Limits(token_model(), cross_entropy, batch).check(batch, partial(feed.names, 0, 0))
 
 
 @pytest.mark.parametrize("make", [pad_samples, pack_samples])
