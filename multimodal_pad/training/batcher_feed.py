@@ -52,9 +52,11 @@ class BatcherFeed(Feed):
         shape, ids = self.batcher.schedule(epoch)[step]
         one = Steps(shape[None], np.array([0, len(ids)]), ids)
         rows = one.shard(self.batcher.shard_index, self.batcher.shard_count).ids
-        ids = getattr(self.source, "ids", None)  # a corpus of multimodal_pad.sources has them
-        known = isinstance(ids, Sequence) and len(ids) == len(self.source)
-        return [f"sample {row} ({ids[row]})" if known else f"sample {row}" for row in rows[rows != EMPTY].tolist()]
+        real = rows[rows != EMPTY].tolist()
+        known = getattr(self.source, "ids", None)
+        if isinstance(known, Sequence) and len(known) == len(self.source):  # as the corpora of sources/ have them
+            return [f"sample {row} ({known[row]})" for row in real]
+        return [f"sample {row}" for row in real]
 
     def identity(self) -> dict[str, Any]:
         return {name: value for name, value in self.batcher.state().items() if name not in ("epoch", "step")}

@@ -177,8 +177,9 @@ def test_a_sample_is_named_whose_class_number_the_model_does_not_have():
 def test_the_transformer_says_how_many_outputs_it_has():
     batch = next(batcher_of([0, 1, 1, 3, 0, 1], with_ids=True).epoch(0))
     limits = Limits(audio_transformer(), cross_entropy, batch)
-    with pytest.raises(SampleError, match=rf"sample {10 * batch.ids[2]}, 'targets': got the class number 3; .* 0 to 1"):
-        limits.check(batch._replace(targets=np.array([0, 1, 3, 0])), lambda: [f"sample {10 * number}" for number in batch.ids])
+    spoilt, names = batch._replace(targets=np.array([0, 1, 3, 0])), [f"sample {10 * number}" for number in batch.ids]
+    with pytest.raises(SampleError, match=rf"{names[2]}, 'targets': got the class number 3; class numbers .* 0 to 1"):
+        limits.check(spoilt, lambda: names)
 
 
 def test_other_losses_name_what_they_do_not_take():
