@@ -12,7 +12,7 @@ from experiments.compare.batches import batches
 from experiments.compare.naming import colours, label
 from experiments.compare.run_time import envelope, parts, seconds_over_epochs
 from experiments.lib.charts import Chart, Figure
-from experiments.lib.colours import PARTS
+from experiments.lib.colours import NEUTRAL, PARTS
 
 Row = dict[str, Any]
 
@@ -181,7 +181,7 @@ def _lengths(results: dict[str, Any]) -> Figure:
         scale = alt.Scale(domain=[0, most], nice=False)
         histogram = (
             alt.Chart(alt.Data(values=bars))
-            .mark_rect(fill="#7a8594", fillOpacity=0.75, stroke=None)
+            .mark_rect(fill=NEUTRAL, fillOpacity=0.75, stroke=None)
             .encode(
                 x=alt.X("from:Q", scale=scale, title=None, axis=alt.Axis(labels=False, ticks=False)),
                 x2="to:Q",

@@ -13,7 +13,7 @@ from experiments.evidence.growth import scaling_figures
 from experiments.evidence.marks import Bar, bars, height_of, row_names, wrapped
 from experiments.evidence.rivals import kernel_figures, shapes_figures, training_figures
 from experiments.lib.charts import Chart, Figure
-from experiments.lib.colours import LIBRARIES, policy_colour
+from experiments.lib.colours import LIBRARIES, NEUTRAL, policy_colour
 
 Results = dict[str, Any]
 
@@ -29,8 +29,6 @@ SAVINGS = (
 
 CLAIMED = {"memory": (60, 80), "time": (15, 25)}
 """Per cent, as the description of Algorithm 1 has them."""
-
-BAND = "#7a8594"
 
 
 def claims_figures(results: Results) -> list[Figure]:
@@ -70,7 +68,7 @@ def _savings(of_claim: dict[str, dict[str, list[float]]]) -> list[Figure]:
     x = alt.X("from:Q", scale=scale, title="saved, % (cut at -100 %)")
     chart = alt.layer(
         alt.Chart(alt.Data(values=bands))
-        .mark_bar(height={"band": 1}, color=BAND, opacity=0.35)
+        .mark_bar(height={"band": 1}, color=NEUTRAL, opacity=0.35)
         .encode(y=y, yOffset=offset, x=x, x2="to:Q", tooltip=["claimed:N"]),
         alt.Chart(alt.Data(values=[{"at": 0}])).mark_rule(color="currentColor", opacity=0.5).encode(x="at:Q"),
         alt.Chart(alt.Data(values=dots))
@@ -95,7 +93,7 @@ def _savings(of_claim: dict[str, dict[str, list[float]]]) -> list[Figure]:
                     (22 + 16 * len(kinds)) * len(names) + 40,
                 )
             ],
-            legend={**{kind: policy_colour(kind) for kind in kinds}, "as claimed": BAND},
+            legend={**{kind: policy_colour(kind) for kind in kinds}, "as claimed": NEUTRAL},
         )
     ]
 

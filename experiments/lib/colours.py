@@ -19,6 +19,9 @@ POLICIES = {
 }
 """Colours of policies that are not planned; the plan's own picture has the same."""
 
+NEUTRAL = "#7a8594"
+"""The colour of what is no policy's, such as a band or a reference."""
+
 PLANNED = (PICTURED["planned"], "#2a8c8c", "#b0568f", "#5f7fae")
 """Colours of plans, in order."""
 

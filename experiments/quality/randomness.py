@@ -23,7 +23,7 @@ import numpy as np
 from flax import nnx
 from rich.progress import Progress
 
-from experiments.lib.colours import policy_colour
+from experiments.lib.colours import NEUTRAL, policy_colour
 from experiments.lib.command_line import command_line
 from experiments.lib.corpora import modality_configs
 from experiments.lib.output import write_results
@@ -279,7 +279,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
     from matplotlib import pyplot
     from matplotlib.ticker import MaxNLocator
 
-    colours = {"random": "#7a8594", "length": policy_colour("planned"), "packed": policy_colour("packed")}
+    colours = {"random": NEUTRAL, "length": policy_colour("planned"), "packed": policy_colour("packed")}
     figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
     for axis, (name, title) in zip(axes, (("train_loss", "train loss"), ("dev_loss", "dev loss")), strict=True):
         for curve in results["curves"]:

@@ -17,7 +17,7 @@ from multimodal_pad.lengths.trees import Tree, named_leaves
 from multimodal_pad.training.loss import Loss, binary_cross_entropy, cross_entropy
 
 Names = Callable[[], Sequence[str] | None]
-"""A function that returns the numbers of a batch's real samples in order, or None where they have none."""
+"""A function that names a batch's real samples in order, or returns None where they have no numbers."""
 
 
 class Limit(NamedTuple):
